@@ -1,0 +1,1 @@
+"""Sources of images, Arrow shards, ingest and the stream that feeds training."""

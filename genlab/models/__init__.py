@@ -1,0 +1,1 @@
+"""Networks with their architecture dataclass and their operations, from pixels to pixels."""

@@ -1,0 +1,1 @@
+"""Recipes under Ray Tune."""

@@ -1,0 +1,1 @@
+"""How any recipe is trained: the loop, its session, checkpoints and tracking."""
