@@ -46,13 +46,13 @@ def require_absolute(option: str, url: str) -> None:
         )
 
 
-def write_atomic(path: UPath, data: bytes) -> None:
+def write_atomic(path: UPath, data: bytes | memoryview) -> None:
     """Write ``data`` so that a reader sees the old file, the new one, or none: never a part.
 
     Local files are written beside their place, synced and renamed; object stores put objects atomically.
     """
     if is_remote(path):
-        path.write_bytes(data)
+        path.write_bytes(bytes(data))
         return
     local = Path(str(path))
     local.parent.mkdir(parents=True, exist_ok=True)
@@ -66,7 +66,12 @@ def write_atomic(path: UPath, data: bytes) -> None:
 
 def write_json(path: UPath, value: Any) -> None:
     """Write ``value`` as indented JSON, atomically."""
-    write_atomic(path, (json.dumps(value, indent=2) + "\n").encode())
+    write_atomic(path, json_bytes(value))
+
+
+def json_bytes(value: Any) -> bytes:
+    """``value`` as the indented JSON that :func:`write_json` writes."""
+    return (json.dumps(value, indent=2) + "\n").encode()
 
 
 def read_json(path: UPath) -> Any:

@@ -27,7 +27,7 @@ class Block:
     """One Arrow IPC message of a shard file: the schema, or a record batch."""
 
     offset: int
-    """Where the message begins, in bytes from the start of the file (a multiple of 64 for record batches)."""
+    """Where the message begins, in bytes from the start of the file (a multiple of 8)."""
     bytes: int
     """Length of the message, metadata and body."""
     rows: int
@@ -110,7 +110,7 @@ class Manifest:
         return sha256(json.dumps(self._content(), sort_keys=True, separators=(",", ":")).encode())
 
     def _content(self) -> dict[str, Any]:
-        return {"format": FORMAT, "version": VERSION} | TypeAdapter(Manifest).dump_python(self, mode="json")
+        return {"format": FORMAT, "version": VERSION} | _ADAPTER.dump_python(self, mode="json")
 
     def save(self, directory: UPath) -> None:
         """Write ``manifest.json``, which makes ``directory`` a data set."""
@@ -139,9 +139,13 @@ class Manifest:
             raise DataError(f"{file}: shard format {version!r}; this genlab reads format {VERSION}")
         checksum = content.pop("checksum", None)
         try:
-            manifest = TypeAdapter(Manifest).validate_python(content, extra="forbid")
+            manifest = _ADAPTER.validate_python(content, extra="forbid")
         except ValidationError as error:
             raise DataError(f"{file}: damaged ({error.error_count()} faults); ingest the data again") from None
         if manifest.checksum != checksum:
             raise DataError(f"{file}: damaged (its checksum does not match); ingest the data again")
         return manifest
+
+
+# Made once: building it takes longer than reading a manifest.
+_ADAPTER = TypeAdapter(Manifest)

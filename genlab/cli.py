@@ -1,0 +1,46 @@
+"""``genlab COMMAND ...``: each command is imported only when it is called."""
+
+import importlib
+import sys
+
+from genlab import __version__
+
+COMMANDS = {
+    "ingest": ("genlab.data.ingest", "turn images into a data set of Arrow shards"),
+    "inspect": ("genlab.data.inspect", "print what is in a data set, check it, draw samples"),
+    "report": ("genlab.reports.report", "write a run's report.html"),
+    "translate": ("genlab.translation", "translate a picture or a folder with a trained model"),
+    "serve": ("genlab.serving.serve", "serve trained models over HTTP"),
+}
+"""Command → module whose ``main(arguments)`` runs it, and what it does."""
+
+
+def main() -> None:
+    """Run the command that the first argument names."""
+    match sys.argv[1:]:
+        case [command, *arguments] if command in COMMANDS:
+            # Help and errors show the command as it was typed.
+            sys.argv[0] = f"genlab {command}"
+            importlib.import_module(COMMANDS[command][0]).main(arguments)
+        case ["--version"]:
+            print(f"genlab {__version__}")
+        case [] | ["-h" | "--help"]:
+            print(usage())
+        case [unknown, *_]:
+            print(f"error: {unknown}: no such command\n\n{usage()}", file=sys.stderr)
+            sys.exit(2)
+
+
+def usage() -> str:
+    """What ``genlab --help`` prints."""
+    lines = [f"  {command:<10} {summary}" for command, (_, summary) in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: genlab COMMAND [OPTIONS]     genlab COMMAND --help explains a command",
+            "",
+            *lines,
+            "",
+            "Training is a job: python jobs/cyclegan.py --help, or",
+            "  ray job submit --address http://127.0.0.1:8265 --working-dir . -- python jobs/cyclegan.py ...",
+        ]
+    )

@@ -1,0 +1,170 @@
+"""One image on its way into a data set: decoded, made 8-bit grey or RGB, fitted, and stored as pixels or as a file.
+
+Pixels are uint8 in 0..255, [height, width, channels]. Colour profiles are ignored, as training pipelines do.
+"""
+
+import dataclasses
+import io
+import math
+from typing import Literal, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from genlab.data.manifest import Encoding
+from genlab.errors import DataError
+
+Pixels = NDArray[np.uint8]
+Channels = Literal[1, 3]
+Fit = Literal["keep", "resize", "crop"]
+"""``keep``: its own size. ``resize``: squeezed into a square. ``crop``: its short side scaled, the middle cut out."""
+
+SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+"""What a file of an image is called, in lower case."""
+
+_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
+_STORED_UNTOUCHED = ("JPEG", "MPO", "PNG")  # MPO: a JPEG with more pictures behind the first, as telephones write
+
+
+class ImageError(DataError):
+    """Why one image cannot be used; who knows its file puts the name before it."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """An image ready for a shard."""
+
+    image: Pixels | bytes
+    """uint8 [height, width, channels], or the bytes of a JPEG or PNG file."""
+    shape: tuple[int, int, int]
+    """(height, width, channels), in both encodings."""
+    changes: tuple[str, ...]
+    """What it was that its pixels or file had to change, fitting aside: ``alpha`` (composited on white), ``cmyk``,
+    ``colour`` (made grey), ``depth`` (not 8-bit), ``exif`` (turned upright), ``format`` (neither JPEG nor PNG, stored
+    as PNG), ``frames`` (only the first kept), ``grey`` (made RGB), ``palette``, ..."""
+
+
+def prepare(
+    source: Pixels | bytes,
+    *,
+    channels: Channels,
+    size: int | None = None,
+    fit: Fit = "keep",
+    encoding: Encoding = "raw",
+    validate: bool = True,
+) -> Prepared:
+    """Decode, convert, fit and encode one image.
+
+    An encoded file that needs no change keeps its bytes; one that does becomes PNG, which loses nothing more.
+
+    Args:
+        source: uint8 [height, width, 1 or 3], or the bytes of an image file.
+        channels: 1 (grey) or 3 (RGB).
+        size: side of the square to fit into, in pixels; needed unless ``fit`` is ``keep``.
+        fit: how. Lanczos resampling with support scaled to the reduction, hence antialiased.
+        encoding: what to make: pixels or file bytes.
+        validate: decode even where the header alone would do (it never does for PNG, whose EXIF may come last).
+
+    Raises:
+        ImageError: it cannot be decoded whole, or has pixels without an agreed meaning (32-bit, say).
+    """
+    try:
+        image = Image.open(io.BytesIO(source), formats=_FORMATS) if isinstance(source, bytes) else _from_pixels(source)
+        deep = any(";16" in str(tile) for tile in getattr(image, "tile", ()))  # decoding clears the tiles
+        if validate:
+            image.load()
+        converted, changes = _convert(image, channels, deep)
+        fitted = _fit(converted, size, fit)
+        if encoding == "encoded" and isinstance(source, bytes) and image.format not in _STORED_UNTOUCHED:
+            changes.append("format")
+        shape = (fitted.height, fitted.width, int(channels))
+        if encoding == "encoded" and isinstance(source, bytes) and fitted is image and not changes:
+            return Prepared(source, shape, ())
+        pixels = to_pixels(fitted)
+        return Prepared(pixels if encoding == "raw" else encode_png(pixels), shape, tuple(changes))
+    except ImageError:
+        raise
+    except UnidentifiedImageError:
+        raise ImageError("not an image (no BMP, GIF, JPEG, PNG, TIFF or WebP)") from None
+    except Image.DecompressionBombError:
+        raise ImageError(f"too large: more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels") from None
+    except Exception as error:  # on a damaged file PIL's decoders raise whatever they run into
+        raise ImageError(f"cannot be decoded ({error})") from error
+
+
+def to_pixels(image: Image.Image) -> Pixels:
+    """A grey or RGB image as uint8 [height, width, 1 or 3]."""
+    pixels = np.asarray(image)
+    return pixels[:, :, None] if pixels.ndim == 2 else pixels
+
+
+def encode_png(pixels: Pixels) -> bytes:
+    """The PNG file of uint8 [height, width, 1 or 3]."""
+    file = io.BytesIO()
+    _from_pixels(pixels).save(file, "PNG")
+    return file.getvalue()
+
+
+def sheet(images: Pixels, columns: int, pad: int = 2) -> Pixels:
+    """Lay images out in rows, on white.
+
+    Args:
+        images: uint8 [n, height, width, channels], n >= 1, laid out from left to right, then down.
+        columns: images in a row.
+        pad: white pixels around each.
+
+    Returns:
+        uint8 [rows * (height + pad) + pad, columns * (width + pad) + pad, channels].
+    """
+    count, height, width, channels = images.shape
+    rows = math.ceil(count / columns)
+    page = np.full((rows * (height + pad) + pad, columns * (width + pad) + pad, channels), 255, np.uint8)
+    for number, image in enumerate(images):
+        top = pad + number // columns * (height + pad)
+        left = pad + number % columns * (width + pad)
+        page[top : top + height, left : left + width] = image
+    return page
+
+
+def _from_pixels(pixels: Pixels) -> Image.Image:
+    return Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
+
+
+def _convert(image: Image.Image, channels: Channels, deep: bool) -> tuple[Image.Image, list[str]]:
+    """The image, upright and in mode L or RGB: the very same object where nothing changes."""
+    changes = ["depth"] if deep else []
+    if getattr(image, "is_animated", False) and image.format != "MPO":
+        changes.append("frames")
+    if image.getexif().get(0x0112, 1) in range(2, 9):  # Orientation; 1 is upright
+        changes.append("exif")
+        image = ImageOps.exif_transpose(image)
+    if image.mode in ("I", "F"):
+        raise ImageError("its pixels are 32-bit numbers of no agreed range; save it with 8 bits a channel")
+    if image.mode.startswith("I;16"):  # PIL's own conversion clips at 255
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    elif image.mode == "1":
+        changes.append("depth")
+        image = image.convert("L")
+    if image.has_transparency_data:
+        changes.append("alpha")
+        grey = image.mode in ("L", "LA", "La")
+        colours = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), colours).convert("L" if grey else "RGB")
+    elif image.mode not in ("L", "RGB"):
+        changes.append("palette" if image.mode == "P" else image.mode.lower())
+        image = image.convert("RGB")
+    wanted = "L" if channels == 1 else "RGB"
+    if image.mode != wanted:
+        changes.append("grey" if image.mode == "L" else "colour")
+        image = image.convert(wanted)
+    return image, changes
+
+
+def _fit(image: Image.Image, size: int | None, fit: Fit) -> Image.Image:
+    if fit == "keep" or image.size == (size, size):
+        return image
+    square = (cast("int", size), cast("int", size))
+    if fit == "resize":
+        return image.resize(square, Image.Resampling.LANCZOS)
+    return ImageOps.fit(image, square, Image.Resampling.LANCZOS)

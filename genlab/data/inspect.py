@@ -1,0 +1,122 @@
+"""``genlab inspect DATA``: what is in a data set, whether it is sound, and what it looks like."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import cast
+
+import numpy as np
+import tyro
+from rich.console import Console
+from rich.filesize import decimal
+from rich.table import Table
+
+from genlab import config as configs
+from genlab.data.images import Channels, Pixels, encode_png, prepare, sheet
+from genlab.data.manifest import Manifest
+from genlab.data.progress import progress
+from genlab.data.shards import ShardSet
+from genlab.errors import run_command
+from genlab.storage import locate, write_atomic
+
+GRID = 8
+"""Images in a row, and rows, of a sheet at most."""
+
+CELL = 128
+"""Side of the squares, in pixels, into which images of different sizes are cut for a sheet."""
+
+CHUNK = 4096
+"""Rows read at a time to count labels."""
+
+
+@dataclasses.dataclass(frozen=True)
+class InspectConfig:
+    """Show what is in a data set."""
+
+    data: tyro.conf.Positional[str]
+    """Directory or s3:// URL of the data set."""
+    verify: bool = False
+    """Check every checksum; ends with an error that names the first damaged file."""
+    grid: str | None = None
+    """PNG file to draw a sheet of images in, evenly spread over the data set (8x8 at most)."""
+    split: str | None = None
+    """Draw the sheet from this split only."""
+
+
+def describe(shards: ShardSet) -> Table:
+    """A data set as a table of two columns."""
+    manifest = shards.manifest
+    table = Table("", str(shards.directory), show_edge=False)
+    for name, value in _facts(manifest):
+        table.add_row(name, value)
+    for name, count in _label_counts(shards).items():
+        table.add_row(f"label {name}", f"{count:,}")
+    for skipped in manifest.skipped:
+        table.add_row("skipped", f"{skipped.key}: {skipped.why}")
+    return table
+
+
+def draw_grid(shards: ShardSet) -> Pixels:
+    """A sheet of up to 8x8 images, evenly spread over the rows.
+
+    Returns:
+        uint8 [height, width, channels]. Images of different sizes are cut to squares of 128 pixels.
+
+    Raises:
+        DataError: a shard is damaged.
+    """
+    count = min(len(shards), GRID * GRID)
+    rows = np.linspace(0, len(shards) - 1, count).round().astype(np.int64)
+    if shards.shape is not None:
+        images = shards.read(rows).image
+    else:
+        channels = cast("Channels", shards.manifest.channels)
+        cells = [prepare(data, channels=channels, size=CELL, fit="crop").image for data in shards.encoded(rows)]
+        images = np.stack([cell for cell in cells if isinstance(cell, np.ndarray)])
+    return sheet(images, min(GRID, count))
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command ``genlab inspect``."""
+
+    def command() -> None:
+        config = configs.parse(InspectConfig, arguments, prog="genlab inspect")
+        shards = ShardSet.open(config.data)
+        chosen = shards.split(config.split) if config.split else shards
+        Console(soft_wrap=True).print(describe(shards))
+        if config.verify:
+            with progress("verify", len(shards.shards), "shards") as advance:
+                shards.verify(lambda _: advance(1))
+            print("every checksum matches")
+        if config.grid:
+            file = locate(config.grid)
+            write_atomic(file, encode_png(draw_grid(chosen)))
+            print(f"drawn: {file}")
+
+    run_command(command)
+
+
+def _facts(manifest: Manifest) -> list[tuple[str, str]]:
+    origin = manifest.origin
+    size = "different sizes" if manifest.shape is None else f"{manifest.shape[1]}x{manifest.shape[0]}"
+    options = (f"{name.replace('_', '-')}={value}" for name, value in origin.options.items() if value is not None)
+    return [
+        ("images", f"{manifest.rows:,}"),
+        *((f"split {name}", f"{rows:,}") for name, rows in manifest.splits.items()),
+        ("size", f"{size}, {manifest.channels} channel(s)"),
+        ("encoding", manifest.encoding),
+        ("shards", f"{len(manifest.shards):,}, {decimal(manifest.bytes)}"),
+        ("source", f"{origin.kind}:{origin.path}"),
+        ("options", ", ".join(options)),
+        ("made with", ", ".join(f"{name} {version}" for name, version in origin.versions.items())),
+        *((f"converted {what}", f"{count:,}") for what, count in manifest.converted.items()),
+        ("skipped", f"{len(manifest.skipped):,}"),
+        ("checksum", manifest.checksum),
+    ]
+
+
+def _label_counts(shards: ShardSet) -> dict[str, int]:
+    counts = np.zeros(len(shards.manifest.label_names), np.int64)
+    for begin in range(0, len(shards) if shards.labelled else 0, CHUNK):
+        labels = shards.read(np.arange(begin, min(begin + CHUNK, len(shards)))).label
+        counts += np.bincount(cast("np.ndarray", labels), minlength=len(counts))
+    return dict(zip(shards.manifest.label_names, counts.tolist(), strict=True))

@@ -1,0 +1,18 @@
+"""Adversarial losses on a discriminator's logits."""
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Adversarial = Literal["lsgan", "bce"]
+"""``lsgan``: least squares (Mao et al. 2017), as in the CycleGAN paper. ``bce``: cross-entropy, as in the report."""
+
+
+def adversarial_loss(kind: Adversarial, logits: Tensor, real: bool) -> Tensor:
+    """Mean loss of calling ``logits`` (any shape) real or fake: a float32 scalar."""
+    target = torch.full_like(logits, float(real), dtype=torch.float32)
+    if kind == "lsgan":
+        return F.mse_loss(logits.float(), target)
+    return F.binary_cross_entropy_with_logits(logits.float(), target)

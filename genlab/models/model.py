@@ -1,0 +1,83 @@
+"""What every servable model is: a module with an architecture and operations from pixels to pixels."""
+
+import importlib
+import pkgutil
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+import genlab.models
+from genlab.errors import RunError
+
+Shape = tuple[int, int, int]
+"""(height, width, channels) of an image."""
+
+
+class Model(nn.Module):
+    """A trained generator, ready to be saved, loaded and served.
+
+    A subclass sets ``family`` (the name of its module in ``genlab.models``), ``Architecture`` (a frozen
+    dataclass of plain values) and ``operations``: the names of its methods that the command line and the server
+    may call. Each operation is one of
+
+    * ``sample(count, seed) -> uint8 [count, H, W, C]``
+    * ``translate(pixels uint8 [N, H, W, C], direction) -> uint8 [N, H, W, C]`` (see ``directions``)
+    * ``reconstruct(pixels uint8 [N, H, W, C]) -> uint8 [N, H, W, C]``
+
+    Attributes:
+        image_shape: (height, width, channels) of the images the model was made for.
+        architecture: the values it was built from.
+    """
+
+    family: ClassVar[str]
+    Architecture: ClassVar[type]
+    operations: ClassVar[tuple[str, ...]]
+
+    def __init__(self, image_shape: Shape, architecture: Any) -> None:
+        super().__init__()
+        self.image_shape = image_shape
+        self.architecture = architecture
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.parameters()).device
+
+
+class Sampler(Model, ABC):
+    """A model that draws images from noise."""
+
+    @abstractmethod
+    def sample(self, count: int, seed: int) -> Tensor:
+        """Draw ``count`` images, uint8 [count, H, W, C]; a pure function of (weights, count, seed)."""
+
+
+class Translator(Model, ABC):
+    """A model that turns the images of one domain into another's."""
+
+    directions: ClassVar[tuple[str, ...]]
+    """The values ``translate`` takes for ``direction``; the first is the default."""
+
+    @abstractmethod
+    def translate(self, pixels: Tensor, direction: str) -> Tensor:
+        """Translate uint8 [N, H, W, C] of any height and width into uint8 of the same shape."""
+
+
+def families() -> list[str]:
+    """The model families there are: the modules of ``genlab.models`` that define ``MODEL``."""
+    names = (module.name for module in pkgutil.iter_modules(genlab.models.__path__))
+    return sorted(name for name in names if hasattr(importlib.import_module(f"genlab.models.{name}"), "MODEL"))
+
+
+def model_type(family: str) -> type[Model]:
+    """The model class of ``family``.
+
+    Raises:
+        RunError: when there is no such family; only modules of ``genlab.models`` are ever imported.
+    """
+    if family not in families():
+        raise RunError(f"no model family {family!r}; there are: {', '.join(families())}")
+    model: type[Model] = importlib.import_module(f"genlab.models.{family}").MODEL
+    return model

@@ -1,0 +1,150 @@
+"""Model directories: ``genlab.json``, ``model.safetensors`` and a README card. Loading runs no pickled code."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from upath import UPath
+
+from genlab import __version__
+from genlab.config import from_dict, to_dict
+from genlab.errors import ConfigError, GenlabError, RunError
+from genlab.models.model import Model, model_type
+from genlab.storage import locate, read_json, sha256, write_atomic, write_json
+
+FORMAT = "genlab-model"
+VERSION = 1
+DESCRIPTION = "genlab.json"
+WEIGHTS = "model.safetensors"
+
+
+@dataclasses.dataclass(frozen=True)
+class Provenance:
+    """Where a model came from; plain values that go into ``genlab.json``."""
+
+    run: str
+    """URL of the run directory."""
+    step: int
+    images: int
+    """Images seen in training (a pair counts once)."""
+    data: dict[str, dict[str, Any]]
+    """For each data set by name: its path and its manifest's checksum."""
+    config: dict[str, Any]
+    """The run's whole config."""
+    metrics: dict[str, float]
+    """The last measured figures."""
+    label_names: tuple[str, ...] = ()
+    genlab: str = __version__
+
+
+def save(directory: str | UPath, model: Model, provenance: Provenance) -> None:
+    """Write a model directory; the description, which makes it one, comes last."""
+    root = locate(directory)
+    root.mkdir(parents=True, exist_ok=True)
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    weights = safetensors.torch.save(tensors)
+    write_atomic(root / WEIGHTS, weights)
+    write_atomic(root / "README.md", _card(model, provenance).encode())
+    height, width, channels = model.image_shape
+    write_json(
+        root / DESCRIPTION,
+        {
+            "format": FORMAT,
+            "version": VERSION,
+            "family": model.family,
+            "architecture": to_dict(model.architecture),
+            "operations": list(model.operations),
+            "image": {"height": height, "width": width, "channels": channels, "dtype": "uint8", "range": [0, 255]},
+            "weights": {"file": WEIGHTS, "bytes": len(weights), "sha256": sha256(weights)},
+            "provenance": dataclasses.asdict(provenance),
+        },
+    )
+
+
+def describe(directory: str | UPath) -> dict[str, Any]:
+    """The content of a model directory's ``genlab.json``.
+
+    Raises:
+        RunError: when ``directory`` is not a model directory or its format is newer.
+    """
+    file = locate(directory) / DESCRIPTION
+    try:
+        description = read_json(file)
+    except GenlabError as error:
+        raise RunError(f"{directory}: not a model directory ({error})") from None
+    if not isinstance(description, dict) or description.get("format") != FORMAT:
+        raise RunError(f"{directory}: not a model directory ({DESCRIPTION} is of another kind)")
+    if description.get("version") != VERSION:
+        raise RunError(f"{file}: model format {description.get('version')!r}; this genlab reads format {VERSION}")
+    return description
+
+
+def load(directory: str | UPath, device: str | torch.device = "cpu") -> Model:
+    """Load the model in ``directory`` onto ``device``, in evaluation mode.
+
+    Raises:
+        RunError: when it is not a model directory, or its weights are damaged or of another architecture.
+    """
+    description = describe(directory)
+    file = locate(directory) / WEIGHTS
+    try:
+        weights = file.read_bytes()
+        if sha256(weights) != description["weights"]["sha256"]:
+            raise RunError(f"{file}: damaged (its checksum differs from the one in {DESCRIPTION})")
+        kind = model_type(description["family"])
+        image = description["image"]
+        shape = (image["height"], image["width"], image["channels"])
+        model = kind(shape, from_dict(kind.Architecture, description["architecture"]))
+        model.load_state_dict(safetensors.torch.load(weights))
+    except (OSError, KeyError, ConfigError, SafetensorError, ValueError, RuntimeError) as error:
+        raise RunError(f"{directory}: cannot be loaded: {error}") from None
+    return model.to(device).eval().requires_grad_(False)
+
+
+def find(directories: Sequence[str]) -> dict[str, UPath]:
+    """Model directories by name, a model's name being its run's (``RUN/model`` is named after ``RUN``).
+
+    Each argument is a model directory, or a run directory that holds one as ``model``.
+
+    Raises:
+        RunError: when an argument is neither, or two have the same name.
+    """
+    found: dict[str, UPath] = {}
+    for directory in directories:
+        root = locate(directory)
+        if not (root / DESCRIPTION).exists() and (root / "model" / DESCRIPTION).exists():
+            root = root / "model"
+        describe(root)
+        name = root.parent.name if root.name == "model" else root.name
+        if name in found:
+            raise RunError(f"{directory} and {found[name]} would both be served as {name!r}; rename one directory")
+        found[name] = root
+    return found
+
+
+def _card(model: Model, provenance: Provenance) -> str:
+    height, width, channels = model.image_shape
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    lines = [
+        f"# {model.family} {height}x{width}x{channels}",
+        "",
+        f"{parameters:,} parameters, trained by genlab {provenance.genlab} for {provenance.step:,} steps "
+        f"({provenance.images:,} images) in `{provenance.run}`.",
+        "",
+        "| | |",
+        "| --- | --- |",
+        f"| operations | {', '.join(model.operations)} |",
+        *(
+            f"| data `{name}` | {data['path']} (manifest {data['checksum'][:12]}) |"
+            for name, data in provenance.data.items()
+        ),
+        *(f"| {name} | {value:.6g} |" for name, value in provenance.metrics.items()),
+        "",
+        f"`{WEIGHTS}` holds the weights, `{DESCRIPTION}` all that is needed to build the model again.",
+        "Pixels in and out are uint8 [N, H, W, C].",
+        "",
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,180 @@
+"""Training CycleGAN (Zhu et al. 2017, arXiv:1703.10593) between two unpaired domains a and b."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from annotated_types import Ge, Gt
+from torch import Tensor, nn
+
+from genlab.config import OPERATIONAL
+from genlab.data.images import sheet
+from genlab.errors import ConfigError
+from genlab.metrics.adversarial import Adversarial, adversarial_loss
+from genlab.models.cyclegan import CycleGAN, CycleGANArchitecture, PatchGAN
+from genlab.models.model import Model
+from genlab.models.pixels import to_signed
+from genlab.recipes.options import Optimization, Run
+from genlab.recipes.recipe import Batches, DomainInfo, Recipe, Step
+
+SHOWN = 6
+"""Images of each domain in the sample pictures."""
+
+
+@dataclass(frozen=True)
+class CycleGANData:
+    """The two unpaired domains; the longer one makes the epoch."""
+
+    a: Annotated[str, OPERATIONAL] = "synthetic:scenes-a"
+    """Data set of domain a (folder or URL made by `genlab ingest`). `synthetic:scenes-a` is drawn on the spot."""
+    b: Annotated[str, OPERATIONAL] = "synthetic:scenes-b"
+    """Data set of domain b, of the same image size."""
+    split: str = "train"
+    """The split trained on."""
+    test_split: str = "test"
+    """The split held out for pictures; without it, they show training images."""
+
+    @property
+    def domains(self) -> dict[str, str]:
+        """URL of each domain's data set."""
+        return {"a": self.a, "b": self.b}
+
+
+@dataclass(frozen=True)
+class CycleGANObjective:
+    """Adversarial, cycle and identity losses."""
+
+    adversarial: Adversarial = "lsgan"
+    """lsgan: least squares, as in the paper. bce: cross-entropy on logits, as in the report."""
+    lambda_cycle: Annotated[float, Ge(0)] = 10.0
+    """Weight λ of the cycle loss, |F(G(a)) − a| and |G(F(b)) − b|, means over pixels."""
+    lambda_identity: Annotated[float, Ge(0)] = 0.5
+    """Weight of the identity loss, |G(b) − b| and |F(a) − a|, as a share of lambda_cycle."""
+
+
+@dataclass(frozen=True)
+class CycleGANModel(CycleGANArchitecture):
+    """The networks."""
+
+    discriminator_width: Annotated[int, Gt(0)] = 64
+    """Channels of the PatchGAN's first layer."""
+
+
+@dataclass(frozen=True)
+class CycleGANConfig:
+    """Train a CycleGAN between two unpaired genlab data sets."""
+
+    run: Run = field(default_factory=lambda: Run(epochs=200, batch=1))
+    data: CycleGANData = field(default_factory=CycleGANData)
+    model: CycleGANModel = field(default_factory=CycleGANModel)
+    objective: CycleGANObjective = field(default_factory=CycleGANObjective)
+    optimization: Optimization = field(
+        default_factory=lambda: Optimization(learning_rate=2e-4, beta1=0.5, schedule="linear", decay_from=0.5)
+    )
+
+
+class CycleGANRecipe(Recipe[CycleGANConfig]):
+    """Both generators step together, then both discriminators, on the same pair of batches.
+
+    Every norm is per image, so images that go through one network are batched together: three generator passes of
+    each direction become two, with the same mathematics.
+
+    Raises:
+        ConfigError: when the domains' images differ in shape or are too small for the networks.
+    """
+
+    config_type = CycleGANConfig
+    averaged = ("generators",)
+
+    def __init__(self, config: CycleGANConfig, domains: Mapping[str, DomainInfo]) -> None:
+        super().__init__(config, domains)
+        shape = domains["a"].shape
+        if domains["b"].shape != shape:
+            raise ConfigError(
+                f"data.a holds images of {shape} (height, width, channels) and data.b of {domains['b'].shape}; "
+                "ingest both with the same --size and --channels"
+            )
+        if min(shape[:2]) < 32:
+            raise ConfigError(
+                f"data.a, data.b: {shape[0]}x{shape[1]} images are too small for the PatchGAN; at least 32"
+            )
+        architecture = CycleGANArchitecture(config.model.width, config.model.levels, config.model.dropout)
+        self.generators = CycleGAN(shape, architecture)
+        self.discriminators = nn.ModuleDict(
+            {domain: PatchGAN(shape[2], config.model.discriminator_width) for domain in ("a", "b")}
+        )
+        self.networks = nn.ModuleDict({"generators": self.generators, "discriminators": self.discriminators})
+
+    def step(self, batches: Batches, step: Step) -> dict[str, Tensor]:
+        """One step of the generators, then one of the discriminators; every returned loss is unweighted."""
+        weights = self.config.objective
+        a, b = to_signed(batches["a"].image), to_signed(batches["b"].image)
+
+        self.discriminators.requires_grad_(False)
+        with step.autocast():
+            fake_b, same_b = self._twice(self.generators.a_to_b, a, b)
+            fake_a, same_a = self._twice(self.generators.b_to_a, b, a)
+            cycled_a = self.generators.b_to_a(fake_b)
+            cycled_b = self.generators.a_to_b(fake_a)
+            verdict_a, verdict_b = self.discriminators["a"](fake_a), self.discriminators["b"](fake_b)
+        kind = weights.adversarial
+        adversarial_ab = adversarial_loss(kind, verdict_b, real=True)
+        adversarial_ba = adversarial_loss(kind, verdict_a, real=True)
+        cycle_a, cycle_b = F.l1_loss(cycled_a.float(), a), F.l1_loss(cycled_b.float(), b)
+        identity_a, identity_b = F.l1_loss(same_a.float(), a), F.l1_loss(same_b.float(), b)
+        step.update(
+            "generators",
+            adversarial_ab
+            + adversarial_ba
+            + weights.lambda_cycle * (cycle_a + cycle_b + weights.lambda_identity * (identity_a + identity_b)),
+        )
+
+        self.discriminators.requires_grad_(True)
+        losses = {}
+        for domain, real, fake in (("a", a, fake_a), ("b", b, fake_b)):
+            with step.autocast():
+                verdict_real, verdict_fake = self._twice(self.discriminators[domain], real, fake.detach().float())
+            losses[domain] = 0.5 * (
+                adversarial_loss(kind, verdict_real, real=True) + adversarial_loss(kind, verdict_fake, real=False)
+            )
+        step.update("discriminators", losses["a"] + losses["b"])
+        metrics = {
+            "adversarial_ab": adversarial_ab,
+            "adversarial_ba": adversarial_ba,
+            "cycle_a": cycle_a,
+            "cycle_b": cycle_b,
+            "identity_a": identity_a,
+            "identity_b": identity_b,
+            "discriminator_a": losses["a"],
+            "discriminator_b": losses["b"],
+        }
+        return {name: value.detach() for name, value in metrics.items()}
+
+    def test_metrics(self, batches: Batches, step: Step) -> dict[str, Tensor]:
+        """None: what a CycleGAN's losses say of held-out images is no measure of quality."""
+        return {}
+
+    def figures(self, batches: Batches) -> dict[str, np.ndarray]:
+        """For each direction, held-out images above their translations above these translated back."""
+        pictures = {}
+        for source, direction, back in (("a", "a_to_b", "b_to_a"), ("b", "b_to_a", "a_to_b")):
+            images = batches[source].image[:SHOWN]
+            translated = self.generators.translate(images, direction)
+            rows = torch.cat([images, translated, self.generators.translate(translated, back)])
+            pictures[direction] = sheet(rows.cpu().numpy(), columns=len(images))
+        return pictures
+
+    def model(self) -> Model:
+        """Both generators."""
+        return self.generators
+
+    @staticmethod
+    def _twice(network: nn.Module, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+        one, two = network(torch.cat([first, second])).split([len(first), len(second)])
+        return one, two
+
+
+RECIPE = CycleGANRecipe

@@ -1,0 +1,78 @@
+"""The sections that every family's config shares."""
+
+import math
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from annotated_types import Ge, Gt, Interval
+
+from genlab.config import OPERATIONAL
+
+Positive = Annotated[int, Ge(1)]
+
+
+@dataclass(frozen=True)
+class Run:
+    """The run: its name and place, how long, on how many workers, and what it writes when."""
+
+    name: Annotated[str | None, OPERATIONAL] = None
+    """Name of the run directory; the same name goes on where it stopped. By default the family and the time."""
+    storage: Annotated[str | None, OPERATIONAL] = None
+    """Folder or s3:// URL that holds run directories. By default $GENLAB_RUNS, else genlab-runs in the home folder."""
+    epochs: Annotated[Annotated[float, Gt(0)] | None, OPERATIONAL] = None
+    """Stop after so many epochs (of the longer domain). By default the family's usual number."""
+    steps: Annotated[Annotated[int, Ge(1)] | None, OPERATIONAL] = None
+    """Stop after so many steps; when given, it decides instead of epochs."""
+    batch: Positive = 128
+    """Rows of a global batch, over all workers together."""
+    workers: Annotated[int, Ge(0), OPERATIONAL] = 1
+    """Ray Train workers, one GPU each where the cluster has GPUs. 0 trains in this process, without Ray."""
+    threads: Annotated[Annotated[int, Ge(1)] | None, OPERATIONAL] = None
+    """CPU threads (and Ray CPUs) of a worker. By default the cluster's CPUs shared evenly between the workers."""
+    seed: Annotated[int, Interval(ge=0, lt=2**31)] = 0
+    """Seed of the weights, the order of the rows and all noise."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """bf16 runs forward passes under autocast; losses, weights and optimisers stay in fp32."""
+    exact: bool = True
+    """Deterministic algorithms, so that a resumed run equals an unbroken one bit for bit. Off is faster on a GPU."""
+    log_every: Annotated[int, Ge(1), OPERATIONAL] = 10
+    """Steps between lines in metrics.jsonl and TensorBoard; a line holds the means over these steps."""
+    checkpoint_every: Annotated[Annotated[int, Ge(1)] | None, OPERATIONAL] = None
+    """Steps between checkpoints, rounded up to logged steps. By default an epoch, at most 1,000 steps."""
+    figures_every: Annotated[Annotated[int, Ge(1)] | None, OPERATIONAL] = None
+    """Steps between sample pictures. By default an epoch."""
+    keep: Annotated[int, Ge(1), OPERATIONAL] = 2
+    """How many of the newest checkpoints are kept."""
+    max_failures: Annotated[int, Ge(0), OPERATIONAL] = 3
+    """How many failures of workers a run survives before it gives up."""
+
+
+@dataclass(frozen=True)
+class Optimization:
+    """Adam (Kingma & Ba 2014), its learning rate over time, and what is done to gradients and weights."""
+
+    learning_rate: Annotated[float, Gt(0)] = 1e-3
+    """Adam's step size, at its highest."""
+    beta1: Annotated[float, Interval(ge=0, lt=1)] = 0.9
+    """Decay of the mean of gradients."""
+    beta2: Annotated[float, Interval(ge=0, lt=1)] = 0.999
+    """Decay of the mean of squared gradients."""
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    """How the learning rate falls to zero between `decay_from` and the end of the run."""
+    decay_from: Annotated[float, Interval(ge=0, lt=1)] = 0.0
+    """The share of the run after which the learning rate begins to fall."""
+    warmup_images: Annotated[int, Ge(0)] = 0
+    """Images over which the learning rate rises from zero."""
+    clip_norm: Annotated[float, Gt(0)] | None = None
+    """Scale each network's gradient down to this L2 norm where it is larger."""
+    ema_images: Annotated[float, Ge(0)] = 0.0
+    """Half-life, in images, of the exponential moving average of weights that is exported; 0 keeps none."""
+
+    def rate(self, images: int, total: int) -> float:
+        """The learning rate after ``images`` of a run of ``total`` images: a function of time, nothing else."""
+        progress = images / total
+        factor = min(1.0, (images + 1) / self.warmup_images) if self.warmup_images else 1.0
+        if self.schedule != "constant" and progress > self.decay_from:
+            fallen = (progress - self.decay_from) / (1 - self.decay_from)
+            factor *= 1 - fallen if self.schedule == "linear" else (1 + math.cos(math.pi * fallen)) / 2
+        return self.learning_rate * factor

@@ -1,0 +1,157 @@
+"""What a recipe is: one family's networks, losses and figures, and what one training step means.
+
+A family is one module in ``genlab.models`` and one of the same name in ``genlab.recipes``, found by that name.
+"""
+
+import importlib
+import pkgutil
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
+
+import numpy as np
+from torch import Tensor, nn
+
+import genlab.recipes
+from genlab.errors import ConfigError
+from genlab.models.model import Model, Shape
+from genlab.recipes.options import Optimization, Run
+
+
+class RecipeData(Protocol):
+    """The data section of a recipe's config."""
+
+    @property
+    def domains(self) -> dict[str, str]:
+        """URL of the data set of each domain, by the option's name."""
+        ...
+
+    @property
+    def split(self) -> str:
+        """The split trained on."""
+        ...
+
+    @property
+    def test_split(self) -> str:
+        """The split held out for figures and test metrics."""
+        ...
+
+
+class RecipeConfig(Protocol):
+    """The sections every recipe's config has; it may have more."""
+
+    @property
+    def run(self) -> Run: ...  # noqa: D102
+
+    @property
+    def data(self) -> Any: ...  # noqa: D102
+
+    @property
+    def optimization(self) -> Optimization: ...  # noqa: D102
+
+
+@dataclass(frozen=True)
+class DomainInfo:
+    """What a recipe may know of a data set before it sees a row."""
+
+    rows: int
+    shape: Shape
+    label_names: tuple[str, ...]
+
+
+class Step(Protocol):
+    """One optimisation step as the loop offers it to a recipe."""
+
+    @property
+    def index(self) -> int:
+        """The step's number, from 0."""
+        ...
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """The precision of forward passes: bf16 autocast, or nothing in fp32."""
+        ...
+
+    def noise(self, name: str, *shape: int) -> Tensor:
+        """Standard normal noise that belongs to rows, float32 [local rows, *shape].
+
+        Drawn for the global batch from (seed, step, name) and sliced, so it is the same for any world size.
+        """
+        ...
+
+    def update(self, network: str, loss: Tensor) -> None:
+        """Step the optimiser of ``networks[network]`` down the gradient of ``loss``.
+
+        ``loss`` is a scalar, the mean over this rank's rows; the gradient applied is the mean over the global
+        batch. Gradients that ``loss`` leaves on other networks are dropped.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One rank's rows of one domain, on the device."""
+
+    image: Tensor
+    """uint8 [N, H, W, C]"""
+    label: Tensor | None
+    """int64 [N]"""
+
+
+Batches = Mapping[str, Batch]
+C = TypeVar("C", bound=RecipeConfig)
+
+
+class Recipe(nn.Module, ABC, Generic[C]):
+    """One model family in training.
+
+    The constructor builds the networks on the CPU from the default generator, which the loop has seeded.
+
+    Attributes:
+        networks: what is trained, by name; each has an optimiser of its own.
+        averaged: names of the networks of which an exponential moving average is kept and exported.
+    """
+
+    config_type: ClassVar[type]
+    averaged: ClassVar[tuple[str, ...]]
+    networks: nn.ModuleDict
+
+    def __init__(self, config: C, domains: Mapping[str, DomainInfo]) -> None:
+        super().__init__()
+        self.config = config
+        self.domains = domains
+
+    @abstractmethod
+    def step(self, batches: Batches, step: Step) -> dict[str, Tensor]:
+        """Do one optimisation step; return named scalar tensors, means over this rank's rows, on the device."""
+
+    @abstractmethod
+    def test_metrics(self, batches: Batches, step: Step) -> dict[str, Tensor]:
+        """Figures of held-out rows, scalar tensors that are means over this rank's rows; empty for none."""
+
+    @abstractmethod
+    def figures(self, batches: Batches) -> dict[str, np.ndarray]:
+        """Named pictures, uint8 [H, W, C], of a few held-out rows."""
+
+    @abstractmethod
+    def model(self) -> Model:
+        """The servable model, sharing its weights with ``networks``."""
+
+
+def families() -> list[str]:
+    """The families there are recipes for: the modules of ``genlab.recipes`` that define ``RECIPE``."""
+    names = (module.name for module in pkgutil.iter_modules(genlab.recipes.__path__))
+    return sorted(name for name in names if hasattr(importlib.import_module(f"genlab.recipes.{name}"), "RECIPE"))
+
+
+def recipe_type(family: str) -> type[Recipe[Any]]:
+    """The recipe class of ``family``.
+
+    Raises:
+        ConfigError: when there is no such family.
+    """
+    if family not in families():
+        raise ConfigError(f"no recipe for family {family!r}; there are: {', '.join(families())}")
+    recipe: type[Recipe[Any]] = importlib.import_module(f"genlab.recipes.{family}").RECIPE
+    return recipe

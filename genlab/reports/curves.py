@@ -1,0 +1,167 @@
+"""Curves of a run's metrics over the images seen."""
+
+import io
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Drawing
+from matplotlib.ticker import EngFormatter, MaxNLocator
+from numpy.typing import NDArray
+
+from genlab.reports.page import PAGE_WIDTH, Figure
+from genlab.reports.run import RunRecord
+
+COLUMNS = 2
+DOTS_PER_PIXEL = 2
+INCH = 96
+"""CSS pixels."""
+SMOOTHED_SHARE = 0.04
+"""Share of a curve over which its moving average is taken."""
+SETTLED = 0.05
+"""Share of a run after which its losses count for the scale of the axis."""
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One pair of axes."""
+
+    title: str
+    series: Mapping[str, str]
+    """The metrics drawn, each with its name in the legend (empty where there is only one)."""
+    unit: str = ""
+    from_zero: bool = False
+    """Whether the axis begins at zero; else it fits what comes after the first 5% of the run."""
+
+
+@dataclass(frozen=True)
+class Theme:
+    """Colours of a drawing."""
+
+    ink: str
+    grid: str
+    lines: tuple[str, ...]
+
+
+LIGHT = Theme("#24292f", "#d8dee4", ("#0969da", "#bc4c00", "#1a7f37"))
+DARK = Theme("#d1d7e0", "#3d444d", ("#58a6ff", "#f0883e", "#56d364"))
+
+CLOCK = (
+    Panel("learning rate", {"learning_rate": ""}, from_zero=True),
+    Panel("speed", {"images_per_second": ""}, "images/s", from_zero=True),
+    Panel("time spent waiting for data", {"data_wait_share": ""}, "share", from_zero=True),
+)
+
+
+def loss_figure(run: RunRecord, panels: Sequence[Panel]) -> Figure:
+    """The run's losses, in ``panels`` or, where there are none, each metric in a panel of its own."""
+    panels = panels or [Panel(name.replace("_", " "), {name: ""}) for name in run.losses]
+    held_out = " Dots are the held-out split, after each epoch." if run.test else ""
+    smoothed = " Bold: its moving average." if _window(len(run.train)) > 1 else ""
+    caption = (
+        f"Losses over the images seen. A point is the mean since the point before.{smoothed}{held_out} "
+        f"The axes fit what comes after the first {SETTLED:.0%} of the run."
+    )
+    return _figure("losses", caption, run, panels, columns=min(COLUMNS, len(panels)), height=250)
+
+
+def clock_figure(run: RunRecord) -> Figure:
+    """Learning rate, speed and data wait."""
+    caption = "Learning rate, images a second, and the share of time in which training waited for data."
+    return _figure("clock", caption, run, CLOCK, columns=len(CLOCK), height=190)
+
+
+def moving_average(values: NDArray[np.float64], window: int) -> NDArray[np.float64]:
+    """Centred means of ``values`` [n] over ``window`` points (odd), over fewer at both ends: [n]."""
+    kernel = np.ones(window)
+    return np.convolve(values, kernel, "same") / np.convolve(np.ones_like(values), kernel, "same")
+
+
+def _window(points: int) -> int:
+    return 2 * int(points * SMOOTHED_SHARE / 2) + 1
+
+
+def _figure(name: str, caption: str, run: RunRecord, panels: Sequence[Panel], columns: int, height: int) -> Figure:
+    light, dark = (_draw(run, panels, theme, columns, height) for theme in (LIGHT, DARK))
+    return Figure(name, caption, light, PAGE_WIDTH, dark=dark)
+
+
+def _draw(run: RunRecord, panels: Sequence[Panel], theme: Theme, columns: int, height: int) -> bytes:
+    rows = math.ceil(len(panels) / columns)
+    drawing = Drawing((PAGE_WIDTH / INCH, rows * height / INCH), layout="constrained")
+    axes = drawing.subplots(rows, columns, squeeze=False).flatten()
+    for axis, panel in zip(axes, panels, strict=False):
+        _panel(axis, run, panel, theme)
+    for axis in axes[len(panels) :]:
+        axis.set_visible(False)
+    file = io.BytesIO()
+    drawing.savefig(file, format="png", dpi=DOTS_PER_PIXEL * INCH, transparent=True)
+    return file.getvalue()
+
+
+def _panel(axis: Axes, run: RunRecord, panel: Panel, theme: Theme) -> None:
+    colours = iter(theme.lines)
+    for metric, label in panel.series.items():
+        colour = next(colours)
+        images, values = _series(run.train, metric)
+        window = _window(len(values))
+        if window > 1:
+            axis.plot(images, values, color=colour, alpha=0.3, linewidth=0.8)
+            values = moving_average(values, window)
+        axis.plot(images, values, color=colour, linewidth=1.6, label=label or "train")
+        images, values = _series(run.test, metric)
+        if len(values):
+            colour = colour if label else next(colours)
+            name = f"{label}, held out" if label else "held out"
+            axis.plot(images, values, color=colour, linewidth=1, marker="o", markersize=3.5, label=name)
+    _scale(axis, run, panel)
+    _dress(axis, panel, theme)
+    _epochs(axis, run, theme)
+
+
+def _series(lines: Sequence[Mapping[str, Any]], metric: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    points = [(line["images"], line[metric]) for line in lines if metric in line]
+    images, values = np.array(points, float).reshape(-1, 2).T
+    return images, values
+
+
+def _scale(axis: Axes, run: RunRecord, panel: Panel) -> None:
+    if panel.from_zero:
+        axis.set_ylim(bottom=0)
+        return
+    settled = [line for line in (*run.train, *run.test) if line["images"] >= SETTLED * run.images]
+    values = np.concatenate([_series(settled, metric)[1] for metric in panel.series])
+    margin = 0.05 * np.ptp(values)
+    if margin > 0:
+        axis.set_ylim(values.min() - margin, values.max() + margin)
+
+
+def _dress(axis: Axes, panel: Panel, theme: Theme) -> None:
+    axis.set_title(panel.title, loc="left", fontsize=9.5, fontweight="bold", color=theme.ink)
+    axis.set_xlabel("images seen", fontsize=8, color=theme.ink)
+    axis.set_ylabel(panel.unit, fontsize=8, color=theme.ink)
+    axis.xaxis.set_major_formatter(EngFormatter(sep=""))
+    axis.xaxis.set_major_locator(MaxNLocator(5))
+    axis.grid(color=theme.grid, linewidth=0.6)
+    axis.set_axisbelow(True)
+    axis.tick_params(colors=theme.ink, labelsize=8, length=0)
+    axis.yaxis.get_offset_text().set(color=theme.ink, fontsize=8)
+    axis.spines[:].set_visible(False)
+    if len(axis.get_legend_handles_labels()[0]) > len(panel.series) or len(panel.series) > 1:
+        axis.legend(frameon=False, fontsize=8, labelcolor=theme.ink)
+
+
+def _epochs(axis: Axes, run: RunRecord, theme: Theme) -> None:
+    """A second scale at the top."""
+    images_an_epoch = run.images / run.epoch
+    top = axis.secondary_xaxis(
+        "top",
+        functions=(lambda x: np.asarray(x, float) / images_an_epoch, lambda x: np.asarray(x, float) * images_an_epoch),
+    )
+    axis.set_title("epochs", loc="right", fontsize=8, color=theme.ink)
+    top.xaxis.set_major_locator(MaxNLocator(5))
+    top.tick_params(colors=theme.ink, labelsize=8, length=0)
+    top.spines[:].set_visible(False)

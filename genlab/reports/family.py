@@ -1,0 +1,46 @@
+"""What a model family adds to the report of a run.
+
+That is a module of ``genlab.reports`` named after the family that defines ``REPORT``. A family without one has its
+curves, each metric in a panel, and the pictures that training drew.
+"""
+
+import importlib
+import pkgutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import genlab.reports
+from genlab.reports.curves import Panel
+from genlab.reports.page import Section
+from genlab.reports.run import RunRecord
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What a look at a trained model brought."""
+
+    sections: tuple[Section, ...]
+    scores: dict[str, Any] = field(default_factory=dict)
+    """For ``RUN/scores.json``; plain values, empty for none."""
+
+
+@dataclass(frozen=True)
+class FamilyReport:
+    """A family's part of the report."""
+
+    panels: tuple[Panel, ...]
+    """How its losses are drawn."""
+    examine: Callable[[RunRecord, Any], Findings]
+    """Looks at a run and its trained model.
+
+    Raises:
+        DataError: when the run's data is gone.
+    """
+
+
+def family_report(family: str) -> FamilyReport | None:
+    """The part of ``family``; ``None`` when it has none."""
+    if family not in {module.name for module in pkgutil.iter_modules(genlab.reports.__path__)}:
+        return None
+    return getattr(importlib.import_module(f"genlab.reports.{family}"), "REPORT", None)

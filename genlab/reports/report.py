@@ -1,0 +1,230 @@
+"""``genlab report RUN``: the HTML report of a run, finished or not, as one file that needs no other."""
+
+import dataclasses
+from base64 import b64encode
+from collections.abc import Sequence
+from datetime import timedelta
+from importlib.resources import files
+from typing import Any
+
+import jinja2
+import tyro
+from PIL import Image
+from rich.console import Console
+from rich.table import Table as RichTable
+from upath import UPath
+
+from genlab import __version__, config, modelstore
+from genlab.data.images import to_pixels
+from genlab.errors import GenlabError, run_command
+from genlab.recipes.recipe import families, recipe_type
+from genlab.reports.curves import clock_figure, loss_figure
+from genlab.reports.family import Findings, family_report
+from genlab.reports.page import Section, Table, picture
+from genlab.reports.run import RunRecord
+from genlab.storage import write_atomic, write_json
+
+CHECKSUM_SHOWN = 12
+
+
+@dataclasses.dataclass(frozen=True)
+class ReportConfig:
+    """Write the HTML report of a run."""
+
+    run: tyro.conf.Positional[str]
+    """The run directory, or its s3:// URL."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """The report of a run."""
+
+    run: RunRecord
+    notes: tuple[str, ...]
+    """What a reader must know before the rest."""
+    findings: Findings
+    curves: Section
+    about: Section
+
+    @property
+    def sections(self) -> tuple[Section, ...]:
+        """All of the page, in order."""
+        return (*self.findings.sections, self.curves, self.about)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command ``genlab report``."""
+
+    def command() -> None:
+        options = config.parse(ReportConfig, arguments, prog="genlab report")
+        report = compose(options.run)
+        file = write(report)
+        console = Console(soft_wrap=True, highlight=False)
+        for note in report.notes:
+            console.print(note, markup=False)
+        for table in (table for section in report.findings.sections for table in section.tables):
+            console.print(_terminal(table))
+        console.print(f"report: {file}", markup=False)
+
+    run_command(command)
+
+
+def make_report(run: str | UPath) -> UPath:
+    """Write ``RUN/report.html``, its pictures in ``RUN/figures/report/``, and scores, if any, in ``RUN/scores.json``.
+
+    Args:
+        run: the run directory, a local path or a URL.
+
+    Returns:
+        Where ``report.html`` is.
+
+    Raises:
+        RunError: when ``run`` is not a run directory, has no metrics yet, or its model is damaged.
+    """
+    return write(compose(run))
+
+
+def compose(run: str | UPath) -> Report:
+    """Gather everything the report of ``run`` shows; see :func:`make_report`."""
+    record = RunRecord.read(run)
+    family = family_report(record.family)
+    notes = _progress_notes(record)
+    findings = _last_pictures(record)
+    if family and record.model_step is not None:
+        model = modelstore.load(record.model_directory)
+        try:
+            findings = family.examine(record, model)
+        except GenlabError as error:
+            notes.append(f"The trained model could not be tried on the data: {error}")
+    curves = (loss_figure(record, family.panels if family else ()), clock_figure(record))
+    about = Section("The run", tables=(_data_table(record), _attempts_table(record), _config_table(record)))
+    return Report(record, tuple(notes), findings, Section("Curves", figures=curves), about)
+
+
+def write(report: Report) -> UPath:
+    """Write the files of ``report`` into its run directory; returns where ``report.html`` is."""
+    directory = report.run.directory
+    for figure in (figure for section in report.sections for figure in section.figures):
+        write_atomic(directory / "figures" / "report" / f"{figure.name}.png", figure.png)
+    if report.findings.scores:
+        write_json(directory / "scores.json", report.findings.scores)
+    file = directory / "report.html"
+    write_atomic(file, _html(report).encode())
+    return file
+
+
+def _html(report: Report) -> str:
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["inline"] = lambda png: f"data:image/png;base64,{b64encode(png).decode()}"
+    template = environment.from_string((files("genlab.reports") / "report.html").read_text(encoding="utf-8"))
+    return template.render(
+        run=report.run,
+        facts=_facts(report.run),
+        notes=report.notes,
+        sections=report.sections,
+        version=__version__,
+    )
+
+
+def _facts(run: RunRecord) -> dict[str, str]:
+    workers = run.attempts[-1]["run"]["workers"]
+    return {
+        "family": run.family,
+        "steps": f"{run.step:,}" if run.step == run.planned_steps else f"{run.step:,} of {run.planned_steps:,}",
+        "epochs": f"{run.epoch:.4g}",
+        "images seen": f"{run.images:,}",
+        "wall time": _duration(run.wall_seconds),
+        "training": _duration(run.training_seconds),
+        "speed": f"{run.images / run.training_seconds:.3g} images/s",
+        "workers": str(workers) if workers else "1, no Ray",
+    }
+
+
+def _duration(seconds: float) -> str:
+    return str(timedelta(seconds=round(seconds)))
+
+
+def _progress_notes(run: RunRecord) -> list[str]:
+    notes = []
+    if run.step < run.planned_steps:
+        notes.append(f"The run has not finished: it is at step {run.step:,} of {run.planned_steps:,}.")
+    if run.model_step is None:
+        notes.append("There is no trained model yet; the pictures are those that training drew last.")
+    elif run.model_step < run.step:
+        notes.append(f"The trained model shown here is that of step {run.model_step:,}.")
+    return notes
+
+
+def _last_pictures(run: RunRecord) -> Findings:
+    """The pictures that training drew last, for a run without a model or a family without a report."""
+    folder = run.directory / "figures"
+    steps = sorted(folder.glob("step-*"), key=lambda path: path.name)
+    if not steps:
+        return Findings(())
+    step = int(steps[-1].name.removeprefix("step-"))
+    figures = []
+    for file in sorted(steps[-1].glob("*.png"), key=lambda path: path.name):
+        with file.open("rb") as stream:
+            pixels = to_pixels(Image.open(stream))
+        figures.append(picture(file.stem, f"{file.stem.replace('_', ' ')}, after step {step:,}.", pixels))
+    return Findings((Section("Pictures", figures=tuple(figures)),))
+
+
+def _data_table(run: RunRecord) -> Table:
+    rows = []
+    for domain, data in run.data.items():
+        try:
+            manifest = run.shards(domain).manifest
+            size = "x".join(map(str, manifest.shape)) if manifest.shape else "different sizes"
+            content = ", ".join(f"{split} {count:,}" for split, count in manifest.splits.items())
+        except GenlabError as error:
+            size, content = "", f"cannot be read: {error}"
+        rows.append((f"data.{domain}", data["path"], content, size, data["checksum"][:CHECKSUM_SHOWN]))
+    columns = ("data", "path", "rows", "height x width x channels", "checksum")
+    return Table("Data sets", columns, tuple(rows), figures=False)
+
+
+def _attempts_table(run: RunRecord) -> Table:
+    rows = tuple(
+        (
+            "start" if number == 0 else f"resumption {number}",
+            attempt["started"],
+            f"{attempt['steps']:,}",
+            str(attempt["run"]["workers"]),
+            attempt["genlab"],
+            attempt["torch"],
+        )
+        for number, attempt in enumerate(run.attempts)
+    )
+    columns = ("attempt", "started", "planned steps", "workers", "genlab", "torch")
+    return Table("Starts and resumptions", columns, rows, figures=False)
+
+
+def _config_table(run: RunRecord) -> Table:
+    values = config.flatten(run.config)
+    defaults: dict[str, Any] = values
+    caption = "Configuration"
+    if run.family in families():
+        defaults = config.flatten(config.to_dict(recipe_type(run.family).config_type()))
+        caption += "; bold where it differs from the family's default"
+    changed = [name for name, value in values.items() if defaults.get(name) != value]
+    rows = tuple(
+        (name, _shown(value), _shown(defaults.get(name)) if name in changed else "") for name, value in values.items()
+    )
+    marked = frozenset(number for number, name in enumerate(values) if name in changed)
+    return Table(caption, ("option", "value", "default"), rows, marked, figures=False)
+
+
+def _shown(value: Any) -> str:
+    return "none" if value is None else str(value)
+
+
+def _terminal(table: Table) -> RichTable:
+    drawn = RichTable(title=table.caption, title_justify="left")
+    for number, column in enumerate(table.columns):
+        drawn.add_column(column, justify="right" if number and table.figures else "left")
+    for row in table.rows:
+        drawn.add_row(*row)
+    return drawn

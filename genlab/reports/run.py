@@ -1,0 +1,138 @@
+"""What a run directory says of its run."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+from typing import Any
+
+from upath import UPath
+
+from genlab import modelstore
+from genlab.data.shards import ShardSet
+from genlab.errors import DataError, RunError
+from genlab.storage import locate, read_json
+from genlab.training.tracking import CLOCK_FIELDS, METRICS, TIME_FIELDS, read_metrics
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """A run as it stands in its directory, finished or not."""
+
+    directory: UPath
+    family: str
+    config: dict[str, Any]
+    """Its config as nested plain values."""
+    data: dict[str, dict[str, str]]
+    """For each domain the ``path`` and the manifest ``checksum`` of its data set."""
+    attempts: list[dict[str, Any]]
+    """Each start of the run: ``started`` (ISO 8601), ``genlab``, ``torch``, ``steps`` planned, ``run`` section."""
+    train: list[dict[str, Any]]
+    """Lines of ``metrics.jsonl``: means over the steps since the line before; at least one."""
+    test: list[dict[str, Any]]
+    """Lines of ``metrics.jsonl``: figures of the held-out split."""
+
+    @staticmethod
+    def read(run: str | UPath) -> "RunRecord":
+        """Read the run directory ``run``, a local path or a URL.
+
+        Raises:
+            RunError: when it is not a run directory, or the run has not written a metric yet.
+        """
+        directory = locate(run)
+        if not (directory / "config.json").exists():
+            raise RunError(f"{run}: not a run directory (no config.json); give the folder that training printed")
+        content = read_json(directory / "config.json")
+        lines = read_metrics(directory / METRICS)
+        train = [line for line in lines if line["kind"] == "train"]
+        if not train:
+            raise RunError(
+                f"{directory / METRICS}: no training metrics yet; train longer (every run.log_every steps make a line)"
+            )
+        return RunRecord(
+            directory,
+            content["family"],
+            content["config"],
+            content["data"],
+            content["attempts"],
+            train,
+            [line for line in lines if line["kind"] == "test"],
+        )
+
+    @property
+    def name(self) -> str:
+        """The run's name."""
+        return self.directory.name
+
+    @property
+    def step(self) -> int:
+        """Steps done."""
+        return int(self.train[-1]["step"])
+
+    @property
+    def planned_steps(self) -> int:
+        """Steps of the whole run."""
+        return int(self.attempts[-1]["steps"])
+
+    @property
+    def images(self) -> int:
+        """Images seen (a pair counts once)."""
+        return int(self.train[-1]["images"])
+
+    @property
+    def epoch(self) -> float:
+        """Epochs done."""
+        return float(self.train[-1]["epoch"])
+
+    @property
+    def training_seconds(self) -> float:
+        """Time spent in training steps and what lies between them; starts and pauses are left out."""
+        before = [0, *(line["images"] for line in self.train)]
+        return sum(
+            (line["images"] - images) / line["images_per_second"]
+            for images, line in zip(before, self.train, strict=False)
+        )
+
+    @property
+    def wall_seconds(self) -> float:
+        """Time from the first start to the last metrics, pauses included."""
+        return float(self.train[-1]["time"]) - datetime.fromisoformat(self.attempts[0]["started"]).timestamp()
+
+    @property
+    def losses(self) -> list[str]:
+        """Names of the training metrics, clock and learning rate aside."""
+        return [name for name in self.train[-1] if name not in TIME_FIELDS | CLOCK_FIELDS | {"learning_rate"}]
+
+    @cached_property
+    def model_step(self) -> int | None:
+        """Steps after which ``model/`` was exported; ``None`` when there is no model yet."""
+        if not (self.model_directory / modelstore.DESCRIPTION).exists():
+            return None
+        return int(modelstore.describe(self.model_directory)["provenance"]["step"])
+
+    @property
+    def model_directory(self) -> UPath:
+        """Where the trained model is, or will be."""
+        return self.directory / "model"
+
+    def shards(self, domain: str) -> ShardSet:
+        """The data set of ``domain``, all splits.
+
+        Raises:
+            DataError: when it is gone, or is no longer the one the run was trained on.
+        """
+        shards = ShardSet.open(self.data[domain]["path"])
+        if shards.checksum != self.data[domain]["checksum"]:
+            raise DataError(f"{shards.directory}: no longer the data set that {self.name} was trained on")
+        return shards
+
+    def held_out(self) -> tuple[str, dict[str, ShardSet]]:
+        """The test split of every domain, or the training split where one has none: its name, and the rows.
+
+        Raises:
+            DataError: when a data set is gone or was changed.
+        """
+        domains = {domain: self.shards(domain) for domain in self.data}
+        split: str = self.config["data"]["test_split"]
+        if not all(split in shards.manifest.splits for shards in domains.values()):
+            split = self.config["data"]["split"]
+        return split, {domain: shards.split(split) for domain, shards in domains.items()}

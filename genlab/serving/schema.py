@@ -1,0 +1,94 @@
+"""What the HTTP interface takes and gives, apart from pictures."""
+
+import math
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+from upath import UPath
+
+from genlab import modelstore
+from genlab.errors import RunError
+from genlab.translation import directions
+
+MAX_COUNT = 64
+"""Pictures in one request."""
+MAX_SEED = 2**31 - 1
+
+
+class ImageForm(BaseModel):
+    """The form of a model's images; their pixels are 8-bit."""
+
+    height: int = Field(description="Pixels.")
+    width: int = Field(description="Pixels.")
+    channels: int = Field(description="1 (grey) or 3 (RGB).")
+
+
+class ModelCard(BaseModel):
+    """What a served model is and can do."""
+
+    name: str = Field(description="Its name in paths: that of its run.")
+    family: str
+    operations: list[str] = Field(description="The operations that may be asked of it, such as sample or translate.")
+    image: ImageForm = Field(description="The images it was trained on; translate takes any height and width.")
+    directions: list[str] = Field(description="Of translate, the default first; empty if it does not translate.")
+    label_names: list[str] = Field(description="Names of the labels 0, 1, ...; empty if its images have none.")
+    step: int = Field(description="Training steps.")
+    images: int = Field(description="Images seen in training.")
+    metrics: dict[str, float | None] = Field(description="Its last measured figures; null where not finite.")
+
+
+class SampleRequest(BaseModel):
+    """Which pictures to draw."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    count: Annotated[
+        int, Field(ge=1, le=MAX_COUNT, strict=True, description="How many; several come as one sheet, row by row.")
+    ] = 1
+    seed: Annotated[
+        int | None,
+        Field(
+            ge=0,
+            le=MAX_SEED,
+            strict=True,
+            description="The same seed and count give the same pictures; by default a random one.",
+        ),
+    ] = None
+
+
+class Health(BaseModel):
+    """That the server answers."""
+
+    status: str = Field(description='"ok".')
+
+
+class Problem(BaseModel):
+    """Why a request was refused."""
+
+    detail: str = Field(description="One sentence that says what to change.")
+
+
+def read_card(name: str, directory: str | UPath) -> ModelCard:
+    """The card of the model in ``directory``, from its ``genlab.json``.
+
+    Raises:
+        RunError: it is not a model directory, or its description is incomplete.
+    """
+    description: Mapping[str, Any] = modelstore.describe(directory)
+    try:
+        provenance = description["provenance"]
+        metrics = {key: value if math.isfinite(value) else None for key, value in provenance["metrics"].items()}
+        return ModelCard(
+            name=name,
+            family=description["family"],
+            operations=description["operations"],
+            image=ImageForm(**{side: description["image"][side] for side in ("height", "width", "channels")}),
+            directions=list(directions(description)),
+            label_names=list(provenance["label_names"]),
+            step=provenance["step"],
+            images=provenance["images"],
+            metrics=metrics,
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise RunError(f"{directory}/{modelstore.DESCRIPTION}: damaged ({error}); export the model again") from None

@@ -1,0 +1,51 @@
+"""From a command line to a finished run: what ``python jobs/FAMILY.py`` does."""
+
+import shlex
+from collections.abc import Sequence
+from typing import Any
+
+from genlab.config import parse
+from genlab.errors import run_command
+from genlab.recipes.recipe import recipe_type
+from genlab.storage import locate
+from genlab.training.plan import Plan, claim, default_storage, make_plan
+from genlab.training.progress import Console
+from genlab.training.session import LocalSession
+
+
+def main(family: str, arguments: Sequence[str] | None = None) -> None:
+    """Train ``family`` with the config given on the command line; exits with status 2 on a user's error."""
+    run_command(lambda: launch(family, parse(recipe_type(family).config_type, arguments)))
+
+
+def launch(family: str, config: Any) -> Plan:
+    """Check the config, claim its run directory, train to the end and say where everything is."""
+    with Console() as console:
+        console.say(f"runs folder: {locate(config.run.storage or default_storage())}")
+        plan = make_plan(family, config)
+        for message in claim(plan):
+            console.say(message)
+        console.say(_summary(plan))
+        if plan.run.workers == 0:
+            from genlab.training.loop import train
+
+            train(plan, LocalSession(console, plan.run.threads))
+        else:
+            from genlab.ray_cluster import connected
+            from genlab.training.cluster import fit
+
+            with connected():
+                fit(plan, console)
+        console.say(f"done: {plan.steps} steps")
+        console.say(f"model:       {plan.directory}/model")
+        console.say(f"tensorboard: tensorboard --logdir {shlex.quote(plan.directory)}/tensorboard")
+    return plan
+
+
+def _summary(plan: Plan) -> str:
+    domains = ", ".join(
+        f"{name} {domain.info.rows:,} x {'x'.join(map(str, domain.info.shape))}"
+        for name, domain in plan.domains.items()
+    )
+    epochs = f"{plan.epoch(plan.steps):.4g} epochs"
+    return f"{plan.family}: {plan.steps:,} steps of batch {plan.run.batch} ({epochs}) on {domains}"

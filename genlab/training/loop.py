@@ -1,0 +1,288 @@
+"""The training loop: one function, read from top to bottom, for every family on any number of workers.
+
+The only state besides tensors is the number of steps done. Rows, noise, learning rate and averages are functions of it,
+so a run that is killed anywhere and goes on from a checkpoint takes the same steps, bit for bit, as one that was not.
+"""
+
+import os
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from genlab import modelstore
+from genlab.config import to_dict
+from genlab.data.shards import ShardSet
+from genlab.data.stream import ShardStream, StreamBatch, rank_slice
+from genlab.errors import RunError
+from genlab.recipes.recipe import Batch, recipe_type
+from genlab.storage import locate
+from genlab.training.checkpoints import Checkpoints
+from genlab.training.plan import Plan
+from genlab.training.progress import Update
+from genlab.training.session import Session, from_rank_zero, gather, sum_over_ranks
+from genlab.training.state import TrainingState
+from genlab.training.step import LoopStep, derived_seed
+from genlab.training.tracking import CLOCK_FIELDS, TIME_FIELDS, Tracker, read_metrics
+
+FIGURE_ROWS = 16
+MOST_STEPS_BETWEEN_CHECKPOINTS = 1000
+
+
+def train(plan: Plan, session: Session) -> None:
+    """Train ``plan`` to its end as one of ``session.world_size`` workers, going on from the newest checkpoint.
+
+    Raises:
+        RunError: when the ranks' weights have drifted apart, or a checkpoint is of another architecture.
+    """
+    config, run = plan.config, plan.run
+    directory = locate(plan.directory)
+    device = session.device
+    _prepare(run.exact, session.threads)
+
+    shards = {name: _open(plan, name, config.data.split) for name in plan.domains}
+    torch.manual_seed(run.seed)
+    recipe = recipe_type(plan.family)(config, {name: domain.info for name, domain in plan.domains.items()})
+    state = TrainingState(recipe, config.optimization, device)
+    recipe.train()
+
+    with ExitStack() as stack:
+        checkpoints = stack.enter_context(Checkpoints(directory / "checkpoints", run.keep))
+        done = _restore(checkpoints, state, session)
+        tracker = stack.enter_context(Tracker(directory, done)) if session.rank == 0 else None
+        rows = rank_slice(run.batch, session.rank, session.world_size)
+        streams = {
+            name: stack.enter_context(
+                ShardStream(
+                    shards[name],
+                    batch=run.batch,
+                    seed=derived_seed(run.seed, "order", name),
+                    rank=session.rank,
+                    world_size=session.world_size,
+                    start=done * run.batch,
+                )
+            )
+            for name in plan.domains
+        }
+        meter = Meter(session)
+        window = Window(streams, run.batch)
+
+        while done < plan.steps:
+            seed = derived_seed(run.seed, "step", done, session.rank)
+            torch.manual_seed(seed)
+            batches = {name: _to_device(next(stream), device) for name, stream in streams.items()}
+            step = LoopStep(
+                state,
+                session,
+                index=done,
+                rows=rows,
+                batch=run.batch,
+                key=(run.seed, "noise", done),
+                precision=run.precision,
+            )
+            rate = state.set_rate(done * run.batch, plan.steps * run.batch)
+            meter.add(recipe.step(batches, step), step.share)
+            done += 1
+            images = done * run.batch
+            state.average(images, run.batch)
+
+            last = done == plan.steps
+            logged = last or done % run.log_every == 0
+            if logged:
+                metrics = meter.means() | {"learning_rate": rate}
+                clock = window.read()
+                if tracker:
+                    tracker.log("train", done, images, plan.epoch(done), metrics | clock)
+                    session.progress(Update(done, plan.steps, plan.epoch(done), clock["images_per_second"], metrics))
+            if last or plan.ends_epoch(done):
+                test = _test(plan, state, session)
+                if tracker and test:
+                    tracker.log("test", done, images, plan.epoch(done), test)
+                session.report({"step": done, "epoch": plan.epoch(done)} | {f"test/{k}": v for k, v in test.items()})
+            if tracker and (last or (done % run.figures_every == 0 if run.figures_every else plan.ends_epoch(done))):
+                _draw(plan, state, session, tracker, done)
+            if last or (logged and _due(plan, done)):
+                _agree(state, session, done)
+                if tracker:
+                    tracker.flush()
+                    facts = {"family": plan.family, "images": images, "world_size": session.world_size}
+                    checkpoints.save(done, state.tensors(), facts)
+
+        if tracker:
+            checkpoints.wait()
+            _export(plan, state, done, tracker.metrics_file)
+
+
+class Meter:
+    """Means of metrics over steps and rows, kept on the device until they are asked for."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._names: list[str] = []
+        self._sums: Tensor | None = None
+        self._weight = 0.0
+
+    def add(self, metrics: Mapping[str, Tensor], share: float, weight: float = 1.0) -> None:
+        """Add one step's means over this rank's rows, which are ``share`` of the step's rows."""
+        self._names = list(metrics)
+        self._weight += weight
+        if metrics:
+            values = torch.stack([value.double() for value in metrics.values()]) * (share * weight)
+            self._sums = values if self._sums is None else self._sums + values
+
+    def means(self) -> dict[str, float]:
+        """The means over all rows of all ranks since the last call. Every rank calls it, on the same steps."""
+        sums, weight, self._sums, self._weight = self._sums, self._weight, None, 0.0
+        if sums is None:
+            return {}
+        return dict(zip(self._names, (sum_over_ranks(sums) / weight).tolist(), strict=True))
+
+
+class Window:
+    """Speed and data wait since the last reading."""
+
+    def __init__(self, streams: Mapping[str, ShardStream], batch: int) -> None:
+        self._streams = streams
+        self._batch = batch
+        self._mark()
+
+    def _mark(self) -> None:
+        self._since = time.perf_counter()
+        self._position = next(iter(self._streams.values())).position
+        self._waited = sum(stream.waited for stream in self._streams.values())
+
+    def read(self) -> dict[str, float]:
+        """Images (or pairs) a second, and the share of time spent waiting for data."""
+        since, position, waited = self._since, self._position, self._waited
+        self._mark()
+        seconds = self._since - since
+        return {
+            "images_per_second": (self._position - position) / seconds,
+            "data_wait_share": (self._waited - waited) / seconds,
+        }
+
+
+def _prepare(exact: bool, threads: int | None) -> None:
+    if threads is not None:
+        torch.set_num_threads(threads)
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(exact)
+    # Deterministic mode would also fill every new tensor: exactness does not need it, and it costs dearly.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    torch.backends.cudnn.benchmark = not exact
+
+
+def _open(plan: Plan, domain: str, split: str) -> ShardSet:
+    shards = plan.domains[domain].open(split)
+    if shards is None:
+        raise RunError(f"{plan.domains[domain].url}: no split {split!r}")
+    return shards
+
+
+def _restore(checkpoints: Checkpoints, state: TrainingState, session: Session) -> int:
+    """Load the newest good checkpoint; every rank loads the one that rank 0 chose."""
+    done = 0
+    if session.rank == 0:
+        done, messages = checkpoints.newest()
+        for message in messages:
+            session.say(message)
+    done = int(from_rank_zero(done))
+    if done:
+        state.load(checkpoints.read(done))
+        if session.rank == 0:
+            session.say(f"goes on from the checkpoint of step {done}")
+    return done
+
+
+def _to_device(batch: StreamBatch, device: torch.device) -> Batch:
+    label = None if batch.label is None else batch.label.to(device, non_blocking=True)
+    return Batch(batch.image.to(device, non_blocking=True), label)
+
+
+def _due(plan: Plan, done: int) -> bool:
+    """Whether a checkpoint's turn came since the last logged step."""
+    epoch = -(-plan.rows // plan.run.batch)
+    every = plan.run.checkpoint_every or min(epoch, MOST_STEPS_BETWEEN_CHECKPOINTS)
+    return done // every > (done - plan.run.log_every) // every
+
+
+def _agree(state: TrainingState, session: Session, done: int) -> None:
+    """Refuse to save weights that differ between the ranks: nothing after that could be trusted."""
+    if session.world_size > 1 and len(set(gather(state.fingerprint()))) > 1:
+        raise RunError(f"the workers' weights have drifted apart by step {done}; the last checkpoint is still good")
+
+
+def _held_out(plan: Plan) -> dict[str, ShardSet] | None:
+    """The test split of every domain; ``None`` when one has none."""
+    splits = {name: domain.open(plan.config.data.test_split) for name, domain in plan.domains.items()}
+    return {name: shards for name, shards in splits.items() if shards} if all(splits.values()) else None
+
+
+def _read(shards: Mapping[str, ShardSet], first: int, end: int, device: torch.device) -> dict[str, Batch]:
+    """Rows ``first`` to ``end`` of every domain, in order."""
+    batches = {}
+    for name, domain in shards.items():
+        rows = domain.read(np.arange(first, end))
+        label = None if rows.label is None else torch.from_numpy(rows.label).to(device)
+        batches[name] = Batch(torch.from_numpy(rows.image).to(device), label)
+    return batches
+
+
+def _test(plan: Plan, state: TrainingState, session: Session) -> dict[str, float]:
+    """The recipe's figures over the whole test split, each rank on its share of every batch."""
+    shards = _held_out(plan)
+    if shards is None:
+        return {}
+    rows = min(len(domain) for domain in shards.values())
+    batch = max(plan.run.batch, session.world_size)
+    meter = Meter(session)
+    with state.averaged():
+        # A rest smaller than the world would leave ranks without a row: it is left out.
+        for first in range(0, rows - session.world_size + 1, batch):
+            whole = min(batch, rows - first)
+            local = rank_slice(whole, session.rank, session.world_size)
+            step = LoopStep(
+                state,
+                session,
+                index=first // batch,
+                rows=local,
+                batch=whole,
+                key=(plan.run.seed, "test", first),
+                precision=plan.run.precision,
+            )
+            batches = _read(shards, first + local.start, first + local.stop, session.device)
+            meter.add(state.recipe.test_metrics(batches, step), step.share, weight=whole)
+    return meter.means()
+
+
+def _draw(plan: Plan, state: TrainingState, session: Session, tracker: Tracker, done: int) -> None:
+    """Sample pictures of the first held-out rows, or of training rows where nothing is held out."""
+    shards = _held_out(plan) or {name: _open(plan, name, plan.config.data.split) for name in plan.domains}
+    rows = min(FIGURE_ROWS, *(len(domain) for domain in shards.values()))
+    with state.averaged():
+        for name, image in state.recipe.figures(_read(shards, 0, rows, session.device)).items():
+            tracker.picture(done, name, image)
+
+
+def _export(plan: Plan, state: TrainingState, done: int, metrics: Path) -> None:
+    """Write the run's model directory from the averaged weights."""
+    figures: dict[str, float] = {}
+    for line in read_metrics(metrics):
+        kind = line.pop("kind")
+        figures |= {f"{kind}/{name}": value for name, value in line.items() if name not in TIME_FIELDS | CLOCK_FIELDS}
+    info = next(iter(plan.domains.values())).info
+    provenance = modelstore.Provenance(
+        run=plan.directory,
+        step=done,
+        images=done * plan.run.batch,
+        data={name: {"path": domain.url, "checksum": domain.checksum} for name, domain in plan.domains.items()},
+        config=to_dict(plan.config),
+        metrics=figures,
+        label_names=info.label_names,
+    )
+    with state.averaged():
+        modelstore.save(locate(plan.directory) / "model", state.recipe.model(), provenance)

@@ -1,0 +1,199 @@
+"""From a config to a plan: every question that can be answered before a worker starts is answered here."""
+
+import dataclasses
+import math
+import os
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from upath import UPath
+
+from genlab import __version__
+from genlab.config import differences, from_dict, to_dict, validate
+from genlab.data.ingest import IngestConfig, ingest
+from genlab.data.manifest import FILE_NAME as MANIFEST
+from genlab.data.shards import ShardSet
+from genlab.errors import ConfigError, DataError, RunError
+from genlab.recipes.options import Run
+from genlab.recipes.recipe import DomainInfo, recipe_type
+from genlab.storage import is_remote, locate, read_json, require_absolute, write_json
+
+SYNTHETIC = "synthetic:"
+HELD_OUT = 0.1
+"""Share of a data set drawn on the spot that is its test split."""
+
+
+@dataclass(frozen=True)
+class DomainPlan:
+    """One domain's data set, pinned by its manifest's checksum."""
+
+    url: str
+    checksum: str
+    info: DomainInfo
+
+    def open(self, split: str) -> ShardSet | None:
+        """The rows of ``split``; ``None`` when there is no such split.
+
+        Raises:
+            DataError: when the data set is no longer the one that was planned with.
+        """
+        shards = ShardSet.open(self.url)
+        if shards.checksum != self.checksum:
+            raise DataError(f"{self.url}: the data set was changed while the run was using it")
+        return shards.split(split) if split in shards.manifest.splits else None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything a worker needs to take part in a run."""
+
+    family: str
+    config: Any
+    """The family's config dataclass."""
+    directory: str
+    """URL of the run directory."""
+    domains: dict[str, DomainPlan]
+    steps: int
+    """Steps of the whole run."""
+
+    @property
+    def run(self) -> Run:
+        """The config's run section."""
+        run: Run = self.config.run
+        return run
+
+    @property
+    def rows(self) -> int:
+        """Rows of an epoch: those of the longest domain."""
+        return max(domain.info.rows for domain in self.domains.values())
+
+    def epoch(self, step: int) -> float:
+        """Epochs done after ``step`` steps."""
+        return step * self.run.batch / self.rows
+
+    def ends_epoch(self, step: int) -> bool:
+        """Whether an epoch ends at the end of step number ``step`` (counted from 1)."""
+        batch, rows = self.run.batch, self.rows
+        return step * batch // rows > (step - 1) * batch // rows
+
+
+def default_storage() -> str:
+    """Where runs go unless told otherwise: ``$GENLAB_RUNS``, else ``genlab-runs`` in the home folder."""
+    return os.environ.get("GENLAB_RUNS") or "~/genlab-runs"
+
+
+def make_plan(family: str, config: Any) -> Plan:
+    """Check a config against its data and name its run directory.
+
+    Raises:
+        ConfigError, DataError: naming the option or file, before anything was started.
+    """
+    config = validate(config)
+    run: Run = config.run
+    storage = run.storage or default_storage()
+    require_absolute("run.storage", storage)
+    root = locate(storage)
+    name = run.name or f"{family}-{time.strftime('%Y%m%d-%H%M%S')}"
+    if "/" in name or name.startswith("."):
+        raise ConfigError(f"run.name = {name!r}: a name, not a path; run.storage is the folder it lies in")
+    domains = {}
+    for domain, url in config.data.domains.items():
+        require_absolute(f"data.{domain}", url)
+        domains[domain] = _plan_domain(f"data.{domain}", url, config.data.split, root)
+    recipe = recipe_type(family)
+    try:
+        with torch.device("meta"):
+            recipe(config, {domain: plan.info for domain, plan in domains.items()})
+    except ValueError as error:
+        raise ConfigError(f"{', '.join(f'data.{domain}' for domain in domains)}: {error}") from None
+    for domain, plan in domains.items():
+        if run.batch > plan.info.rows:
+            raise ConfigError(
+                f"run.batch = {run.batch} is larger than data.{domain}, which has {plan.info.rows} rows "
+                f"in split {config.data.split!r}; use a smaller batch"
+            )
+    if run.batch < run.workers:
+        raise ConfigError(f"run.batch = {run.batch}: a global batch needs a row for each of {run.workers} workers")
+    rows = max(plan.info.rows for plan in domains.values())
+    if run.steps is None and run.epochs is None:
+        raise ConfigError("run.epochs, run.steps: give one of them, a run must end")
+    steps = run.steps if run.steps is not None else math.ceil((run.epochs or 0) * rows / run.batch)
+    config = dataclasses.replace(config, run=dataclasses.replace(run, name=name, storage=str(root)))
+    return Plan(family, config, str(root / name), domains, steps)
+
+
+def _plan_domain(option: str, url: str, split: str, storage: UPath) -> DomainPlan:
+    if url.startswith(SYNTHETIC):
+        url = _draw(url, storage)
+    url = str(locate(url))
+    try:
+        shards = ShardSet.open(url).split(split)
+    except DataError as error:
+        raise DataError(f"{option}: {error}") from None
+    if shards.shape is None:
+        raise DataError(f"{option}: {url} holds images of different sizes; ingest it with --size")
+    info = DomainInfo(len(shards), shards.shape, tuple(shards.manifest.label_names))
+    return DomainPlan(url, shards.checksum, info)
+
+
+def _draw(source: str, storage: UPath) -> str:
+    """Draw a synthetic data set into the runs folder, once."""
+    destination = storage / "data" / source.removeprefix(SYNTHETIC)
+    if not (destination / MANIFEST).exists():
+        ingest(IngestConfig(source=source, dest=str(destination), test_fraction=HELD_OUT))
+    return str(destination)
+
+
+def claim(plan: Plan) -> list[str]:
+    """Write the run's ``config.json``, or check that an earlier run of this name is the same one.
+
+    Returns:
+        What the user should know: that the run goes on, and what changed.
+
+    Raises:
+        RunError: when the name belongs to a run of another family, config or data.
+    """
+    directory = locate(plan.directory)
+    file = directory / "config.json"
+    attempt = {
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "genlab": __version__,
+        "torch": torch.__version__,
+        "steps": plan.steps,
+        "run": to_dict(plan.run),
+    }
+    data = {name: {"path": domain.url, "checksum": domain.checksum} for name, domain in plan.domains.items()}
+    content = {"family": plan.family, "config": to_dict(plan.config), "data": data}
+    if not file.exists():
+        if not is_remote(directory) and directory.exists() and any(directory.iterdir()):
+            raise RunError(f"{directory} holds something else than a run; choose another run.name")
+        write_json(file, content | {"attempts": [attempt]})
+        return [f"run {directory}"]
+    earlier = read_json(file)
+    said = [f"run {directory}: goes on where it stopped"]
+    for fault in _conflicts(plan, earlier, data):
+        raise RunError(f"run.name = {plan.run.name!r} is taken: {directory} {fault}; choose another run.name")
+    version = earlier["attempts"][-1]["genlab"]
+    if version != __version__:
+        said.append(f"it was last run by genlab {version}, this is {__version__}")
+    write_json(file, content | {"attempts": [*earlier["attempts"], attempt]})
+    return said
+
+
+def _conflicts(plan: Plan, earlier: dict[str, Any], data: dict[str, dict[str, str]]) -> list[str]:
+    if earlier["family"] != plan.family:
+        return [f"is a run of family {earlier['family']!r}"]
+    before = from_dict(type(plan.config), earlier["config"])
+    changed = differences(before, plan.config)
+    if changed:
+        shown = ", ".join(f"{name} was {old!r}, now {new!r}" for name, (old, new) in changed.items())
+        return [f"was started with another config ({shown})"]
+    for name, facts in data.items():
+        if facts["checksum"] != earlier["data"][name]["checksum"]:
+            return [f"was trained on other data (data.{name} was {earlier['data'][name]['path']}, of another checksum)"]
+    steps = earlier["attempts"][-1]["steps"]
+    if steps != plan.steps and plan.config.optimization.schedule != "constant":
+        return [f"was to end after {steps} steps, on which its learning-rate schedule depends, now {plan.steps}"]
+    return []

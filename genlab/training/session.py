@@ -1,0 +1,101 @@
+"""The loop's view of the cluster, and the collectives it uses.
+
+Ray Train's adapter is in :mod:`genlab.training.cluster`; the one here runs the loop in this process.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from genlab.training.progress import Console, Update
+
+
+class Session(Protocol):
+    """One worker's place in a run."""
+
+    @property
+    def rank(self) -> int:
+        """This worker's number, from 0."""
+        ...
+
+    @property
+    def world_size(self) -> int:
+        """How many workers there are."""
+        ...
+
+    @property
+    def device(self) -> torch.device:
+        """Where this worker computes."""
+        ...
+
+    @property
+    def threads(self) -> int | None:
+        """CPU threads to compute with; ``None`` leaves PyTorch's choice."""
+        ...
+
+    def report(self, metrics: Mapping[str, float]) -> None:
+        """Hand figures to whoever watches the run (Ray Tune, say). Every rank calls it, on the same steps."""
+        ...
+
+    def progress(self, update: Update) -> None:
+        """Show how far the run is. Called by rank 0; never waits."""
+        ...
+
+    def say(self, message: str) -> None:
+        """Tell the user something that happened. Never waits."""
+        ...
+
+
+@dataclass(frozen=True)
+class LocalSession:
+    """A world of one: the loop in this process, without Ray."""
+
+    console: Console
+    threads: int | None = None
+    rank: int = 0
+    world_size: int = 1
+
+    @property
+    def device(self) -> torch.device:
+        """The GPU where there is one."""
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+    def report(self, metrics: Mapping[str, float]) -> None:
+        """Nobody else watches."""
+
+    def progress(self, update: Update) -> None:
+        """Draw the progress bar."""
+        self.console.show(update)
+
+    def say(self, message: str) -> None:
+        """Print the message."""
+        self.console.say(message)
+
+
+def sum_over_ranks(tensor: Tensor) -> Tensor:
+    """``tensor`` summed over all ranks, in place."""
+    if dist.is_initialized() and dist.get_world_size() > 1:
+        dist.all_reduce(tensor)
+    return tensor
+
+
+def from_rank_zero(value: Any) -> Any:
+    """Rank 0's ``value``, on every rank; a small picklable object."""
+    if dist.is_initialized() and dist.get_world_size() > 1:
+        box = [value]
+        dist.broadcast_object_list(box, src=0)
+        return box[0]
+    return value
+
+
+def gather(value: Any) -> list[Any]:
+    """Every rank's ``value``, on every rank, in rank order; small picklable objects."""
+    if dist.is_initialized() and dist.get_world_size() > 1:
+        values: list[Any] = [None] * dist.get_world_size()
+        dist.all_gather_object(values, value)
+        return values
+    return [value]

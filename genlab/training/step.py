@@ -1,0 +1,93 @@
+"""One optimisation step, as the loop offers it to a recipe."""
+
+import hashlib
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from genlab.training.session import Session, sum_over_ranks
+from genlab.training.state import TrainingState
+
+
+def derived_seed(*parts: int | str) -> int:
+    """A 63-bit seed that is a pure function of ``parts``."""
+    digest = hashlib.blake2b("/".join(map(str, parts)).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1
+
+
+class LoopStep:
+    """Implements :class:`genlab.recipes.recipe.Step` for one rank's share of a global batch.
+
+    Args:
+        state: what ``update`` changes.
+        session: this rank's place.
+        index: the step's number, from 0.
+        rows: this rank's rows within the global batch.
+        batch: rows of the global batch.
+        key: what the row noise is drawn from, with its name.
+    """
+
+    def __init__(
+        self,
+        state: TrainingState,
+        session: Session,
+        *,
+        index: int,
+        rows: slice,
+        batch: int,
+        key: tuple[int | str, ...],
+        precision: str,
+    ) -> None:
+        self.index = index
+        self._state = state
+        self._session = session
+        self._rows = rows
+        self._batch = batch
+        self._key = key
+        self._precision = precision
+
+    @property
+    def share(self) -> float:
+        """This rank's share of the global batch's rows."""
+        return (self._rows.stop - self._rows.start) / self._batch
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """bf16 autocast, or nothing in fp32."""
+        if self._precision == "bf16":
+            return torch.autocast(self._session.device.type, torch.bfloat16)
+        return nullcontext()
+
+    def noise(self, name: str, *shape: int) -> Tensor:
+        """Standard normal noise of this rank's rows, float32 [rows, *shape]."""
+        generator = torch.Generator(self._session.device).manual_seed(derived_seed(*self._key, name))
+        whole = torch.randn(self._batch, *shape, generator=generator, device=self._session.device)
+        return whole[self._rows]
+
+    def update(self, network: str, loss: Tensor) -> None:
+        """Backward, one all-reduce over the network's gradients as one flat buffer, clip, Adam.
+
+        One buffer in parameter order means one fixed layout for the whole run, whatever the recipe does between
+        forward and backward: sums come out the same after a resume, and on every rank.
+        """
+        parameters = list(self._state.parameters[network].values())
+        for parameter in parameters:
+            parameter.grad = None
+        if self._session.world_size == 1:
+            loss.backward(inputs=parameters)
+        else:
+            (loss * self.share).backward(inputs=parameters)
+            _all_reduce_gradients(parameters)
+        if self._state.optimization.clip_norm is not None:
+            torch.nn.utils.clip_grad_norm_(parameters, self._state.optimization.clip_norm)
+        self._state.optimizers[network].step()
+
+
+def _all_reduce_gradients(parameters: list[Tensor]) -> None:
+    flat = torch.cat([(p.grad if p.grad is not None else torch.zeros_like(p)).reshape(-1) for p in parameters])
+    sum_over_ranks(flat)
+    start = 0
+    for parameter in parameters:
+        parameter.grad = flat[start : start + parameter.numel()].view_as(parameter)
+        start += parameter.numel()

@@ -1,0 +1,140 @@
+"""What a run leaves for people: ``metrics.jsonl``, TensorBoard event files and sample pictures.
+
+Every line of ``metrics.jsonl`` is an object with ``kind`` (``train``: means over the steps since the last such line;
+``test``: figures of the held-out split), ``step`` (steps done), ``images`` (images seen), ``epoch``, and the metrics.
+The fields in :data:`CLOCK_FIELDS` depend on the clock and the machine; all others are reproducible bit for bit.
+"""
+
+import json
+import shutil
+import struct
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from tensorboard.compat.proto.event_pb2 import Event
+from torch.utils.tensorboard.writer import SummaryWriter
+from upath import UPath
+
+from genlab.storage import is_remote
+
+CLOCK_FIELDS = frozenset({"time", "images_per_second", "data_wait_share"})
+"""Fields of ``metrics.jsonl`` that differ between equal runs: seconds since 1970, speed, share of time waiting."""
+
+TIME_FIELDS = frozenset({"kind", "step", "images", "epoch"})
+"""Fields of ``metrics.jsonl`` that say what the line is of."""
+
+METRICS = "metrics.jsonl"
+SYNC_SECONDS = 20.0
+
+
+class Tracker:
+    """Rank 0's files. On an object store they are written to a scratch folder and copied up now and then.
+
+    Args:
+        directory: the run directory.
+        step: the step the run goes on from; whatever earlier attempts wrote past it is dropped, so that no line is
+            lost or doubled.
+    """
+
+    def __init__(self, directory: UPath, step: int) -> None:
+        self._directory = directory
+        self._scratch = Path(tempfile.mkdtemp(prefix="genlab-")) if is_remote(directory) else None
+        self._root = self._scratch or Path(str(directory))
+        self._root.mkdir(parents=True, exist_ok=True)
+        self._copied: dict[Path, tuple[int, int]] = {}
+        self._synced = time.monotonic()
+        if self._scratch:
+            self._download()
+        self._rewind(step)
+        self.metrics_file = self._root / METRICS
+        self._metrics = self.metrics_file.open("a")
+        self._board = SummaryWriter(str(self._root / "tensorboard"), purge_step=step + 1 if step else None)
+
+    def __enter__(self) -> "Tracker":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._metrics.close()
+        self._board.close()
+        self.flush()
+        if self._scratch:
+            shutil.rmtree(self._scratch)
+
+    def log(self, kind: str, step: int, images: int, epoch: float, metrics: Mapping[str, float]) -> None:
+        """Append a line to ``metrics.jsonl`` and the same figures to TensorBoard."""
+        line = {"kind": kind, "step": step, "images": images, "epoch": epoch, **metrics, "time": time.time()}
+        self._metrics.write(json.dumps(line) + "\n")
+        self._metrics.flush()
+        for name, value in metrics.items():
+            self._board.add_scalar(f"{kind}/{name}", value, step)
+        if time.monotonic() - self._synced > SYNC_SECONDS:
+            self.flush()
+
+    def picture(self, step: int, name: str, image: np.ndarray) -> None:
+        """Write uint8 [H, W, C] as ``figures/step-00000100/NAME.png`` and to TensorBoard."""
+        folder = self._root / "figures" / f"step-{step:08d}"
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image.squeeze(2) if image.shape[2] == 1 else image).save(folder / f"{name}.png")
+        self._board.add_image(name, image, step, dataformats="HWC")
+
+    def flush(self) -> None:
+        """Make everything so far durable; a checkpoint may only follow it."""
+        if not self._metrics.closed:
+            self._metrics.flush()
+            self._board.flush()
+        self._synced = time.monotonic()
+        if not self._scratch:
+            return
+        for file in sorted(path for path in self._scratch.rglob("*") if path.is_file()):
+            stat = file.stat()
+            if self._copied.get(file) != (stat.st_size, stat.st_mtime_ns):
+                target = self._directory / file.relative_to(self._scratch).as_posix()
+                target.fs.put_file(str(file), target.path)
+                self._copied[file] = (stat.st_size, stat.st_mtime_ns)
+
+    def _download(self) -> None:
+        for name in (METRICS, "tensorboard"):
+            source = self._directory / name
+            if source.exists():
+                source.fs.get(source.path, str(self._root / name), recursive=source.is_dir())
+
+    def _rewind(self, step: int) -> None:
+        metrics = self._root / METRICS
+        kept = [line for line in read_metrics(metrics) if line["step"] <= step]
+        metrics.write_text("".join(json.dumps(line) + "\n" for line in kept))
+        for events in sorted((self._root / "tensorboard").glob("events.*")):
+            _drop_events_after(events, step)
+
+
+def read_metrics(file: Path | UPath) -> list[dict[str, Any]]:
+    """The lines of a ``metrics.jsonl``, up to one that a crash cut short; none when there is no file."""
+    lines: list[dict[str, Any]] = []
+    if not file.exists():
+        return lines
+    for text in file.read_text().splitlines():
+        try:
+            lines.append(json.loads(text))
+        except ValueError:
+            break
+    return lines
+
+
+def _drop_events_after(file: Path, step: int) -> None:
+    """Rewrite a TensorBoard event file without events past ``step``; whole records are copied byte for byte."""
+    data = file.read_bytes()
+    kept = bytearray()
+    start = 0
+    while start + 12 <= len(data):
+        (length,) = struct.unpack_from("<Q", data, start)
+        end = start + 12 + length + 4
+        if end > len(data):
+            break
+        if Event.FromString(data[start + 12 : end - 4]).step <= step:
+            kept += data[start:end]
+        start = end
+    file.write_bytes(kept)

@@ -1,0 +1,71 @@
+"""PSNR and colour curves, checked against the textbook and against every other curve."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from genlab.metrics.image import apply_colour_curve, best_colour_curve, psnr
+
+
+def noise(*shape: int, seed: int) -> torch.Tensor:
+    return torch.from_numpy(np.random.default_rng(seed).integers(0, 256, shape, np.uint8))
+
+
+def test_psnr_of_known_errors() -> None:
+    black = torch.zeros(3, 4, 5, 3, dtype=torch.uint8)
+    images = black.clone()
+    images[0] += 255  # as far as can be
+    images[1] += 1  # one level everywhere
+    images[2, 0, 0, 0] = 10  # one value of 60: MSE 100 / 60
+    expected = [0.0, 20 * math.log10(255), 10 * math.log10(255**2 * 60 / 100)]
+    assert psnr(images, black).tolist() == pytest.approx(expected, rel=1e-12)
+    assert psnr(black, images).tolist() == pytest.approx(expected, rel=1e-12)
+
+
+def test_psnr_of_equal_images_is_infinite() -> None:
+    image = noise(2, 8, 8, 1, seed=0)
+    assert psnr(image, image).tolist() == [math.inf, math.inf]
+
+
+@pytest.mark.parametrize(
+    "other", [torch.zeros(1, 4, 4, 1, dtype=torch.uint8), torch.zeros(2, 4, 4, 1)], ids=["shape", "dtype"]
+)
+def test_pairs_that_do_not_match_are_refused(other: torch.Tensor) -> None:
+    images = torch.zeros(2, 4, 4, 1, dtype=torch.uint8)
+    with pytest.raises(ValueError, match="one shape"):
+        psnr(images, other)
+    with pytest.raises(ValueError, match="one shape"):
+        best_colour_curve(images, other)
+
+
+def test_a_colour_curve_undoes_a_change_of_colours() -> None:
+    """Targets made from the sources by a curve of each channel are met exactly, non-monotonic ones too."""
+    sources = noise(8, 16, 16, 3, seed=1)
+    truth = noise(3, 256, seed=2)
+    targets = apply_colour_curve(truth, sources)
+    assert targets[3, 2, 1].tolist() == [int(truth[c, int(sources[3, 2, 1, c])]) for c in range(3)]
+    assert psnr(apply_colour_curve(best_colour_curve(sources, targets), sources), targets).isinf().all()
+
+
+def test_no_other_curve_is_better() -> None:
+    sources, targets = noise(4, 6, 6, 2, seed=3) // 64, noise(4, 6, 6, 2, seed=4)
+    curve = best_colour_curve(sources, targets)
+
+    def error(candidate: torch.Tensor) -> float:
+        return float((apply_colour_curve(candidate, sources).double() - targets).square().sum())
+
+    for channel in range(2):
+        for level in range(4):
+            for change in (-1, 1):
+                other = curve.clone()
+                other[channel, level] += change
+                assert error(curve) <= error(other)
+
+
+def test_levels_that_were_never_seen_are_interpolated() -> None:
+    sources = torch.tensor([100, 200], dtype=torch.uint8).reshape(1, 1, 2, 1)
+    targets = torch.tensor([10, 110], dtype=torch.uint8).reshape(1, 1, 2, 1)
+    curve = best_colour_curve(sources, targets)[0].tolist()
+    assert [curve[level] for level in (0, 100, 150, 200, 255)] == [10, 10, 60, 110, 110]

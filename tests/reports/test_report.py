@@ -1,0 +1,269 @@
+"""The report of tiny runs: what a reader finds in it, finished or not, and when there is none."""
+
+import json
+import re
+import shutil
+from base64 import b64decode
+from collections.abc import Iterator
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from genlab import modelstore
+from genlab.data.ingest import IngestConfig, ingest
+from genlab.data.shards import ShardSet
+from genlab.data.sources.synthetic import counterparts
+from genlab.errors import RunError
+from genlab.metrics.image import psnr
+from genlab.models.cyclegan import CycleGAN
+from genlab.models.vae import VAEArchitecture
+from genlab.recipes.cyclegan import CycleGANConfig, CycleGANData, CycleGANModel
+from genlab.recipes.options import Run
+from genlab.recipes.vae import VAEConfig, VAEData
+from genlab.reports.report import main, make_report
+from genlab.reports.vae import prior_plane
+from genlab.storage import locate
+from genlab.training.launch import launch
+
+
+@pytest.fixture(scope="module")
+def cyclegan(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of a finished run of four steps on 32x32 scenes."""
+    root = tmp_path_factory.mktemp("cyclegan")
+    for domain in ("a", "b"):
+        source = f"synthetic:scenes-{domain}"
+        ingest(IngestConfig(source, str(root / domain), size=32, count=24, test_fraction=0.3, seed=5))
+    config = CycleGANConfig(
+        run=Run(name="tiny", storage=str(root), steps=4, batch=2, workers=0, log_every=1, seed=3),
+        data=CycleGANData(a=str(root / "a"), b=str(root / "b")),
+        model=CycleGANModel(width=4, discriminator_width=4),
+    )
+    launch("cyclegan", config)
+    make_report(str(root / "tiny"))
+    return root / "tiny"
+
+
+@pytest.fixture(scope="module")
+def vae(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of a finished run of two epochs on drawn digits."""
+    root = tmp_path_factory.mktemp("vae")
+    ingest(IngestConfig("synthetic:digits", str(root / "digits"), count=60, test_fraction=0.4))
+    config = VAEConfig(
+        run=Run(name="digits-run", storage=str(root), epochs=2, batch=12, workers=0, log_every=1),
+        data=VAEData(images=str(root / "digits")),
+        model=VAEArchitecture(channels=(4,), hidden=4),
+    )
+    launch("vae", config)
+    make_report(str(root / "digits-run"))
+    return root / "digits-run"
+
+
+@pytest.fixture
+def copy(cyclegan: Path, tmp_path: Path) -> Path:
+    """A run directory to break."""
+    shutil.copytree(cyclegan, tmp_path / "tiny", ignore=shutil.ignore_patterns("report*", "scores.json"))
+    return tmp_path / "tiny"
+
+
+def page(run: Path) -> str:
+    return (run / "report.html").read_text()
+
+
+def inlined(html: str) -> Iterator[bytes]:
+    for data in re.findall(r'(?:src|srcset)="data:image/png;base64,([^"]*)"', html):
+        yield b64decode(data, validate=True)
+
+
+def rewrite(file: Path, **changes: Any) -> None:
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+
+@pytest.mark.parametrize("family", ["cyclegan", "vae"])
+def test_the_page_needs_no_other_file(family: str, request: pytest.FixtureRequest) -> None:
+    run = request.getfixturevalue(family)
+    html = page(run)
+    references = re.findall(r'(?:src|srcset|href)="([^"]*)"', html)
+    assert references
+    assert all(reference.startswith("data:image/png;base64,") for reference in references)
+    assert not re.search(r"url\(|@import|<script|<link", html)
+    stored = {file.read_bytes() for file in (run / "figures" / "report").iterdir()}
+    assert stored <= set(inlined(html))
+    for picture in inlined(html):
+        Image.open(BytesIO(picture)).verify()
+
+
+def test_scores_are_those_of_the_model_on_the_held_out_scenes(cyclegan: Path) -> None:
+    scores = json.loads((cyclegan / "scores.json").read_text())
+    assert scores["step"] == 4
+    model = modelstore.load(cyclegan / "model")
+    assert isinstance(model, CycleGAN)
+    html = page(cyclegan)
+    for direction, source in (("a_to_b", "a"), ("b_to_a", "b")):
+        shards = ShardSet.open(cyclegan.parent / source).split("test")
+        rows = np.arange(len(shards))
+        images = torch.from_numpy(shards.read(rows).image)
+        hidden = counterparts(shards, rows)
+        assert hidden is not None
+        truth = torch.from_numpy(hidden)
+        score = scores["translation"][direction]
+        assert score["images"] == len(rows) > 0
+        assert score["split"] == "test"
+        assert score["data"] == {"path": str(cyclegan.parent / source), "checksum": shards.checksum}
+        before, after = psnr(images, truth).mean().item(), psnr(model.translate(images, direction), truth).mean().item()
+        assert score["input_psnr"] == pytest.approx(before, abs=1e-9)
+        assert score["translated_psnr"] == pytest.approx(after, abs=1e-3)  # batches may be cut differently
+        assert score["gain"] == score["translated_psnr"] - score["input_psnr"]
+        assert score["curve_psnr"] > score["input_psnr"]
+        for name in ("input_psnr", "translated_psnr", "curve_psnr"):
+            assert f"<td>{score[name]:.2f}</td>" in html
+
+
+def test_the_grid_shows_images_translations_cycles_and_truth(cyclegan: Path) -> None:
+    """Each row of the stored sheet, cut out again, is what its label says."""
+    shards = ShardSet.open(cyclegan.parent / "a").split("test")
+    count = min(6, len(shards))
+    images = shards.read(np.arange(count)).image
+    sheet = np.asarray(Image.open(cyclegan / "figures" / "report" / "a_to_b.png"))
+    cells = [
+        [sheet[2 + 34 * row :, 2 + 34 * column :][:32, :32, :3] for column in range(count)]
+        for row in range((len(sheet) - 2) // 34)
+    ]
+    model = modelstore.load(cyclegan / "model")
+    assert isinstance(model, CycleGAN)
+    translated = model.translate(torch.from_numpy(images), "a_to_b")
+    cycled = model.translate(translated, "b_to_a")
+    assert len(cells) == 4
+    np.testing.assert_array_equal(cells[0], images)
+    np.testing.assert_allclose(np.array(cells[1], int), translated.int(), atol=1)
+    np.testing.assert_allclose(np.array(cells[2], int), cycled.int(), atol=1)
+    np.testing.assert_array_equal(cells[3], counterparts(shards, np.arange(count)))
+    assert "<li>a</li><li>a → b</li><li>a → b → a</li><li>true b</li>" in page(cyclegan)
+
+
+def test_the_head_tells_data_config_and_attempts(cyclegan: Path) -> None:
+    html = page(cyclegan)
+    for domain in ("a", "b"):
+        shards = ShardSet.open(cyclegan.parent / domain)
+        splits = shards.manifest.splits
+        assert f"train {splits['train']:,}, test {splits['test']:,}" in html
+        assert shards.checksum[:12] in html
+        assert str(cyclegan.parent / domain) in html
+    assert '<tr class="marked"><td>run.seed</td><td>3</td><td>0</td></tr>' in html
+    assert "<tr><td>objective.lambda_cycle</td><td>10.0</td><td></td></tr>" in html
+    assert "<tr><td>start</td>" in html
+    assert torch.__version__ in html
+
+
+def test_vae_has_elbo_reconstructions_samples_and_the_latent_plane(vae: Path) -> None:
+    html = page(vae)
+    test = [json.loads(line) for line in (vae / "metrics.jsonl").read_text().splitlines()]
+    last = [line for line in test if line["kind"] == "test"][-1]
+    cells = "".join(f"<td>{last[name]:.2f}</td>" for name in ("neg_elbo", "reconstruction", "kl"))
+    assert cells in html
+    names = {file.stem for file in (vae / "figures" / "report").iterdir()}
+    assert names == {"reconstructions", "samples", "latent-plane", "losses", "clock"}
+    plane = Image.open(vae / "figures" / "report" / "latent-plane.png")
+    assert plane.size == (10 * 30 + 2, 10 * 30 + 2)
+
+
+def test_the_latent_plane_has_z1_to_the_right_and_z2_upwards() -> None:
+    points = prior_plane(10).reshape(10, 10, 2)
+    assert points[0, :, 0].diff().min() > 0
+    assert points[:, 0, 1].diff().max() < 0
+    torch.testing.assert_close(torch.special.ndtr(points[0, :, 0]), torch.linspace(0.05, 0.95, 10))
+
+
+def test_an_unfinished_run_says_so_and_shows_what_training_drew(copy: Path) -> None:
+    shutil.rmtree(copy / "model")
+    lines = (copy / "metrics.jsonl").read_text().splitlines()
+    (copy / "metrics.jsonl").write_text("\n".join(lines[:2]) + "\n")
+    make_report(str(copy))
+    html = page(copy)
+    assert "it is at step 2 of 4" in html
+    assert "no trained model yet" in html
+    assert "Translation score" not in html
+    assert not (copy / "scores.json").exists()
+    drawn = copy / "figures" / "step-00000004" / "a_to_b.png"
+    pictures = [np.asarray(Image.open(BytesIO(data))) for data in inlined(html)]
+    assert any(np.array_equal(picture, np.asarray(Image.open(drawn))) for picture in pictures)
+
+
+def test_a_model_older_than_the_run_is_said(copy: Path) -> None:
+    description = json.loads((copy / "model" / "genlab.json").read_text())
+    rewrite(copy / "model" / "genlab.json", provenance=description["provenance"] | {"step": 2})
+    make_report(str(copy))
+    assert "The trained model shown here is that of step 2." in page(copy)
+
+
+def test_an_unknown_family_gets_head_curves_and_its_last_pictures(copy: Path) -> None:
+    rewrite(copy / "config.json", family="toy")
+    make_report(str(copy))
+    assert "Translation score" not in page(copy)
+    assert "a to b, after step 4." in page(copy)
+    assert {"losses.png", "clock.png", "a_to_b.png"} <= {file.name for file in (copy / "figures/report").iterdir()}
+
+
+def test_a_run_whose_data_has_gone_still_has_a_report(copy: Path, tmp_path: Path) -> None:
+    config = json.loads((copy / "config.json").read_text())
+    gone = str(tmp_path / "gone")
+    rewrite(copy / "config.json", data=config["data"] | {"b": config["data"]["b"] | {"path": gone}})
+    make_report(str(copy))
+    assert f"{gone}: not a data set" in page(copy)
+    assert not (copy / "scores.json").exists()
+
+
+def test_scores_are_not_taken_from_other_data(copy: Path) -> None:
+    config = json.loads((copy / "config.json").read_text())
+    other = config["data"]["a"] | {"path": config["data"]["b"]["path"]}
+    rewrite(copy / "config.json", data=config["data"] | {"a": other})
+    make_report(str(copy))
+    assert "no longer the data set that tiny was trained on" in page(copy)
+    assert not (copy / "scores.json").exists()
+
+
+def test_names_and_values_are_escaped(copy: Path) -> None:
+    config = json.loads((copy / "config.json").read_text())
+    rewrite(copy / "config.json", config=config["config"] | {"note": "<script>alert(1)</script>"})
+    make_report(str(copy))
+    assert "<script" not in page(copy)
+    assert "&lt;script&gt;" in page(copy)
+
+
+def test_a_remote_run_is_reported_in_its_place(cyclegan: Path) -> None:
+    remote = locate("memory://runs/tiny")
+    for file in (file for file in cyclegan.rglob("*") if file.is_file() and "report" not in str(file)):
+        (remote / file.relative_to(cyclegan).as_posix()).write_bytes(file.read_bytes())
+    assert make_report("memory://runs/tiny") == remote / "report.html"
+    local = json.loads((cyclegan / "scores.json").read_text())
+    assert json.loads((remote / "scores.json").read_text()) == local
+    assert (remote / "figures" / "report" / "a_to_b.png").read_bytes() == (
+        cyclegan / "figures" / "report" / "a_to_b.png"
+    ).read_bytes()
+
+
+def test_the_command_prints_the_scores_and_where_the_page_is(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main([str(copy)])
+    printed = capsys.readouterr().out
+    assert f"report: {copy / 'report.html'}" in printed
+    for row in json.loads((copy / "scores.json").read_text())["translation"].values():
+        assert f"{row['translated_psnr']:.2f}" in printed
+        assert f"{row['curve_psnr']:.2f}" in printed
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([str(tmp_path)])
+    assert ended.value.code == 2
+    assert f"{tmp_path}: not a run directory (no config.json)" in capsys.readouterr().err
+
+
+def test_a_run_without_metrics_is_refused(copy: Path) -> None:
+    (copy / "metrics.jsonl").unlink()
+    with pytest.raises(RunError, match=r"metrics\.jsonl: no training metrics yet"):
+        make_report(str(copy))
+    assert not (copy / "report.html").exists()

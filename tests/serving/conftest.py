@@ -1,0 +1,33 @@
+"""Two small models, as their runs leave them."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from genlab import modelstore
+from genlab.models.cyclegan import CycleGAN, CycleGANArchitecture
+from genlab.models.vae import VAE, VAEArchitecture
+
+
+@pytest.fixture(scope="session")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A runs folder: ``digits`` holds a VAE of 28x28x1, ``monet`` a CycleGAN of 32x32x3."""
+    root = tmp_path_factory.mktemp("runs")
+    torch.manual_seed(0)
+    models = {
+        "digits": VAE((28, 28, 1), VAEArchitecture(channels=(4, 4))),
+        "monet": CycleGAN((32, 32, 3), CycleGANArchitecture(width=4)),
+    }
+    for name, model in models.items():
+        provenance = modelstore.Provenance(
+            run=str(root / name),
+            step=100,
+            images=1600,
+            data={"a": {"path": "/data/a", "checksum": "0" * 64}},
+            config={"run": {"name": name}},
+            metrics={"test/loss": 0.25, "test/diverged": float("nan")},
+            label_names=("zero", "one") if name == "digits" else (),
+        )
+        modelstore.save(str(root / name / "model"), model, provenance)
+    return root

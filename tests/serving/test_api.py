@@ -1,0 +1,247 @@
+"""The HTTP interface, without Ray: a Generator in this process does the work."""
+
+import io
+import struct
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from fastapi.testclient import TestClient
+from PIL import Image
+
+from genlab import modelstore
+from genlab.serving.api import create_api
+from genlab.serving.generator import Generator
+from genlab.serving.schema import read_card
+from genlab.serving.uploads import MAX_BODY_BYTES
+
+
+class Direct:
+    """A backend that works in this process."""
+
+    def __init__(self, generator: Generator) -> None:
+        self.generator = generator
+
+    async def sample(self, name: str, count: int, seed: int) -> bytes:
+        return self.generator.sample(name, count, seed)
+
+    async def translate(self, name: str, picture: bytes, direction: str) -> bytes:
+        return self.generator.translate(name, picture, direction)
+
+    async def reconstruct(self, name: str, picture: bytes) -> bytes:
+        return self.generator.reconstruct(name, picture)
+
+
+@pytest.fixture(scope="module")
+def client(runs: Path) -> Iterator[TestClient]:
+    directories = {name: str(runs / name / "model") for name in ("digits", "monet")}
+    cards = {name: read_card(name, directory) for name, directory in directories.items()}
+    with TestClient(create_api(cards, Direct(Generator(directories))), raise_server_exceptions=False) as client:
+        yield client
+
+
+def photo(width: int = 40, height: int = 24, mode: str = "RGB") -> Image.Image:
+    pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return Image.fromarray(pixels).convert(mode)
+
+
+def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def pixels_of(png: bytes) -> np.ndarray:
+    image = Image.open(io.BytesIO(png))
+    assert image.format == "PNG"
+    return np.asarray(image)
+
+
+def translated(runs: Path, image: Image.Image, direction: str = "a_to_b") -> np.ndarray:
+    model = modelstore.load(str(runs / "monet" / "model"))
+    return model.translate(torch.tensor(np.asarray(image.convert("RGB")))[None], direction)[0].numpy()  # type: ignore[operator]
+
+
+def test_models_are_listed_with_what_they_can_do(client: TestClient) -> None:
+    digits, monet = client.get("/v1/models").json()
+    assert digits == {
+        "name": "digits",
+        "family": "vae",
+        "operations": ["sample", "reconstruct"],
+        "image": {"height": 28, "width": 28, "channels": 1},
+        "directions": [],
+        "label_names": ["zero", "one"],
+        "step": 100,
+        "images": 1600,
+        "metrics": {"test/loss": 0.25, "test/diverged": None},
+    }
+    assert monet["operations"] == ["translate"]
+    assert monet["directions"] == ["a_to_b", "b_to_a"]
+    assert client.get("/v1/models/monet").json() == monet
+
+
+def test_a_sample_can_be_drawn_again_by_its_seed(client: TestClient) -> None:
+    first = client.post("/v1/models/digits/sample")
+    assert first.status_code == 200
+    assert first.headers["content-type"] == "image/png"
+    assert pixels_of(first.content).shape == (28, 28)
+    seed = int(first.headers["X-Genlab-Seed"])
+    again = client.post("/v1/models/digits/sample", json={"seed": seed})
+    assert again.content == first.content
+    assert again.headers["X-Genlab-Seed"] == str(seed)
+    assert client.post("/v1/models/digits/sample", json={"seed": seed ^ 1}).content != first.content
+
+
+def test_a_sample_is_what_the_model_draws(client: TestClient, runs: Path) -> None:
+    model = modelstore.load(str(runs / "digits" / "model"))
+    expected = model.sample(5, 7)[:, :, :, 0].numpy()  # type: ignore[operator]
+    page = pixels_of(client.post("/v1/models/digits/sample", json={"count": 5, "seed": 7}).content)
+    assert page.shape == (2 * 30 + 2, 3 * 30 + 2)  # a sheet of 2 rows and 3 columns, 2 pixels apart
+    for number, image in enumerate(expected):
+        top, left = 2 + 30 * (number // 3), 2 + 30 * (number % 3)
+        np.testing.assert_array_equal(page[top : top + 28, left : left + 28], image)
+
+
+@pytest.mark.parametrize(
+    "body", [{"count": 0}, {"count": 65}, {"seed": -1}, {"seed": 2**31}, {"count": "many"}, {"counts": 2}]
+)
+def test_a_parameter_out_of_range_is_named(client: TestClient, body: dict[str, object]) -> None:
+    response = client.post("/v1/models/digits/sample", json=body)
+    assert response.status_code == 422
+    assert response.json()["detail"].startswith(f"{next(iter(body))}: ")
+
+
+def test_translate_gives_what_the_model_gives(client: TestClient, runs: Path) -> None:
+    image = photo()
+    response = client.post("/v1/models/monet/translate", content=encoded(image))
+    assert response.status_code == 200
+    np.testing.assert_array_equal(pixels_of(response.content), translated(runs, image))
+    back = client.post("/v1/models/monet/translate?direction=b_to_a", content=encoded(image))
+    np.testing.assert_array_equal(pixels_of(back.content), translated(runs, image, "b_to_a"))
+
+
+def test_a_form_does_as_well_as_a_body(client: TestClient) -> None:
+    data = encoded(photo())
+    body = client.post("/v1/models/monet/translate", content=data, headers={"content-type": "image/png"})
+    form = client.post("/v1/models/monet/translate", files={"image": ("photo.png", data, "image/png")})
+    assert form.status_code == 200
+    assert form.content == body.content
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "RGBA", "CMYK"])
+def test_pictures_of_any_mode_are_converted(client: TestClient, mode: str) -> None:
+    data = encoded(photo(mode=mode), "TIFF")
+    response = client.post("/v1/models/monet/translate", content=data)
+    assert pixels_of(response.content).shape == (24, 40, 3)
+
+
+def test_a_turned_photo_is_set_upright(client: TestClient, runs: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by 90 degrees
+    data = encoded(photo(), exif=exif)
+    response = client.post("/v1/models/monet/translate", content=data)
+    upright = photo().transpose(Image.Transpose.ROTATE_270)
+    np.testing.assert_array_equal(pixels_of(response.content), translated(runs, upright))
+
+
+def test_reconstruct_takes_the_models_size_only(client: TestClient) -> None:
+    response = client.post("/v1/models/digits/reconstruct", content=encoded(photo(28, 28)))
+    assert pixels_of(response.content).shape == (28, 28)
+    refused = client.post("/v1/models/digits/reconstruct", content=encoded(photo()))
+    assert refused.status_code == 422
+    assert refused.json() == {"detail": "the picture is 40x24 pixels; the model takes 28x28"}
+
+
+def test_an_unknown_model_is_told_the_known_ones(client: TestClient) -> None:
+    for response in (client.get("/v1/models/manet"), client.post("/v1/models/manet/sample")):
+        assert response.status_code == 404
+        assert response.json() == {"detail": "no model 'manet'; there are: digits, monet"}
+
+
+def test_an_operation_the_model_lacks_is_not_found(client: TestClient) -> None:
+    response = client.post("/v1/models/digits/translate", content=encoded(photo()))
+    assert response.status_code == 404
+    assert response.json() == {"detail": "digits has no operation 'translate'; it has: sample, reconstruct"}
+    assert client.post("/v1/models/monet/sample").status_code == 404
+    assert client.post("/v1/models/monet/reconstruct", content=encoded(photo())).status_code == 404
+
+
+def test_an_unknown_direction_is_told_the_known_ones(client: TestClient) -> None:
+    response = client.post("/v1/models/monet/translate?direction=sideways", content=encoded(photo()))
+    assert response.status_code == 422
+    assert response.json()["detail"] == "direction: no 'sideways'; choose from a_to_b, b_to_a"
+
+
+@pytest.mark.parametrize("data", [b"", b"hello", b"\x89PNG\r\n\x1a\n", b"%!PS-Adobe-3.0 EPSF-3.0\n"])
+def test_what_is_no_picture_is_refused(client: TestClient, data: bytes) -> None:
+    response = client.post("/v1/models/monet/translate", content=data)
+    assert response.status_code == 415
+    assert "not a picture" in response.json()["detail"]
+
+
+def test_a_truncated_picture_is_refused(client: TestClient) -> None:
+    response = client.post("/v1/models/monet/translate", content=encoded(photo(), "JPEG")[:-100])
+    assert response.status_code == 422
+    assert response.json()["detail"].startswith("the picture cannot be decoded")
+
+
+def test_a_form_without_the_picture_is_refused(client: TestClient) -> None:
+    response = client.post("/v1/models/monet/translate", files={"picture": ("photo.png", encoded(photo()))})
+    assert response.status_code == 422
+    assert "image" in response.json()["detail"]
+
+
+def test_too_many_pixels_are_refused_by_the_header(client: TestClient) -> None:
+    """A picture that is nothing but a header: to decode it would end in 422."""
+    for side in (2049, 20000):
+        header = b"IHDR" + struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+        data = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
+        data += struct.pack(">I", 1000) + b"IDAT"
+        response = client.post("/v1/models/monet/translate", content=data)
+        assert response.status_code == 413, side
+        assert "more than 4,194,304 pixels" in response.json()["detail"]
+
+
+def test_too_long_a_body_is_refused(client: TestClient) -> None:
+    data = encoded(photo()) + bytes(MAX_BODY_BYTES)
+    for response in (
+        client.post("/v1/models/monet/translate", content=data),
+        client.post("/v1/models/monet/translate", files={"image": ("photo.png", data)}),
+        client.post("/v1/models/digits/sample", content=data, headers={"content-type": "application/json"}),
+    ):
+        assert response.status_code == 413
+        assert response.json() == {"detail": "the body is larger than 10 MiB"}
+
+
+def test_a_fault_of_the_server_is_json_without_its_secrets(runs: Path) -> None:
+    directory = str(runs / "digits" / "model")
+    generator = Generator({})  # knows no model, so that sampling raises KeyError
+    api = create_api({"digits": read_card("digits", directory)}, Direct(generator))
+    response = TestClient(api, raise_server_exceptions=False).post("/v1/models/digits/sample")
+    assert response.status_code == 500
+    assert response.json() == {"detail": "internal error; the server's log has more"}
+
+
+def test_openapi_describes_every_route(client: TestClient) -> None:
+    paths = client.get("/openapi.json").json()["paths"]
+    assert set(paths) == {"/healthz", "/v1/models", "/v1/models/{name}"} | {
+        f"/v1/models/{{name}}/{operation}" for operation in ("sample", "translate", "reconstruct")
+    }
+    translate = paths["/v1/models/{name}/translate"]["post"]
+    assert set(translate["responses"]) == {"200", "404", "413", "415", "422", "503"}
+    assert set(translate["responses"]["200"]["content"]) == {"image/png"}
+    assert set(translate["requestBody"]["content"]) == {"image/*", "multipart/form-data"}
+    assert "X-Genlab-Seed" in paths["/v1/models/{name}/sample"]["post"]["responses"]["200"]["headers"]
+    for operation in (operation for path in paths.values() for operation in path.values()):
+        assert operation["summary"]
+        for code, response in operation["responses"].items():
+            if code != "200":
+                assert set(response["content"]["application/json"]["schema"]["properties"]) == {"detail"}
+
+
+def test_health_and_the_way_to_the_documentation(client: TestClient) -> None:
+    assert client.get("/healthz").json() == {"status": "ok"}
+    assert client.get("/").url.path == "/docs"

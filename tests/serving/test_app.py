@@ -1,0 +1,172 @@
+"""The application on a real Ray Serve, as `serve run` and `genlab serve` start it."""
+
+import io
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+from pydantic import ValidationError
+from ray import serve
+from ray.serve._private import api as _private_api
+from ray.serve.schema import ServeDeploySchema
+
+from genlab import modelstore
+from genlab.errors import GenlabError
+from genlab.ray_cluster import connected
+from genlab.serving.app import ServeArguments, build
+from genlab.serving.serve import ServeConfig, serve_models
+
+CONFIG = Path(__file__).resolve().parents[2] / "cluster" / "serve.yaml"
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+    return port
+
+
+def wait_until_up(url: str, alive: Any = lambda: True) -> None:
+    for _ in range(600):
+        assert alive(), "the server ended"
+        try:
+            if httpx.get(f"{url}/healthz").status_code == 200:
+                return
+        except httpx.TransportError:
+            pass
+        time.sleep(0.2)
+    raise AssertionError(f"{url} does not answer")
+
+
+def test_models_on_the_command_line_are_divided_by_commas() -> None:
+    assert ServeArguments.model_validate({"models": "/runs/a,/runs/b"}).models == ["/runs/a", "/runs/b"]
+
+
+def test_the_application_needs_models(tmp_path: Path) -> None:
+    with pytest.raises(ValidationError, match="models"):
+        ServeArguments.model_validate({"models": []})
+    with pytest.raises(GenlabError, match="not a model directory"):
+        build(ServeArguments(models=[str(tmp_path)]))
+
+
+def test_serve_says_before_it_starts_what_is_wrong(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with pytest.raises(GenlabError, match="not a model directory"):
+        serve_models(ServeConfig(models=(str(runs),)))
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        with pytest.raises(GenlabError, match=f"--port {port}"):
+            serve_models(ServeConfig(models=(str(runs / "digits"),), port=port))
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:6379")
+    with pytest.raises(GenlabError, match="RAY_ADDRESS"):
+        serve_models(ServeConfig(models=(str(runs / "digits"),)))
+
+
+@pytest.fixture(scope="module")
+def deployed(runs: Path) -> Iterator[str]:
+    """The URL of the application of cluster/serve.yaml, with the test's models and port."""
+    config = yaml.safe_load(CONFIG.read_text())
+    [application] = config["applications"]
+    application["args"]["models"] = [str(runs / "digits"), str(runs / "monet")]
+    config["http_options"]["port"] = free_port()
+    schema = ServeDeploySchema.model_validate(config)
+    with connected():
+        options = schema.http_options.model_dump()
+        client = _private_api.serve_start(http_options=options, proxy_location=schema.proxy_location)
+        try:
+            client.deploy_apps(schema, _blocking=False)  # as `serve run FILE` does
+            url = f"http://127.0.0.1:{config['http_options']['port']}"
+            wait_until_up(url)
+            yield url
+        finally:
+            serve.shutdown()
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """As a replica of one CPU: the last bit of a sum depends on the threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.cluster
+@pytest.mark.usefixtures("one_thread")
+def test_pictures_over_http_are_those_of_the_model(deployed: str, runs: Path) -> None:
+    assert [model["name"] for model in httpx.get(f"{deployed}/v1/models").json()] == ["digits", "monet"]
+
+    digits: Any = modelstore.load(str(runs / "digits" / "model"))
+    response = httpx.post(f"{deployed}/v1/models/digits/sample", json={"seed": 3}, timeout=60)
+    assert response.headers["X-Genlab-Seed"] == "3"
+    np.testing.assert_array_equal(
+        np.asarray(Image.open(io.BytesIO(response.content))), digits.sample(1, 3)[0, :, :, 0].numpy()
+    )
+
+    monet: Any = modelstore.load(str(runs / "monet" / "model"))
+    pixels = np.random.default_rng(0).integers(0, 256, (50, 70, 3), dtype=np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    response = httpx.post(f"{deployed}/v1/models/monet/translate?direction=b_to_a", content=file.getvalue(), timeout=60)
+    np.testing.assert_array_equal(
+        np.asarray(Image.open(io.BytesIO(response.content))),
+        monet.translate(torch.tensor(pixels)[None], "b_to_a")[0].numpy(),
+    )
+
+
+@pytest.mark.cluster
+def test_limits_and_errors_hold_over_http(deployed: str) -> None:
+    translate = f"{deployed}/v1/models/monet/translate"
+    large = io.BytesIO()
+    Image.new("RGB", (2100, 2100)).save(large, "PNG")
+    for body, status in ((bytes(11 << 20), 413), (large.getvalue(), 413), (b"hello", 415), (truncated(), 422)):
+        response = httpx.post(translate, content=body, timeout=60)
+        assert (response.status_code, list(response.json())) == (status, ["detail"])
+
+
+def truncated() -> bytes:
+    """A picture that only the replica finds to be damaged."""
+    file = io.BytesIO()
+    Image.effect_noise((64, 64), 50).convert("RGB").save(file, "JPEG")
+    return file.getvalue()[:-200]
+
+
+@pytest.mark.cluster
+def test_genlab_serve_answers_until_it_is_told_to_end(runs: Path, tmp_path: Path) -> None:
+    port = free_port()
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    command = [sys.executable, "-c", "from genlab.serving.serve import main; main()", str(runs / "digits")]
+    with (tmp_path / "log").open("w+") as log:
+        process = subprocess.Popen(
+            [*command, "--port", str(port)], env=environment | {"TMPDIR": str(tmp_path)}, stdout=log, stderr=log
+        )
+        try:
+            wait_until_up(f"http://127.0.0.1:{port}", lambda: process.poll() is None)
+            assert httpx.post(f"http://127.0.0.1:{port}/v1/models/digits/sample", timeout=60).status_code == 200
+            children = descendants(process.pid)
+            assert children
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(60) == 0
+        finally:
+            process.kill()
+    assert f"serving at http://127.0.0.1:{port}" in (tmp_path / "log").read_text()
+    assert not [pid for pid in children if Path(f"/proc/{pid}").exists()]
+
+
+def descendants(pid: int) -> list[int]:
+    """All processes below ``pid``."""
+    children = [
+        int(child) for task in Path(f"/proc/{pid}/task").iterdir() for child in (task / "children").read_text().split()
+    ]
+    return children + [below for child in children for below in descendants(child)]
