@@ -6,6 +6,7 @@ wherever the values come from. A field marked :data:`OPERATIONAL` may change whe
 
 import dataclasses
 import difflib
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar, cast, get_type_hints
 
@@ -20,14 +21,28 @@ OPERATIONAL = "operational"
 """Marks a field that does not change the mathematics of a run: ``Annotated[int, OPERATIONAL]``."""
 
 
-def parse(config: type[Config], arguments: Sequence[str] | None = None, *, prog: str | None = None) -> Config:
+def parse(
+    config: type[Config],
+    arguments: Sequence[str] | None = None,
+    *,
+    default: Config | None = None,
+    prog: str | None = None,
+) -> Config:
     """Read a config from the command line (``--section.field value``); ``--help`` explains every field.
+
+    Args:
+        config: the dataclass.
+        arguments: the command line's words; by default this process's.
+        default: what options not given are taken from, instead of the dataclass's defaults.
+        prog: the command's name in help.
 
     Raises:
         ConfigError: when a value is out of its range. An unknown option ends the process with status 2 and
             the nearest names.
     """
-    return validate(tyro.cli(config, args=arguments, prog=prog))
+    if default is None:
+        return validate(tyro.cli(config, args=arguments, prog=prog))
+    return validate(tyro.cli(config, args=arguments, prog=prog, default=default))
 
 
 def validate(config: Config) -> Config:
@@ -85,6 +100,26 @@ def override(config: Config, changes: Mapping[str, Any]) -> Config:
             section = section[part]
         section[last] = value
     return from_dict(type(config), values)
+
+
+def as_arguments(config: object) -> str:
+    """The command line that :func:`parse` reads ``config`` from: the options that differ from the defaults."""
+    defaults = flatten(to_dict(type(config)()))
+    words: list[str] = []
+    for name, value in flatten(to_dict(config)).items():
+        if value == defaults[name]:
+            continue
+        section, _, field = name.rpartition(".")
+        match value:
+            case False:
+                words.append(f"--{section}.no-{field}".replace("_", "-"))
+            case True:
+                words.append(f"--{name}".replace("_", "-"))
+            case list():
+                words += [f"--{name}".replace("_", "-"), *map(str, value)]
+            case _:
+                words += [f"--{name}".replace("_", "-"), str(value)]
+    return shlex.join(words)
 
 
 def differences(old: object, new: object) -> dict[str, tuple[Any, Any]]:

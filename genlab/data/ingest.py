@@ -29,7 +29,7 @@ from genlab.data.shards import write_shard
 from genlab.data.sources import Entry, Load, Source, open_source
 from genlab.data.sources.synthetic import MOST
 from genlab.errors import ConfigError, DataError, GenlabError, run_command
-from genlab.storage import locate, require_absolute, sha256
+from genlab.storage import is_remote, locate, require_absolute, sha256
 
 SPLITS = ("train", "test")
 """In the order of their shards."""
@@ -137,8 +137,6 @@ def ingest(config: IngestConfig, run: Runner | None = None) -> Manifest:
     dest = locate(config.dest)
     if (dest / FILE_NAME).exists():
         raise DataError(f"{dest}: holds a data set already; choose another place, or delete it first")
-    if dest.is_file():
-        raise DataError(f"{dest}: a file; the data set needs a directory of its own")
     source = open_source(config.source, size=config.size, count=config.count, seed=config.seed)
     entries = _sorted(source)
     form = _form(config, source)
@@ -149,8 +147,7 @@ def ingest(config: IngestConfig, run: Runner | None = None) -> Manifest:
     image_bytes = sum(entry.size for entry in entries) / len(entries) if kept else math.prod(first.shape)
     rows = max(1, int(config.shard_size * 2**20 / max(1, image_bytes)))
     tasks = list(_tasks(source, form, dest, _assign(entries, config.test_fraction), rows))
-    for leftover in dest.glob("shard-*.arrow") if dest.is_dir() else ():  # of an ingest that failed
-        leftover.unlink()
+    _clear(dest)
     results = list((run or run_locally)(tasks))
     manifest = _manifest(config, source, form, results)
     manifest.save(dest)
@@ -158,10 +155,12 @@ def ingest(config: IngestConfig, run: Runner | None = None) -> Manifest:
 
 
 def run_locally(tasks: Sequence[ShardTask]) -> Iterator[ShardResult]:
-    """Make shards one after another in this process, each by as many threads as there are CPUs."""
+    """Make shards one after another in this process; files are decoded by as many threads as there are CPUs."""
     with progress("ingest", sum(len(task.entries) for task in tasks), "images") as advance:
         for task in tasks:
-            yield make_shard(task, threads=os.cpu_count() or 1, on_image=lambda: advance(1))
+            # Decoders release the GIL; drawing holds it, and more threads only slow it down.
+            threads = (os.cpu_count() or 1) if task.source.encoded else 1
+            yield make_shard(task, threads=threads, on_image=lambda: advance(1))
 
 
 def run_on_ray(tasks: Sequence[ShardTask]) -> Iterator[ShardResult]:
@@ -248,6 +247,17 @@ def _make_row(row: dict[str, Any]) -> dict[str, Any]:
     except GenlabError as error:
         result = error
     return {"result": pickle.dumps(result), "images": len(task.entries)}
+
+
+def _clear(dest: UPath) -> None:
+    """Make the directory, without shards of an earlier ingest that failed."""
+    try:
+        if not is_remote(dest):
+            dest.mkdir(parents=True, exist_ok=True)
+        for leftover in dest.glob("shard-*.arrow"):
+            leftover.unlink()
+    except OSError as error:
+        raise DataError(f"{dest}: cannot be written ({error.strerror or error})") from None
 
 
 def _sorted(source: Source) -> list[Entry]:

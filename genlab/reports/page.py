@@ -1,6 +1,7 @@
 """What a report is made of: sections of text, tables and figures."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -35,10 +36,8 @@ class Figure:
     png: bytes
     width: int
     """In CSS pixels."""
-    dark: bytes | None = None
-    """PNG that takes its place on a dark screen."""
-    pixelated: bool = False
-    """Whether each pixel is to be drawn as a square."""
+    kind: Literal["chart", "pixels", "picture"]
+    """``chart``: dark ink on a transparent ground. ``pixels``: each pixel is to be drawn as a square."""
     rows: tuple[str, ...] = ()
     """What each row of a sheet of images shows, from the top."""
 
@@ -50,14 +49,14 @@ class Section:
     title: str
     text: str = ""
     figures: tuple[Figure, ...] = ()
-    tables: tuple[Table, ...] = field(default=())
+    tables: tuple[Table, ...] = ()
 
 
 def picture(name: str, caption: str, pixels: Pixels, rows: tuple[str, ...] = ()) -> Figure:
     """A figure of uint8 [height, width, channels], enlarged by a whole factor where the page has room."""
     width = pixels.shape[1]
     scale = PICTURE_WIDTH // width
-    return Figure(name, caption, encode_png(pixels), width * max(scale, 1), pixelated=scale >= 1, rows=rows)
+    return Figure(name, caption, encode_png(pixels), width * max(scale, 1), "pixels" if scale else "picture", rows)
 
 
 def image_grid(name: str, caption: str, images: Pixels, columns: int, rows: tuple[str, ...] = ()) -> Figure:

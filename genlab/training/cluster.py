@@ -112,7 +112,7 @@ def fit(plan: Plan, console: Console, callbacks: list[Any] | None = None) -> Non
     if storage.exists():
         storage.fs.rm(storage.path, recursive=True)
     filesystem = pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(storage.fs)) if is_remote(storage) else None
-    board = ray.remote(num_cpus=0)(Board).remote()
+    board: Any = ray.remote(num_cpus=0)(Board).remote()
     trainer = TorchTrainer(
         _worker,
         train_loop_config={"plan": plan, "board": board, "threads": threads},

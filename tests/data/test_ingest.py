@@ -162,6 +162,13 @@ def test_a_data_set_is_never_overwritten(photos: Path, tmp_path: Path) -> None:
     assert Manifest.load(str(tmp_path / "data")).shape == (12, 12, 3)
 
 
+def test_a_file_is_no_place_for_a_data_set(photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "data").write_text("mine")
+    with pytest.raises(DataError, match="data: cannot be written"):
+        ingest(IngestConfig(str(photos), str(tmp_path / "data")))
+    assert (tmp_path / "data").read_text() == "mine"
+
+
 def test_a_failed_ingest_can_be_repeated_in_its_place(photos: Path, tmp_path: Path) -> None:
     good = (photos / "19.png").read_bytes()
     (photos / "19.png").write_bytes(good[:100])

@@ -48,6 +48,7 @@ def test_the_order_of_an_epoch_never_changes() -> None:
     assert permutation(2**64 - 1, 0, 10).tolist() == [8, 9, 0, 7, 4, 2, 6, 3, 1, 5]
 
 
+@settings(deadline=None)
 @given(seed=st.integers(0, 2**64 - 1), epoch=st.integers(0, 1000), rows=st.integers(1, 300))
 def test_each_epoch_has_every_row_once(seed: int, epoch: int, rows: int) -> None:
     assert sorted(permutation(seed, epoch, rows).tolist()) == list(range(rows))
@@ -58,6 +59,7 @@ def test_epochs_and_seeds_differ() -> None:
     assert len(orders) == 100
 
 
+@settings(deadline=None)
 @given(rows=st.integers(1, 40), start=st.integers(0, 200), first=st.integers(0, 100), second=st.integers(0, 100))
 def test_the_line_is_the_epochs_one_after_another(rows: int, start: int, first: int, second: int) -> None:
     line = np.concatenate([permutation(9, epoch, rows) for epoch in range((start + first + second) // rows + 1)])
@@ -66,6 +68,7 @@ def test_the_line_is_the_epochs_one_after_another(rows: int, start: int, first: 
     assert parts == line[start : start + first + second].tolist()
 
 
+@settings(deadline=None)
 @given(count=st.integers(0, 100), world_size=st.integers(1, 12))
 def test_slices_are_those_of_array_split(count: int, world_size: int) -> None:
     for rank, part in enumerate(np.array_split(np.arange(count), world_size)):

@@ -1,0 +1,63 @@
+# Shared by up.sh, down.sh and demo.sh: Ray nodes on loopback that can be stopped one by one, with token authentication.
+# Sourced with GENLAB_CLUSTER set to the folder that keeps the cluster's state.
+
+export RAY_AUTH_MODE=token
+export RAY_AUTH_TOKEN_PATH="$GENLAB_CLUSTER/token"
+export RAY_USAGE_STATS_ENABLED=0
+PATH="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)/.venv/bin:$PATH" # jobs run the project's python
+
+# prepare: make the folder and a token that only its owner can read.
+prepare() {
+  mkdir -p "$GENLAB_CLUSTER"
+  chmod 700 "$GENLAB_CLUSTER"
+  (umask 077 && python -c 'import secrets; print(secrets.token_hex(32), end="")' >"$RAY_AUTH_TOKEN_PATH")
+}
+
+# start_node NAME ARGUMENT...: run `ray start ARGUMENT...` in a session of its own and remember it.
+start_node() {
+  local name=$1
+  shift
+  setsid ray start --block --disable-usage-stats --node-ip-address 127.0.0.1 --temp-dir "$GENLAB_CLUSTER/ray" "$@" \
+    >"$GENLAB_CLUSTER/$name.log" 2>&1 </dev/null &
+  echo $! >"$GENLAB_CLUSTER/$name.pid"
+}
+
+# wait_for WHAT NAME COMMAND...: until COMMAND succeeds, as long as node NAME lives, 120 seconds at most.
+wait_for() {
+  local what=$1 name=$2 deadline=$((SECONDS + 120))
+  shift 2
+  until "$@" >/dev/null 2>&1; do
+    if ! kill -0 "$(<"$GENLAB_CLUSTER/$name.pid")" 2>/dev/null || ((SECONDS > deadline)); then
+      echo "error: $what did not come up; the end of $GENLAB_CLUSTER/$name.log:" >&2
+      tail -n 20 "$GENLAB_CLUSTER/$name.log" >&2
+      return 1
+    fi
+    sleep 1
+  done
+}
+
+# stop_nodes: stop every remembered node, its whole session, and nothing else.
+stop_nodes() {
+  local file pid
+  for file in "$GENLAB_CLUSTER"/*.pid; do
+    [ -e "$file" ] || continue
+    pid=$(<"$file")
+    kill -TERM -- "-$pid" 2>/dev/null || true
+    for _ in $(seq 20); do
+      pgrep --session "$pid" >/dev/null || break
+      sleep 0.5
+    done
+    pkill -KILL --session "$pid" 2>/dev/null || true
+    rm -f "$file"
+  done
+}
+
+# free_port: a TCP port of 127.0.0.1 that nothing listens on.
+free_port() {
+  python -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
+}
+
+# jobs_answer URL: whether the job server at URL takes jobs.
+jobs_answer() {
+  ray job list --address "$1"
+}

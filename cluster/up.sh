@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+# up.sh: a Ray head and one worker on loopback, with token authentication; `make cluster-up`.
+# GENLAB_CLUSTER (state folder), GENLAB_PORT (job server) and GENLAB_CPUS (CPUs of each node) may be set.
+set -euo pipefail
+export GENLAB_CLUSTER=${GENLAB_CLUSTER:-/tmp/genlab-cluster-$UID}
+port=${GENLAB_PORT:-8265}
+cpus=${GENLAB_CPUS:-$(((($(nproc) + 1)) / 2))}
+source "$(dirname "$0")/lib.sh"
+
+if compgen -G "$GENLAB_CLUSTER/*.pid" >/dev/null; then
+  echo "error: a cluster of $GENLAB_CLUSTER is up, or was not stopped: make cluster-down" >&2
+  exit 1
+fi
+prepare
+trap 'stop_nodes' ERR
+gcs=$(free_port)
+start_node head --head --port "$gcs" --num-cpus "$cpus" --dashboard-host 127.0.0.1 --dashboard-port "$port"
+wait_for "the head" head jobs_answer "http://127.0.0.1:$port"
+start_node worker --address "127.0.0.1:$gcs" --num-cpus "$cpus"
+wait_for "the worker" worker grep -q "Ray runtime started" "$GENLAB_CLUSTER/worker.log"
+cat <<TEXT
+a head and a worker are up on 127.0.0.1, $cpus CPUs each. To submit a job to them:
+
+  export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=$RAY_AUTH_TOKEN_PATH
+  ray job submit --address http://127.0.0.1:$port --working-dir . -- python jobs/vae.py --run.workers 2
+
+make cluster-down stops them
+TEXT

@@ -1,0 +1,50 @@
+"""A search space: a plain declaration of what varies and what is measured."""
+
+import importlib.util
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from genlab.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Space:
+    """A grid over some options of a family's config; a file of ``tune_spaces`` calls its own ``SPACE``."""
+
+    family: str
+    vary: Mapping[str, Sequence[Any]]
+    """The values each option takes, by its dotted name; every combination is a trial."""
+    metric: str
+    """What trials are compared by: a figure of the trained model, such as ``test/neg_elbo``, or a score of its report,
+    such as ``score/translation.a_to_b.gain``."""
+    mode: Literal["min", "max"]
+    base: Mapping[str, Any] = field(default_factory=dict)
+    """Options that are the same in all trials and differ from the family's defaults."""
+
+    def points(self) -> Iterator[dict[str, Any]]:
+        """Every combination, the last option varying fastest."""
+        for values in itertools.product(*self.vary.values()):
+            yield dict(zip(self.vary, values, strict=True))
+
+
+def load_space(path: str) -> Space:
+    """The ``SPACE`` of a Python file.
+
+    Raises:
+        ConfigError: when there is no such file, or it declares no space.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise ConfigError(f"{path}: no such file; the spaces that come with genlab are in tune_spaces/")
+    spec = importlib.util.spec_from_file_location(file.stem, file)
+    if spec is None or spec.loader is None:
+        raise ConfigError(f"{path}: not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    space = getattr(module, "SPACE", None)
+    if not isinstance(space, Space):
+        raise ConfigError(f"{path}: declares no SPACE = Space(...)")
+    return space
