@@ -44,18 +44,18 @@ class IngestConfig:
     `train`; --test-fraction draws them anew.
     """
 
-    source: tyro.conf.Positional[str]
-    """Images to ingest, as SCHEME:PATH or a path that is recognised by what is there. mnist:DIR (idx files, plain or
-    .gz), folder:DIR (all images below it), zip:FILE, tfrecord:FILE-OR-DIR (features image and image_name),
+    source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")]
+    """Images to ingest, as SCHEME:PATH or a path that is recognised by what is there. mnist:DIR (idx files, plain
+    or .gz), folder:DIR (all images below it), zip:FILE, tfrecord:FILE-OR-DIR (features image and image_name),
     synthetic:scenes-a, synthetic:scenes-b, synthetic:digits. Paths may be s3:// URLs."""
-    dest: tyro.conf.Positional[str]
+    dest: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DEST")]
     """Directory or s3:// URL to make the data set in; it must not hold one yet."""
     size: Annotated[int, Ge(1)] | None = None
     """Side of the square to make of every image, in pixels; by default images keep their sizes. Synthetic scenes are
     drawn at this size (default 64)."""
     fit: Literal["auto", "keep", "resize", "crop"] = "auto"
-    """How an image becomes a square: crop scales its short side to --size and cuts the middle out, resize squeezes it
-    (both by antialiased Lanczos resampling), keep leaves its size alone. auto: crop with --size, keep without."""
+    """How an image becomes a square: crop scales its short side to --size and cuts the middle out, resize squeezes
+    it, both by antialiased Lanczos resampling; keep leaves its size alone. auto: crop with --size, keep without."""
     encoding: Literal["auto", "raw", "encoded"] = "auto"
     """What is stored: raw pixels, or encoded files: the very bytes of a JPEG or PNG that needs no change, and PNG of
     any other image. auto: encoded if the source holds image files and there is no --size, else raw."""

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import cast
+from typing import Annotated, cast
 
 import numpy as np
 import tyro
@@ -32,7 +32,7 @@ CHUNK = 4096
 class InspectConfig:
     """Show what is in a data set."""
 
-    data: tyro.conf.Positional[str]
+    data: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")]
     """Directory or s3:// URL of the data set."""
     verify: bool = False
     """Check every checksum; ends with an error that names the first damaged file."""

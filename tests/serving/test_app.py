@@ -148,9 +148,7 @@ def test_genlab_serve_answers_until_it_is_told_to_end(runs: Path, tmp_path: Path
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     command = [sys.executable, "-c", "from genlab.serving.serve import main; main()", str(runs / "digits")]
     with (tmp_path / "log").open("w+") as log:
-        process = subprocess.Popen(
-            [*command, "--port", str(port)], env=environment | {"TMPDIR": str(tmp_path)}, stdout=log, stderr=log
-        )
+        process = subprocess.Popen([*command, "--port", str(port)], env=environment, stdout=log, stderr=log)
         try:
             wait_until_up(f"http://127.0.0.1:{port}", lambda: process.poll() is None)
             assert httpx.post(f"http://127.0.0.1:{port}/v1/models/digits/sample", timeout=60).status_code == 200
