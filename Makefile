@@ -16,7 +16,7 @@ setup: .venv/installed ## Install genlab and everything it needs into .venv
 .venv/installed: requirements.lock pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	$(BIN)/uv pip install --quiet --require-hashes --requirement requirements.lock
+	$(BIN)/uv pip install --quiet --compile-bytecode --require-hashes --requirement requirements.lock
 	$(BIN)/uv pip install --quiet --no-deps --editable .
 	touch $@
 

@@ -3,6 +3,7 @@
 One picture is translated in this process; a folder by Ray Data, on a pool of processes that hold the model.
 """
 
+import logging
 import math
 import sys
 from collections import Counter
@@ -190,12 +191,13 @@ def _on_ray(keys: list[str], arguments: tuple[str, ...]) -> Iterator[tuple[str, 
     threads = min(THREADS, cpus)
     batches = math.ceil(len(keys) / BATCH)
     ray.data.DataContext.get_current().enable_progress_bars = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)  # its plan and its warnings are not the user's business
     rows = ray.data.from_items([{"key": key} for key in keys], override_num_blocks=batches)
     done = rows.map_batches(
         Worker,
         fn_constructor_args=arguments,
         batch_size=BATCH,
-        concurrency=min(batches, gpus or cpus // threads),
+        compute=ray.data.ActorPoolStrategy(size=min(batches, gpus or cpus // threads)),
         num_cpus=1 if gpus else threads,
         num_gpus=1 if gpus else None,
     )

@@ -1,3 +1,4 @@
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ from PIL import Image
 from genlab import modelstore
 from genlab.models.cyclegan import CycleGAN, CycleGANArchitecture
 from genlab.models.vae import VAE, VAEArchitecture
+from genlab.ray_cluster import connected
 from genlab.translation import Worker, main
 
 PROVENANCE = modelstore.Provenance(run="/runs/monet", step=1, images=1, data={}, config={}, metrics={})
@@ -107,7 +109,15 @@ def test_a_worker_translates_a_batch_and_says_what_it_left_out(run: Path, pictur
     assert [path.name for path in (tmp_path / "out").rglob("*.*")] == ["one.png"]
 
 
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    """One Ray for all tests that need it."""
+    with connected():
+        yield
+
+
 @pytest.mark.cluster
+@pytest.mark.usefixtures("cluster")
 def test_a_folder_keeps_its_names(
     run: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -128,6 +138,7 @@ def test_a_folder_keeps_its_names(
 
 
 @pytest.mark.cluster
+@pytest.mark.usefixtures("cluster")
 def test_a_folder_of_nothing_but_bad_pictures_fails(
     run: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

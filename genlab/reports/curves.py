@@ -130,7 +130,8 @@ def _scale(axis: Axes, run: RunRecord, panel: Panel) -> None:
         return
     settled = [line for line in (*run.train, *run.test) if line["images"] >= SETTLED * run.images]
     values = np.concatenate([_series(settled, metric)[1] for metric in panel.series])
-    margin = 0.05 * np.ptp(values)
+    values = values[np.isfinite(values)]  # a run that diverged has others
+    margin = 0.05 * np.ptp(values) if len(values) else 0.0
     if margin > 0:
         axis.set_ylim(values.min() - margin, values.max() + margin)
 

@@ -41,7 +41,7 @@ def examine(run: RunRecord, model: CycleGAN) -> Findings:
         truth = None if hidden is None else torch.from_numpy(hidden)
         shown = slice(min(SHOWN, len(shards)))
         cycled = translate(model, translated[shown], f"{target}_to_{source}")
-        figures.append(_grid(direction, split, images[shown], translated[shown], cycled, truth))
+        figures.append(_grid(direction, run.source_of(split), images[shown], translated[shown], cycled, truth))
         if truth is not None:
             scores[direction] = score(images, translated, truth) | {"data": run.data[source], "split": split}
     pictures = Section("Translations", figures=tuple(figures))
@@ -79,13 +79,10 @@ def score(images: Tensor, translated: Tensor, truth: Tensor) -> dict[str, Any]:
     }
 
 
-def _grid(
-    direction: str, split: str, images: Tensor, translated: Tensor, cycled: Tensor, truth: Tensor | None
-) -> Figure:
+def _grid(direction: str, of: str, images: Tensor, translated: Tensor, cycled: Tensor, truth: Tensor | None) -> Figure:
     source, _, target = direction.partition("_to_")
     rows = {source: images, f"{source} → {target}": translated, f"{source} → {target} → {source}": cycled}
-    of = "held-out images" if split != "train" else "training images (none were held out)"
-    caption = f"From {source} to {target}: {of} of the split {split!r}, their translations, and these translated back."
+    caption = f"From {source} to {target}: {of}, their translations, and these translated back."
     if truth is not None:
         rows[f"true {target}"] = truth[: len(images)]
         caption += f" Last row: the same scenes as they are drawn in {target}, which training never saw."
@@ -108,8 +105,8 @@ def _score_section(scores: dict[str, dict[str, Any]]) -> Section:
     text = (
         "These scenes were drawn, so each has a true counterpart in the other domain, hidden from training. The score "
         "is the mean PSNR against it: of the input left as it is, and of its translation. The colour curve is the best "
-        "change of colours alone, 256 levels a channel, fitted in least squares on the very pairs it is scored on: an "
-        "upper bound for what recolouring can reach."
+        "change of colours alone: 256 levels for each channel, fitted in least squares on the very pairs it is scored "
+        "on, so an upper bound for such a curve."
     )
     splits = ", ".join(sorted({row["split"] for row in scores.values()}))
     return Section("Translation score", text, tables=(Table(f"Mean PSNR, split {splits!r}", columns, rows),))

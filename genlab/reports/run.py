@@ -136,3 +136,9 @@ class RunRecord:
         if not all(split in shards.manifest.splits for shards in domains.values()):
             split = self.config["data"]["split"]
         return split, {domain: shards.split(split) for domain, shards in domains.items()}
+
+    def source_of(self, split: str) -> str:
+        """What the images of ``split`` are to the model, for captions."""
+        if split == self.config["data"]["test_split"]:
+            return f"held-out images (split {split!r})"
+        return f"training images (split {split!r}, for none are held out)"

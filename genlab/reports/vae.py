@@ -45,7 +45,7 @@ def _reconstructions(run: RunRecord, model: VAE) -> Figure:
     shards = domains["images"]
     images = torch.from_numpy(shards.read(np.arange(min(COLUMNS, len(shards)))).image)
     pixels = torch.cat([images, model.reconstruct(images).cpu()]).numpy()
-    caption = f"Images of the split {split!r} above their reconstructions, decoded from the posterior means."
+    caption = f"Top: {run.source_of(split)}. Below: their reconstructions, decoded from the posterior means."
     return image_grid("reconstructions", caption, pixels, len(images), ("input", "output"))
 
 

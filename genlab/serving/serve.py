@@ -67,15 +67,12 @@ def serve_models(config: ServeConfig) -> None:
             proxy_location="HeadOnly",
             http_options={"host": config.host, "port": config.port, "request_timeout_s": REQUEST_TIMEOUT},
         )
-        try:
-            serve.run(build(ServeArguments(models=[str(directory) for directory in models.values()])), name="genlab")
-            for name, directory in models.items():
-                print(f"{name}: {', '.join(modelstore.describe(directory)['operations'])}")
-            print(f"serving at http://{config.host}:{config.port} until interrupted (Ctrl-C)", flush=True)
-            with contextlib.suppress(KeyboardInterrupt):
-                signal.pause()
-        finally:
-            serve.shutdown()
+        serve.run(build(ServeArguments(models=[str(directory) for directory in models.values()])), name="genlab")
+        for name, directory in models.items():
+            print(f"{name}: {', '.join(modelstore.describe(directory)['operations'])}")
+        print(f"serving at http://{config.host}:{config.port} until interrupted (Ctrl-C)", flush=True)
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.pause()
 
 
 def _check_free(host: str, port: int) -> None:

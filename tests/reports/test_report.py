@@ -1,6 +1,7 @@
 """The report of tiny runs: what a reader finds in it, finished or not, and when there is none."""
 
 import json
+import math
 import re
 import shutil
 from base64 import b64decode
@@ -40,7 +41,7 @@ def cyclegan(tmp_path_factory: pytest.TempPathFactory) -> Path:
         source = f"synthetic:scenes-{domain}"
         ingest(IngestConfig(source, str(root / domain), size=32, count=24, test_fraction=0.3, seed=5))
     config = CycleGANConfig(
-        run=Run(name="tiny", storage=str(root), steps=4, batch=2, workers=0, log_every=1, seed=3),
+        run=Run(name="tiny", storage=str(root), steps=4, batch=2, workers=0, threads=1, log_every=1, seed=3),
         data=CycleGANData(a=str(root / "a"), b=str(root / "b")),
         model=CycleGANModel(width=4, discriminator_width=4),
     )
@@ -55,7 +56,7 @@ def vae(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("vae")
     ingest(IngestConfig("synthetic:digits", str(root / "digits"), count=60, test_fraction=0.4))
     config = VAEConfig(
-        run=Run(name="digits-run", storage=str(root), epochs=2, batch=12, workers=0, log_every=1),
+        run=Run(name="digits-run", storage=str(root), epochs=2, batch=12, workers=0, threads=1, log_every=1),
         data=VAEData(images=str(root / "digits")),
         model=VAEArchitecture(channels=(4,), hidden=4),
     )
@@ -180,9 +181,11 @@ def test_the_latent_plane_has_z1_to_the_right_and_z2_upwards() -> None:
 
 
 def test_an_unfinished_run_says_so_and_shows_what_training_drew(copy: Path) -> None:
+    """Even one whose losses are no longer numbers."""
     shutil.rmtree(copy / "model")
-    lines = (copy / "metrics.jsonl").read_text().splitlines()
-    (copy / "metrics.jsonl").write_text("\n".join(lines[:2]) + "\n")
+    first, second, *_ = (json.loads(line) for line in (copy / "metrics.jsonl").read_text().splitlines())
+    lines = first, second | {"cycle_a": math.nan, "cycle_b": math.inf}
+    (copy / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     make_report(str(copy))
     html = page(copy)
     assert "it is at step 2 of 4" in html

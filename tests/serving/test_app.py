@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,16 +37,19 @@ def free_port() -> int:
     return port
 
 
-def wait_until_up(url: str, alive: Any = lambda: True) -> None:
-    for _ in range(600):
-        assert alive(), "the server ended"
-        try:
-            if httpx.get(f"{url}/healthz").status_code == 200:
-                return
-        except httpx.TransportError:
-            pass
+def answers(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/healthz").status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    for _ in range(900):
+        if condition():
+            return
         time.sleep(0.2)
-    raise AssertionError(f"{url} does not answer")
+    raise AssertionError("waited in vain")
 
 
 def test_models_on_the_command_line_are_divided_by_commas() -> None:
@@ -87,7 +90,7 @@ def deployed(runs: Path) -> Iterator[str]:
         try:
             client.deploy_apps(schema, _blocking=False)  # as `serve run FILE` does
             url = f"http://127.0.0.1:{config['http_options']['port']}"
-            wait_until_up(url)
+            wait_for(lambda: answers(url))
             yield url
         finally:
             serve.shutdown()
@@ -150,7 +153,7 @@ def test_genlab_serve_answers_until_it_is_told_to_end(runs: Path, tmp_path: Path
     with (tmp_path / "log").open("w+") as log:
         process = subprocess.Popen([*command, "--port", str(port)], env=environment, stdout=log, stderr=log)
         try:
-            wait_until_up(f"http://127.0.0.1:{port}", lambda: process.poll() is None)
+            wait_for(lambda: "until interrupted" in (tmp_path / "log").read_text() or process.poll() is not None)
             assert httpx.post(f"http://127.0.0.1:{port}/v1/models/digits/sample", timeout=60).status_code == 200
             children = descendants(process.pid)
             assert children
@@ -158,13 +161,13 @@ def test_genlab_serve_answers_until_it_is_told_to_end(runs: Path, tmp_path: Path
             assert process.wait(60) == 0
         finally:
             process.kill()
+            print((tmp_path / "log").read_text())  # shown if the test fails
     assert f"serving at http://127.0.0.1:{port}" in (tmp_path / "log").read_text()
     assert not [pid for pid in children if Path(f"/proc/{pid}").exists()]
 
 
 def descendants(pid: int) -> list[int]:
     """All processes below ``pid``."""
-    children = [
-        int(child) for task in Path(f"/proc/{pid}/task").iterdir() for child in (task / "children").read_text().split()
-    ]
+    lists = Path(f"/proc/{pid}/task").glob("*/children")
+    children = [int(child) for file in lists for child in file.read_text().split()]
     return children + [below for child in children for below in descendants(child)]
