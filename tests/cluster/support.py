@@ -1,0 +1,82 @@
+"""What the cluster tests share: a cluster's address, and runs to compare."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from genlab.training.tracking import CLOCK_FIELDS, read_metrics
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+PATIENCE = 300.0
+"""Seconds that anything here may take before the test gives up on it."""
+
+
+def environment(**changes: str) -> dict[str, str]:
+    """The environment of a shell in which the project's python comes first."""
+    return {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", **changes}
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """What `make cluster-up` printed, so to speak."""
+
+    address: str
+    environment: dict[str, str]
+    state: str
+
+    def submit(self, *command: str) -> subprocess.Popen[str]:
+        """Start `ray job submit ... -- COMMAND` and return at once."""
+        return subprocess.Popen(
+            ["ray", "job", "submit", "--address", self.address, "--working-dir", ".", "--", *command],
+            cwd=REPOSITORY,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def workers(self) -> list[psutil.Process]:
+        """This cluster's Ray Train workers."""
+        found = []
+        for process in psutil.process_iter():
+            try:
+                if (
+                    "RayTrainWorker" in " ".join(process.cmdline())
+                    and process.environ().get("RAY_AUTH_TOKEN_PATH") == self.environment["RAY_AUTH_TOKEN_PATH"]
+                ):
+                    found.append(process)
+            except psutil.Error:
+                continue
+        return found
+
+
+def wait_for(what: str, true: Callable[[], Any]) -> Any:
+    """Wait until ``true()`` is."""
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        result = true()
+        if result:
+            return result
+        time.sleep(0.1)
+    pytest.fail(f"gave up waiting for {what}")
+
+
+def reproducible(run: Path) -> list[dict[str, Any]]:
+    """A run's metrics without the fields that the clock decides."""
+    return [{k: v for k, v in line.items() if k not in CLOCK_FIELDS} for line in read_metrics(run / "metrics.jsonl")]
+
+
+def indexes(run: Path) -> dict[str, Any]:
+    """What the indexes of a run's checkpoints say of their files."""
+    return {
+        path.parent.name: json.loads(path.read_text())["files"] for path in sorted(run.glob("checkpoints/*/index.json"))
+    }

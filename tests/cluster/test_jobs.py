@@ -1,0 +1,74 @@
+"""Training through `ray job submit` on a real cluster of two nodes, and what it survives."""
+
+import random
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from genlab import modelstore
+from tests.cluster.support import PATIENCE, Cluster, indexes, reproducible, wait_for
+
+pytestmark = pytest.mark.cluster
+
+SMALL_CYCLEGAN = ["--model.width", "4", "--model.discriminator-width", "4", "--run.batch", "4"]
+
+
+def family_command(family: str, drawn: Callable[[str], Path], storage: Path, name: str) -> list[str]:
+    """A small job of two workers, with checkpoints that do not fall on the last step."""
+    if family == "vae":
+        options = ["--data.images", str(drawn("digits")), "--run.batch", "32", "--run.steps", "230"]
+        options += ["--run.checkpoint-every", "40", "--optimization.ema-images", "500"]
+    else:
+        options = ["--data.a", str(drawn("scenes-a")), "--data.b", str(drawn("scenes-b")), *SMALL_CYCLEGAN]
+        options += ["--run.steps", "110", "--run.checkpoint-every", "20", "--run.figures-every", "50"]
+    return [
+        *["python", f"jobs/{family}.py", *options, "--run.workers", "2"],
+        *["--run.storage", str(storage), "--run.name", name],
+    ]
+
+
+@pytest.mark.parametrize("family", ["vae", "cyclegan"])
+def test_a_killed_worker_costs_nothing_but_time(
+    family: str, cluster: Cluster, drawn: Callable[[str], Path], tmp_path: Path
+) -> None:
+    unbroken = cluster.submit(*family_command(family, drawn, tmp_path, "unbroken"))
+    log, _ = unbroken.communicate(timeout=PATIENCE)
+    assert unbroken.returncode == 0, log
+    assert f"runs folder: {tmp_path}" in log
+    assert "% " in log or "%, " in log, "the job's log shows progress"
+
+    job = cluster.submit(*family_command(family, drawn, tmp_path, "killed"))
+    run = tmp_path / "killed"
+    wait_for("two checkpoints", lambda: len(indexes(run)) >= 2)
+    victim = random.Random(family).choice(wait_for("workers", lambda: len(w := cluster.workers()) == 2 and w))
+    victim.send_signal(signal.SIGKILL)
+    log, _ = job.communicate(timeout=PATIENCE)
+    assert job.returncode == 0, log
+    assert "goes on from the checkpoint of step" in log
+
+    assert reproducible(run) == reproducible(tmp_path / "unbroken")
+    assert indexes(run)[max(indexes(run))] == indexes(tmp_path / "unbroken")[max(indexes(tmp_path / "unbroken"))]
+    for part in ("config.json", "tensorboard", "figures", "model/genlab.json", "model/model.safetensors"):
+        assert (run / part).exists(), part
+    assert modelstore.load(run / "model").family == family
+
+
+def test_a_job_that_cannot_work_fails_with_one_message(
+    cluster: Cluster, drawn: Callable[[str], Path], tmp_path: Path
+) -> None:
+    refusals = {
+        "objective.beta = -1.0: should be greater than or equal to 0": ["--objective.beta", "-1"],
+        '--data.images="$PWD/digits"': ["--data.images", "digits"],
+        "run.workers = 3": ["--run.workers", "3", "--data.images", str(drawn("digits"))],
+    }
+    jobs = {
+        message: cluster.submit("python", "jobs/vae.py", "--run.storage", str(tmp_path), *options)
+        for message, options in refusals.items()
+    }
+    for message, job in jobs.items():
+        log, _ = job.communicate(timeout=PATIENCE)
+        assert job.returncode != 0
+        assert message in log.replace("\n", ""), log
+        assert "Traceback (most recent call last)" not in log.split("Running entrypoint")[1], log
