@@ -1,6 +1,7 @@
 """Model directories: ``genlab.json``, ``model.safetensors`` and a README card. Loading runs no pickled code."""
 
 import dataclasses
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,6 +15,8 @@ from genlab.config import from_dict, to_dict
 from genlab.errors import ConfigError, GenlabError, RunError
 from genlab.models.model import Model, model_type
 from genlab.storage import locate, read_json, sha256, write_atomic, write_json
+
+Location = str | os.PathLike[str] | UPath
 
 FORMAT = "genlab-model"
 VERSION = 1
@@ -40,7 +43,7 @@ class Provenance:
     genlab: str = __version__
 
 
-def save(directory: str | UPath, model: Model, provenance: Provenance) -> None:
+def save(directory: Location, model: Model, provenance: Provenance) -> None:
     """Write a model directory; the description, which makes it one, comes last."""
     root = locate(directory)
     root.mkdir(parents=True, exist_ok=True)
@@ -64,7 +67,7 @@ def save(directory: str | UPath, model: Model, provenance: Provenance) -> None:
     )
 
 
-def describe(directory: str | UPath) -> dict[str, Any]:
+def describe(directory: Location) -> dict[str, Any]:
     """The content of a model directory's ``genlab.json``.
 
     Raises:
@@ -82,7 +85,7 @@ def describe(directory: str | UPath) -> dict[str, Any]:
     return description
 
 
-def load(directory: str | UPath, device: str | torch.device = "cpu") -> Model:
+def load(directory: Location, device: str | torch.device = "cpu") -> Model:
     """Load the model in ``directory`` onto ``device``, in evaluation mode.
 
     Raises:

@@ -43,6 +43,8 @@ def train(plan: Plan, session: Session) -> None:
     directory = locate(plan.directory)
     device = session.device
     _prepare(run.exact, session.threads)
+    if run.precision == "bf16" and session.rank == 0 and device.type == "cpu" and not _multiplies_bf16():
+        session.say("run.precision=bf16 is emulated on this CPU (no AVX512-BF16); fp32 is many times faster here")
 
     shards = {name: _open(plan, name, config.data.split) for name in plan.domains}
     torch.manual_seed(run.seed)
@@ -174,6 +176,11 @@ def _prepare(exact: bool, threads: int | None) -> None:
     # Deterministic mode would also fill every new tensor: exactness does not need it, and it costs dearly.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = not exact
+
+
+def _multiplies_bf16() -> bool:
+    """Whether this CPU has bf16 instructions."""
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
 def _open(plan: Plan, domain: str, split: str) -> ShardSet:
