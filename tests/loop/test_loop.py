@@ -1,0 +1,206 @@
+"""The loop in this process: what a run leaves, and that it resumes exactly wherever it was cut."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import Tensor
+
+from genlab import modelstore
+from genlab.errors import GenlabError, RunError
+from genlab.recipes.cyclegan import CycleGANRecipe
+from genlab.recipes.vae import VAERecipe
+from genlab.storage import locate
+from genlab.training.checkpoints import Checkpoints
+from genlab.training.launch import launch
+from genlab.training.tracking import CLOCK_FIELDS, read_metrics
+
+Tiny = Callable[..., Any]
+RECIPES = {"vae": VAERecipe, "cyclegan": CycleGANRecipe}
+
+
+class PowerCutError(Exception):
+    """Ends a run as abruptly as one process can do to itself."""
+
+
+def metrics(run: Path) -> list[dict[str, Any]]:
+    return [{k: v for k, v in line.items() if k not in CLOCK_FIELDS} for line in read_metrics(run / "metrics.jsonl")]
+
+
+def tensors(run: Path, step: int) -> dict[str, Tensor]:
+    return safetensors.torch.load_file(run / "checkpoints" / f"step-{step:08d}" / "state.safetensors")
+
+
+def assert_equal_runs(one: Path, other: Path, step: int) -> None:
+    assert metrics(one) == metrics(other)
+    first, second = tensors(one, step), tensors(other, step)
+    assert first.keys() == second.keys()
+    assert [name for name in first if not torch.equal(first[name], second[name])] == []
+
+
+def cut_after(monkeypatch: pytest.MonkeyPatch, family: str, steps: int) -> None:
+    """Make the recipe of ``family`` fail in its step number ``steps`` + 1."""
+    recipe = RECIPES[family]
+    step, done = recipe.step, 0
+
+    def failing(self: Any, *arguments: Any) -> dict[str, Tensor]:
+        nonlocal done
+        if done == steps:
+            raise PowerCutError
+        done += 1
+        return step(self, *arguments)
+
+    monkeypatch.setattr(recipe, "step", failing)
+
+
+@pytest.fixture(scope="module", params=["vae", "cyclegan"])
+def family(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def test_a_run_leaves_all_that_was_promised(family: str, tiny: Tiny, tmp_path: Path) -> None:
+    plan = launch(family, tiny(family))
+    run = tmp_path / "run"
+    lines = metrics(run)
+    assert [line["step"] for line in lines if line["kind"] == "train"] == list(range(3, plan.steps + 1, 3))
+    assert lines[-1]["images"] == plan.steps * plan.run.batch
+    assert sorted(path.name for path in (run / "checkpoints").iterdir()) == [
+        f"step-{step:08d}" for step in ((21, 24) if family == "vae" else (6, 12))
+    ]
+    events = EventAccumulator(str(run / "tensorboard")).Reload()
+    name = "train/neg_elbo" if family == "vae" else "train/cycle_a"
+    assert [event.step for event in events.Scalars(name)] == [line["step"] for line in lines if line["kind"] == "train"]
+    assert events.Tags()["images"]
+    assert list((run / "figures" / "step-00000006").glob("*.png"))
+    model = modelstore.load(run / "model")
+    pixels = torch.zeros(2, *model.image_shape, dtype=torch.uint8)
+    assert (model.reconstruct(pixels) if family == "vae" else model.translate(pixels)).shape == pixels.shape  # type: ignore[operator]
+    assert modelstore.describe(run / "model")["provenance"]["step"] == plan.steps
+
+
+@pytest.mark.parametrize("steps", [2, 6, 10])
+def test_a_run_cut_anywhere_goes_on_exactly(
+    family: str, steps: int, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launch(family, tiny(family, {"run.name": "unbroken"}))
+    with monkeypatch.context() as patch:
+        cut_after(patch, family, steps)
+        with pytest.raises(PowerCutError):
+            launch(family, tiny(family, {"run.name": "cut"}))
+    plan = launch(family, tiny(family, {"run.name": "cut"}))
+    assert_equal_runs(tmp_path / "cut", tmp_path / "unbroken", plan.steps)
+    events = EventAccumulator(str(tmp_path / "cut" / "tensorboard")).Reload()
+    steps_seen = [event.step for event in events.Scalars("train/learning_rate")]
+    assert steps_seen == sorted(set(steps_seen)), "no step is shown twice"
+
+
+def test_torn_and_damaged_checkpoints_are_set_aside_and_said(
+    tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    launch("vae", tiny("vae", {"run.name": "unbroken"}))
+    launch("vae", tiny("vae", {"run.name": "hurt"}))
+    checkpoints = tmp_path / "hurt" / "checkpoints"
+    state = checkpoints / "step-00000024" / "state.safetensors"
+    data = bytearray(state.read_bytes())
+    data[len(data) // 2] ^= 1
+    state.write_bytes(data)
+    (checkpoints / "step-00000099").mkdir()
+    (checkpoints / "step-00000099" / "state.safetensors").write_bytes(b"half")
+    capsys.readouterr()
+    launch("vae", tiny("vae", {"run.name": "hurt"}))
+    said = capsys.readouterr().out.replace("\n", " ")
+    assert "set aside a damaged checkpoint" in said
+    assert "swept" in said
+    assert "goes on from the checkpoint of step 21" in said
+    assert_equal_runs(tmp_path / "hurt", tmp_path / "unbroken", 24)
+    assert (checkpoints / "damaged-step-00000024").exists()
+
+
+def test_a_finished_run_started_again_changes_nothing(tiny: Tiny, tmp_path: Path) -> None:
+    launch("vae", tiny("vae"))
+    before = (tmp_path / "run" / "metrics.jsonl").read_text(), tensors(tmp_path / "run", 24)
+    launch("vae", tiny("vae"))
+    assert (tmp_path / "run" / "metrics.jsonl").read_text() == before[0]
+    assert tensors(tmp_path / "run", 24).keys() == before[1].keys()
+
+
+def test_a_longer_stop_goes_on_unless_the_schedule_depends_on_it(tiny: Tiny, tmp_path: Path) -> None:
+    constant = {"optimization.schedule": "constant"}
+    launch("vae", tiny("vae", constant | {"run.steps": 12, "run.name": "longer"}))
+    launch("vae", tiny("vae", constant | {"run.name": "longer"}))
+    launch("vae", tiny("vae", constant | {"run.name": "whole"}))
+    first, second = tensors(tmp_path / "longer", 24), tensors(tmp_path / "whole", 24)
+    assert all(torch.equal(first[name], second[name]) for name in second)
+    launch("vae", tiny("vae", {"run.steps": 12}))
+    with pytest.raises(RunError, match=r"was to end after 12 steps, on which its .* schedule depends, now 24"):
+        launch("vae", tiny("vae"))
+
+
+def test_a_name_that_belongs_to_another_run_is_refused(tiny: Tiny, tiny_data: dict[str, str], tmp_path: Path) -> None:
+    launch("vae", tiny("vae", {"run.steps": 2, "run.batch": 4}))
+    with pytest.raises(RunError, match=r"objective\.beta was 1\.0, now 2\.0.*choose another run\.name"):
+        launch("vae", tiny("vae", {"run.steps": 2, "run.batch": 4, "objective.beta": 2.0}))
+    with pytest.raises(RunError, match=r"was trained on other data \(data\.images"):
+        launch("vae", tiny("vae", {"run.steps": 2, "run.batch": 4, "data.images": tiny_data["data.a"]}))
+    with pytest.raises(RunError, match="is a run of family 'vae'"):
+        launch("cyclegan", tiny("cyclegan", {"run.steps": 2}))
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.tex").touch()
+    with pytest.raises(RunError, match="holds something else than a run"):
+        launch("vae", tiny("vae", {"run.name": "other"}))
+
+
+@pytest.mark.parametrize(
+    ("family", "changes", "message"),
+    [
+        ("vae", {"run.batch": 500}, r"run\.batch = 500 is larger than data\.images, which has \d+ rows"),
+        ("vae", {"run.batch": 2, "run.workers": 3}, r"run\.batch = 2: .* 3 workers"),
+        ("vae", {"data.split": "dev"}, r"data\.images: .*no split 'dev'"),
+        ("vae", {"data.images": "/nowhere"}, r"data\.images: /nowhere: not a data set"),
+        ("vae", {"model.channels": [4, 4, 4]}, "28x28 images cannot be halved 3 times"),
+        ("vae", {"run.name": "a/b"}, r"run\.name = 'a/b'"),
+        ("cyclegan", {"model.levels": 7}, "32x32 images can be halved 5 times"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_anything_starts(
+    family: str, changes: dict[str, Any], message: str, tiny: Tiny, tmp_path: Path
+) -> None:
+    with pytest.raises(GenlabError, match=message):
+        launch(family, tiny(family, changes))
+    assert not list(tmp_path.iterdir())
+
+
+def test_domains_of_different_shapes_are_refused(tiny: Tiny, tiny_data: dict[str, str]) -> None:
+    with pytest.raises(GenlabError, match=r"data\.a holds images of \(32, 32, 3\).*data\.b of \(28, 28, 1\)"):
+        launch("cyclegan", tiny("cyclegan", {"data.b": tiny_data["data.images"], "run.batch": 1}))
+
+
+def test_a_relative_path_in_a_job_is_refused_with_the_form_to_use(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
+    with pytest.raises(GenlabError, match=r'data\.images="\$PWD/digits"'):
+        launch("vae", tiny("vae", {"data.images": "digits"}))
+    with pytest.raises(GenlabError, match=r"run\.storage"):
+        launch("vae", tiny("vae", {"run.storage": "runs"}))
+
+
+def test_a_failed_write_of_a_checkpoint_is_not_swallowed(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").write_text("a file where a folder should be")
+    with (
+        pytest.raises(OSError, match="checkpoints"),
+        Checkpoints(locate(tmp_path / "checkpoints"), keep=2) as checkpoints,
+    ):
+        checkpoints.save(1, {"x": torch.zeros(1)}, {})
+
+
+def test_only_the_newest_checkpoints_are_kept(tmp_path: Path) -> None:
+    with Checkpoints(locate(tmp_path), keep=2) as checkpoints:
+        for step in range(1, 5):
+            checkpoints.save(step, {"x": torch.full((3,), float(step))}, {})
+        checkpoints.wait()
+        assert checkpoints.steps() == [3, 4]
+        assert checkpoints.newest() == (4, [])
+        assert checkpoints.read(3)["x"].tolist() == [3.0] * 3

@@ -1,0 +1,172 @@
+"""What the training tests share: tiny configs, processes that are killed, and what a run leaves behind."""
+
+import dataclasses
+import multiprocessing
+import os
+import signal
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+from unittest import mock
+
+import safetensors.torch
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import Tensor
+
+from genlab import modelstore
+from genlab.models.vae import VAEArchitecture
+from genlab.recipes.cyclegan import CycleGANConfig, CycleGANData, CycleGANModel
+from genlab.recipes.options import Optimization, Run
+from genlab.recipes.recipe import recipe_type
+from genlab.recipes.vae import VAEConfig, VAEData
+from genlab.training import checkpoints
+from genlab.training.loop import train
+from genlab.training.plan import Plan
+from genlab.training.progress import Update
+from genlab.training.tracking import CLOCK_FIELDS, read_metrics
+
+# A server that imports torch once and forks: children start in no time, and never inherit this process's threads.
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload(["torch._inductor", "genlab.training.loop"])
+
+Moment = Literal["step", "logged", "half a checkpoint", "a checkpoint", "export"]
+
+
+@dataclass(frozen=True)
+class QuietSession:
+    """A worker's place in a run that nobody watches."""
+
+    rank: int = 0
+    world_size: int = 1
+    threads: int | None = 1
+
+    @property
+    def device(self) -> torch.device:
+        return torch.device("cpu")
+
+    def report(self, metrics: Mapping[str, float]) -> None:
+        pass
+
+    def progress(self, update: Update) -> None:
+        pass
+
+    def say(self, message: str) -> None:
+        pass
+
+
+def vae_config(data: Path, **run: Any) -> VAEConfig:
+    """Everything that is a function of time is on; 12 steps with checkpoints after 6, 9 and 12."""
+    return VAEConfig(
+        run=dataclasses.replace(Run(steps=12, batch=6, workers=0, threads=1, log_every=3, checkpoint_every=4), **run),
+        data=VAEData(images=str(data)),
+        model=VAEArchitecture(channels=(4, 8), hidden=8),
+        optimization=Optimization(schedule="linear", decay_from=0.25, warmup_images=12, ema_images=30, clip_norm=200.0),
+    )
+
+
+def cyclegan_config(data: Path, dropout: float = 0.5, **run: Any) -> CycleGANConfig:
+    """Six steps with checkpoints after 4 and 6, on the domains ``data/a`` and ``data/b``."""
+    return CycleGANConfig(
+        run=dataclasses.replace(Run(steps=6, batch=2, workers=0, threads=1, log_every=2, checkpoint_every=3), **run),
+        data=CycleGANData(a=str(data / "a"), b=str(data / "b")),
+        model=CycleGANModel(width=4, dropout=dropout, discriminator_width=4),
+    )
+
+
+def train_until_killed(plan: Plan, moment: Moment, step: int) -> None:
+    """Train in a process of its own that is killed (SIGKILL) at the ``moment`` of ``step``."""
+    process = PROCESSES.Process(target=_train_and_die, args=(plan, moment, step))
+    process.start()
+    process.join(60)
+    assert process.exitcode == -signal.SIGKILL
+
+
+def _train_and_die(plan: Plan, moment: Moment, step: int) -> None:
+    def die() -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    recipe = recipe_type(plan.family)
+    whole_step, write_json, write = recipe.step, checkpoints.write_json, checkpoints.Checkpoints._write
+
+    def step_or_die(self: Any, batches: Any, one: Any) -> dict[str, Tensor]:
+        return die() or whole_step(self, batches, one) if one.index == step else whole_step(self, batches, one)
+
+    def progress_or_die(self: QuietSession, update: Update) -> None:
+        if update.step >= step:
+            die()
+
+    def write_json_or_die(path: Any, value: Any) -> None:
+        if value["step"] == step:
+            die()
+        write_json(path, value)
+
+    def write_and_die(self: Any, now: int, *state: Any) -> None:
+        write(self, now, *state)
+        if now == step:
+            die()
+
+    def save_and_die(*arguments: Any) -> None:
+        die()
+
+    with ExitStack() as patches:
+        match moment:
+            case "step":
+                patches.enter_context(mock.patch.object(recipe, "step", step_or_die))
+            case "logged":
+                patches.enter_context(mock.patch.object(QuietSession, "progress", progress_or_die))
+            case "half a checkpoint":
+                patches.enter_context(mock.patch.object(checkpoints, "write_json", write_json_or_die))
+            case "a checkpoint":
+                patches.enter_context(mock.patch.object(checkpoints.Checkpoints, "_write", write_and_die))
+            case "export":
+                patches.enter_context(mock.patch.object(modelstore, "save", save_and_die))
+        train(plan, QuietSession())
+
+
+def metrics(run: Path) -> list[dict[str, Any]]:
+    """The lines of ``metrics.jsonl`` without what the clock decides."""
+    lines = read_metrics(run / "metrics.jsonl")
+    return [{name: value for name, value in line.items() if name not in CLOCK_FIELDS} for line in lines]
+
+
+def scalars(run: Path) -> dict[str, list[tuple[int, float]]]:
+    """(step, value) of every TensorBoard event of each tag, of all event files, as they were written."""
+    events = EventAccumulator(str(run / "tensorboard"), size_guidance={"scalars": 0}, purge_orphaned_data=False)
+    events.Reload()
+    return {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+
+
+def checkpoint_steps(run: Path) -> list[int]:
+    """Steps of the checkpoint folders that are not set aside."""
+    return sorted(int(folder.name.removeprefix("step-")) for folder in (run / "checkpoints").glob("step-*"))
+
+
+def state(run: Path, step: int) -> dict[str, Tensor]:
+    """Every tensor of a checkpoint."""
+    return safetensors.torch.load_file(run / "checkpoints" / f"step-{step:08d}" / "state.safetensors")
+
+
+def assert_same_state(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> None:
+    """Equal names and equal bits."""
+    assert one.keys() == other.keys()
+    assert [name for name in one if not torch.equal(one[name], other[name])] == []
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    """Two run directories that differ in nothing but the clock."""
+    assert metrics(one) == metrics(other)
+    assert checkpoint_steps(one) == checkpoint_steps(other)
+    for step in checkpoint_steps(one):
+        assert_same_state(state(one, step), state(other, step))
+    for files in ("figures/**/*.png", "model/model.safetensors"):
+        found = sorted(file.relative_to(one) for file in one.glob(files))
+        assert found == sorted(file.relative_to(other) for file in other.glob(files))
+        assert [file for file in found if (one / file).read_bytes() != (other / file).read_bytes()] == []
+    mine, theirs = scalars(one), scalars(other)
+    assert mine.keys() == theirs.keys()
+    for tag in mine:
+        assert [step for step, _ in mine[tag]] == [step for step, _ in theirs[tag]]
+        assert tag.split("/")[1] in CLOCK_FIELDS or mine[tag] == theirs[tag]

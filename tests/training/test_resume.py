@@ -1,0 +1,165 @@
+"""A run that is killed, at whatever moment, and started again ends as one that was not: bit for bit."""
+
+from pathlib import Path
+
+import pytest
+
+from genlab.errors import RunError
+from genlab.training.launch import launch
+from genlab.training.plan import claim, make_plan
+from tests.training.support import (
+    Moment,
+    assert_same_run,
+    assert_same_state,
+    checkpoint_steps,
+    cyclegan_config,
+    metrics,
+    scalars,
+    state,
+    train_until_killed,
+    vae_config,
+)
+
+
+@pytest.fixture(scope="module")
+def unbroken_vae(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    storage = tmp_path_factory.mktemp("runs")
+    launch("vae", vae_config(digits, name="unbroken", storage=str(storage)))
+    return storage / "unbroken"
+
+
+@pytest.fixture
+def killed_vae(digits: Path, tmp_path: Path) -> Path:
+    """A run killed in its last step, with checkpoints after 6 and 9 steps."""
+    plan = make_plan("vae", vae_config(digits, name="killed", storage=str(tmp_path)))
+    claim(plan)
+    train_until_killed(plan, "step", 11)
+    assert checkpoint_steps(tmp_path / "killed") == [6, 9]
+    return tmp_path / "killed"
+
+
+def start_again(digits: Path, run: Path) -> None:
+    launch("vae", vae_config(digits, name=run.name, storage=str(run.parent)))
+
+
+@pytest.mark.parametrize(
+    ("moment", "step", "resumes_from"),
+    [
+        ("step", 0, 0),
+        ("step", 5, 0),
+        ("logged", 9, 6),
+        ("half a checkpoint", 6, 0),
+        ("half a checkpoint", 12, 9),
+        ("a checkpoint", 12, 12),
+        ("export", 12, 12),
+    ],
+)
+def test_a_vae_killed_at_any_moment(
+    moment: Moment,
+    step: int,
+    resumes_from: int,
+    digits: Path,
+    unbroken_vae: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    config = vae_config(digits, name="killed", storage=str(tmp_path))
+    plan = make_plan("vae", config)
+    claim(plan)
+    train_until_killed(plan, moment, step)
+    launch("vae", config)
+    said = capsys.readouterr().out
+    assert "goes on where it stopped" in said
+    assert ("goes on from the checkpoint of step" in said) == bool(resumes_from)
+    assert not resumes_from or f"goes on from the checkpoint of step {resumes_from}" in said
+    assert_same_run(tmp_path / "killed", unbroken_vae)
+
+
+@pytest.mark.parametrize(("moment", "step"), [("step", 5), ("half a checkpoint", 6)])
+def test_a_cyclegan_with_dropout_killed(moment: Moment, step: int, scenes: Path, tmp_path: Path) -> None:
+    launch("cyclegan", cyclegan_config(scenes, name="unbroken", storage=str(tmp_path)))
+    config = cyclegan_config(scenes, name="killed", storage=str(tmp_path))
+    plan = make_plan("cyclegan", config)
+    claim(plan)
+    train_until_killed(plan, moment, step)
+    launch("cyclegan", config)
+    assert_same_run(tmp_path / "killed", tmp_path / "unbroken")
+
+
+def test_a_run_killed_again_and_again(digits: Path, unbroken_vae: Path, killed_vae: Path) -> None:
+    plan = make_plan("vae", vae_config(digits, name=killed_vae.name, storage=str(killed_vae.parent)))
+    for moment, step in (("step", 10), ("half a checkpoint", 12), ("logged", 12)):
+        train_until_killed(plan, moment, step)
+    start_again(digits, killed_vae)
+    assert_same_run(killed_vae, unbroken_vae)
+
+
+@pytest.mark.parametrize("file", ["state.safetensors", "index.json"])
+def test_a_damaged_checkpoint_is_set_aside_for_the_one_before(
+    file: str, digits: Path, unbroken_vae: Path, killed_vae: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    newest = killed_vae / "checkpoints" / "step-00000009"
+    for _ in range(2):
+        data = bytearray((newest / file).read_bytes())
+        data[len(data) // 2] ^= 4
+        (newest / file).write_bytes(data)
+        plan = make_plan("vae", vae_config(digits, name=killed_vae.name, storage=str(killed_vae.parent)))
+        train_until_killed(plan, "step", 11)
+    start_again(digits, killed_vae)
+    assert "goes on from the checkpoint of step 9" in capsys.readouterr().out
+    assert_same_run(killed_vae, unbroken_vae)
+    assert len(list((killed_vae / "checkpoints").glob("damaged-*"))) == 1
+
+
+def test_a_checkpoint_without_its_last_bytes_is_set_aside(digits: Path, unbroken_vae: Path, killed_vae: Path) -> None:
+    newest = killed_vae / "checkpoints" / "step-00000009" / "state.safetensors"
+    newest.write_bytes(newest.read_bytes()[:-100])
+    start_again(digits, killed_vae)
+    assert_same_run(killed_vae, unbroken_vae)
+
+
+def test_lines_and_events_that_were_cut_short_are_dropped(digits: Path, unbroken_vae: Path, killed_vae: Path) -> None:
+    with (killed_vae / "metrics.jsonl").open("a") as file:
+        file.write('{"kind": "train", "step": 1')
+    (events,) = (killed_vae / "tensorboard").iterdir()
+    events.write_bytes(events.read_bytes()[:-5])
+    start_again(digits, killed_vae)
+    assert_same_run(killed_vae, unbroken_vae)
+
+
+def test_no_step_is_on_tensorboard_twice(digits: Path, killed_vae: Path) -> None:
+    start_again(digits, killed_vae)
+    for tag, points in scalars(killed_vae).items():
+        steps = [step for step, _ in points]
+        assert steps == sorted(set(steps)), tag
+
+
+def test_a_finished_run_started_again_changes_nothing(digits: Path, unbroken_vae: Path) -> None:
+    before = {
+        file: file.read_bytes()
+        for file in unbroken_vae.rglob("*")
+        if file.is_file() and file.name != "config.json" and "tensorboard" not in file.parts
+    }
+    events = scalars(unbroken_vae)
+    start_again(digits, unbroken_vae)
+    assert [file for file, data in before.items() if file.read_bytes() != data] == []
+    assert scalars(unbroken_vae) == events
+
+
+def test_a_longer_stop_goes_on_where_no_schedule_depends_on_it(scenes: Path, tmp_path: Path) -> None:
+    def config(name: str, steps: int, schedule: str) -> object:
+        import dataclasses
+
+        config = cyclegan_config(scenes, name=name, storage=str(tmp_path), steps=steps)
+        return dataclasses.replace(config, optimization=dataclasses.replace(config.optimization, schedule=schedule))
+
+    launch("cyclegan", config("whole", 6, "constant"))
+    launch("cyclegan", config("longer", 4, "constant"))
+    launch("cyclegan", config("longer", 6, "constant"))
+    assert metrics(tmp_path / "longer") == metrics(tmp_path / "whole")
+    assert_same_state(state(tmp_path / "longer", 6), state(tmp_path / "whole", 6))
+
+    make = make_plan("cyclegan", config("linear", 4, "linear"))
+    claim(make)
+    with pytest.raises(RunError, match=r"'linear' is taken.*was to end after 4 steps.*schedule.*now 6"):
+        launch("cyclegan", config("linear", 6, "linear"))
