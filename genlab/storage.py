@@ -46,7 +46,7 @@ def require_absolute(option: str, url: str) -> None:
         )
 
 
-def write_atomic(path: UPath, data: bytes | memoryview) -> None:
+def write_atomic(path: UPath, data: bytes | bytearray | memoryview) -> None:
     """Write ``data`` so that a reader sees the old file, the new one, or none: never a part.
 
     Local files are written beside their place, synced and renamed; object stores put objects atomically.

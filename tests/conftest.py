@@ -4,8 +4,12 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+
+settings.register_profile("no deadline", deadline=None)  # a busy machine is no fault of the code's
+settings.load_profile("no deadline")
 
 
 @pytest.fixture(scope="session")

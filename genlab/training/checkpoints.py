@@ -108,7 +108,10 @@ class Checkpoints:
                 if is_remote(folder):
                     (folder / INDEX).unlink()
                 else:
-                    folder.rename(folder.with_name(f"damaged-{folder.name}"))
+                    aside = folder.with_name(f"damaged-{folder.name}")
+                    if aside.exists():
+                        _remove(aside)
+                    folder.rename(aside)
                 continue
             return step, said
         return 0, said

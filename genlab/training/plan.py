@@ -167,7 +167,8 @@ def claim(plan: Plan) -> list[str]:
     data = {name: {"path": domain.url, "checksum": domain.checksum} for name, domain in plan.domains.items()}
     content = {"family": plan.family, "config": to_dict(plan.config), "data": data}
     if not file.exists():
-        if not is_remote(directory) and directory.exists() and any(directory.iterdir()):
+        # A run killed while it wrote its config.json has left a hidden part of one.
+        if not is_remote(directory) and directory.exists() and any(f.name[0] != "." for f in directory.iterdir()):
             raise RunError(f"{directory} holds something else than a run; choose another run.name")
         write_json(file, content | {"attempts": [attempt]})
         return [f"run {directory}"]

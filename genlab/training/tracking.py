@@ -20,7 +20,7 @@ from tensorboard.compat.proto.event_pb2 import Event
 from torch.utils.tensorboard.writer import SummaryWriter
 from upath import UPath
 
-from genlab.storage import is_remote
+from genlab.storage import is_remote, write_atomic
 
 CLOCK_FIELDS = frozenset({"time", "images_per_second", "data_wait_share"})
 """Fields of ``metrics.jsonl`` that differ between equal runs: seconds since 1970, speed, share of time waiting."""
@@ -106,7 +106,7 @@ class Tracker:
     def _rewind(self, step: int) -> None:
         metrics = self._root / METRICS
         kept = [line for line in read_metrics(metrics) if line["step"] <= step]
-        metrics.write_text("".join(json.dumps(line) + "\n" for line in kept))
+        write_atomic(UPath(metrics), "".join(json.dumps(line) + "\n" for line in kept).encode())
         for events in sorted((self._root / "tensorboard").glob("events.*")):
             _drop_events_after(events, step)
 
@@ -137,4 +137,4 @@ def _drop_events_after(file: Path, step: int) -> None:
         if Event.FromString(data[start + 12 : end - 4]).step <= step:
             kept += data[start:end]
         start = end
-    file.write_bytes(kept)
+    write_atomic(UPath(file), kept)

@@ -60,7 +60,7 @@ def test_a_job_that_cannot_work_fails_with_one_message(
 ) -> None:
     refusals = {
         "objective.beta = -1.0: should be greater than or equal to 0": ["--objective.beta", "-1"],
-        '--data.images="$PWD/digits"': ["--data.images", "digits"],
+        'data.images="$PWD/digits"': ["--data.images", "digits"],
         "run.workers = 3": ["--run.workers", "3", "--data.images", str(drawn("digits"))],
     }
     jobs = {

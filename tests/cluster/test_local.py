@@ -118,5 +118,5 @@ def test_a_wrong_name_in_a_space_is_refused_before_any_trial(tmp_path: Path) -> 
     job = python("jobs/sweep.py", str(space), "--run.storage", str(tmp_path))
     log, _ = job.communicate(timeout=PATIENCE)
     assert job.returncode == 2
-    assert "model.latent_dimm: no such option; did you mean model.latent_dim?" in log
+    assert "model.latent_dimm: no such option; did you mean model.latent_dim" in log
     assert not list(tmp_path.glob("space/*/checkpoints"))

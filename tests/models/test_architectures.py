@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from genlab.models.cyclegan import CycleGAN, CycleGANArchitecture, PatchGAN, UNet, most_levels
@@ -28,6 +29,14 @@ def test_the_u_net_has_the_tutorials_parameters_less_the_degenerate_norm() -> No
         assert parameters(unet) == 54_414_979 - 2 * 512 == 54_413_955
         assert unet(torch.empty(1, 3, 256, 256)).shape == (1, 3, 256, 256)
         assert sum(isinstance(module, nn.Dropout) for module in unet.modules()) == 3
+
+
+def test_the_u_net_of_64x64_images_has_six_levels() -> None:
+    with torch.device("meta"):
+        model = CycleGAN((64, 64, 3), CycleGANArchitecture())
+        assert model.levels == 6
+        assert parameters(model.a_to_b) == 29_244_035
+        assert model.a_to_b(torch.empty(1, 3, 64, 64)).shape == (1, 3, 64, 64)
 
 
 def test_the_70x70_patch_gan_has_its_parameters_output_and_receptive_field() -> None:
@@ -84,6 +93,9 @@ def test_translate_takes_any_size_and_keeps_it() -> None:
     whole = torch.randint(0, 256, (1, 64, 32, 3), dtype=torch.uint8)
     expected = from_signed(model.a_to_b(to_signed(whole)))
     assert torch.equal(model.translate(whole, "a_to_b"), expected), "sizes that fit are not padded"
+    whole_again = F.pad(pixels.permute(0, 3, 1, 2).float(), (0, 31, 0, 19), mode="replicate").permute(0, 2, 3, 1)
+    expected = model.translate(whole_again.to(torch.uint8))[:, :45, :33]
+    assert torch.equal(model.translate(pixels), expected), "others continue their last row and column"
     with pytest.raises(ValueError, match="sideways"):
         model.translate(pixels, "sideways")
     with pytest.raises(ValueError, match="1 channels"):

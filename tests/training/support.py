@@ -20,9 +20,10 @@ from genlab import modelstore
 from genlab.models.vae import VAEArchitecture
 from genlab.recipes.cyclegan import CycleGANConfig, CycleGANData, CycleGANModel
 from genlab.recipes.options import Optimization, Run
-from genlab.recipes.recipe import recipe_type
+from genlab.recipes.recipe import Batches, Step, recipe_type
 from genlab.recipes.vae import VAEConfig, VAEData
-from genlab.training import checkpoints
+from genlab.storage import write_json
+from genlab.training.checkpoints import Checkpoints
 from genlab.training.loop import train
 from genlab.training.plan import Plan
 from genlab.training.progress import Update
@@ -89,10 +90,12 @@ def _train_and_die(plan: Plan, moment: Moment, step: int) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
     recipe = recipe_type(plan.family)
-    whole_step, write_json, write = recipe.step, checkpoints.write_json, checkpoints.Checkpoints._write
+    whole_step, write = recipe.step, Checkpoints._write
 
-    def step_or_die(self: Any, batches: Any, one: Any) -> dict[str, Tensor]:
-        return die() or whole_step(self, batches, one) if one.index == step else whole_step(self, batches, one)
+    def step_or_die(self: Any, batches: Batches, one: Step) -> dict[str, Tensor]:
+        if one.index == step:
+            die()
+        return whole_step(self, batches, one)
 
     def progress_or_die(self: QuietSession, update: Update) -> None:
         if update.step >= step:
@@ -118,9 +121,9 @@ def _train_and_die(plan: Plan, moment: Moment, step: int) -> None:
             case "logged":
                 patches.enter_context(mock.patch.object(QuietSession, "progress", progress_or_die))
             case "half a checkpoint":
-                patches.enter_context(mock.patch.object(checkpoints, "write_json", write_json_or_die))
+                patches.enter_context(mock.patch("genlab.training.checkpoints.write_json", write_json_or_die))
             case "a checkpoint":
-                patches.enter_context(mock.patch.object(checkpoints.Checkpoints, "_write", write_and_die))
+                patches.enter_context(mock.patch.object(Checkpoints, "_write", write_and_die))
             case "export":
                 patches.enter_context(mock.patch.object(modelstore, "save", save_and_die))
         train(plan, QuietSession())
@@ -133,10 +136,10 @@ def metrics(run: Path) -> list[dict[str, Any]]:
 
 
 def scalars(run: Path) -> dict[str, list[tuple[int, float]]]:
-    """(step, value) of every TensorBoard event of each tag, of all event files, as they were written."""
+    """(step, value) of every TensorBoard event of each tag in all event files, sorted; nothing is purged."""
     events = EventAccumulator(str(run / "tensorboard"), size_guidance={"scalars": 0}, purge_orphaned_data=False)
     events.Reload()
-    return {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+    return {tag: sorted((event.step, event.value) for event in events.Scalars(tag)) for tag in events.Tags()["scalars"]}
 
 
 def checkpoint_steps(run: Path) -> list[int]:

@@ -1,0 +1,39 @@
+"""A loop's step that only looks on."""
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from genlab.recipes.recipe import Batch, Recipe
+
+
+class Onlooker:
+    """Implements :class:`genlab.recipes.recipe.Step`: keeps each loss and its gradients, and changes no weight."""
+
+    index = 0
+
+    def __init__(self, recipe: Recipe[Any], rows: int) -> None:
+        self._recipe = recipe
+        self._rows = rows
+        self.losses: dict[str, Tensor] = {}
+        self.gradients: dict[str, dict[str, Tensor | None]] = {}
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        return nullcontext()
+
+    def noise(self, name: str, *shape: int) -> Tensor:
+        return torch.randn(self._rows, *shape, generator=torch.Generator().manual_seed(len(name)))
+
+    def update(self, network: str, loss: Tensor) -> None:
+        parameters = dict(self._recipe.networks[network].named_parameters())
+        gradients = torch.autograd.grad(loss, list(parameters.values()), retain_graph=True, allow_unused=True)
+        self.losses[network] = loss.detach()
+        self.gradients[network] = dict(zip(parameters, gradients, strict=True))
+
+
+def batch(rows: int, *shape: int, seed: int) -> Batch:
+    """Random pixels, uint8 [rows, *shape]."""
+    generator = torch.Generator().manual_seed(seed)
+    return Batch(torch.randint(0, 256, (rows, *shape), dtype=torch.uint8, generator=generator), None)

@@ -1,0 +1,114 @@
+"""One step of CycleGAN: its losses written down a second time, without batching images together."""
+
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from genlab.config import override
+from genlab.errors import ConfigError
+from genlab.models.pixels import to_signed
+from genlab.recipes.cyclegan import CycleGANConfig, CycleGANRecipe
+from genlab.recipes.recipe import DomainInfo
+from tests.recipes.support import Onlooker, batch
+
+ROWS = 2
+BATCHES = {"a": batch(ROWS, 32, 32, 3, seed=0), "b": batch(ROWS, 32, 32, 3, seed=1)}
+PLAIN: dict[str, Any] = {"model.width": 4, "model.discriminator_width": 4, "model.dropout": 0.0}
+
+
+def make(**objective: Any) -> CycleGANRecipe:
+    torch.manual_seed(0)
+    config = override(CycleGANConfig(), PLAIN | {f"objective.{name}": value for name, value in objective.items()})
+    return CycleGANRecipe(config, {domain: DomainInfo(10, (32, 32, 3), ()) for domain in ("a", "b")})
+
+
+def verdict_loss(kind: str, logits: Tensor, target: float) -> Tensor:
+    targets = torch.full_like(logits, target)
+    return F.mse_loss(logits, targets) if kind == "lsgan" else F.binary_cross_entropy(logits.sigmoid(), targets)
+
+
+@pytest.mark.parametrize("kind", ["lsgan", "bce"])
+def test_the_losses_are_the_papers(kind: str) -> None:
+    recipe = make(adversarial=kind, lambda_cycle=7.0, lambda_identity=0.25)
+    step = Onlooker(recipe, ROWS)
+    metrics = recipe.step(BATCHES, step)
+
+    a, b = to_signed(BATCHES["a"].image), to_signed(BATCHES["b"].image)
+    forward, backward = recipe.generators.a_to_b, recipe.generators.b_to_a
+    judge_a, judge_b = recipe.discriminators["a"], recipe.discriminators["b"]
+    with torch.no_grad():
+        fake_a, fake_b = backward(b), forward(a)
+        expected = {
+            "adversarial_ab": verdict_loss(kind, judge_b(fake_b), 1.0),
+            "adversarial_ba": verdict_loss(kind, judge_a(fake_a), 1.0),
+            "cycle_a": (backward(fake_b) - a).abs().mean(),
+            "cycle_b": (forward(fake_a) - b).abs().mean(),
+            "identity_a": (backward(a) - a).abs().mean(),
+            "identity_b": (forward(b) - b).abs().mean(),
+            "discriminator_a": (verdict_loss(kind, judge_a(a), 1.0) + verdict_loss(kind, judge_a(fake_a), 0.0)) / 2,
+            "discriminator_b": (verdict_loss(kind, judge_b(b), 1.0) + verdict_loss(kind, judge_b(fake_b), 0.0)) / 2,
+        }
+    torch.testing.assert_close(metrics, expected)
+    cycle, identity = (expected[f"{name}_a"] + expected[f"{name}_b"] for name in ("cycle", "identity"))
+    adversarial = expected["adversarial_ab"] + expected["adversarial_ba"]
+    torch.testing.assert_close(step.losses["generators"], adversarial + 7.0 * cycle + 7.0 * 0.25 * identity)
+    torch.testing.assert_close(step.losses["discriminators"], expected["discriminator_a"] + expected["discriminator_b"])
+    assert not any(value.requires_grad for value in metrics.values())
+
+
+def test_the_defaults_are_the_papers() -> None:
+    config = CycleGANConfig()
+    assert (config.objective.lambda_cycle, config.objective.lambda_identity) == (10.0, 0.5)
+    assert (config.optimization.learning_rate, config.optimization.beta1, config.run.batch) == (2e-4, 0.5, 1)
+
+
+def test_each_step_reaches_its_own_networks_and_no_others() -> None:
+    recipe = make()
+    step = Onlooker(recipe, ROWS)
+    recipe.step(BATCHES, step)
+    for network, gradients in step.gradients.items():
+        assert [name for name, gradient in gradients.items() if gradient is None] == [], network
+    assert all(parameter.grad is None for parameter in recipe.parameters())
+    assert all(parameter.requires_grad for parameter in recipe.parameters()), "as they were before the step"
+
+
+def test_the_discriminators_judge_what_the_generators_drew_before_their_step() -> None:
+    class Spoiler(Onlooker):
+        def update(self, network: str, loss: Tensor) -> None:
+            super().update(network, loss)
+            with torch.no_grad():
+                for parameter in recipe.networks[network].parameters():
+                    parameter.zero_()
+
+    recipe = make()
+    spoiled = recipe.step(BATCHES, Spoiler(recipe, ROWS))
+    recipe = make()
+    torch.testing.assert_close(spoiled, recipe.step(BATCHES, Onlooker(recipe, ROWS)), rtol=0, atol=0)
+
+
+def test_domains_that_do_not_fit_are_refused_by_the_options_names() -> None:
+    config = override(CycleGANConfig(), PLAIN)
+    with pytest.raises(ConfigError, match=r"data\.a holds images of \(64, 64, 3\).*data\.b of \(64, 64, 1\)"):
+        CycleGANRecipe(config, {"a": DomainInfo(9, (64, 64, 3), ()), "b": DomainInfo(9, (64, 64, 1), ())})
+    with pytest.raises(ConfigError, match=r"data\.a, data\.b: 16x64 images are too small"):
+        CycleGANRecipe(config, {domain: DomainInfo(9, (16, 64, 3), ()) for domain in ("a", "b")})
+
+
+def test_pictures_show_both_ways_there_and_back() -> None:
+    recipe = make().eval()
+    pictures = recipe.figures(BATCHES)
+    assert pictures.keys() == {"a_to_b", "b_to_a"}
+    for picture in pictures.values():
+        assert picture.dtype == "uint8"
+        assert picture.shape[0] >= 3 * 32
+        assert picture.shape[1] >= ROWS * 32
+
+
+def test_the_model_served_is_the_one_trained() -> None:
+    recipe = make()
+    assert next(recipe.model().parameters()) is next(recipe.networks["generators"].parameters())
+    assert recipe.averaged == ("generators",), "what is served is averaged"
+    assert recipe.model().architecture.width == 4

@@ -1,0 +1,89 @@
+"""One step of the VAE: the evidence lower bound, written down a second time."""
+
+import torch
+from torch.distributions import Bernoulli, Normal, kl_divergence
+
+from genlab.config import override
+from genlab.models.vae import VAEArchitecture
+from genlab.recipes.recipe import DomainInfo
+from genlab.recipes.vae import VAEConfig, VAEObjective, VAERecipe
+from tests.recipes.support import Onlooker, batch
+
+ROWS = 5
+
+
+def make(beta: float = 1.0, shape: tuple[int, int, int] = (8, 12, 1)) -> VAERecipe:
+    torch.manual_seed(0)
+    config = VAEConfig(model=VAEArchitecture(channels=(4, 8), hidden=8), objective=VAEObjective(beta))
+    return VAERecipe(config, {"images": DomainInfo(100, shape, ())})
+
+
+def test_the_loss_is_the_negative_evidence_lower_bound_in_nats_per_image() -> None:
+    recipe, batches = make(), {"images": batch(ROWS, 8, 12, 1, seed=0)}
+    step = Onlooker(recipe, ROWS)
+    metrics = recipe.step(batches, step)
+
+    images = batches["images"].image.permute(0, 3, 1, 2) / 255
+    mean, log_variance = recipe.vae.encoder(images)
+    posterior = Normal(mean, torch.exp(log_variance / 2))
+    latents = mean + posterior.stddev * step.noise("z", 2)
+    likelihood = Bernoulli(logits=recipe.vae.decoder(latents), validate_args=False).log_prob(images)  # grey levels
+    kl = kl_divergence(posterior, Normal(0.0, 1.0)).sum(1).mean()
+    reconstruction = -likelihood.sum((1, 2, 3)).mean()
+    torch.testing.assert_close(metrics["kl"], kl)
+    torch.testing.assert_close(metrics["reconstruction"], reconstruction)
+    torch.testing.assert_close(metrics["neg_elbo"], reconstruction + kl)
+    torch.testing.assert_close(step.losses["vae"], reconstruction + kl)
+    assert not any(value.requires_grad for value in metrics.values())
+
+
+def test_beta_weighs_the_kl_term_of_the_loss_and_not_of_the_figures() -> None:
+    batches = {"images": batch(ROWS, 8, 12, 1, seed=0)}
+    plain, heavy = make(), make(beta=3.0)
+    steps = Onlooker(plain, ROWS), Onlooker(heavy, ROWS)
+    figures = plain.step(batches, steps[0]), heavy.step(batches, steps[1])
+    assert figures[0] == figures[1]
+    torch.testing.assert_close(steps[1].losses["vae"] - steps[0].losses["vae"], 2 * figures[0]["kl"])
+
+
+def test_the_gradient_goes_through_the_draw_to_every_weight() -> None:
+    recipe = make(beta=0.0)  # the KL term has a way of its own to the encoder
+    step = Onlooker(recipe, ROWS)
+    recipe.step({"images": batch(ROWS, 8, 12, 1, seed=0)}, step)
+    gradients = step.gradients["vae"]
+    assert [name for name, gradient in gradients.items() if gradient is None or not gradient.any()] == []
+
+
+def test_held_out_figures_are_those_of_a_step() -> None:
+    recipe, batches = make(), {"images": batch(ROWS, 8, 12, 1, seed=0)}
+    step = Onlooker(recipe, ROWS)
+    assert recipe.test_metrics(batches, step) == recipe.step(batches, Onlooker(recipe, ROWS))
+    assert step.losses == {}, "nothing is trained on held-out rows"
+
+
+def test_pictures_show_images_above_reconstructions_and_samples() -> None:
+    for channels in (1, 3):
+        recipe = make(shape=(8, 12, channels))
+        pictures = recipe.figures({"images": batch(ROWS, 8, 12, channels, seed=0)})
+        assert pictures.keys() == {"reconstructions", "samples"}
+        assert all(picture.dtype == "uint8" and picture.shape[2] == channels for picture in pictures.values())
+        height, width = pictures["reconstructions"].shape[:2]
+        assert height >= 2 * 8
+        assert width >= ROWS * 12
+        height, width = pictures["samples"].shape[:2]
+        assert height >= 8 * 8
+        assert width >= 8 * 12
+
+
+def test_the_model_served_is_the_one_trained() -> None:
+    recipe = make()
+    assert dict(recipe.model().named_parameters()).keys() == dict(recipe.networks["vae"].named_parameters()).keys()
+    assert next(recipe.model().parameters()) is next(recipe.networks["vae"].parameters())
+    assert set(recipe.averaged) <= set(recipe.networks), "what is served is averaged"
+
+
+def test_the_model_has_the_architecture_of_the_config() -> None:
+    config = override(VAEConfig(), {"model.latent_dim": 7, "model.channels": [3, 5], "model.hidden": 11})
+    recipe = VAERecipe(config, {"images": DomainInfo(100, (28, 28, 3), ())})
+    assert recipe.model().architecture == VAEArchitecture(7, (3, 5), 11)
+    assert recipe.model().image_shape == (28, 28, 3)

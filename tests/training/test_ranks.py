@@ -1,0 +1,131 @@
+"""Several workers: they may come and go, resume exactly, and never save weights that have drifted apart."""
+
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import pytest
+import safetensors.torch
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from genlab.config import override
+from genlab.errors import RunError
+from genlab.recipes.recipe import Batches, Step
+from genlab.recipes.vae import VAERecipe
+from genlab.training.launch import launch
+from genlab.training.loop import train
+from genlab.training.plan import Plan, make_plan
+from genlab.training.state import TrainingState
+from tests.training.support import (
+    PROCESSES,
+    QuietSession,
+    assert_same_run,
+    assert_same_state,
+    cyclegan_config,
+    metrics,
+    vae_config,
+)
+
+
+class InterruptionError(Exception):
+    """Ends a run on all ranks at once."""
+
+
+class Watched(TrainingState):
+    """Remembers the newest state, so that a test may see every rank's."""
+
+    newest: TrainingState
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        Watched.newest = self
+
+
+def train_on_ranks(world_size: int, plans: list[Plan], folder: Path) -> None:
+    """Train the plans, one after another, on ``world_size`` processes."""
+    folder.mkdir()
+    ranks = [PROCESSES.Process(target=_train, args=(rank, world_size, plans, folder)) for rank in range(world_size)]
+    for process in ranks:
+        process.start()
+    for process in ranks:
+        process.join(120)
+    assert [process.exitcode for process in ranks] == [0] * world_size
+
+
+def _train(rank: int, world_size: int, plans: list[Plan], folder: Path) -> None:
+    """What a rank does: the run ``interrupted`` is cut before its eighth step and goes on; in ``drifting`` the last
+    rank's weights move by a hair, and the error goes to a file. The others leave each rank's weights in a file.
+    """
+    dist.init_process_group("gloo", init_method=f"file://{folder / 'store'}", rank=rank, world_size=world_size)
+    session = QuietSession(rank, world_size)
+    whole_step = VAERecipe.step
+
+    def step_or_fail(self: VAERecipe, batches: Batches, step: Step) -> dict[str, Tensor]:
+        if step.index == 7:
+            raise InterruptionError
+        return whole_step(self, batches, step)
+
+    def drift_and_step(self: VAERecipe, batches: Batches, step: Step) -> dict[str, Tensor]:
+        if rank == world_size - 1:
+            torch.nn.init.constant_(self.vae.encoder.mean.bias, 1e-6)
+        return whole_step(self, batches, step)
+
+    for plan in plans:
+        match plan.run.name:
+            case "drifting":
+                with mock.patch.object(VAERecipe, "step", drift_and_step), pytest.raises(RunError) as error:
+                    train(plan, session)
+                (folder / f"error-{rank}").write_text(str(error.value))
+            case "interrupted":
+                with mock.patch.object(VAERecipe, "step", step_or_fail), pytest.raises(InterruptionError):
+                    train(plan, session)
+                train(plan, session)
+            case name:
+                with mock.patch("genlab.training.loop.TrainingState", Watched):
+                    train(plan, session)
+                tensors = {key: tensor.contiguous() for key, tensor in Watched.newest.tensors().items()}
+                safetensors.torch.save_file(tensors, folder / f"{name}-{rank}")
+    dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def runs(digits: Path, scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of runs on two and three workers, none of which divides the batch of five."""
+    root = tmp_path_factory.mktemp("runs")
+
+    def vae(name: str, **run: Any) -> Plan:
+        config = vae_config(digits, name=name, storage=str(root), batch=5, **run)
+        return make_plan("vae", override(config, {"optimization.schedule": "constant"}))
+
+    cyclegan = make_plan("cyclegan", cyclegan_config(scenes, name="cyclegan", storage=str(root), batch=5))
+    launch("vae", vae("alone").config)
+    train_on_ranks(2, [vae("growing", steps=6), vae("drifting", steps=6)], root / "2")
+    train_on_ranks(3, [vae("growing"), vae("unbroken"), vae("interrupted"), cyclegan], root / "3")
+    return root
+
+
+def test_a_run_goes_on_with_more_workers_as_if_it_had_one(runs: Path) -> None:
+    alone, growing = metrics(runs / "alone"), metrics(runs / "growing")
+    assert [(line["kind"], line["step"]) for line in alone] == [(line["kind"], line["step"]) for line in growing]
+    for one, other in zip(alone, growing, strict=True):
+        for name in one.keys() - {"kind"}:
+            assert other[name] == pytest.approx(one[name], rel=1e-4), (name, one["step"])
+
+
+def test_three_workers_resume_bit_for_bit(runs: Path) -> None:
+    assert_same_run(runs / "interrupted", runs / "unbroken")
+
+
+@pytest.mark.parametrize("name", ["growing", "unbroken", "cyclegan"])
+def test_all_ranks_end_with_the_same_bits(name: str, runs: Path) -> None:
+    ranks = [safetensors.torch.load_file(runs / "3" / f"{name}-{rank}") for rank in range(3)]
+    assert_same_state(ranks[0], ranks[1])
+    assert_same_state(ranks[0], ranks[2])
+
+
+def test_weights_that_drift_apart_are_never_saved(runs: Path) -> None:
+    errors = {(runs / "2" / f"error-{rank}").read_text() for rank in range(2)}
+    assert errors == {"the workers' weights have drifted apart by step 6; the last checkpoint is still good"}
+    assert not list((runs / "drifting").glob("checkpoints/*"))
