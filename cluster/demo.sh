@@ -28,7 +28,7 @@ precision=$(grep -q avx512_bf16 /proc/cpuinfo && echo bf16 || echo fp32)
 say "3. submit the training job: CycleGAN, 64x64, about 4 minutes on 2 cores"
 ray job submit --address "http://127.0.0.1:$port" --working-dir . -- python jobs/cyclegan.py \
   --data.a "$demo/data/day" --data.b "$demo/data/night" --run.storage "$demo/runs" --run.name day2night \
-  --model.width 24 --model.dropout 0 --model.discriminator-width 32 --run.batch 4 --run.steps 800 --run.workers "$workers" \
+  --model.width 24 --model.discriminator-width 32 --run.batch 4 --run.steps 800 --run.workers "$workers" \
   --run.precision "$precision" --run.figures-every 200 2> >(grep -v packaging.py >&2)
 
 say "4. write the report"

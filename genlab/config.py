@@ -6,6 +6,7 @@ wherever the values come from. A field marked :data:`OPERATIONAL` may change whe
 
 import dataclasses
 import difflib
+import math
 import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar, cast, get_type_hints
@@ -66,10 +67,14 @@ def from_dict(config: type[Config], values: Mapping[str, Any]) -> Config:
         ConfigError: for an unknown name, a wrong type or a value out of range.
     """
     try:
-        return TypeAdapter(config).validate_python(values, extra="forbid")
+        built = TypeAdapter(config).validate_python(values, extra="forbid")
     except ValidationError as error:
         lines = [_explain(config, fault) for fault in error.errors(include_url=False)]
         raise ConfigError("\n       ".join(dict.fromkeys(lines))) from None
+    for name, value in flatten(to_dict(built)).items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ConfigError(f"{name} = {value!r}: should be a finite number")
+    return built
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

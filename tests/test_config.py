@@ -10,7 +10,7 @@ import textwrap
 from typing import cast, get_type_hints
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from genlab.config import as_arguments, differences, from_dict, operational_names, override, parse, to_dict
@@ -28,10 +28,11 @@ def docstrings(config: type, prefix: str = "") -> dict[str, str]:
         body = cast("ast.ClassDef", ast.parse(textwrap.dedent(inspect.getsource(owner))).body[0]).body
         for line, below in itertools.pairwise([*body, ast.Pass()]):
             if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name):
-                text = (
-                    below.value.value if isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant) else ""
-                )
-                found[prefix + line.target.id] = str(text)
+                match below:
+                    case ast.Expr(value=ast.Constant(value=str(text))):
+                        found[prefix + line.target.id] = text
+                    case _:
+                        found[prefix + line.target.id] = ""
     for name, hint in get_type_hints(config).items():
         if dataclasses.is_dataclass(hint):
             del found[prefix + name]
@@ -73,6 +74,9 @@ def test_a_value_out_of_range_is_refused_with_name_value_and_what_is_allowed() -
         parse(CycleGANConfig, ["--objective.lambda-cycle", "-1"])
     with pytest.raises(ConfigError, match=r"run\.batch = 0"):
         override(VAEConfig(), {"run.batch": 0})
+    for endless in ("inf", "nan"):
+        with pytest.raises(ConfigError, match=rf"run\.epochs = {endless}: should be"):
+            parse(VAEConfig, ["--run.epochs", endless])
 
 
 def test_an_unknown_option_names_its_neighbours(capsys: pytest.CaptureFixture[str]) -> None:
@@ -95,6 +99,7 @@ def test_an_unknown_option_names_its_neighbours(capsys: pytest.CaptureFixture[st
     exact=st.booleans(),
     name=st.none() | st.text("abc '\"$-", min_size=1).filter(lambda text: text[0] not in "-"),
 )
+@settings(max_examples=25)  # a command line takes tens of milliseconds to read
 def test_a_config_survives_files_and_the_command_line(
     latent: int, channels: list[int], beta: float, exact: bool, name: str | None
 ) -> None:

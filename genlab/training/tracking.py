@@ -107,7 +107,10 @@ class Tracker:
         metrics = self._root / METRICS
         kept = [line for line in read_metrics(metrics) if line["step"] <= step]
         write_atomic(UPath(metrics), "".join(json.dumps(line) + "\n" for line in kept).encode())
-        for events in sorted((self._root / "tensorboard").glob("events.*")):
+        board = self._root / "tensorboard"
+        for partial in board.glob(".events.*.partial"):
+            partial.unlink()  # left by a kill within this very loop; TensorBoard would read it
+        for events in sorted(board.glob("events.*")):
             _drop_events_after(events, step)
 
 
