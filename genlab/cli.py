@@ -19,8 +19,6 @@ def main() -> None:
     """Run the command that the first argument names."""
     match sys.argv[1:]:
         case [command, *arguments] if command in COMMANDS:
-            # Help and errors show the command as it was typed.
-            sys.argv[0] = f"genlab {command}"
             importlib.import_module(COMMANDS[command][0]).main(arguments)
         case ["--version"]:
             print(f"genlab {__version__}")

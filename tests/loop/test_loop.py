@@ -1,4 +1,4 @@
-"""The loop in this process: what a run leaves, and that it resumes exactly wherever it was cut."""
+"""The loop in this process: what a run leaves, how it goes on, and what is refused before it starts."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -12,19 +12,12 @@ from torch import Tensor
 
 from genlab import modelstore
 from genlab.errors import GenlabError, RunError
-from genlab.recipes.cyclegan import CycleGANRecipe
-from genlab.recipes.vae import VAERecipe
 from genlab.storage import locate
 from genlab.training.checkpoints import Checkpoints
 from genlab.training.launch import launch
 from genlab.training.tracking import CLOCK_FIELDS, read_metrics
 
 Tiny = Callable[..., Any]
-RECIPES = {"vae": VAERecipe, "cyclegan": CycleGANRecipe}
-
-
-class PowerCutError(Exception):
-    """Ends a run as abruptly as one process can do to itself."""
 
 
 def metrics(run: Path) -> list[dict[str, Any]]:
@@ -33,28 +26,6 @@ def metrics(run: Path) -> list[dict[str, Any]]:
 
 def tensors(run: Path, step: int) -> dict[str, Tensor]:
     return safetensors.torch.load_file(run / "checkpoints" / f"step-{step:08d}" / "state.safetensors")
-
-
-def assert_equal_runs(one: Path, other: Path, step: int) -> None:
-    assert metrics(one) == metrics(other)
-    first, second = tensors(one, step), tensors(other, step)
-    assert first.keys() == second.keys()
-    assert [name for name in first if not torch.equal(first[name], second[name])] == []
-
-
-def cut_after(monkeypatch: pytest.MonkeyPatch, family: str, steps: int) -> None:
-    """Make the recipe of ``family`` fail in its step number ``steps`` + 1."""
-    recipe = RECIPES[family]
-    step, done = recipe.step, 0
-
-    def failing(self: Any, *arguments: Any) -> dict[str, Tensor]:
-        nonlocal done
-        if done == steps:
-            raise PowerCutError
-        done += 1
-        return step(self, *arguments)
-
-    monkeypatch.setattr(recipe, "step", failing)
 
 
 @pytest.fixture(scope="module", params=["vae", "cyclegan"])
@@ -80,52 +51,6 @@ def test_a_run_leaves_all_that_was_promised(family: str, tiny: Tiny, tmp_path: P
     pixels = torch.zeros(2, *model.image_shape, dtype=torch.uint8)
     assert (model.reconstruct(pixels) if family == "vae" else model.translate(pixels)).shape == pixels.shape  # type: ignore[operator]
     assert modelstore.describe(run / "model")["provenance"]["step"] == plan.steps
-
-
-@pytest.mark.parametrize("steps", [2, 6, 10])
-def test_a_run_cut_anywhere_goes_on_exactly(
-    family: str, steps: int, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    launch(family, tiny(family, {"run.name": "unbroken"}))
-    with monkeypatch.context() as patch:
-        cut_after(patch, family, steps)
-        with pytest.raises(PowerCutError):
-            launch(family, tiny(family, {"run.name": "cut"}))
-    plan = launch(family, tiny(family, {"run.name": "cut"}))
-    assert_equal_runs(tmp_path / "cut", tmp_path / "unbroken", plan.steps)
-    events = EventAccumulator(str(tmp_path / "cut" / "tensorboard")).Reload()
-    steps_seen = [event.step for event in events.Scalars("train/learning_rate")]
-    assert steps_seen == sorted(set(steps_seen)), "no step is shown twice"
-
-
-def test_torn_and_damaged_checkpoints_are_set_aside_and_said(
-    tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    launch("vae", tiny("vae", {"run.name": "unbroken"}))
-    launch("vae", tiny("vae", {"run.name": "hurt"}))
-    checkpoints = tmp_path / "hurt" / "checkpoints"
-    state = checkpoints / "step-00000024" / "state.safetensors"
-    data = bytearray(state.read_bytes())
-    data[len(data) // 2] ^= 1
-    state.write_bytes(data)
-    (checkpoints / "step-00000099").mkdir()
-    (checkpoints / "step-00000099" / "state.safetensors").write_bytes(b"half")
-    capsys.readouterr()
-    launch("vae", tiny("vae", {"run.name": "hurt"}))
-    said = capsys.readouterr().out.replace("\n", " ")
-    assert "set aside a damaged checkpoint" in said
-    assert "swept" in said
-    assert "goes on from the checkpoint of step 21" in said
-    assert_equal_runs(tmp_path / "hurt", tmp_path / "unbroken", 24)
-    assert (checkpoints / "damaged-step-00000024").exists()
-
-
-def test_a_finished_run_started_again_changes_nothing(tiny: Tiny, tmp_path: Path) -> None:
-    launch("vae", tiny("vae"))
-    before = (tmp_path / "run" / "metrics.jsonl").read_text(), tensors(tmp_path / "run", 24)
-    launch("vae", tiny("vae"))
-    assert (tmp_path / "run" / "metrics.jsonl").read_text() == before[0]
-    assert tensors(tmp_path / "run", 24).keys() == before[1].keys()
 
 
 def test_a_longer_stop_goes_on_unless_the_schedule_depends_on_it(tiny: Tiny, tmp_path: Path) -> None:

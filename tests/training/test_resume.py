@@ -112,6 +112,8 @@ def test_a_checkpoint_damaged_twice_is_set_aside_for_the_one_before(
     (newest / "state.safetensors").write_bytes(data)
     plan = make_plan("vae", vae_config(digits, name=killed_vae.name, storage=str(killed_vae.parent)))
     train_until_killed(plan, "step", 11)
+    aside = killed_vae / "checkpoints" / "damaged-step-00000009" / "state.safetensors"
+    assert aside.read_bytes() == data
     (newest / "index.json").write_bytes((newest / "index.json").read_bytes()[:-20])
     start_again(digits, killed_vae)
     said = capsys.readouterr().out
