@@ -9,7 +9,9 @@ source cluster/lib.sh
 say() { printf '\n\033[1m== %s\033[0m\n' "$*"; }
 
 say "1. draw two unpaired domains, daylight scenes and painted nights, and ingest them into Arrow shards"
-rm -rf "$demo" && mkdir -p "$demo"
+mkdir -p "$demo"
+rm -rf "$demo/data" "$demo/runs/day2night"
+trap 'kill %1 2>/dev/null || true' EXIT
 genlab ingest synthetic:scenes-a "$demo/data/day" --count 800 --test-fraction 0.1 &
 genlab ingest synthetic:scenes-b "$demo/data/night" --count 800 --test-fraction 0.1
 wait $!
@@ -17,6 +19,7 @@ wait $!
 say "2. start a Ray head on loopback"
 stop_nodes
 prepare
+trap - EXIT
 [ -n "${KEEP:-}" ] || trap 'stop_nodes; rm -rf "$GENLAB_CLUSTER"' EXIT
 port=$(free_port)
 start_node head --head --port "$(free_port)" --dashboard-host 127.0.0.1 --dashboard-port "$port"
@@ -44,8 +47,9 @@ translate a picture of your own:
 serve it     .venv/bin/genlab serve $demo/runs/day2night/model
 TEXT
 if [ -n "${KEEP:-}" ]; then
-  setsid tensorboard --logdir "$demo/runs" --host 127.0.0.1 >"$GENLAB_CLUSTER/tensorboard.log" 2>&1 </dev/null &
+  board=$(free_port)
+  setsid tensorboard --logdir "$demo/runs" --host 127.0.0.1 --port "$board" >"$GENLAB_CLUSTER/tensorboard.log" 2>&1 </dev/null &
   echo $! >"$GENLAB_CLUSTER/tensorboard.pid"
-  echo "still up: the Ray head (dashboard http://127.0.0.1:$port) and TensorBoard (http://127.0.0.1:6006);"
+  echo "still up: the Ray head (dashboard http://127.0.0.1:$port) and TensorBoard (http://127.0.0.1:$board);"
   echo "GENLAB_CLUSTER=$GENLAB_CLUSTER make cluster-down stops both"
 fi

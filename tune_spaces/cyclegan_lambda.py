@@ -13,7 +13,6 @@ SPACE = Space(
     base={
         "run.epochs": 5,
         "run.batch": 4,
-        "run.precision": "bf16",
         "model.width": 24,
         "model.discriminator_width": 32,
     },

@@ -1,6 +1,7 @@
 """A sweep: one run of the one loop for each point of a space, side by side under Ray Tune."""
 
-import os
+import dataclasses
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,11 +13,12 @@ from ray import tune
 from ray.tune.integration.ray_train import TuneReportCallback
 from rich.console import Console as RichConsole
 from rich.table import Table
+from rich.text import Text
 from upath import UPath
 
 from genlab import modelstore
 from genlab.config import as_arguments, flatten, override, parse
-from genlab.errors import ConfigError, RunError, run_command
+from genlab.errors import ClusterError, ConfigError, RunError, run_command
 from genlab.ray_cluster import connected
 from genlab.recipes.recipe import recipe_type
 from genlab.reports.report import make_report
@@ -71,13 +73,15 @@ def sweep(space: Space, config: Any, name: str) -> list[Trial]:
     require_absolute("run.storage", storage)
     folder = locate(storage) / name
     print(f"sweep folder: {folder}", flush=True)
+    if config.run.workers < 1:
+        raise ConfigError(f"run.workers = {config.run.workers}: the trials of a sweep have at least one")
     points = list(space.points())
     plans = [_plan(config, space, point, folder) for point in points]
     with connected():
         results = _tune(space, plans, [_label(point) for point in points], folder)
     trials = [Trial(point, plan, *result) for point, plan, result in zip(points, plans, results, strict=True)]
     sign = 1 if space.mode == "min" else -1
-    trials.sort(key=lambda trial: sign * trial.metrics.get(space.metric, sign * float("inf")))
+    trials.sort(key=lambda trial: sign * figure if math.isfinite(figure := _figure(trial, space)) else math.inf)
     _publish(space, trials, folder)
     failed = [trial for trial in trials if trial.error]
     if failed:
@@ -98,8 +102,15 @@ def _tune(
     space: Space, plans: list[Plan], labels: list[str], folder: UPath
 ) -> list[tuple[dict[str, float], str | None]]:
     run = plans[0].run
-    concurrent = max(1, int(ray.cluster_resources().get("CPU", 1)) // (max(1, run.workers) * (run.threads or 1)))
-    os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
+    free = int(ray.cluster_resources().get("CPU", 1) - TRIAL_CPUS * len(plans))
+    threads = run.threads or max(1, free // run.workers)
+    if free < run.workers * threads:
+        raise ClusterError(
+            f"a trial of {run.workers} worker(s) with {threads} thread(s) needs {run.workers * threads} CPUs besides "
+            f"the little that its driver takes, and {free} are whole; use fewer workers or run.threads"
+        )
+    plans = [dataclasses.replace(plan, config=override(plan.config, {"run.threads": threads})) for plan in plans]
+    concurrent = free // (run.workers * threads)
     tuner = tune.Tuner(
         tune.with_resources(tune.with_parameters(_trial, plans=plans), {"CPU": TRIAL_CPUS}),
         param_space={"trial": tune.grid_search(list(range(len(plans))))},
@@ -161,10 +172,8 @@ def _publish(space: Space, trials: list[Trial], folder: UPath) -> None:
     for column in (*space.vary, space.metric, "run"):
         table.add_column(column)
     for trial in trials:
-        figure = trial.metrics.get(space.metric)
-        shown = trial.error or (f"{figure:.5g}" if figure is not None else "none")
-        table.add_row(*(str(value) for value in trial.point.values()), shown, trial.plan.run.name)
-    RichConsole().print(table)
+        shown = trial.error or f"{_figure(trial, space):.5g}"
+        table.add_row(*(str(value) for value in trial.point.values()), Text(shown), Text(trial.plan.run.name or ""))
     rows = [
         {"point": trial.point, "run": trial.plan.directory, "metrics": trial.metrics, "error": trial.error}
         for trial in trials
@@ -172,6 +181,11 @@ def _publish(space: Space, trials: list[Trial], folder: UPath) -> None:
     write_json(
         folder / "sweep.json", {"family": space.family, "metric": space.metric, "mode": space.mode, "trials": rows}
     )
+    RichConsole().print(table)
+
+
+def _figure(trial: Trial, space: Space) -> float:
+    return trial.metrics.get(space.metric, math.nan)
 
 
 def _label(point: dict[str, Any]) -> str:

@@ -16,6 +16,7 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
 from genlab.errors import ClusterError, GenlabError, RunError
+from genlab.recipes.options import Run
 from genlab.storage import is_remote, locate
 from genlab.training.loop import train
 from genlab.training.plan import Plan
@@ -96,17 +97,46 @@ def _worker(task: dict[str, Any]) -> None:
         raise
 
 
+def place(run: Run) -> tuple[int, bool]:
+    """The CPU threads of each worker, and whether each has a GPU.
+
+    A worker lies on one node. Unless ``run.threads`` says otherwise, workers get the most threads with which all of
+    them fit on the nodes there are.
+
+    Raises:
+        ClusterError: when what was asked for would wait forever: the nodes have too few CPUs or GPUs, and there is no
+            autoscaler that could add any.
+    """
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    gpus = sum(int(node.get("GPU", 0)) for node in nodes)
+    if 0 < gpus < run.workers and not _autoscaled():
+        raise ClusterError(f"run.workers = {run.workers}: the cluster has {gpus} GPUs; use at most one worker for each")
+    cpus = [int(node.get("CPU", 0)) for node in nodes if not gpus or node.get("GPU", 0)]
+
+    def fitting(threads: int) -> int:
+        return sum(count // threads for count in cpus)
+
+    most = max(
+        (threads for threads in range(1, max(cpus, default=0) + 1) if fitting(threads) >= run.workers), default=1
+    )
+    threads = run.threads or most
+    if fitting(threads) < run.workers and not _autoscaled():
+        raise ClusterError(
+            f"run.workers = {run.workers} with {threads} thread(s) each do not fit on the cluster, whose nodes have "
+            f"{', '.join(map(str, cpus))} CPUs, and no autoscaler can add any; use fewer workers or run.threads"
+        )
+    return threads, gpus > 0
+
+
 def fit(plan: Plan, console: Console, callbacks: list[Any] | None = None) -> None:
     """Run ``plan`` under Ray Train on the cluster that this process is connected to, and wait for its end.
 
     Raises:
-        ClusterError: when the cluster has too few CPUs for the workers and none can be added.
+        ClusterError: when the workers do not fit, see :func:`place`.
         RunError: when the run failed more often than ``run.max_failures``.
     """
     run = plan.run
-    gpu = ray.cluster_resources().get("GPU", 0) >= run.workers
-    threads = run.threads or _fair_share(run.workers)
-    _check_capacity(run.workers, threads)
+    threads, gpu = place(run)
     os.environ.update(QUIET)
     storage = locate(plan.directory) / RAY_STATE
     if storage.exists():
@@ -132,10 +162,8 @@ def fit(plan: Plan, console: Console, callbacks: list[Any] | None = None) -> Non
         try:
             trainer.fit()
         except ray.train.TrainingFailedError as error:
-            fault = ray.get(board.fault.remote())
-            if fault is None:
-                log = "; Ray's logs are in /tmp/ray/session_latest/logs/train of the head node"
-                raise RunError(f"{plan.directory}: training failed: {error}{log}") from error
+            if ray.get(board.fault.remote()) is None:
+                raise RunError(f"{plan.directory}: training failed: {error}") from error
     fault = ray.get(board.fault.remote())
     if fault is not None:
         raise fault
@@ -164,21 +192,6 @@ def _watching(board: Any, console: Console) -> Iterator[None]:
     finally:
         over.set()
         thread.join(timeout=10)
-
-
-def _fair_share(workers: int) -> int:
-    """CPU threads for each worker when the cluster's CPUs are shared evenly, at least one."""
-    return max(1, int(ray.cluster_resources().get("CPU", 1)) // workers)
-
-
-def _check_capacity(workers: int, threads: int) -> None:
-    """Refuse what would wait forever: too few CPUs and no autoscaler to add any."""
-    cpus = int(ray.cluster_resources().get("CPU", 0))
-    if workers * threads > cpus and not _autoscaled():
-        raise ClusterError(
-            f"run.workers = {workers} with {threads} thread(s) each need {workers * threads} CPUs; the cluster has "
-            f"{cpus} and no autoscaler; use fewer workers, or set run.threads"
-        )
 
 
 def _autoscaled() -> bool:

@@ -23,23 +23,29 @@ def launch(family: str, config: Any) -> Plan:
     with Console() as console:
         console.say(f"runs folder: {locate(config.run.storage or default_storage())}")
         plan = make_plan(family, config)
-        for message in claim(plan):
-            console.say(message)
-        console.say(_summary(plan))
         if plan.run.workers == 0:
             from genlab.training.loop import train
 
+            _begin(plan, console)
             train(plan, LocalSession(console, plan.run.threads))
         else:
             from genlab.ray_cluster import connected
-            from genlab.training.cluster import fit
+            from genlab.training.cluster import fit, place
 
             with connected():
+                place(plan.run)  # before the name is claimed: a run that does not fit leaves nothing behind
+                _begin(plan, console)
                 fit(plan, console)
-        console.say(f"done: {plan.steps} steps")
+        console.say("done")
         console.say(f"model:       {plan.directory}/model")
         console.say(f"tensorboard: tensorboard --logdir {shlex.quote(plan.directory)}/tensorboard")
     return plan
+
+
+def _begin(plan: Plan, console: Console) -> None:
+    for message in claim(plan):
+        console.say(message)
+    console.say(_summary(plan))
 
 
 def _summary(plan: Plan) -> str:

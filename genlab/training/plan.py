@@ -21,6 +21,8 @@ from genlab.recipes.recipe import DomainInfo, recipe_type
 from genlab.storage import is_remote, locate, read_json, require_absolute, write_json
 
 SYNTHETIC = "synthetic:"
+DRAWN = "data"
+"""Folder of the runs folder that keeps data sets drawn on the spot."""
 HELD_OUT = 0.1
 """Share of a data set drawn on the spot that is its test split."""
 
@@ -98,9 +100,12 @@ def make_plan(family: str, config: Any) -> Plan:
     name = run.name or f"{family}-{time.strftime('%Y%m%d-%H%M%S')}"
     if "/" in name or name.startswith("."):
         raise ConfigError(f"run.name = {name!r}: a name, not a path; run.storage is the folder it lies in")
+    if name == DRAWN:
+        raise ConfigError(f"run.name = {name!r}: taken, drawn data sets lie there; choose another")
     domains = {}
     for domain, url in config.data.domains.items():
-        require_absolute(f"data.{domain}", url)
+        if not url.startswith(SYNTHETIC):
+            require_absolute(f"data.{domain}", url)
         domains[domain] = _plan_domain(f"data.{domain}", url, config.data.split, root)
     recipe = recipe_type(family)
     try:
@@ -140,7 +145,7 @@ def _plan_domain(option: str, url: str, split: str, storage: UPath) -> DomainPla
 
 def _draw(source: str, storage: UPath) -> str:
     """Draw a synthetic data set into the runs folder, once."""
-    destination = storage / "data" / source.removeprefix(SYNTHETIC)
+    destination = storage / DRAWN / source.removeprefix(SYNTHETIC)
     if not (destination / MANIFEST).exists():
         ingest(IngestConfig(source=source, dest=str(destination), test_fraction=HELD_OUT))
     return str(destination)

@@ -72,3 +72,12 @@ def test_a_job_that_cannot_work_fails_with_one_message(
         assert job.returncode != 0
         assert message in log.replace("\n", ""), log
         assert "Traceback (most recent call last)" not in log.split("Running entrypoint")[1], log
+
+
+def test_a_job_needs_no_options_at_all(cluster: Cluster, tmp_path: Path) -> None:
+    # One worker, on nodes of one CPU each, on data that is drawn on the spot.
+    job = cluster.submit("python", "jobs/vae.py", "--run.steps", "3", "--run.storage", str(tmp_path))
+    log, _ = job.communicate(timeout=PATIENCE)
+    assert job.returncode == 0, log
+    (run,) = tmp_path.glob("vae-*")
+    assert modelstore.load(run / "model").family == "vae"
