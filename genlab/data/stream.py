@@ -172,24 +172,6 @@ class ShardStream(Iterator[StreamBatch]):
         self.close()
 
 
-def sequential(shards: ShardSet, batch: int, rank: int = 0, world_size: int = 1) -> Iterator[StreamBatch]:
-    """One rank's slices of all rows in order, once, for evaluation; the last batch may be smaller.
-
-    A batch with fewer rows than workers leaves nothing for some of them, and they skip it.
-
-    Args:
-        shards: The rows, all of one shape.
-        batch: Rows in the global batch, at least 1.
-        rank: This worker, 0..world_size - 1.
-        world_size: Number of workers.
-    """
-    for first in range(0, len(shards), batch):
-        rows = np.arange(first, min(first + batch, len(shards)))
-        rows = rows[rank_slice(len(rows), rank, world_size)]
-        if len(rows):
-            yield _read(shards, rows, np.zeros_like(rows), first)
-
-
 def _batches(shards: ShardSet, batch: int, seed: int, rank: int, world_size: int, start: int) -> Iterator[StreamBatch]:
     # Two, because a batch may lie in two epochs.
     permute = functools.lru_cache(maxsize=2)(permutation)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from upath import UPath
 
 from genlab.data.shards import ShardSet
-from genlab.data.stream import ShardStream, StreamBatch, batch_rows, permutation, rank_slice, sequential
+from genlab.data.stream import ShardStream, StreamBatch, batch_rows, permutation, rank_slice
 from genlab.errors import ConfigError, DataError
 
 MakeData = Callable[..., UPath]
@@ -168,13 +168,3 @@ def test_waiting_is_counted(shards: ShardSet) -> None:
         assert stream.waited == 0
         next(stream)
         assert stream.waited > 0
-
-
-@pytest.mark.parametrize("world_size", [1, 2, 4])
-def test_sequential_gives_every_row_once_in_order(shards: ShardSet, world_size: int) -> None:
-    ranks = [list(sequential(shards, 10, rank, world_size)) for rank in range(world_size)]
-    for first, rows in ((0, range(10)), (10, range(10, 20)), (20, range(20, ROWS))):
-        parts = [batch for batches in ranks for batch in batches if batch.first == first]
-        assert rows_of(parts) == list(rows)
-        assert all(len(part.row) for part in parts)
-        np.testing.assert_array_equal(torch.cat([part.image for part in parts]).numpy(), IMAGES[list(rows)])
