@@ -25,9 +25,9 @@ from genlab import config as configs
 from genlab.data.images import Channels, Fit, ImageError, Prepared, prepare
 from genlab.data.manifest import FILE_NAME, Encoding, Manifest, Origin, Shard, Skipped
 from genlab.data.progress import progress
-from genlab.data.shards import write_shard
 from genlab.data.sources import Entry, Load, Source, open_source
 from genlab.data.sources.synthetic import MOST
+from genlab.data.writer import write_shard
 from genlab.errors import ConfigError, DataError, GenlabError, run_command
 from genlab.storage import is_remote, locate, require_absolute, sha256
 
@@ -351,8 +351,8 @@ def _manifest(config: IngestConfig, source: Source, form: Form, results: Sequenc
         encoding=form.encoding,
         channels=form.channels,
         shape=next(iter(shapes)) if len(shapes) == 1 else None,
-        columns=("image", "key", "label") if form.labelled else ("image", "key"),
         label_names=source.label_names(),
+        attributes=(),
         shards=tuple(sorted((result.shard for result in results if result.shard), key=lambda shard: shard.file)),
         origin=Origin(
             kind=source.kind,

@@ -49,6 +49,17 @@ class Shard:
 
 
 @dataclasses.dataclass(frozen=True)
+class Attribute:
+    """A further column: something known of each image, such as a face's age."""
+
+    name: str
+    kind: Literal["int", "float", "category"]
+    """``int``: int64. ``float``: float64. ``category``: int64 indices into ``names``."""
+    names: tuple[str, ...] = ()
+    """Of a category, its values 0, 1, ... in words."""
+
+
+@dataclasses.dataclass(frozen=True)
 class Skipped:
     """An image that ingest was told to leave out because it could not be used."""
 
@@ -76,15 +87,26 @@ class Manifest:
     channels: int
     shape: tuple[int, int, int] | None
     """(height, width, channels) of every image; ``None`` when encoded images differ in size."""
-    columns: tuple[str, ...]
-    """Column names, ``image`` and ``key`` first; ``label`` (int64) when the images are labelled."""
     label_names: tuple[str, ...]
-    """Names of the labels 0, 1, ...; empty when there are none."""
+    """Names of the labels 0, 1, ...; empty when the images are not labelled."""
+    attributes: tuple[Attribute, ...]
+    """Further columns, in their order."""
     shards: tuple[Shard, ...]
     origin: Origin
     converted: dict[str, int]
     """How many images were converted, by what they were: ``grey``, ``alpha``, ``cmyk``, ``exif``, ``depth``, ..."""
     skipped: tuple[Skipped, ...] = ()
+
+    @property
+    def labelled(self) -> bool:
+        """Whether each image has a label."""
+        return bool(self.label_names)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Column names of every shard, in their order."""
+        label = ("label",) if self.labelled else ()
+        return ("image", "key", *label, *(attribute.name for attribute in self.attributes))
 
     @property
     def rows(self) -> int:

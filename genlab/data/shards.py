@@ -1,10 +1,9 @@
-"""Shards (format 1): the one writer and the one reader of image shards.
+"""The one reader of image shards (format 1).
 
-A shard is an Arrow IPC file that any Arrow implementation opens: columns ``image``, ``key`` and, for labelled images,
-``label``, in record batches ("blocks") of about 1 MiB. The reader here does not follow the file's footer. It goes
-by the byte ranges in the manifest and checks each block against its checksum before the first row of it is used, so
-that a damaged image is never handed out. What was checked is remembered: a file is expected to stay as it is while
-it is read.
+A shard is an Arrow IPC file that any Arrow implementation opens, in record batches ("blocks") of about 1 MiB. The
+reader does not follow the file's footer. It goes by the byte ranges in the manifest and checks each block against its
+checksum before the first row of it is used, so that a damaged image is never handed out. What was checked is
+remembered: a file is expected to stay as it is while it is read.
 """
 
 import math
@@ -14,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -22,15 +21,10 @@ import xxhash
 from numpy.typing import NDArray
 from upath import UPath
 
-from genlab.data.manifest import FILE_NAME, Block, Encoding, Manifest, Shard
+from genlab.data.format import arrow_schema
+from genlab.data.manifest import FILE_NAME, Block, Manifest, Shard
 from genlab.errors import DataError
-from genlab.storage import is_remote, json_bytes, locate, read_json, sha256, write_atomic
-
-BLOCK_BYTES = 1 << 20
-"""Pixels or encoded bytes in one record batch, at most (a larger image has a batch to itself)."""
-
-MAGIC_BYTES = 8
-"""An Arrow IPC file begins with ``ARROW1`` and two bytes of padding; the schema message follows."""
+from genlab.storage import is_remote, json_bytes, locate, read_json, sha256
 
 AGAIN = "restore the file or ingest the data again"
 
@@ -43,62 +37,6 @@ class Rows:
     """uint8 [n, height, width, channels], 0..255."""
     label: NDArray[np.int64] | None
     """int64 [n]; ``None`` when the images are not labelled."""
-
-
-def write_shard(
-    path: UPath,
-    *,
-    split: str,
-    encoding: Encoding,
-    shape: tuple[int, int, int] | None,
-    images: Sequence[NDArray[np.uint8]] | Sequence[bytes],
-    keys: Sequence[str],
-    labels: Sequence[int] | None,
-) -> Shard:
-    """Write one shard, atomically, and return its entry for the manifest. The same input gives the same bytes.
-
-    Args:
-        path: Where to write; an existing file is replaced.
-        split: Split to which all rows belong.
-        encoding: ``raw`` stores pixels, ``encoded`` stores the bytes of JPEG or PNG files untouched.
-        shape: (height, width, channels) of every image; needed for ``raw``.
-        images: At least one; uint8 arrays [height, width, channels] for ``raw``, else bytes.
-        keys: Name of each image in its source.
-        labels: Index of each image's label, or ``None`` when the images are not labelled.
-
-    Raises:
-        DataError: naming the key of a raw image that is not uint8 of ``shape``.
-    """
-    if encoding == "raw":
-        for image, key in zip(images, keys, strict=True):
-            if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.shape != shape:
-                raise DataError(f"{key}: a raw shard holds uint8 images of one shape, {shape}; ingest with --size")
-    schema = _schema(encoding, shape, labels is not None)
-    sink = pa.BufferOutputStream()
-    ends, rows = [MAGIC_BYTES + schema.serialize().size], []
-    with pa.ipc.new_file(sink, schema) as writer:
-        for part in _parts(images):
-            columns = [_image_array(images[part], schema), pa.array(keys[part], pa.string())]
-            if labels is not None:
-                columns.append(pa.array(labels[part], pa.int64()))
-            writer.write_batch(pa.record_batch(columns, schema=schema))
-            ends.append(sink.tell())
-            rows.append(part.stop - part.start)
-    data = memoryview(sink.getvalue())
-
-    def block(begin: int, end: int, rows: int) -> Block:
-        return Block(begin, end - begin, rows, xxhash.xxh3_64_hexdigest(data[begin:end]))
-
-    write_atomic(path, data)
-    return Shard(
-        file=path.name,
-        split=split,
-        rows=len(keys),
-        bytes=len(data),
-        sha256=sha256(data),
-        schema=block(MAGIC_BYTES, ends[0], 0),
-        blocks=tuple(block(*span) for span in zip(ends[:-1], ends[1:], rows, strict=True)),
-    )
 
 
 class ShardSet:
@@ -158,7 +96,7 @@ class ShardSet:
     @property
     def labelled(self) -> bool:
         """Whether each image has a label."""
-        return "label" in self.manifest.columns
+        return self.manifest.labelled
 
     @property
     def checksum(self) -> str:
@@ -302,7 +240,7 @@ class _ShardFile:
         self.path = path
         self._shard = shard
         self._raw = manifest.encoding == "raw"
-        self._labelled = "label" in manifest.columns
+        self._labelled = manifest.labelled
         self._bytes = _read_bytes(path, shard.bytes)
         self._schema = self._checked_schema(manifest)
         self._starts = np.cumsum([0] + [block.rows for block in shard.blocks])
@@ -401,7 +339,7 @@ class _ShardFile:
             schema = pa.ipc.read_schema(message)
         except (pa.ArrowException, OSError, EOFError) as error:
             raise self._damaged(f"the schema cannot be parsed: {error}") from None
-        known = _schema(manifest.encoding, manifest.shape, self._labelled)
+        known = arrow_schema(manifest.encoding, manifest.shape, self._labelled, manifest.attributes)
         if schema.names != list(manifest.columns) or any(
             schema.field(field.name).type != field.type for field in known
         ):
@@ -434,29 +372,3 @@ def _read_bytes(path: UPath, size: int) -> NDArray[np.uint8]:
         raise DataError(f"{path}: no such file, though the manifest lists it; {AGAIN}") from None
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error}); {AGAIN}") from None
-
-
-def _schema(encoding: Encoding, shape: tuple[int, int, int] | None, labelled: bool) -> pa.Schema:
-    image = pa.fixed_shape_tensor(pa.uint8(), shape) if encoding == "raw" else pa.large_binary()
-    columns = [("image", image), ("key", pa.string())] + ([("label", pa.int64())] if labelled else [])
-    return pa.schema([pa.field(name, kind, nullable=False) for name, kind in columns])
-
-
-def _image_array(images: Sequence[NDArray[np.uint8]] | Sequence[bytes], schema: pa.Schema) -> pa.Array:
-    kind = schema.field("image").type
-    if kind == pa.large_binary():
-        return pa.array(images, kind)
-    pixels = pa.array(np.stack(images).reshape(-1))
-    return pa.ExtensionArray.from_storage(kind, pa.FixedSizeListArray.from_arrays(pixels, type=kind.storage_type))
-
-
-def _parts(images: Sequence[NDArray[np.uint8]] | Sequence[bytes]) -> Iterator[slice]:
-    """Cut images into runs of at most :data:`BLOCK_BYTES`, one image at least."""
-    begin, size = 0, 0
-    for index, image in enumerate(images):
-        length = image.nbytes if isinstance(image, np.ndarray) else len(cast("bytes", image))
-        if index > begin and size + length > BLOCK_BYTES:
-            yield slice(begin, index)
-            begin, size = index, 0
-        size += length
-    yield slice(begin, len(images))

@@ -10,7 +10,7 @@ from torch import from_numpy
 from torchvision.io import encode_png
 from upath import UPath
 
-from genlab.data import shards
+from genlab.data import writer
 from genlab.data.manifest import Encoding, Manifest, Origin
 from genlab.storage import locate
 
@@ -23,7 +23,7 @@ def make_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MakeData:
     each name in ``splits``, the rows shared out evenly; its blocks are of 1 KiB, so that a few rows fill several.
     Images are an array [n, height, width, channels] (stored as PNG when encoded), or the bytes of files.
     """
-    monkeypatch.setattr(shards, "BLOCK_BYTES", 1024)
+    monkeypatch.setattr(writer, "BLOCK_BYTES", 1024)
 
     def make(
         images: Sequence[Any] | np.ndarray,
@@ -37,7 +37,7 @@ def make_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MakeData:
         shape = (images.shape[1], images.shape[2], images.shape[3]) if isinstance(images, np.ndarray) else None
         stored = [png(image) for image in images] if shape and encoding == "encoded" else list(images)
         written = [
-            shards.write_shard(
+            writer.write_shard(
                 directory / f"shard-{number:05}.arrow",
                 split=split,
                 encoding=encoding,
@@ -50,13 +50,12 @@ def make_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MakeData:
                 zip(splits, np.array_split(np.arange(len(images)), len(splits)), strict=True)
             )
         ]
-        columns = ("image", "key") if labels is None else ("image", "key", "label")
         Manifest(
             encoding=encoding,
             channels=shape[2] if shape else 3,
             shape=shape,
-            columns=columns,
             label_names=() if labels is None else tuple(f"label-{label}" for label in range(max(labels) + 1)),
+            attributes=(),
             shards=tuple(written),
             origin=Origin("test", "", {}, {}),
             converted={},

@@ -14,9 +14,10 @@ from torch import from_numpy
 from torchvision.io import encode_jpeg
 from upath import UPath
 
-from genlab.data import shards
+from genlab.data import writer
 from genlab.data.manifest import Block, Encoding, Manifest
-from genlab.data.shards import ShardSet, write_shard
+from genlab.data.shards import ShardSet
+from genlab.data.writer import write_shard
 from genlab.errors import DataError
 
 MakeData = Callable[..., UPath]
@@ -131,7 +132,7 @@ def test_blocks_hold_the_stated_bytes_and_a_larger_image_stands_alone(tmp_path: 
         keys=list("abcde"),
         labels=None,
     )
-    assert shards.BLOCK_BYTES == 1 << 20
+    assert writer.BLOCK_BYTES == 1 << 20
     assert [block.rows for block in shard.blocks] == [2, 1, 1, 1]
 
 
