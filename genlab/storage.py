@@ -51,6 +51,7 @@ PARTS_AT_ONCE = 4
 _MOST_PARTS = 10_000
 _OWNER = "genlab-owner"
 """S3 metadata that says which call created an object."""
+_CREDENTIALS = "check AWS_ENDPOINT_URL and the credentials: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
 _TRANSIENT_CODES = {
     "BandwidthLimitExceeded",
     "ConditionalRequestConflict",
@@ -305,14 +306,15 @@ def _passes(path: UPath, error: Exception) -> bool:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path)) from None
         if status == 412:
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path)) from None
-        denied = status in {401, 403} or code in _DENIED_CODES
-        raise StorageError(f"{path}: {'access denied' if denied else 'refused'} ({_cause(origin)})") from None
+        if status in {401, 403} or code in _DENIED_CODES:
+            raise StorageError(f"{path}: access denied ({_cause(origin)}); {_CREDENTIALS}") from None
+        raise StorageError(f"{path}: refused ({_cause(origin)})") from None
     if isinstance(origin, _BadBodyError | HttpError | ResponseParserError | ConnectionError | TimeoutError):
         return True
     if isinstance(origin, boto.BotoCoreError):
         if isinstance(origin, _PASSING):
             return True
-        raise StorageError(f"{path}: {_cause(origin)}") from None
+        raise StorageError(f"{path}: no request was made ({_cause(origin)}); {_CREDENTIALS}") from None
     if isinstance(origin, PermissionError):
         raise StorageError(f"{path}: access denied ({_cause(origin)})") from None
     return isinstance(origin, OSError) and origin.errno in _TRANSIENT_ERRNO
@@ -432,7 +434,7 @@ def _get_range(store: Any, path: UPath, offset: int, length: int) -> bytes:
     last = offset + length - 1
     try:
         answer = _request(store, "get_object", path, _seconds(length), Range=f"bytes={offset}-{last}")
-    except Exception as error:
+    except boto.ClientError as error:
         if _status(error) == 416:  # It begins where the object ends, or after.
             raise _ends_early(path, offset, length) from None
         raise
@@ -445,9 +447,9 @@ def _get_range(store: Any, path: UPath, offset: int, length: int) -> bytes:
     return data
 
 
-def _status(error: Exception) -> int:
-    """The HTTP status that a botocore ClientError tells of; 0 for other errors."""
-    status: int = getattr(error, "response", {}).get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+def _status(error: boto.ClientError) -> int:
+    """The HTTP status of the store's answer."""
+    status: int = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
     return status
 
 
