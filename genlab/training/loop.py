@@ -16,8 +16,9 @@ from torch import Tensor
 
 from genlab import modelstore
 from genlab.config import to_dict
+from genlab.data.order import rank_slice
 from genlab.data.shards import ShardSet
-from genlab.data.stream import ShardStream, StreamBatch, rank_slice
+from genlab.data.stream import ShardStream, StreamBatch
 from genlab.errors import RunError
 from genlab.recipes.recipe import Batch, recipe_type
 from genlab.storage import locate
