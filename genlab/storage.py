@@ -99,7 +99,8 @@ def is_remote(url: str | UPath) -> bool:
 def locate(url: str | os.PathLike[str] | UPath) -> UPath:
     """The absolute path of ``url``; a local path has ``~`` expanded and is made absolute.
 
-    Listings are never cached, so that another process's files are seen. All paths of one process share one client.
+    Listings are never cached, so that another process's files are seen. All S3 paths of one process share
+    their clients.
 
     Raises:
         ConfigError: for a URL with a user name or password in it, which would end up in manifests and logs.
@@ -107,10 +108,12 @@ def locate(url: str | os.PathLike[str] | UPath) -> UPath:
     text = str(url)
     if not is_remote(text):
         return UPath(Path(text.removeprefix("file://").removeprefix("local://")).expanduser().absolute())
-    if "@" in urlsplit(text).netloc:
+    scheme, host, *_ = urlsplit(text)
+    # A secret key may contain a slash, and then there is no @ in what passes for the host.
+    if "@" in host or (_is_s3(text) and ":" in host and not host.startswith("arn:")):
         raise ConfigError(
-            f"{_without_credentials(text)}: the URL has credentials in it, which would be written to manifests and "
-            "logs; leave them out and set them in the environment (AWS_ACCESS_KEY_ID, AWS_PROFILE, ...)"
+            f"{scheme}://...: a URL with credentials in it, which would be written to manifests and logs; leave them "
+            "out and set them in the environment (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, ...)"
         )
     if _is_s3(text):
         return UPath(text, use_listings_cache=False, config_kwargs=_s3_settings(tries=15))
@@ -325,7 +328,7 @@ def _cause(error: BaseException) -> str:
 
 
 def _without_credentials(text: str) -> str:
-    return re.sub(r"(?<=://)[^/@\s]*@", "", text)
+    return re.sub(r"(?<=://)[^/\s]*@", "", text)
 
 
 def _pread(path: str, offset: int, length: int) -> bytes:

@@ -307,11 +307,10 @@ def test_what_will_not_pass_is_said_at_once(
 
 
 def test_credentials_in_a_url_are_refused() -> None:
-    for url in ("s3://key:secret@bucket/data", "https://user:secret@host/data"):
+    for url in ("s3://key:secret@bucket/x", "s3://key:se/secret@bucket/x", "https://user:secret@host/x"):
         with pytest.raises(ConfigError, match="credentials") as error:
             locate(url)
         assert "secret" not in str(error.value)
-        assert "key" not in str(error.value).partition(";")[0]
     assert locate("s3://bucket/me@home").name == "me@home"
 
 
