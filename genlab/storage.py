@@ -40,6 +40,8 @@ BACKOFF_SECONDS = (0.2, 8.0)
 CONNECT_SECONDS = 5.0
 READ_SECONDS = 10.0
 """A connection on which nothing came for so long has stalled."""
+COMPLETE_SECONDS = 60.0
+"""Putting the parts of an upload together may take so long without a word."""
 SLOWEST_BYTES_PER_SECOND = 128 * 1024
 """A request may take ``READ_SECONDS`` and as long as its bytes take at this rate."""
 CONNECTIONS = 64
@@ -99,7 +101,8 @@ def is_remote(url: str | UPath) -> bool:
 def locate(url: str | os.PathLike[str] | UPath) -> UPath:
     """The absolute path of ``url``; a local path has ``~`` expanded and is made absolute.
 
-    Listings are never cached, so that another process's files are seen. All paths of one process share one client.
+    Listings are never cached, so that another process's files are seen. All S3 paths of one process share
+    their clients.
 
     Raises:
         ConfigError: for a URL with a user name or password in it, which would end up in manifests and logs.
@@ -107,13 +110,15 @@ def locate(url: str | os.PathLike[str] | UPath) -> UPath:
     text = str(url)
     if not is_remote(text):
         return UPath(Path(text.removeprefix("file://").removeprefix("local://")).expanduser().absolute())
-    if "@" in urlsplit(text).netloc:
+    scheme, host, *_ = urlsplit(text)
+    # A secret key may contain a slash, and then there is no @ in what passes for the host.
+    if "@" in host or (_is_s3(text) and ":" in host and not host.startswith("arn:")):
         raise ConfigError(
-            f"{_without_credentials(text)}: the URL has credentials in it, which would be written to manifests and "
-            "logs; leave them out and set them in the environment (AWS_ACCESS_KEY_ID, AWS_PROFILE, ...)"
+            f"{scheme}://...: a URL with credentials in it, which would be written to manifests and logs; leave them "
+            "out and set them in the environment (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, ...)"
         )
     if _is_s3(text):
-        return UPath(text, use_listings_cache=False, config_kwargs=_s3_settings(tries=15))
+        return UPath(text, use_listings_cache=False, config_kwargs=_s3_settings(15, READ_SECONDS))
     return UPath(text, use_listings_cache=False)
 
 
@@ -216,7 +221,7 @@ def create_exclusive(path: UPath, data: bytes) -> bool:
     try:
         patiently(path, lambda: _request(store, "put_object", path, _seconds(len(data)), **put))
     except FileExistsError:  # Perhaps it is this call's own: the answer to an earlier try may have been lost.
-        return _owner(path) == owner
+        return patiently(path, lambda: _owner(store, path)) == owner
     return True
 
 
@@ -325,7 +330,7 @@ def _cause(error: BaseException) -> str:
 
 
 def _without_credentials(text: str) -> str:
-    return re.sub(r"(?<=://)[^/@\s]*@", "", text)
+    return re.sub(r"(?<=://)[^/\s]*@", "", text)
 
 
 def _pread(path: str, offset: int, length: int) -> bytes:
@@ -385,18 +390,19 @@ def _is_s3(path: str | UPath) -> bool:
     return str(path).startswith(("s3://", "s3a://"))
 
 
-def _s3_settings(tries: int) -> dict[str, Any]:
+def _s3_settings(tries: int, read_seconds: float) -> dict[str, Any]:
     return {
         "connect_timeout": CONNECT_SECONDS,
-        "read_timeout": READ_SECONDS,
+        "read_timeout": read_seconds,
         "max_pool_connections": CONNECTIONS,
         "retries": {"mode": "standard", "total_max_attempts": tries},
     }
 
 
-def _s3(path: UPath) -> Any:
+def _s3(path: UPath, read_seconds: float | None = None) -> Any:
     """The s3fs file system for requests that :func:`patiently` tries again: its client does not. One a process."""
-    return fsspec.filesystem("s3", **{**path.storage_options, "config_kwargs": _s3_settings(tries=1)})
+    settings = _s3_settings(1, READ_SECONDS if read_seconds is None else read_seconds)
+    return fsspec.filesystem("s3", **{**path.storage_options, "config_kwargs": settings})
 
 
 def _seconds(size: int) -> float:
@@ -453,25 +459,25 @@ def _status(error: boto.ClientError) -> int:
     return status
 
 
-def _owner(path: UPath) -> str | None:
-    """Which call created an object; None when it does not say."""
-    store = _s3(path)
+def _owner(store: Any, path: UPath) -> str | None:
+    """Which call created an object; ``None`` when it does not say, or there is none."""
     try:
-        head = patiently(path, lambda: _request(store, "head_object", path, READ_SECONDS))
-    except FileNotFoundError:
-        return None
-    owner: str | None = head["Metadata"].get(_OWNER)
-    return owner
+        metadata: dict[str, str] = _request(store, "head_object", path, READ_SECONDS)["Metadata"]
+    except boto.ClientError as error:
+        if _status(error) == 404:
+            return None
+        raise
+    return metadata.get(_OWNER)
 
 
 def _put_in_parts(path: UPath, data: memoryview) -> None:
     store, owner = _s3(path), secrets.token_hex(16)
     size = max(PART_BYTES, math.ceil(len(data) / _MOST_PARTS))
 
-    def ask(method: str, seconds: float | None = READ_SECONDS, **arguments: Any) -> dict[str, Any]:
+    def ask(method: str, seconds: float, **arguments: Any) -> dict[str, Any]:
         return patiently(path, lambda: _request(store, method, path, seconds, **arguments))
 
-    upload = ask("create_multipart_upload", Metadata={_OWNER: owner})["UploadId"]
+    upload = ask("create_multipart_upload", READ_SECONDS, Metadata={_OWNER: owner})["UploadId"]
 
     def put(number: int) -> dict[str, Any]:
         part = bytes(data[(number - 1) * size : number * size])
@@ -482,13 +488,17 @@ def _put_in_parts(path: UPath, data: memoryview) -> None:
     try:
         with ThreadPoolExecutor(PARTS_AT_ONCE, thread_name_prefix="genlab-upload") as pool:
             parts = list(pool.map(put, range(1, math.ceil(len(data) / size) + 1)))
-        try:
-            # May take minutes, in which S3 sends blanks.
-            ask("complete_multipart_upload", None, UploadId=upload, MultipartUpload={"Parts": parts})
-        except FileNotFoundError:
-            # There is no such upload: the answer to an earlier try may have been lost.
-            if _owner(path) != owner:
-                raise StorageError(f"{path}: the store lost the parts of this upload; start again") from None
+        slow = _s3(path, COMPLETE_SECONDS)
+
+        def complete() -> None:
+            arguments = {"UploadId": upload, "MultipartUpload": {"Parts": parts}}
+            try:
+                _request(slow, "complete_multipart_upload", path, **arguments)
+            except Exception:  # Perhaps only the answer was lost; a completed upload is not known any more.
+                if _owner(store, path) != owner:
+                    raise
+
+        patiently(path, complete)
     except BaseException:
         with contextlib.suppress(Exception):  # Parts left behind cost money, but the first fault is what counts.
             _request(store, "abort_multipart_upload", path, READ_SECONDS, UploadId=upload)

@@ -63,6 +63,7 @@ WRITE_FAULTS = ("error", "slow_down", "cut", "lost", "stall")
 def hurry(monkeypatch: pytest.MonkeyPatch, *, stall: float = 0.3, patience: float = 30.0) -> None:
     """Let this process's storage calls take a connection for stalled after ``stall`` seconds, and wait less."""
     monkeypatch.setattr("genlab.storage.READ_SECONDS", stall)
+    monkeypatch.setattr("genlab.storage.COMPLETE_SECONDS", stall)
     monkeypatch.setattr("genlab.storage.PATIENCE_SECONDS", patience)
     monkeypatch.setattr("genlab.storage.BACKOFF_SECONDS", (0.01, 0.2))
 
@@ -178,7 +179,7 @@ class FaultProxy(_Child):
             kinds: the faults to choose from, see :data:`KINDS`.
             seed: of the choice.
             method: such as ``GET``; any by default.
-            path: part of ``/bucket/key``.
+            path: part of ``/bucket/key?query``.
             most: faults after which the plan is over.
         """
         self._ask("plan", rate=rate, kinds=list(kinds), seed=seed, method=method, path=path, most=most)
@@ -225,9 +226,9 @@ class _Plan:
     most: int | None
     seen: Counter[str]
 
-    def choose(self, method: str, path: str, request: str) -> str | None:
+    def choose(self, method: str, target: str, request: str) -> str | None:
         """The fault for a request, if any."""
-        if self.most == 0 or self.method not in ("", method) or self.path not in path:
+        if self.most == 0 or self.method not in ("", method) or self.path not in target:
             return None
         self.seen[request] += 1
         dice = random.Random(f"{self.seed} {request} {self.seen[request]}")
@@ -344,7 +345,7 @@ class _Proxy:
         path = target.partition("?")[0]
         self._requests[method, path] += 1
         identity = f"{method} {target} {headers.get(b'range', b'').decode()}"
-        choices = (plan.choose(method, path, identity) for plan in self._plans)
+        choices = (plan.choose(method, target, identity) for plan in self._plans)
         fault = next((choice for choice in choices if choice), None)
         if fault:
             self._faults[fault] += 1

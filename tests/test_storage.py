@@ -232,13 +232,16 @@ def test_a_long_upload_survives_faults_in_every_part(
     hurry(monkeypatch)
     monkeypatch.setattr(storage, "PART_BYTES", 5 * 2**20)  # S3 takes no shorter ones.
     file, data = locate(s3.url) / "file", noise(16 * 2**20 + 1)
-    for method in ("POST", "PUT"):
+    steps = {"begin": ("POST", "?uploads"), "a part": ("PUT", "partNumber=2"), "end": ("POST", "?uploadId")}
+    for method, path in steps.values():
         for kind in WRITE_FAULTS:
-            fault_proxy.fail(kind, method=method)
-    # The upload is completed, but the answer is lost each time but the last.
+            fault_proxy.fail(kind, method=method, path=path)
     write_atomic(file, memoryview(data))
     assert read_bytes(file) == data
-    assert sum(fault_proxy.traffic().faults.values()) == 2 * len(WRITE_FAULTS)
+    faults = fault_proxy.traffic().faults
+    # When the answer to the end is lost, the object is found to be there, and there is nothing more to break.
+    assert faults == {**dict.fromkeys(WRITE_FAULTS, 3), "stall": 2}
+    assert fault_proxy.traffic().count("DELETE") == 0
 
 
 def test_a_store_that_is_away_for_a_while(s3: Bucket, fault_proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -307,11 +310,10 @@ def test_what_will_not_pass_is_said_at_once(
 
 
 def test_credentials_in_a_url_are_refused() -> None:
-    for url in ("s3://key:secret@bucket/data", "https://user:secret@host/data"):
+    for url in ("s3://key:secret@bucket/x", "s3://key:se/secret@bucket/x", "https://user:secret@host/x"):
         with pytest.raises(ConfigError, match="credentials") as error:
             locate(url)
         assert "secret" not in str(error.value)
-        assert "key" not in str(error.value).partition(";")[0]
     assert locate("s3://bucket/me@home").name == "me@home"
 
 
