@@ -64,6 +64,30 @@ def write_atomic(path: UPath, data: bytes | bytearray | memoryview) -> None:
     partial.replace(local)
 
 
+def create_exclusive(path: UPath, data: bytes) -> bool:
+    """Create a file that must not be there yet; of several processes that try at once, one succeeds.
+
+    Locally by ``O_EXCL``, on S3 by a conditional put.
+
+    Returns:
+        Whether it was created; an existing file is left as it is.
+    """
+    if is_remote(path):
+        try:
+            path.fs.pipe_file(path.path, data, mode="create")
+        except FileExistsError:
+            return False
+        return True
+    local = Path(str(path))
+    local.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with local.open("xb") as file:
+            file.write(data)
+    except FileExistsError:
+        return False
+    return True
+
+
 def write_json(path: UPath, value: Any) -> None:
     """Write ``value`` as indented JSON, atomically."""
     write_atomic(path, json_bytes(value))

@@ -1,4 +1,4 @@
-"""Sample data drawn from a seed: paired landscapes by day and by night, and handwritten digits. No download, any size."""
+"""Sample data drawn from a seed: paired landscapes by day and by night, handwritten digits. No download, any size."""
 
 from genlab.data.synthetic.digits import draw_digit
 from genlab.data.synthetic.scenes import Domain, draw_scene
