@@ -4,10 +4,12 @@ S3 credentials and endpoint come the usual way (``AWS_ACCESS_KEY_ID``, ``AWS_PRO
 """
 
 import hashlib
+import io
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 from upath import UPath
 
@@ -62,6 +64,48 @@ def write_atomic(path: UPath, data: bytes | bytearray | memoryview) -> None:
         file.flush()
         os.fsync(file.fileno())
     partial.replace(local)
+
+
+class AtomicFile:
+    """A file written in parts that comes to its place whole, by :meth:`commit`, or not at all.
+
+    Local parts go to a file beside the place; what goes to an object store is held in memory until then.
+    """
+
+    def __init__(self, path: UPath) -> None:
+        self._path = path
+        self._partial: Path | None = None
+        self._file: IO[bytes] = io.BytesIO()
+        if not is_remote(path):
+            local = Path(str(path))
+            local.parent.mkdir(parents=True, exist_ok=True)
+            self._partial = local.with_name(f".{local.name}.{os.getpid()}.partial")
+            self._file = self._partial.open("wb")
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Append to the file."""
+        self._file.write(data)
+
+    def commit(self) -> None:
+        """Put the file in its place; what was there is replaced."""
+        if self._partial is None:
+            self._path.write_bytes(cast("io.BytesIO", self._file).getvalue())
+        else:
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._file.close()
+            self._partial.replace(Path(str(self._path)))
+            self._partial = None
+        self.drop()
+
+    def drop(self) -> None:
+        """Leave nothing of a file that was not committed; afterwards there is nothing to do."""
+        # Closing may fail on a full disk, after which there is still something to remove.
+        with suppress(OSError):
+            self._file.close()
+        if self._partial is not None:
+            self._partial.unlink(missing_ok=True)
+            self._partial = None
 
 
 def create_exclusive(path: UPath, data: bytes) -> bool:

@@ -12,7 +12,7 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import PurePosixPath
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Literal, cast
 
 import tyro
 
@@ -64,6 +64,9 @@ class Row:
     """One image, with the values of its columns."""
 
     entry: Entry
+    key: str
+    """What it is called: the entry's key, or another that a CSV file gives it."""
+    split: str
     label: int | None = None
     """``None`` where the source gives the label when the image is loaded, or there is none."""
     values: tuple[int | float, ...] = ()
@@ -109,7 +112,7 @@ def resolve(
                 raise ConfigError(
                     f"{option} {names[0]}: {source.path} has no columns; give --attributes.pattern or .csv"
                 )
-        rows = tuple(Row(entry) for entry in sorted(entries, key=lambda entry: entry.key))
+        rows = tuple(Row(entry, entry.key, entry.split) for entry in sorted(entries, key=lambda entry: entry.key))
         return Columns(rows, (), (), ())
     table = _Table(list(entries), {attribute.name: attribute for attribute in source.declared()})
     if config.pattern:
@@ -118,7 +121,7 @@ def resolve(
         _add_csv(table, config.csv)
     table.choose(config.columns, label)
     kinds = _kinds(config.kinds, table)
-    order = sorted(range(len(table.entries)), key=lambda index: table.entries[index].key)
+    order = sorted(range(len(table.entries)), key=lambda index: table.keys[index])
     columns = {name: _typed(table, name, kinds.get(name), order) for name in table.names()}
     if not skip_bad and (first := next((index for index in order if index in table.bad), None)) is not None:
         raise DataError(
@@ -142,23 +145,30 @@ def resolve(
                 "--attributes.columns"
             )
     values_of = [values for _, values in columns.values()]
-    rows = tuple(
-        Row(
-            dataclasses.replace(table.entries[index], values={}),
-            labels[index],
-            tuple(cast("Any", values[index]) for values in values_of),
-        )
-        for index in good
-    )
-    skipped = tuple(Skipped(table.entries[index].key, table.bad[index]) for index in order if index in table.bad)
+
+    def row(index: int) -> Row:
+        entry = table.entries[index]
+        values = tuple(cast("int | float", values[index]) for values in values_of)
+        entry = dataclasses.replace(entry, values={}) if entry.values else entry
+        return Row(entry, table.keys[index], table.splits[index], labels[index], values)
+
+    rows = tuple(row(index) for index in good)
+    skipped = tuple(Skipped(table.keys[index], table.bad[index]) for index in order if index in table.bad)
     return Columns(rows, tuple(attribute for attribute, _ in columns.values()), label_names, skipped)
 
 
-def header(attribute: Attribute, values: Sequence[int | float]) -> str:
-    """The CSV header by which :func:`resolve` makes ``attribute`` of a column of ``values`` again: its name, with a
-    kind only where the texts alone would be recognised as another."""
-    texts = [text(attribute, value) for value in values]
-    kind, names = _recognise(texts)
+def header(attribute: Attribute, values: Sequence[int | float], *, label: bool = False) -> str:
+    """The CSV header by which :func:`resolve` makes of a column of texts what it was: the name of ``attribute``, with
+    its kind only where the texts alone would be taken for another.
+
+    Args:
+        attribute: the column, or a label in the form of a category.
+        values: its values.
+        label: whether it is the label.
+    """
+    kind, names = _recognise([text(attribute, value) for value in values])
+    if label and kind == "int":  # a label of numbers is named by them
+        kind, names = "category", tuple(str(number) for number in range(1 + int(max(values))))
     if kind == attribute.kind and names == attribute.names and ":" not in attribute.name:
         return attribute.name
     stated = json.dumps(attribute.names, ensure_ascii=False) if attribute.kind == "category" else attribute.kind
@@ -175,6 +185,8 @@ class _Table:
 
     def __init__(self, entries: list[Entry], declared: Mapping[str, Attribute]) -> None:
         self.entries = entries
+        self.keys = [entry.key for entry in entries]
+        self.splits = [entry.split for entry in entries]
         self.declared = dict(declared)
         self.bad: dict[int, str] = {}
         """Entry number → why it cannot be used."""
@@ -246,16 +258,10 @@ def _add_csv(table: _Table, file: str) -> None:
         taken[name] = entry.key
         found.append(rows[name][1])
     if match == FILE_COLUMN and KEY_COLUMN in names:
-        table.entries = [
-            dataclasses.replace(entry, key=row[KEY_COLUMN]) if row.get(KEY_COLUMN) else entry
-            for entry, row in zip(table.entries, found, strict=True)
-        ]
+        table.keys = [row.get(KEY_COLUMN) or key for key, row in zip(table.keys, found, strict=True)]
         del names[KEY_COLUMN]
     if {row[SPLIT_COLUMN] for row in found if SPLIT_COLUMN in row} in ({"train"}, {"test"}, {"train", "test"}):
-        table.entries = [
-            dataclasses.replace(entry, split=row.get(SPLIT_COLUMN, entry.split))
-            for entry, row in zip(table.entries, found, strict=True)
-        ]
+        table.splits = [row.get(SPLIT_COLUMN, split) for split, row in zip(table.splits, found, strict=True)]
         del names[SPLIT_COLUMN]
     del names[match]
     for name, declared in names.items():

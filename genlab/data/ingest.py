@@ -127,7 +127,7 @@ def ingest(config: IngestConfig, run: Runner = run_locally) -> Manifest:
     form = _form(config, source, columns.attributes, bool(label_names))
     row, first = _first(source, form, columns.rows)
     if form.encoding == "raw":
-        form = dataclasses.replace(form, shape=first.shape, model=row.entry.key)
+        form = dataclasses.replace(form, shape=first.shape, model=row.key)
     kept = source.encoded and form.encoding == "encoded" and form.size is None
     image_bytes = sum(row.entry.size for row in columns.rows) / len(columns.rows) if kept else math.prod(first.shape)
     per_shard = max(1, int(config.shard_size * 2**20 / max(1, image_bytes)))
@@ -192,7 +192,7 @@ def _plan(config: IngestConfig, source: Source, rows: Sequence[Row]) -> dict[str
     # These change nothing of what is made, or are said otherwise.
     for name in ("source", "dest", "skip_bad", "start_over"):
         del options[name]
-    listing = json.dumps([(row.entry.key, row.entry.size, row.entry.split, row.label, row.values) for row in rows])
+    listing = json.dumps([(row.key, row.entry.size, row.split, row.label, row.values) for row in rows])
     return {
         **{f"--{name.replace('_', '-')}": value for name, value in options.items()},
         "source": f"{source.kind}:{source.path}",
@@ -242,9 +242,10 @@ def _clear(dest: UPath, files: Iterable[str]) -> None:
 
 
 def _check_unique(source: Source, rows: Sequence[Row]) -> None:
-    for one, other in itertools.pairwise(row.entry for row in rows):
+    for one, other in itertools.pairwise(rows):
         if one.key == other.key:
-            raise DataError(f"{source.describe(one)} and {source.describe(other)} have one name; rename one of them")
+            first, second = source.describe(one.entry), source.describe(other.entry)
+            raise DataError(f"{first} and {second} have one name; rename one of them")
 
 
 def _check_fit(config: IngestConfig) -> None:
@@ -282,9 +283,9 @@ def _assign(rows: Sequence[Row], test_fraction: float | None) -> dict[str, list[
     """The rows of each split."""
     splits: dict[str, list[Row]] = {split: [] for split in SPLITS}
     for row in rows:
-        split = row.entry.split
+        split = row.split
         if test_fraction is not None:
-            split = "test" if int(sha256(row.entry.key.encode())[:16], 16) / 2**64 < test_fraction else "train"
+            split = "test" if int(sha256(row.key.encode())[:16], 16) / 2**64 < test_fraction else "train"
         splits[split].append(row)
     return splits
 

@@ -7,7 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from genlab.data.progress import progress
-from genlab.data.work import ShardResult, ShardTask, finished, load, make_shard, store
+from genlab.data.work import ShardResult, ShardTask, begin_shard, finished, load, make_shard
 from genlab.errors import GenlabError
 from genlab.storage import is_remote
 
@@ -22,7 +22,7 @@ RETRIES = 10
 
 
 def run_locally(tasks: Sequence[ShardTask]) -> Iterator[ShardResult]:
-    """Make shards in this process: images by as many threads as there are CPUs, while another writes the last shard."""
+    """Make shards in this process: images by as many threads as there are CPUs, while another waits for the disk."""
     if not tasks:
         return
     source = tasks[0].source
@@ -43,10 +43,10 @@ def run_locally(tasks: Sequence[ShardTask]) -> Iterator[ShardResult]:
                 advance(len(task.rows))
                 yield result
                 continue
-            made = list(load(task, pool, advance))
-            if writing is not None:
-                yield writing.result()
-            writing = writer.submit(store, task, made)
+            finish = begin_shard(task, load(task, pool, ahead=2 * threads + 2, on_images=advance))
+            before, writing = writing, writer.submit(finish)
+            if before is not None:
+                yield before.result()
         if writing is not None:
             yield writing.result()
 

@@ -164,6 +164,24 @@ class ShardSet:
             keys[where] = file.keys(local)
         return keys.tolist()
 
+    def columns(self, rows: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
+        """Label, where images have one, and attributes, without the images, in the order asked for.
+
+        Returns:
+            For each column [n]: int64, or float64 for an attribute of that kind.
+
+        Raises:
+            DataError: when a shard is missing or damaged.
+            IndexError: for a row out of range.
+        """
+        real = {attribute.name for attribute in self.manifest.attributes if attribute.kind == "float"}
+        names = [name for name in self.manifest.columns if name not in ("image", "key")]
+        columns = {name: np.empty(len(rows), np.float64 if name in real else np.int64) for name in names}
+        for file, where, local in self._by_file(rows):
+            for name, column in columns.items():
+                column[where] = file.column(name, local)
+        return columns
+
     def verify(self, on_shard: Callable[[Shard], object] | None = None) -> None:
         """Check every byte: the manifest, and each shard's size, blocks and SHA-256, as they are on disk now.
 
@@ -283,6 +301,15 @@ class _ShardFile:
         block = self._block_of(rows)
         columns = {i: self._record_batch(i)["key"] for i in np.unique(block).tolist()}
         return [columns[i][row - self._starts[i]].as_py() for i, row in zip(block.tolist(), rows.tolist(), strict=True)]
+
+    def column(self, name: str, rows: NDArray[np.int64]) -> NDArray[Any]:
+        """Values of a column of numbers, [n], parsed from the blocks each time."""
+        block = self._block_of(rows)
+        values = np.empty(len(rows), self._schema.field(name).type.to_pandas_dtype())
+        for i in np.unique(block).tolist():
+            where = block == i
+            values[where] = self._record_batch(i)[name].to_numpy()[rows[where] - self._starts[i]]
+        return values
 
     def verify(self) -> None:
         """Check every block, then the whole file, footer and padding included."""

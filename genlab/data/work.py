@@ -6,12 +6,12 @@ A task whose shard is there under a record of the very same task, with the size 
 
 import dataclasses
 import json
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor, Future
+from contextlib import contextmanager
 from functools import cached_property
 from importlib.metadata import version
-from typing import Any, cast
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -19,7 +19,7 @@ from genlab.data.attributes import Row
 from genlab.data.images import Channels, Fit, ImageError, Prepared, prepare
 from genlab.data.manifest import Attribute, Encoding, Shard, Skipped
 from genlab.data.sources import Entry, Load, Sample, Source
-from genlab.data.writer import write_shard
+from genlab.data.writer import ShardWriter
 from genlab.errors import DataError, GenlabError
 from genlab.storage import locate, read_json, sha256, write_json
 
@@ -66,8 +66,9 @@ class ShardTask:
         # Neither changes the bytes of a shard that was made; what was left out is checked on its own.
         del form["skip_bad"], form["model"]
         rows = [
-            (row.entry.key, row.entry.size, row.entry.file, row.entry.index, row.entry.offset, row.label, row.values)
+            (row.key, row.label, row.values, entry.key, entry.size, entry.file, entry.index, entry.offset)
             for row in self.rows
+            for entry in [row.entry]
         ]
         source = {"kind": self.source.kind, **dataclasses.asdict(self.source)}
         content = json.dumps([VERSIONS, source, form, self.split, rows], sort_keys=True)
@@ -129,22 +130,28 @@ def make_shard(task: ShardTask) -> ShardResult:
         DataError: an image cannot be used, or is not of the one shape that raw pixels need; or the shard cannot be
             written.
     """
-    return finished(task) or store(task, list(load(task)))
+    return finished(task) or begin_shard(task, load(task))()
 
 
 def load(
-    task: ShardTask, pool: Executor | None = None, on_images: Callable[[int], object] = lambda _: None
+    task: ShardTask,
+    pool: Executor | None = None,
+    *,
+    ahead: int = 1,
+    on_images: Callable[[int], object] = lambda _: None,
 ) -> Iterator[Made]:
-    """Load and prepare a shard's images.
+    """Load and prepare a shard's images, in the order of their keys.
 
     Args:
         task: which.
         pool: threads that do it, by the chunk; otherwise this one.
+        ahead: chunks in work or waiting to be taken, at most.
         on_images: called with numbers of images newly done, from any thread, to show progress.
     """
     source, form = task.source, task.form
     # In the order in which they lie, so that files are read on.
     rows = sorted(task.rows, key=lambda row: (row.entry.file, row.entry.offset, row.entry.index))
+    chunks = (rows[begin : begin + CHUNK] for begin in range(0, len(rows), CHUNK))
     with source.reader() as load_entry:
 
         def work(chunk: Sequence[Row], load_entry: Load) -> list[Made]:
@@ -152,20 +159,28 @@ def load(
             on_images(len(chunk))
             return made
 
-        chunks = [rows[begin : begin + CHUNK] for begin in range(0, len(rows), CHUNK)]
-        if pool is None:
-            for chunk in chunks:
-                yield from work(chunk, load_entry)
-            return
-        futures = [
-            pool.submit(work, chunk, _loaded(load_entry, chunk) if source.ordered else load_entry) for chunk in chunks
-        ]
-        try:
-            for future in futures:
-                yield from future.result()
-        finally:
-            for future in futures:
-                future.cancel()
+        def made() -> Iterator[Made]:
+            if pool is None:
+                for chunk in chunks:
+                    yield from work(chunk, load_entry)
+                return
+            waiting: deque[Future[list[Made]]] = deque()
+            try:
+                for chunk in chunks:
+                    if len(waiting) == ahead:
+                        yield from waiting.popleft().result()
+                    loaded = _loaded(load_entry, chunk) if source.ordered else load_entry
+                    waiting.append(pool.submit(work, chunk, loaded))
+                while waiting:
+                    yield from waiting.popleft().result()
+            finally:
+                for future in waiting:
+                    future.cancel()
+
+        if rows == task.rows:
+            yield from made()
+        else:
+            yield from sorted(made(), key=lambda one: one[0].key)
 
 
 def _loaded(load_entry: Load, chunk: Sequence[Row]) -> Load:
@@ -186,42 +201,59 @@ def _loaded(load_entry: Load, chunk: Sequence[Row]) -> Load:
     return hand_out
 
 
-def store(task: ShardTask, made: Sequence[Made]) -> ShardResult:
-    """Write a shard and its record.
+def begin_shard(task: ShardTask, made: Iterable[Made]) -> Callable[[], ShardResult]:
+    """Write a shard's rows as they come.
+
+    Returns:
+        A function that puts the shard and its record in place, which waits for the disk.
 
     Raises:
-        DataError: they cannot be written.
+        DataError: an image cannot be used, or the shard cannot be written.
     """
-    good = [(row, image, label) for row, image, label in made if isinstance(image, Prepared)]
-    good.sort(key=lambda one: one[0].entry.key)
-    form, shard = task.form, None
-    skipped = sorted((one for _, one, _ in made if isinstance(one, Skipped)), key=lambda one: one.key)
-    try:
-        if good:
-            shard = write_shard(
+    form = task.form
+    shapes: set[tuple[int, int, int]] = set()
+    converted: Counter[str] = Counter()
+    skipped: list[Skipped] = []
+    writer: ShardWriter | None = None
+    with _whole_or_nothing(task.path, lambda: writer):
+        for row, image, label in made:
+            if isinstance(image, Skipped):
+                skipped.append(image)
+                continue
+            writer = writer or ShardWriter(
                 locate(task.path),
                 split=task.split,
                 encoding=form.encoding,
                 shape=form.shape,
-                images=cast("Any", [image.image for _, image, _ in good]),
-                keys=[row.entry.key for row, _, _ in good],
-                labels=[cast("int", label) for _, _, label in good] if form.labelled else None,
-                attributes={
-                    attribute: [row.values[number] for row, _, _ in good]
-                    for number, attribute in enumerate(form.attributes)
-                },
+                labelled=form.labelled,
+                attributes=form.attributes,
             )
-        result = ShardResult(
-            shard,
-            tuple(sorted({image.shape for _, image, _ in good})),
-            dict(sorted(Counter(change for _, image, _ in good for change in image.changes).items())),
-            tuple(skipped),
-        )
-        record = Record(task.fingerprint, result)
-        write_json(locate(record_path(task.path)), _RECORD.dump_python(record, mode="json"))
-    except OSError as error:
-        raise unwritable(task.path, error) from None
-    return result
+            writer.add(image.image, row.key, label, row.values)
+            shapes.add(image.shape)
+            if image.changes:
+                converted.update(image.changes)
+
+    def finish() -> ShardResult:
+        with _whole_or_nothing(task.path, lambda: writer):
+            shard = writer.close() if writer else None
+            result = ShardResult(shard, tuple(sorted(shapes)), dict(sorted(converted.items())), tuple(skipped))
+            record = Record(task.fingerprint, result)
+            write_json(locate(record_path(task.path)), _RECORD.dump_python(record, mode="json"))
+        return result
+
+    return finish
+
+
+@contextmanager
+def _whole_or_nothing(path: str, writer: Callable[[], ShardWriter | None]) -> Iterator[None]:
+    try:
+        yield
+    except BaseException as error:
+        if (begun := writer()) is not None:
+            begun.drop()
+        if isinstance(error, OSError):
+            raise unwritable(path, error) from None
+        raise
 
 
 def unwritable(path: object, error: OSError) -> DataError:
@@ -254,7 +286,7 @@ def prepare_row(source: Source, load_entry: Load, form: Form, row: Row) -> tuple
         )
     except ImageError as error:
         if form.skip_bad:
-            return Skipped(entry.key, str(error)), None
+            return Skipped(row.key, str(error)), None
         raise DataError(
             f"{source.describe(entry)}: {error}; repair or remove it, or leave such images out with --skip-bad"
         ) from error
