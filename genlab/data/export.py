@@ -1,6 +1,6 @@
 """``genlab export DATA FOLDER``: a data set's images as files again, with a CSV of labels and attributes.
 
-``FOLDER/metadata.csv`` has a row for each image: ``file_name``, ``key``, ``split``, the label's name, the attributes. So
+``FOLDER/metadata.csv`` has a row for each image: ``file_name``, ``key``, ``split``, its label, its attributes. So
 ``genlab ingest FOLDER DEST --attributes.csv FOLDER/metadata.csv`` reads it, and the imagefolder loader of Hugging Face
 ``datasets``.
 """

@@ -25,7 +25,7 @@ from upath import UPath
 
 from genlab import config as configs
 from genlab.data.attributes import AttributesConfig, Row, resolve
-from genlab.data.claim import claimed
+from genlab.data.claim import LOCK, claimed
 from genlab.data.images import Channels, Prepared
 from genlab.data.manifest import FILE_NAME, Attribute, Encoding, Manifest, Origin, Skipped
 from genlab.data.runners import Runner, run_locally
@@ -110,7 +110,7 @@ def ingest(config: IngestConfig, run: Runner = run_locally) -> Manifest:
     """
     require_absolute("dest", config.dest)
     dest = locate(config.dest)
-    if (dest / FILE_NAME).exists() and not (dest / PLAN).exists():
+    if (dest / FILE_NAME).exists() and not any((dest / name).exists() for name in (PLAN, LOCK)):
         raise _occupied(dest)
     _check_fit(config)
     source = open_source(
