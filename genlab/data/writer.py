@@ -6,7 +6,9 @@ its byte range and checksum in the manifest.
 
 import hashlib
 import io
+from collections import deque
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import repeat
 from typing import Any, cast
 
@@ -24,6 +26,9 @@ from genlab.storage import AtomicFile
 BLOCK_BYTES = 1 << 20
 """Pixels or encoded bytes in one record batch, at most (a larger image has a batch to itself)."""
 
+
+UNHASHED_BLOCKS = 8
+"""Blocks that may wait in memory for their SHA-256."""
 
 Image = NDArray[np.uint8] | bytes
 
@@ -101,13 +106,14 @@ class ShardWriter:
             split=self._split,
             rows=sum(block.rows for block in self._blocks),
             bytes=self._sink.position,
-            sha256=self._sink.sha256.hexdigest(),
+            sha256=self._sink.sha256(),
             schema=schema,
             blocks=tuple(self._blocks),
         )
 
     def drop(self) -> None:
         """Give the shard up, unless it was closed."""
+        self._sink.drop()
         self._file.drop()
 
     def _flush(self) -> None:
@@ -121,15 +127,21 @@ class ShardWriter:
 
 
 class _Sink(io.RawIOBase):
-    """Passes on what is written and takes checksums of it: of the whole, the schema message, and each batch."""
+    """Passes on what is written and takes checksums of it: of the whole, the schema message, and each batch.
+
+    SHA-256 takes longer than all the rest of writing, so another thread takes it.
+    """
 
     def __init__(self, file: AtomicFile, schema_bytes: int) -> None:
-        self.sha256 = hashlib.sha256()
         self.position = self._begin = 0
         self.schema: list[Block] = []
         self._file = file
         self._part = xxhash.xxh3_64()
         self._schema_end = MAGIC_BYTES + schema_bytes
+        self._sha256 = hashlib.sha256()
+        self._thread = ThreadPoolExecutor(1, "genlab-sha256")
+        self._pieces: list[Any] = []
+        self._hashing: deque[Future[None]] = deque()
 
     def writable(self) -> bool:
         return True
@@ -140,9 +152,9 @@ class _Sink(io.RawIOBase):
             self.block(0)
         elif self.position == self._schema_end and not self.schema:
             self.schema.append(self.block(0))
+        self._pieces.append(data)
         with memoryview(data) as view:
             self._file.write(view)
-            self.sha256.update(view)
             self._part.update(view)
             self.position += len(view)
             return len(view)
@@ -152,7 +164,25 @@ class _Sink(io.RawIOBase):
         block = Block(self._begin, self.position - self._begin, rows, self._part.hexdigest())
         self._begin = self.position
         self._part.reset()
+        self._hashing.append(self._thread.submit(self._hash, self._pieces))
+        self._pieces = []
+        if len(self._hashing) > UNHASHED_BLOCKS:
+            self._hashing.popleft().result()
         return block
+
+    def sha256(self) -> str:
+        """Of the whole, once all is written; ends the thread."""
+        self._thread.submit(self._hash, self._pieces).result()
+        self._thread.shutdown()
+        return self._sha256.hexdigest()
+
+    def drop(self) -> None:
+        """End the thread."""
+        self._thread.shutdown(cancel_futures=True)
+
+    def _hash(self, pieces: Sequence[Any]) -> None:
+        for piece in pieces:
+            self._sha256.update(piece)
 
 
 def write_shard(

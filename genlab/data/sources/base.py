@@ -120,12 +120,11 @@ def list_files(directory: str) -> dict[str, int]:
             str(name).removeprefix(root.path).lstrip("/"): int(info["size"])
             for name, info in root.fs.find(root.path, detail=True).items()
         }
-    else:
-        try:
-            found = dict(_walk(str(root), "", frozenset()))
-        except OSError as error:
-            raise DataError(f"{error.filename or directory}: cannot be listed ({error.strerror or error})") from None
-    return {name: size for name, size in found.items() if is_visible(name)}
+        return {name: size for name, size in found.items() if is_visible(name)}
+    try:
+        return dict(_walk(str(root), "", frozenset()))
+    except OSError as error:
+        raise DataError(f"{error.filename or directory}: cannot be listed ({error.strerror or error})") from None
 
 
 def _walk(folder: str, prefix: str, above: frozenset[tuple[int, int]]) -> Iterator[tuple[str, int]]:

@@ -5,7 +5,6 @@ import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from pathlib import PurePosixPath
 
 from genlab.data.images import SUFFIXES, ImageError
 from genlab.data.sources.base import Entry, Load, Sample, Source, is_visible, list_files, published_splits, read_at
@@ -94,7 +93,7 @@ def _read_local(file: str, size: int) -> bytes:
 
 def is_image(name: str) -> bool:
     """Whether a file is named as an image."""
-    return PurePosixPath(name).suffix.lower() in SUFFIXES
+    return name.lower().endswith(SUFFIXES)
 
 
 def _entries(path: str, sizes: dict[str, int]) -> list[Entry]:
