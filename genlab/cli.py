@@ -8,6 +8,7 @@ from genlab import __version__
 COMMANDS = {
     "ingest": ("genlab.data.ingest", "turn images into a data set of Arrow shards"),
     "inspect": ("genlab.data.inspect", "print what is in a data set, check it, draw samples"),
+    "export": ("genlab.data.export", "write a data set's images back as files, with a CSV of what is known of them"),
     "report": ("genlab.reports.report", "write a run's report.html"),
     "translate": ("genlab.translation", "translate a picture or a folder with a trained model"),
     "serve": ("genlab.serving.serve", "serve trained models over HTTP"),

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import errno
 import hashlib
+import io
 import json
 import math
 import os
@@ -21,7 +22,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 from urllib.parse import urlsplit
 
 import botocore.exceptions as boto
@@ -225,6 +226,52 @@ def create_exclusive(path: UPath, data: bytes) -> bool:
     return True
 
 
+class AtomicFile:
+    """A file written in parts that comes to its place whole, by :meth:`commit`, or not at all.
+
+    Local parts go to a file beside the place; what goes to an object store is held in memory until then.
+    """
+
+    def __init__(self, path: UPath) -> None:
+        self._path = path
+        self._partial: Path | None = None
+        self._file: IO[bytes] = io.BytesIO()
+        if not is_remote(path):
+            local = Path(str(path))
+            local.parent.mkdir(parents=True, exist_ok=True)
+            self._partial = _partial(local)
+            self._file = self._partial.open("xb")
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Append to the file."""
+        self._file.write(data)
+
+    def commit(self) -> None:
+        """Put the file in its place; what was there is replaced.
+
+        Raises:
+            StorageError: as of :func:`write_atomic`.
+        """
+        if isinstance(self._file, io.BytesIO):
+            write_atomic(self._path, self._file.getbuffer())
+        elif self._partial is not None:
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._file.close()
+            self._partial.replace(Path(str(self._path)))
+            self._partial = None
+        self.drop()
+
+    def drop(self) -> None:
+        """Leave nothing of a file that was not committed; afterwards there is nothing to do."""
+        # Closing may fail on a full disk, after which there is still something to remove.
+        with contextlib.suppress(OSError):
+            self._file.close()
+        if self._partial is not None:
+            self._partial.unlink(missing_ok=True)
+            self._partial = None
+
+
 def write_json(path: UPath, value: Any) -> None:
     """Write ``value`` as indented JSON, atomically."""
     write_atomic(path, json_bytes(value))
@@ -353,7 +400,7 @@ def _written_beside(path: UPath, data: bytes | bytearray | memoryview) -> Iterat
     """A synced file of a passing name with ``data``, in the folder of the local ``path``, which is made if need be."""
     local = Path(str(path))
     local.parent.mkdir(parents=True, exist_ok=True)
-    partial = local.with_name(f".{local.name}.{secrets.token_hex(4)}.partial")
+    partial = _partial(local)
     try:
         with partial.open("xb") as file:
             file.write(data)
@@ -362,6 +409,11 @@ def _written_beside(path: UPath, data: bytes | bytearray | memoryview) -> Iterat
         yield partial
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _partial(local: Path) -> Path:
+    """A new name beside ``local``."""
+    return local.with_name(f".{local.name}.{secrets.token_hex(4)}.partial")
 
 
 def _link(path: UPath, data: bytes) -> bool:

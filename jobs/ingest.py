@@ -1,9 +1,10 @@
 """Ingest on a cluster: ``ray job submit --working-dir . -- python jobs/ingest.py SOURCE DEST [options]``.
 
-The same as ``genlab ingest``, to the byte, with one Ray Data task a shard.
+The same as ``genlab ingest``, to the byte, with one Ray task a shard.
 """
 
-from genlab.data.ingest import main, run_on_ray
+from genlab.data.ingest import main
+from genlab.data.runners import run_on_ray
 
 if __name__ == "__main__":
     main(run=run_on_ray)

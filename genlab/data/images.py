@@ -27,6 +27,10 @@ _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 _STORED_UNTOUCHED = ("JPEG", "MPO", "PNG")  # MPO: a JPEG with more pictures behind the first, as telephones write
 
 
+_JPEG_FRAMES = (0xC0, 0xC1, 0xC2)  # baseline, extended, progressive
+_JPEG_SEGMENTS = frozenset((*range(0xE0, 0xF0), 0xDB, 0xC4, 0xDD, 0xFE))
+
+
 class ImageError(DataError):
     """Why one image cannot be used; who knows its file puts the name before it."""
 
@@ -70,6 +74,12 @@ def prepare(
         ImageError: it cannot be decoded whole, or has pixels without an agreed meaning (32-bit, say).
     """
     try:
+        if encoding == "encoded" and fit == "keep" and isinstance(source, bytes):
+            shape = _plain_jpeg(source)
+            if shape is not None and shape[2] == channels:
+                if validate:
+                    _check_jpeg(source, shape)
+                return Prepared(source, shape, ())
         image = Image.open(io.BytesIO(source), formats=_FORMATS) if isinstance(source, bytes) else _from_pixels(source)
         deep = any(";16" in str(tile) for tile in getattr(image, "tile", ()))  # decoding clears the tiles
         if validate:
@@ -129,6 +139,38 @@ def sheet(images: Pixels, columns: int, pad: int = 2) -> Pixels:
 
 def _from_pixels(pixels: Pixels) -> Image.Image:
     return Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
+
+
+def _plain_jpeg(data: bytes) -> tuple[int, int, int] | None:
+    """(height, width, channels) of a grey or colour JPEG that needs no turning, ``None`` of any other file.
+
+    A look at the heads of its segments: ten times as fast as PIL, and almost all files in large sets are such.
+    """
+    if not data.startswith(b"\xff\xd8"):
+        return None
+    position, end = 2, len(data) - 10
+    while position < end and data[position] == 0xFF:
+        marker = data[position + 1]
+        if marker in _JPEG_FRAMES:
+            if data[position + 4] != 8:
+                return None
+            height, width = data[position + 5] << 8 | data[position + 6], data[position + 7] << 8 | data[position + 8]
+            components = data[position + 9]
+            plain = components in (1, 3) and 0 < height * width <= (Image.MAX_IMAGE_PIXELS or 0)
+            return (height, width, components) if plain else None
+        # Only application data, tables and comments may come before; EXIF may say to turn the image.
+        if marker not in _JPEG_SEGMENTS or (marker == 0xE1 and data.startswith(b"Exif", position + 4)):
+            return None
+        position += 2 + (data[position + 2] << 8 | data[position + 3])
+    return None
+
+
+def _check_jpeg(data: bytes, shape: tuple[int, int, int]) -> None:
+    """Decode a JPEG at an eighth of its size: every coefficient is read, which finds what a full decoding finds, but
+    few pixels are made, which takes half the time."""
+    image = Image.open(io.BytesIO(data), formats=("JPEG",))
+    image.draft(None, (max(1, shape[1] // 8), max(1, shape[0] // 8)))
+    image.load()
 
 
 def _convert(image: Image.Image, channels: Channels, deep: bool) -> tuple[Image.Image, list[str]]:

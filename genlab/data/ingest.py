@@ -3,18 +3,20 @@
 The source's entries are sorted by key and cut into shards, train before test; each shard is a pure function of its
 slice. So it does not matter where the shards are made, here one after another or anywhere on a Ray cluster: the bytes
 are the same. The manifest is written last.
+
+What a killed ingest leaves in DEST is its plan, ``ingest.json``, and finished shards, each with its record. The same
+command goes on from there. A changed option or source is refused, as it is likely a mistake; but after an error, which
+asks for such a change, it is not, and the shards that it does not concern are kept.
 """
 
 import dataclasses
 import itertools
+import json
 import math
-import os
-import pickle
 import platform
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from importlib.metadata import version
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Annotated, Any, Literal, cast
 
 import tyro
@@ -22,14 +24,19 @@ from annotated_types import Ge, Gt, Le
 from upath import UPath
 
 from genlab import config as configs
-from genlab.data.images import Channels, Fit, ImageError, Prepared, prepare
-from genlab.data.manifest import FILE_NAME, Encoding, Manifest, Origin, Shard, Skipped
-from genlab.data.progress import progress
-from genlab.data.sources import Entry, Load, Source, open_source
+from genlab.data.attributes import AttributesConfig, Row, resolve
+from genlab.data.claim import LOCK, claimed
+from genlab.data.images import Channels, Prepared
+from genlab.data.manifest import FILE_NAME, Attribute, Encoding, Manifest, Origin, Skipped
+from genlab.data.runners import Runner, run_locally
+from genlab.data.sources import Source, open_source
 from genlab.data.sources.synthetic import MOST
-from genlab.data.writer import write_shard
+from genlab.data.work import VERSIONS, Form, ShardResult, ShardTask, prepare_row, record_path, unwritable
 from genlab.errors import ConfigError, DataError, GenlabError, run_command
-from genlab.storage import is_remote, locate, require_absolute, sha256
+from genlab.storage import locate, require_absolute, sha256, write_json
+
+PLAN = "ingest.json"
+"""What an unfinished data set is to become; removed when it is one."""
 
 SPLITS = ("train", "test")
 """In the order of their shards."""
@@ -47,9 +54,11 @@ class IngestConfig:
     source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")]
     """Images to ingest, as SCHEME:PATH or a path that is recognised by what is there. mnist:DIR (idx files, plain
     or .gz), folder:DIR (all images below it), zip:FILE, tfrecord:FILE-OR-DIR (features image and image_name),
-    synthetic:scenes-a, synthetic:scenes-b, synthetic:digits. Paths may be s3:// URLs."""
+    webdataset:FILE-OR-DIR (tar archives), parquet:FILE-OR-DIR, hf:DIR (written by save_to_disk of Hugging Face
+    datasets), synthetic:scenes-a, synthetic:scenes-b, synthetic:digits. Paths may be s3:// URLs."""
     dest: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DEST")]
-    """Directory or s3:// URL to make the data set in; it must not hold one yet."""
+    """Directory or s3:// URL to make the data set in; it must not hold one yet. After a crash the same command goes
+    on with what is missing."""
     size: Annotated[int, Ge(1)] | None = None
     """Side of the square to make of every image, in pixels; by default images keep their sizes. Synthetic scenes are
     drawn at this size (default 64)."""
@@ -75,155 +84,80 @@ class IngestConfig:
     """How many synthetic images to draw (default: 1,024 scenes, 10,000 digits)."""
     seed: Annotated[int, Ge(0)] | None = None
     """Seed of synthetic images (default 0)."""
+    image_column: str | None = None
+    """The column of images of a Parquet file or Hugging Face data set, where there is more than one."""
+    key_column: str | None = None
+    """Its column of keys, each of them once; by default rows are counted."""
+    label: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
+    """The attribute that is the label; by default the one called label, where the source has no labels itself."""
+    attributes: AttributesConfig = dataclasses.field(default_factory=AttributesConfig)
+    start_over: bool = False
+    """Make this data set in the stead of an unfinished one, of another source or other options, that a killed ingest
+    left in DEST."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Form:
-    """What every image of a data set is made into."""
-
-    channels: Channels
-    size: int | None
-    fit: Fit
-    encoding: Encoding
-    validate: bool
-    skip_bad: bool
-    labelled: bool
-    shape: tuple[int, int, int] | None = None
-    """The one (height, width, channels) that raw images must have."""
-    model: str = ""
-    """The key of the image that set the shape."""
-
-
-@dataclasses.dataclass(frozen=True)
-class ShardTask:
-    """Everything that one shard is a function of."""
-
-    source: Source
-    form: Form
-    path: str
-    """The file to write, an absolute path or URL."""
-    split: str
-    entries: Sequence[Entry]
-
-
-@dataclasses.dataclass(frozen=True)
-class ShardResult:
-    """A shard, and what the manifest says of its images."""
-
-    shard: Shard | None
-    """``None`` if all its images were left out."""
-    shapes: frozenset[tuple[int, int, int]]
-    converted: Counter[str]
-    skipped: tuple[Skipped, ...]
-
-
-Runner = Callable[[Sequence[ShardTask]], Iterable[ShardResult]]
-"""Makes shards, in any order, somewhere."""
-
-
-def ingest(config: IngestConfig, run: Runner | None = None) -> Manifest:
-    """Make a data set.
+def ingest(config: IngestConfig, run: Runner = run_locally) -> Manifest:
+    """Make a data set, or go on making it: shards that an earlier ingest finished are kept.
 
     Args:
         config: what from, where to, and how.
-        run: makes the shards; by default this process does, see :func:`run_locally`.
+        run: makes the shards.
 
     Raises:
         ConfigError: options that are at odds with each other or with the source.
-        DataError: the source or one of its images cannot be used, or there is a data set in ``dest`` already.
-            No manifest is left behind.
+        DataError: the source or one of its images cannot be used; or ``dest`` holds a data set, is at work, or was
+            left by a killed ingest of another source or other options. No manifest is left behind.
     """
     require_absolute("dest", config.dest)
     dest = locate(config.dest)
-    if (dest / FILE_NAME).exists():
-        raise DataError(f"{dest}: holds a data set already; choose another place, or delete it first")
-    source = open_source(config.source, size=config.size, count=config.count, seed=config.seed)
-    entries = _sorted(source)
-    form = _form(config, source)
-    entry, first = _first(source, form, entries)
+    if (dest / FILE_NAME).exists() and not any((dest / name).exists() for name in (PLAN, LOCK)):
+        raise _occupied(dest)
+    _check_fit(config)
+    source = open_source(
+        config.source,
+        size=config.size,
+        count=config.count,
+        seed=config.seed,
+        image_column=config.image_column,
+        key_column=config.key_column,
+    )
+    columns = resolve(source, source.entries(), config.attributes, label=config.label, skip_bad=config.skip_bad)
+    _check_unique(source, columns.rows)
+    label_names = columns.label_names or source.label_names()
+    form = _form(config, source, columns.attributes, bool(label_names))
+    row, first = _first(source, form, columns.rows)
     if form.encoding == "raw":
-        form = dataclasses.replace(form, shape=first.shape, model=entry.key)
+        form = dataclasses.replace(form, shape=first.shape, model=row.key)
     kept = source.encoded and form.encoding == "encoded" and form.size is None
-    image_bytes = sum(entry.size for entry in entries) / len(entries) if kept else math.prod(first.shape)
-    rows = max(1, int(config.shard_size * 2**20 / max(1, image_bytes)))
-    tasks = list(_tasks(source, form, dest, _assign(entries, config.test_fraction), rows))
-    _clear(dest)
-    results = list((run or run_locally)(tasks))
-    manifest = _manifest(config, source, form, results)
-    manifest.save(dest)
+    image_bytes = sum(row.entry.size for row in columns.rows) / len(columns.rows) if kept else math.prod(first.shape)
+    per_shard = max(1, int(config.shard_size * 2**20 / max(1, image_bytes)))
+    tasks = list(_tasks(source, form, dest, _assign(columns.rows, config.test_fraction), per_shard))
+    plan = _plan(config, source, columns.rows)
+    with _writing(dest), claimed(dest) as check_claim:
+        # Looked at again, for it may have been finished in the meantime.
+        if (dest / FILE_NAME).exists():
+            if _read_plan(dest) != plan:
+                raise _occupied(dest)
+            manifest = Manifest.load(dest)
+        else:
+            _begin(dest, plan, tasks, config.start_over)
+            try:
+                results = []
+                for result in run(tasks):
+                    check_claim()
+                    results.append(result)
+            except GenlabError:
+                # It asks for another source or other options: they shall not be refused.
+                (dest / PLAN).unlink(missing_ok=True)
+                raise
+            manifest = _manifest(config, source, form, label_names, columns.skipped, results)
+            check_claim()
+            manifest.save(dest)
+        _clear(dest, [*(record_path(task.path) for task in tasks), str(dest / PLAN)])
     return manifest
 
 
-def run_locally(tasks: Sequence[ShardTask]) -> Iterator[ShardResult]:
-    """Make shards one after another in this process; files are decoded by as many threads as there are CPUs."""
-    with progress("ingest", sum(len(task.entries) for task in tasks), "images") as advance:
-        for task in tasks:
-            # Decoders release the GIL; drawing holds it, and more threads only slow it down.
-            threads = (os.cpu_count() or 1) if task.source.encoded else 1
-            yield make_shard(task, threads=threads, on_image=lambda: advance(1))
-
-
-def run_on_ray(tasks: Sequence[ShardTask]) -> Iterator[ShardResult]:
-    """Make shards by Ray Data on the cluster, one task and one CPU a shard.
-
-    Every node needs access to the source and the destination: a shared file system, or S3.
-    """
-    import ray  # local ingest does without
-
-    from genlab.ray_cluster import connected
-
-    ray.data.DataContext.get_current().enable_progress_bars = False
-    total = sum(len(task.entries) for task in tasks)
-    with connected(), progress("ingest", total, "images") as advance:
-        rows = ray.data.from_items([{"task": pickle.dumps(task)} for task in tasks], override_num_blocks=len(tasks))
-        for row in rows.map(_make_row, num_cpus=1).iter_rows():
-            result = pickle.loads(row["result"])
-            if isinstance(result, GenlabError):
-                raise result
-            advance(row["images"])
-            yield result
-
-
-def make_shard(task: ShardTask, *, threads: int = 1, on_image: Callable[[], object] = lambda: None) -> ShardResult:
-    """Load and prepare a shard's images and write it.
-
-    Args:
-        task: which.
-        threads: images in work at a time.
-        on_image: called after each image, from any thread, to show progress.
-
-    Raises:
-        DataError: an image cannot be used, or is not of the one shape that raw pixels need.
-    """
-
-    def work(entry: Entry) -> tuple[Entry, Prepared | Skipped, int | None]:
-        prepared, label = _prepare(task.source, load, task.form, entry)
-        on_image()
-        return entry, prepared, label
-
-    with task.source.reader() as load, ThreadPoolExecutor(threads) as pool:
-        done = list(pool.map(work, task.entries))
-    good = [(entry.key, prepared, label) for entry, prepared, label in done if isinstance(prepared, Prepared)]
-    shard = None
-    if good:
-        shard = write_shard(
-            locate(task.path),
-            split=task.split,
-            encoding=task.form.encoding,
-            shape=task.form.shape,
-            images=cast("Any", [prepared.image for _, prepared, _ in good]),
-            keys=[key for key, _, _ in good],
-            labels=[cast("int", label) for _, _, label in good] if task.form.labelled else None,
-        )
-    return ShardResult(
-        shard,
-        frozenset(prepared.shape for _, prepared, _ in good),
-        Counter(change for _, prepared, _ in good for change in prepared.changes),
-        tuple(skipped for _, skipped, _ in done if isinstance(skipped, Skipped)),
-    )
-
-
-def main(arguments: Sequence[str] | None = None, run: Runner | None = None) -> None:
+def main(arguments: Sequence[str] | None = None, run: Runner = run_locally) -> None:
     """The command ``genlab ingest``; ``run`` as of :func:`ingest`."""
 
     def command() -> None:
@@ -239,40 +173,89 @@ def main(arguments: Sequence[str] | None = None, run: Runner | None = None) -> N
     run_command(command)
 
 
-def _make_row(row: dict[str, Any]) -> dict[str, Any]:
-    """One task on Ray. What the user can put right is a result: raised here it would drown in Ray's traceback."""
-    task = pickle.loads(row["task"])
-    try:
-        result: object = make_shard(task)
-    except GenlabError as error:
-        result = error
-    return {"result": pickle.dumps(result), "images": len(task.entries)}
+def _occupied(dest: UPath) -> DataError:
+    return DataError(f"{dest}: holds a data set already; choose another place, or delete it first")
 
 
-def _clear(dest: UPath) -> None:
-    """Make the directory, without shards of an earlier ingest that failed."""
+@contextmanager
+def _writing(dest: UPath) -> Iterator[None]:
+    """What goes wrong with the directory is one message."""
     try:
-        if not is_remote(dest):
-            dest.mkdir(parents=True, exist_ok=True)
-        for leftover in dest.glob("shard-*.arrow"):
-            leftover.unlink()
+        yield
     except OSError as error:
-        raise DataError(f"{dest}: cannot be written ({error.strerror or error})") from None
+        raise unwritable(dest, error) from None
 
 
-def _sorted(source: Source) -> list[Entry]:
-    entries = sorted(source.entries(), key=lambda entry: entry.key)
-    for one, other in itertools.pairwise(entries):
+def _plan(config: IngestConfig, source: Source, rows: Sequence[Row]) -> dict[str, Any]:
+    """What an ingest makes of what, in short: two of one plan make the same data set."""
+    options = configs.flatten(configs.to_dict(config))
+    # These change nothing of what is made, or are said otherwise.
+    for name in ("source", "dest", "skip_bad", "start_over"):
+        del options[name]
+    listing = json.dumps([(row.key, row.entry.size, row.split, row.label, row.values) for row in rows])
+    return {
+        **{f"--{name.replace('_', '-')}": value for name, value in options.items()},
+        "source": f"{source.kind}:{source.path}",
+        "images": len(rows),
+        "bytes": sum(row.entry.size for row in rows),
+        "checksum of names, sizes and attributes": sha256(listing.encode()),
+        **{f"version of {name}": number for name, number in VERSIONS.items()},
+    }
+
+
+def _read_plan(dest: UPath) -> dict[str, Any] | None:
+    try:
+        plan = json.loads((dest / PLAN).read_bytes())
+    except FileNotFoundError:
+        return None
+    except ValueError:
+        return {}
+    return plan if isinstance(plan, dict) else {}
+
+
+def _begin(dest: UPath, plan: dict[str, Any], tasks: Sequence[ShardTask], start_over: bool) -> None:
+    """Leave the plan in the directory, and of what is there only what belongs to it.
+
+    Raises:
+        DataError: it holds the plan of another ingest, which was killed.
+    """
+    found = _read_plan(dest)
+    if found is not None and found != plan and not start_over:
+        differing = [
+            f"{name} {found.get(name)!r} then, {plan.get(name)!r} now"
+            for name in [*plan, *(found.keys() - plan.keys())]
+            if found.get(name) != plan.get(name)
+        ]
+        raise DataError(
+            f"{dest}: holds an unfinished ingest of something else ({'; '.join(differing)}); run that one again to "
+            "finish it, choose another place, or make this one in its stead with --start-over"
+        )
+    write_json(dest / PLAN, plan)
+    mine = {name for task in tasks for name in (task.path, record_path(task.path))}
+    patterns = ("shard-[0-9]*.arrow", "shard-[0-9]*.json", ".*.partial")
+    _clear(dest, [str(file) for pattern in patterns for file in dest.glob(pattern) if str(file) not in mine])
+
+
+def _clear(dest: UPath, files: Iterable[str]) -> None:
+    for file in files:
+        locate(file).unlink(missing_ok=True)
+
+
+def _check_unique(source: Source, rows: Sequence[Row]) -> None:
+    for one, other in itertools.pairwise(rows):
         if one.key == other.key:
-            raise DataError(f"{source.describe(one)} and {source.describe(other)} have one name; rename one of them")
-    return entries
+            first, second = source.describe(one.entry), source.describe(other.entry)
+            raise DataError(f"{first} and {second} have one name; rename one of them")
 
 
-def _form(config: IngestConfig, source: Source) -> Form:
+def _check_fit(config: IngestConfig) -> None:
     if config.size is None and config.fit in ("resize", "crop"):
         raise ConfigError(f"--fit {config.fit} needs --size, the side of the square in pixels")
     if config.size is not None and config.fit == "keep":
         raise ConfigError("--fit keep leaves images at their sizes; leave out --size, or fit by crop or resize")
+
+
+def _form(config: IngestConfig, source: Source, attributes: tuple[Attribute, ...], labelled: bool) -> Form:
     encoding: Encoding = "encoded" if source.encoded and config.size is None else "raw"
     return Form(
         channels=cast("Channels", source.channels if config.channels == "auto" else config.channels),
@@ -281,59 +264,33 @@ def _form(config: IngestConfig, source: Source) -> Form:
         encoding=encoding if config.encoding == "auto" else config.encoding,
         validate=config.validate,
         skip_bad=config.skip_bad,
-        labelled=bool(source.label_names()),
+        labelled=labelled,
+        attributes=attributes,
     )
 
 
-def _first(source: Source, form: Form, entries: Sequence[Entry]) -> tuple[Entry, Prepared]:
+def _first(source: Source, form: Form, rows: Sequence[Row]) -> tuple[Row, Prepared]:
     """The first image that can be used."""
-    with source.reader() as load:
-        for entry in entries:
-            prepared, _ = _prepare(source, load, form, entry)
+    with source.reader() as load_entry:
+        for row in rows:
+            prepared, _ = prepare_row(source, load_entry, form, row)
             if isinstance(prepared, Prepared):
-                return entry, prepared
-    raise DataError(f"{source.path}: none of its {len(entries)} images can be used")
+                return row, prepared
+    raise DataError(f"{source.path}: none of its {len(rows)} images can be used")
 
 
-def _prepare(source: Source, load: Load, form: Form, entry: Entry) -> tuple[Prepared | Skipped, int | None]:
-    try:
-        sample = load(entry)
-        prepared = prepare(
-            sample.image,
-            channels=form.channels,
-            size=form.size,
-            fit=form.fit,
-            encoding=form.encoding,
-            validate=form.validate,
-        )
-    except ImageError as error:
-        if form.skip_bad:
-            return Skipped(entry.key, str(error)), None
-        raise DataError(
-            f"{source.describe(entry)}: {error}; repair or remove it, or leave such images out with --skip-bad"
-        ) from error
-    if form.shape and prepared.shape != form.shape:
-        (height, width, _), (first_height, first_width, _) = prepared.shape, form.shape
-        raise DataError(
-            f"{source.describe(entry)} is {width}x{height} pixels, but {form.model} is {first_width}x{first_height}, "
-            "and raw pixels are stored at one size; fit them all into a square with --size, "
-            "or keep the files with --encoding encoded"
-        )
-    return prepared, sample.label
-
-
-def _assign(entries: Sequence[Entry], test_fraction: float | None) -> dict[str, list[Entry]]:
-    """The entries of each split."""
-    splits: dict[str, list[Entry]] = {split: [] for split in SPLITS}
-    for entry in entries:
-        split = entry.split
+def _assign(rows: Sequence[Row], test_fraction: float | None) -> dict[str, list[Row]]:
+    """The rows of each split."""
+    splits: dict[str, list[Row]] = {split: [] for split in SPLITS}
+    for row in rows:
+        split = row.split
         if test_fraction is not None:
-            split = "test" if int(sha256(entry.key.encode())[:16], 16) / 2**64 < test_fraction else "train"
-        splits[split].append(entry)
+            split = "test" if int(sha256(row.key.encode())[:16], 16) / 2**64 < test_fraction else "train"
+        splits[split].append(row)
     return splits
 
 
-def _tasks(source: Source, form: Form, dest: UPath, splits: dict[str, list[Entry]], rows: int) -> Iterator[ShardTask]:
+def _tasks(source: Source, form: Form, dest: UPath, splits: dict[str, list[Row]], rows: int) -> Iterator[ShardTask]:
     numbers = itertools.count()
     for split, members in splits.items():
         for begin in range(0, len(members), rows):
@@ -341,26 +298,36 @@ def _tasks(source: Source, form: Form, dest: UPath, splits: dict[str, list[Entry
             yield ShardTask(source, form, str(path), split, members[begin : begin + rows])
 
 
-def _manifest(config: IngestConfig, source: Source, form: Form, results: Sequence[ShardResult]) -> Manifest:
-    shapes = frozenset().union(*(result.shapes for result in results))
+def _manifest(
+    config: IngestConfig,
+    source: Source,
+    form: Form,
+    label_names: tuple[str, ...],
+    skipped: Sequence[Skipped],
+    results: Sequence[ShardResult],
+) -> Manifest:
+    shapes = {shape for result in results for shape in result.shapes}
     options = configs.to_dict(config)
     path = options.pop("source")
-    del options["dest"]
-    converted = sum((result.converted for result in results), Counter[str]())
+    del options["dest"], options["start_over"]
+    converted: Counter[str] = Counter()
+    for result in results:
+        converted.update(result.converted)
     return Manifest(
         encoding=form.encoding,
         channels=form.channels,
         shape=next(iter(shapes)) if len(shapes) == 1 else None,
-        label_names=source.label_names(),
-        attributes=(),
+        label_names=label_names,
+        attributes=form.attributes,
         shards=tuple(sorted((result.shard for result in results if result.shard), key=lambda shard: shard.file)),
         origin=Origin(
             kind=source.kind,
             path=path.removeprefix(f"{source.kind}:"),
             options=options,
-            versions={"python": platform.python_version()}
-            | {name: version(name) for name in ("genlab", "numpy", "pillow", "pyarrow")},
+            versions={"python": platform.python_version()} | VERSIONS,
         ),
         converted=dict(sorted(converted.items())),
-        skipped=tuple(sorted((one for result in results for one in result.skipped), key=lambda one: one.key)),
+        skipped=tuple(
+            sorted((*skipped, *(one for result in results for one in result.skipped)), key=lambda one: one.key)
+        ),
     )

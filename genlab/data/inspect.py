@@ -1,7 +1,7 @@
 """``genlab inspect DATA``: what is in a data set, whether it is sound, and what it looks like."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Annotated, cast
 
 import numpy as np
@@ -9,10 +9,11 @@ import tyro
 from rich.console import Console
 from rich.filesize import decimal
 from rich.table import Table
+from rich.text import Text
 
 from genlab import config as configs
 from genlab.data.images import Channels, Pixels, encode_png, prepare, sheet
-from genlab.data.manifest import Manifest
+from genlab.data.manifest import Attribute, Manifest
 from genlab.data.progress import progress
 from genlab.data.shards import ShardSet
 from genlab.errors import run_command
@@ -25,7 +26,7 @@ CELL = 128
 """Side of the squares, in pixels, into which images of different sizes are cut for a sheet."""
 
 CHUNK = 4096
-"""Rows read at a time to count labels."""
+"""Rows whose columns are read at a time."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,13 +46,17 @@ class InspectConfig:
 def describe(shards: ShardSet) -> Table:
     """A data set as a table of two columns."""
     manifest = shards.manifest
-    table = Table("", str(shards.directory), show_edge=False)
-    for name, value in _facts(manifest):
-        table.add_row(name, value)
-    for name, count in _label_counts(shards).items():
-        table.add_row(f"label {name}", f"{count:,}")
-    for skipped in manifest.skipped:
-        table.add_row("skipped", f"{skipped.key}: {skipped.why}")
+    rows = [
+        *_facts(manifest),
+        *_column_facts(shards),
+        *(("skipped", f"{skipped.key}: {skipped.why}") for skipped in manifest.skipped),
+    ]
+    # As texts, for names of files may look like rich's markup.
+    table = Table(show_edge=False)
+    table.add_column()
+    table.add_column(Text(str(shards.directory)))
+    for name, value in rows:
+        table.add_row(Text(name), Text(value))
     return table
 
 
@@ -98,7 +103,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _facts(manifest: Manifest) -> list[tuple[str, str]]:
     origin = manifest.origin
     size = "different sizes" if manifest.shape is None else f"{manifest.shape[1]}x{manifest.shape[0]}"
-    options = (f"{name.replace('_', '-')}={value}" for name, value in origin.options.items() if value is not None)
+    options = (
+        f"{name.replace('_', '-')}={value}"
+        for name, value in configs.flatten(origin.options).items()
+        if value is not None and value != []
+    )
     return [
         ("images", f"{manifest.rows:,}"),
         *((f"split {name}", f"{rows:,}") for name, rows in manifest.splits.items()),
@@ -114,9 +123,23 @@ def _facts(manifest: Manifest) -> list[tuple[str, str]]:
     ]
 
 
-def _label_counts(shards: ShardSet) -> dict[str, int]:
-    counts = np.zeros(len(shards.manifest.label_names), np.int64)
-    for begin in range(0, len(shards) if shards.labelled else 0, CHUNK):
-        labels = shards.read(np.arange(begin, min(begin + CHUNK, len(shards)))).label
-        counts += np.bincount(cast("np.ndarray", labels), minlength=len(counts))
-    return dict(zip(shards.manifest.label_names, counts.tolist(), strict=True))
+def _column_facts(shards: ShardSet) -> Iterator[tuple[str, str]]:
+    """How often each label and each name of a category occurs, and the range and mean of numbers."""
+    manifest = shards.manifest
+    label = (Attribute("label", "category", manifest.label_names),) if shards.labelled else ()
+    for attribute in (*label, *manifest.attributes):
+        values = np.concatenate([part[attribute.name] for part in _columns(shards)])
+        if attribute.kind == "category":
+            counts = np.bincount(values, minlength=len(attribute.names)).tolist()
+            for name, count in zip(attribute.names, counts, strict=True):
+                yield f"{attribute.name} {name}", f"{count:,}"
+        else:
+            yield (
+                f"{attribute.name} ({attribute.kind})",
+                f"{values.min():g} to {values.max():g}, mean {values.mean():.4g}",
+            )
+
+
+def _columns(shards: ShardSet) -> Iterator[dict[str, np.ndarray]]:
+    for begin in range(0, len(shards), CHUNK):
+        yield shards.columns(np.arange(begin, min(begin + CHUNK, len(shards))))

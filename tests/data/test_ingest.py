@@ -11,8 +11,9 @@ from PIL import Image
 from genlab.data import ingest as ingest_module
 from genlab.data import inspect as inspect_module
 from genlab.data.images import encode_png
-from genlab.data.ingest import IngestConfig, ingest, run_on_ray
+from genlab.data.ingest import IngestConfig, ingest
 from genlab.data.manifest import Manifest
+from genlab.data.runners import run_on_ray
 from genlab.data.shards import ShardSet
 from genlab.data.sources.synthetic import counterparts
 from genlab.data.synthetic import draw_scene

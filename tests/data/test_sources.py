@@ -265,7 +265,7 @@ def test_a_relative_path_may_hold_a_colon(tmp_path: Path, monkeypatch: pytest.Mo
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("webdataset:x", "unknown scheme webdataset; there are: mnist, folder, zip, tfrecord, synthetic"),
+        ("lmdb:x", "unknown scheme lmdb; there are: mnist, folder, zip, tfrecord, webdataset, parquet, hf, synthetic"),
         ("synthetic:cats", "there are: scenes-a, scenes-b, digits"),
         ("{}/missing", "missing: no such file or directory"),
         ("folder:{}/missing", "missing: no such directory"),

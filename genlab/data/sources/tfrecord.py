@@ -7,18 +7,16 @@ Two formats, one inside the other, each read by a few lines rather than by Tenso
 """
 
 import struct
-import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import PurePosixPath
-from typing import IO
 
 import google_crc32c
 
 from genlab.data.images import ImageError
-from genlab.data.sources.base import Entry, Load, Sample, Source, list_files
+from genlab.data.sources.base import Entry, Load, Sample, Source, list_files, ranges
 from genlab.errors import DataError
-from genlab.storage import locate
+from genlab.storage import is_remote, locate
 
 _HEAD = struct.Struct("<QI")
 _CHECKSUM = struct.Struct("<I")
@@ -32,6 +30,11 @@ class TFRecord(Source):
     """
 
     kind = "tfrecord"
+
+    @property
+    def ordered(self) -> bool:
+        """Remote files are read ahead."""
+        return is_remote(self.path)
 
     def entries(self) -> list[Entry]:
         """See :meth:`Source.entries`; checks the framing of every record, its data are checked when loaded."""
@@ -47,18 +50,12 @@ class TFRecord(Source):
     @contextmanager
     def reader(self) -> Iterator[Load]:
         """See :meth:`Source.reader`."""
-        lock = threading.Lock()
-        files: dict[str, IO[bytes]] = {}
-        with ExitStack() as stack:
+        with ranges() as read:
 
             def load(entry: Entry) -> Sample:
-                with lock:
-                    if entry.file not in files:
-                        files[entry.file] = stack.enter_context(locate(entry.file).open("rb"))
-                    files[entry.file].seek(entry.offset)
-                    data = files[entry.file].read(entry.size)
-                    (checksum,) = _CHECKSUM.unpack(files[entry.file].read(_CHECKSUM.size))
-                if masked_crc32c(data) != checksum:
+                record = read(entry.file, entry.offset, entry.size + _CHECKSUM.size)
+                data = record[: entry.size]
+                if record[entry.size :] != _CHECKSUM.pack(masked_crc32c(data)):
                     raise ImageError("damaged: the record does not match its checksum")
                 features = bytes_features(data)
                 if "image" not in features:

@@ -1,0 +1,169 @@
+"""``genlab export DATA FOLDER``: a data set's images as files again, with a CSV of labels and attributes.
+
+``FOLDER/metadata.csv`` has a row for each image: ``file_name``, ``key``, ``split``, its label, its attributes. So
+``genlab ingest FOLDER DEST --attributes.csv FOLDER/metadata.csv`` reads it, and the imagefolder loader of Hugging Face
+``datasets``.
+"""
+
+import csv
+import dataclasses
+import io
+import shlex
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path, PurePosixPath
+from typing import Annotated
+
+import numpy as np
+import tyro
+from upath import UPath
+
+from genlab import config as configs
+from genlab.data import attributes
+from genlab.data.images import encode_png
+from genlab.data.manifest import Attribute, Manifest
+from genlab.data.progress import progress
+from genlab.data.shards import ShardSet
+from genlab.data.sources.base import is_visible
+from genlab.errors import DataError, run_command
+from genlab.storage import is_remote, locate, require_absolute, write_atomic
+
+TABLE = "metadata.csv"
+
+CHUNK = 256
+"""Images read at a time."""
+
+THREADS = 8
+"""Files written at a time, to hide the latency of disks and object stores."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ExportConfig:
+    """Write a data set's images as files, and what is known of them as metadata.csv."""
+
+    data: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")]
+    """Directory or s3:// URL of the data set."""
+    folder: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER")]
+    """Directory or s3:// URL to write to; it must be empty or not there. Files are called by the images' keys, with
+    .jpg or .png put after a key that does not end so; an image whose key is no good as a path, or is taken, is called
+    by its number."""
+    split: str | None = None
+    """Only the images of this split."""
+
+
+def export(config: ExportConfig) -> Manifest:
+    """Write the images of a data set, encoded ones byte by byte as they are, raw ones as PNG, then the table.
+
+    Raises:
+        DataError: there is no such data set or split, a shard is damaged, or ``folder`` is not empty or cannot be
+            written.
+    """
+    for option, url in (("data", config.data), ("folder", config.folder)):
+        require_absolute(option, url)
+    shards, folder = ShardSet.open(config.data), locate(config.folder)
+    if config.split:
+        shards = shards.split(config.split)
+    try:
+        if next(iter(folder.iterdir()), None) is not None if folder.exists() else False:
+            raise DataError(f"{folder}: is not empty; choose another folder")
+        names = _write_images(shards, folder)
+        write_atomic(folder / TABLE, _table(shards, names).encode())
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be written ({error.strerror or error})") from None
+    return shards.manifest
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command ``genlab export``."""
+
+    def command() -> None:
+        config = configs.parse(ExportConfig, arguments, prog="genlab export")
+        manifest = export(config)
+        folder = locate(config.folder)
+        print(f"{folder}: written, with {TABLE}; back again, pixel for pixel:")
+        again = ["genlab", "ingest", f"folder:{folder}", "DEST", "--attributes.csv", f"{folder / TABLE}"]
+        print(shlex.join([*again, "--channels", str(manifest.channels), "--encoding", manifest.encoding]))
+
+    run_command(command)
+
+
+def _write_images(shards: ShardSet, folder: UPath) -> list[str]:
+    """Write the files.
+
+    Returns:
+        The relative path of each.
+    """
+    names: list[str] = []
+    taken: set[str] = set()
+
+    def write(name: str, data: bytes) -> None:
+        # Not synced one by one: the table comes last, and an export without it is to be repeated.
+        if is_remote(folder):
+            (folder / name).write_bytes(data)
+        else:
+            file = Path(str(folder), name)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(data)
+
+    with progress("export", len(shards), "images") as advance, ThreadPoolExecutor(THREADS) as pool:
+        for rows in _chunks(len(shards)):
+            files = _files(shards, rows)
+            called = [
+                _name(key, data, row, taken) for key, data, row in zip(shards.keys(rows), files, rows, strict=True)
+            ]
+            for _ in pool.map(write, called, files):
+                advance(1)
+            names += called
+    return names
+
+
+def _files(shards: ShardSet, rows: np.ndarray) -> list[bytes]:
+    if shards.manifest.encoding == "encoded":
+        return shards.encoded(rows)
+    return [encode_png(image) for image in shards.read(rows).image]
+
+
+def _name(key: str, data: bytes, row: int, taken: set[str]) -> str:
+    """What to call an image's file, and note its name and the folders above as taken."""
+    suffixes = (".png",) if data.startswith(b"\x89PNG") else (".jpg", ".jpeg")
+    name = key if key.lower().endswith(suffixes) else key + suffixes[0]
+    path = PurePosixPath(name)
+    folders = {f"{folder}/" for folder in path.parents if folder.name}
+    usable = (
+        str(path) == name
+        and name.isprintable()
+        and not path.is_absolute()
+        and is_visible(name)
+        and all(len(part.encode()) < 256 for part in path.parts)
+        # Neither a file of that name, nor a folder, nor a file where a folder is needed.
+        and name not in taken
+        and f"{name}/" not in taken
+        and taken.isdisjoint(folder.removesuffix("/") for folder in folders)
+    )
+    if not usable:
+        name, folders = f"unnamed/{row:08d}{suffixes[0]}", {"unnamed/"}
+    taken |= {name, *folders}
+    return name
+
+
+def _table(shards: ShardSet, names: Sequence[str]) -> str:
+    manifest = shards.manifest
+    label = (Attribute("label", "category", manifest.label_names),) if shards.labelled else ()
+    parts = [(shards.keys(rows), shards.columns(rows)) for rows in _chunks(len(shards))]
+    splits = [shard.split for shard in shards.shards for _ in range(shard.rows)]
+    cells: list[Sequence[str]] = [names, [key for keys, _ in parts for key in keys], splits]
+    heads = [attributes.FILE_COLUMN, attributes.KEY_COLUMN, attributes.SPLIT_COLUMN]
+    for attribute in (*label, *manifest.attributes):
+        values = [value for _, part in parts for value in part[attribute.name].tolist()]
+        heads.append(attributes.header(attribute, values, label=attribute in label))
+        cells.append([attributes.text(attribute, value) for value in values])
+    file = io.StringIO(newline="")
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(heads)
+    writer.writerows(zip(*cells, strict=True))
+    return file.getvalue()
+
+
+def _chunks(count: int) -> Iterator[np.ndarray]:
+    for begin in range(0, count, CHUNK):
+        yield np.arange(begin, min(begin + CHUNK, count))
