@@ -17,6 +17,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import Tensor
 
 from genlab import modelstore
+from genlab.config import override
 from genlab.models.vae import VAEArchitecture
 from genlab.recipes.cyclegan import CycleGANConfig, CycleGANData, CycleGANModel
 from genlab.recipes.options import Optimization, Run
@@ -34,6 +35,26 @@ PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(["torch._inductor", "genlab.training.loop"])
 
 Moment = Literal["step", "logged", "half a checkpoint", "a checkpoint", "export"]
+
+
+TINY: dict[str, dict[str, Any]] = {
+    "vae": {
+        "run.batch": 16,
+        "run.steps": 24,
+        "model.channels": [4, 8],
+        "optimization.ema_images": 64,
+        "optimization.schedule": "linear",
+    },
+    "cyclegan": {
+        "run.batch": 2,
+        "run.steps": 12,
+        "model.width": 4,
+        "model.levels": 4,
+        "model.discriminator_width": 4,
+        "optimization.ema_images": 8,
+    },
+}
+COMMON = {"run.workers": 0, "run.threads": 1, "run.log_every": 3, "run.checkpoint_every": 5, "run.figures_every": 6}
 
 
 @dataclass(frozen=True)
@@ -75,6 +96,13 @@ def cyclegan_config(data: Path, dropout: float = 0.5, **run: Any) -> CycleGANCon
         data=CycleGANData(a=str(data / "a"), b=str(data / "b")),
         model=CycleGANModel(width=4, dropout=dropout, discriminator_width=4),
     )
+
+
+def tiny_config(family: str, data: dict[str, str], changes: dict[str, Any]) -> Any:
+    """A config of ``family`` on its part of ``data``."""
+    config = recipe_type(family).config_type()
+    mine = {f"data.{domain}": data[f"data.{domain}"] for domain in config.data.domains}
+    return override(config, TINY[family] | COMMON | mine | changes)
 
 
 def train_until_killed(plan: Plan, moment: Moment, step: int) -> None:
