@@ -106,6 +106,8 @@ class ShardStream(Iterator[StreamBatch]):
 
     waited: float
     """Seconds spent waiting for a batch so far."""
+    waited_on_storage: float
+    """The part of ``waited`` in which bytes were being fetched; in the rest they were being decoded or augmented."""
 
     def __init__(
         self,
@@ -127,6 +129,7 @@ class ShardStream(Iterator[StreamBatch]):
             raise ConfigError(f"prefetch = {prefetch}: must be at least 1")
         shards.fixed_shape()
         self.waited = 0.0
+        self.waited_on_storage = 0.0
         self._batch = batch
         self._position = start
         self._failure: BaseException | None = None

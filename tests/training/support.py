@@ -118,12 +118,16 @@ def _train_and_die(plan: Plan, moment: Moment, step: int) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
     recipe = recipe_type(plan.family)
-    whole_step, write = recipe.step, Checkpoints._write
+    whole_step, write, save = recipe.step, Checkpoints._write, Checkpoints.save
 
     def step_or_die(self: Any, batches: Batches, one: Step) -> dict[str, Tensor]:
         if one.index == step:
             die()
         return whole_step(self, batches, one)
+
+    def save_and_wait(self: Checkpoints, *arguments: Any) -> None:
+        save(self, *arguments)
+        self.wait()
 
     def progress_or_die(self: QuietSession, update: Update) -> None:
         if update.step >= step:
@@ -145,6 +149,8 @@ def _train_and_die(plan: Plan, moment: Moment, step: int) -> None:
     with ExitStack() as patches:
         match moment:
             case "step":
+                # Whether the checkpoint before is whole by then must not hang on how fast the steps are.
+                patches.enter_context(mock.patch.object(Checkpoints, "save", save_and_wait))
                 patches.enter_context(mock.patch.object(recipe, "step", step_or_die))
             case "logged":
                 patches.enter_context(mock.patch.object(QuietSession, "progress", progress_or_die))
