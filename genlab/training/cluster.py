@@ -2,7 +2,7 @@
 
 import os
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -21,6 +21,7 @@ from genlab.storage import is_remote, locate
 from genlab.training.loop import train
 from genlab.training.plan import Plan
 from genlab.training.progress import Console, Update
+from genlab.training.session import Session
 
 POLL_SECONDS = 0.5
 RAY_STATE = "ray"
@@ -91,7 +92,10 @@ def _worker(task: dict[str, Any]) -> None:
     if ray.get(board.fault.remote()) is not None:
         return
     try:
-        train(task["plan"], RaySession(board, task["threads"]))
+        session = RaySession(board, task["threads"])
+        if task["prepare"]:
+            task["prepare"](task["plan"], session)
+        train(task["plan"], session)
     except GenlabError as fault:
         ray.get(board.fail.remote(fault))
         raise
@@ -128,8 +132,19 @@ def place(run: Run) -> tuple[int, bool]:
     return threads, gpus > 0
 
 
-def fit(plan: Plan, console: Console, callbacks: list[Any] | None = None) -> None:
+def fit(
+    plan: Plan,
+    console: Console,
+    callbacks: list[Any] | None = None,
+    prepare: Callable[[Plan, Session], None] | None = None,
+) -> None:
     """Run ``plan`` under Ray Train on the cluster that this process is connected to, and wait for its end.
+
+    Args:
+        plan: the run.
+        console: shows its progress.
+        callbacks: for Ray Train.
+        prepare: called in each worker before it trains.
 
     Raises:
         ClusterError: when the workers do not fit, see :func:`place`.
@@ -145,7 +160,7 @@ def fit(plan: Plan, console: Console, callbacks: list[Any] | None = None) -> Non
     board: Any = ray.remote(num_cpus=0)(Board).remote()
     trainer = TorchTrainer(
         _worker,
-        train_loop_config={"plan": plan, "board": board, "threads": threads},
+        train_loop_config={"plan": plan, "board": board, "threads": threads, "prepare": prepare},
         scaling_config=ScalingConfig(
             num_workers=run.workers, use_gpu=gpu, resources_per_worker={"CPU": threads} | ({"GPU": 1} if gpu else {})
         ),

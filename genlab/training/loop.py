@@ -34,8 +34,11 @@ FIGURE_ROWS = 16
 MOST_STEPS_BETWEEN_CHECKPOINTS = 1000
 
 
-def train(plan: Plan, session: Session) -> None:
+def train(plan: Plan, session: Session) -> TrainingState:
     """Train ``plan`` to its end as one of ``session.world_size`` workers, going on from the newest checkpoint.
+
+    Returns:
+        The state at its end.
 
     Raises:
         RunError: when the ranks' weights have drifted apart, or a checkpoint is of another architecture.
@@ -132,6 +135,7 @@ def train(plan: Plan, session: Session) -> None:
             if verdict := stopwatch.verdict():
                 session.say(verdict)
             _export(plan, state, done, tracker.metrics_file)
+    return state
 
 
 class Meter:
