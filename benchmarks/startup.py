@@ -23,7 +23,7 @@ import psutil
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 LOOK_SECONDS = 0.03
-PATIENCE = 180.0
+PATIENCE = 300.0
 STAGES = {
     "driver": "submission, upload of the code, start of the driver's process",
     "parsed": "driver: imports, config",
@@ -44,6 +44,7 @@ class Watcher:
     def __init__(self, head: subprocess.Popen[bytes], log: Path, run: Path) -> None:
         self._head, self._log, self._run = psutil.Process(head.pid), log, run
         self._cpu: dict[int, float] = {}
+        self._titles: dict[int, str] = {}
         self.marks: dict[str, float] = {}
         self._look_at_processes()
         self._before = dict(self._cpu)
@@ -71,6 +72,13 @@ class Watcher:
             used += times.user + times.system if times else 0.0
         return used
 
+    def by_process(self) -> dict[str, float]:
+        """The same, by title of the process."""
+        used: dict[str, float] = {}
+        for pid, seconds in self._cpu.items():
+            used[self._titles[pid]] = used.get(self._titles[pid], 0.0) + seconds - self._before.get(pid, 0.0)
+        return dict(sorted(used.items(), key=lambda item: -item[1]))
+
     def _mark(self, name: str) -> None:
         self.marks.setdefault(name, time.time())
 
@@ -84,6 +92,7 @@ class Watcher:
                 self._cpu[process.pid] = times.user + times.system
                 words = process.cmdline()
                 title = words[0] if words else ""
+                self._titles[process.pid] = f"ray {title}" if "ray::" in title else " ".join(words)[-60:]
                 if "jobs/vae.py" in words and "python" in title:
                     self._mark("driver")
                 elif "TrainController" in title:
@@ -100,7 +109,14 @@ class Watcher:
 
 
 def measure(
-    checkout: Path, name: str, address: str, head: subprocess.Popen[bytes], data: Path, folder: Path, workers: int
+    checkout: Path,
+    name: str,
+    address: str,
+    head: subprocess.Popen[bytes],
+    data: Path,
+    folder: Path,
+    workers: int,
+    verbose: bool,
 ) -> dict[str, float]:
     """Submit one job from ``checkout``; seconds of each stage, ``total`` and ``cpu``."""
     logs = folder / "ray" / "session_latest" / "logs"
@@ -125,6 +141,9 @@ def measure(
             raise SystemExit(f"the job did not reach its first step:\n{client.communicate()[0]}")
         time.sleep(LOOK_SECONDS)
     cpu = watcher.cpu_seconds(watched)
+    if verbose:
+        for title, used in watcher.by_process().items():
+            print(f"    {used:6.2f} CPU s  {title}")
     log, _ = client.communicate(timeout=PATIENCE)
     if client.returncode:
         raise SystemExit(f"the job failed:\n{log}")
@@ -156,7 +175,8 @@ def start_head(folder: Path) -> tuple[subprocess.Popen[bytes], str]:
         head = subprocess.Popen([*command, "--temp-dir", str(folder / "ray")], stdout=log, stderr=log)
     address = f"http://127.0.0.1:{ports[1]}"
     deadline = time.monotonic() + PATIENCE
-    while subprocess.run(["ray", "job", "list", "--address", address], capture_output=True).returncode:
+    # A job that does nothing succeeds once all of the head is up, its agent included.
+    while subprocess.run(["ray", "job", "submit", "--address", address, "--", "true"], capture_output=True).returncode:
         if head.poll() is not None or time.monotonic() > deadline:
             raise SystemExit(f"the head did not come up:\n{(folder / 'head.log').read_text()}")
         time.sleep(0.5)
@@ -169,6 +189,7 @@ def main() -> None:
     parser.add_argument("--against", help="an earlier commit to compare with")
     parser.add_argument("--runs", type=int, default=5, help="jobs of each (the first is a warm-up and not counted)")
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--processes", action="store_true", help="print the CPU seconds of each process as well")
     options = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="gls-"))
     checkouts = {"here": REPOSITORY}
@@ -188,7 +209,9 @@ def main() -> None:
         head, address = start_head(folder)
         for number in range(options.runs + 1):
             for name, checkout in checkouts.items():
-                seconds = measure(checkout, f"{name}-{number}", address, head, data, folder, options.workers)
+                seconds = measure(
+                    checkout, f"{name}-{number}", address, head, data, folder, options.workers, options.processes
+                )
                 print(f"{name} {number}: {seconds['total']:.2f} s, {seconds['cpu']:.2f} CPU s", flush=True)
                 if number:
                     results.setdefault(name, []).append(seconds)
