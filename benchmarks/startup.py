@@ -83,7 +83,11 @@ class Watcher:
         self.marks.setdefault(name, time.time())
 
     def _logs(self) -> list[str]:
-        return [file.read_text() for file in self._log.glob("job-driver-*.log")]
+        logs = []
+        for file in self._log.glob("job-driver-*.log"):
+            with contextlib.suppress(FileNotFoundError):  # Ray moves the log of a job that is just beginning.
+                logs.append(file.read_text())
+        return logs
 
     def _look_at_processes(self) -> None:
         for process in self._head.children(recursive=True):
@@ -121,7 +125,7 @@ def measure(
     """Submit one job from ``checkout``; seconds of each stage, ``total`` and ``cpu``."""
     logs = folder / "ray" / "session_latest" / "logs"
     for old in logs.glob("job-driver-*.log"):
-        old.rename(folder / old.name)
+        old.unlink()
     options = ["--data.images", str(data), "--run.storage", str(folder / "runs"), "--run.name", name]
     options += ["--run.workers", str(workers), "--run.threads", "1"]
     options += ["--run.batch", "32", "--run.steps", "4", "--run.log-every", "1"]

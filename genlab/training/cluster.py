@@ -19,6 +19,8 @@ import ray.train
 from ray.train import BackendConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train._internal.utils import get_address_and_port
 from ray.train.backend import Backend
+from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
+from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
 from genlab.errors import ClusterError, RunError
@@ -48,6 +50,18 @@ class Task:
     gpu: bool
     prepare: "Callable[[Plan, Session], None] | None"
     """Called before the loop."""
+
+
+class LeanTrainer(DataParallelTrainer):
+    """Ray Train without two helper actors, each a process that takes over a second to start.
+
+    One hands out Ray Data sets, of which there are none. The other outlives the run to remove its placement group when
+    the controller was killed; the driver's end, which follows, removes it just as well.
+    """
+
+    def _create_default_callbacks(self) -> list[Any]:
+        spared = (DatasetsCallback, PlacementGroupCleanerCallback)
+        return [callback for callback in super()._create_default_callbacks() if not isinstance(callback, spared)]
 
 
 @dataclass
@@ -135,6 +149,8 @@ def fit(
     run = plan.run
     threads, gpu = place(run)
     os.environ.update(QUIET)
+    if not _autoscaled():  # Who announces that a node will go is an autoscaler; watching for that is one more actor.
+        os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
     storage = locate(plan.directory) / RAY_STATE
     if storage.exists():
         storage.fs.rm(storage.path, recursive=True)
@@ -142,7 +158,7 @@ def fit(
     board: Any = ray.remote(num_cpus=0)(Board).remote()
     # Sealed, because the controller unpickles what it passes on, and would import torch for it.
     task = pickle.dumps(Task(plan, threads, gpu, prepare))
-    trainer = DataParallelTrainer(
+    trainer = LeanTrainer(
         _worker,
         train_loop_config={"task": task, "board": board},
         backend_config=Rendezvous(),

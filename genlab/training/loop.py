@@ -191,7 +191,8 @@ def _prepare(exact: bool, threads: int | None) -> None:
     if threads is not None:
         torch.set_num_threads(threads)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(exact)
+    # The same as use_deterministic_algorithms, but without a second's import of torch.compile to tell it, too.
+    torch.set_deterministic_debug_mode("error" if exact else "default")
     # Deterministic mode would also fill every new tensor: exactness does not need it, and it costs dearly.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = not exact
