@@ -17,6 +17,7 @@ from genlab.metrics.adversarial import Adversarial, adversarial_loss
 from genlab.models.cyclegan import CycleGAN, CycleGANArchitecture, PatchGAN
 from genlab.models.model import Model
 from genlab.models.pixels import to_signed
+from genlab.models.precision import full_precision
 from genlab.recipes.options import Optimization, Run
 from genlab.recipes.recipe import Batches, DomainInfo, Recipe, Step
 
@@ -123,8 +124,8 @@ class CycleGANRecipe(Recipe[CycleGANConfig]):
         kind = weights.adversarial
         adversarial_ab = adversarial_loss(kind, verdict_b, real=True)
         adversarial_ba = adversarial_loss(kind, verdict_a, real=True)
-        cycle_a, cycle_b = F.l1_loss(cycled_a.float(), a), F.l1_loss(cycled_b.float(), b)
-        identity_a, identity_b = F.l1_loss(same_a.float(), a), F.l1_loss(same_b.float(), b)
+        cycle_a, cycle_b = F.l1_loss(full_precision(cycled_a), a), F.l1_loss(full_precision(cycled_b), b)
+        identity_a, identity_b = F.l1_loss(full_precision(same_a), a), F.l1_loss(full_precision(same_b), b)
         step.update(
             "generators",
             adversarial_ab
@@ -136,7 +137,8 @@ class CycleGANRecipe(Recipe[CycleGANConfig]):
         losses = {}
         for domain, real, fake in (("a", a, fake_a), ("b", b, fake_b)):
             with step.autocast():
-                verdict_real, verdict_fake = self._twice(self.discriminators[domain], real, fake.detach().float())
+                seen = full_precision(fake.detach())
+                verdict_real, verdict_fake = self._twice(self.discriminators[domain], real, seen)
             losses[domain] = 0.5 * (
                 adversarial_loss(kind, verdict_real, real=True) + adversarial_loss(kind, verdict_fake, real=False)
             )

@@ -74,7 +74,7 @@ class Step(Protocol):
         ...
 
     def noise(self, name: str, *shape: int) -> Tensor:
-        """Standard normal noise that belongs to rows, float32 [local rows, *shape].
+        """Standard normal noise that belongs to rows, in full precision [local rows, *shape].
 
         Drawn for the global batch from (seed, step, name) and sliced, so it is the same for any world size.
         """

@@ -15,6 +15,7 @@ from genlab.data.images import sheet
 from genlab.metrics.elbo import gaussian_kl
 from genlab.models.model import Model
 from genlab.models.pixels import to_unit
+from genlab.models.precision import full_precision
 from genlab.models.vae import VAE, VAEArchitecture
 from genlab.recipes.options import Optimization, Run
 from genlab.recipes.recipe import Batches, DomainInfo, Recipe, Step
@@ -95,10 +96,11 @@ class VAERecipe(Recipe[VAEConfig]):
         with step.autocast():
             mean, log_variance = self.vae.encoder(images)
             noise = step.noise("z", self.config.model.latent_dim)
-            latents = mean.float() + (0.5 * log_variance.float()).exp() * noise
+            mean, log_variance = full_precision(mean), full_precision(log_variance)
+            latents = mean + (0.5 * log_variance).exp() * noise
             logits = self.vae.decoder(latents)
-        pixelwise = F.binary_cross_entropy_with_logits(logits.float(), images, reduction="none")
-        return pixelwise.flatten(1).sum(1).mean(), gaussian_kl(mean.float(), log_variance.float()).mean()
+        pixelwise = F.binary_cross_entropy_with_logits(full_precision(logits), images, reduction="none")
+        return pixelwise.flatten(1).sum(1).mean(), gaussian_kl(mean, log_variance).mean()
 
     @staticmethod
     def _named(reconstruction: Tensor, kl: Tensor) -> dict[str, Tensor]:

@@ -25,17 +25,21 @@ from genlab.storage import locate
 from genlab.training.checkpoints import Checkpoints
 from genlab.training.plan import Plan
 from genlab.training.progress import Update
-from genlab.training.session import Session, from_rank_zero, gather, sum_over_ranks
+from genlab.training.session import Session, copy_from_rank_zero, from_rank_zero, gather, sum_over_ranks
 from genlab.training.state import TrainingState
 from genlab.training.step import LoopStep, derived_seed
+from genlab.training.stopwatch import Stopwatch
 from genlab.training.tracking import CLOCK_FIELDS, TIME_FIELDS, Tracker, read_metrics
 
 FIGURE_ROWS = 16
 MOST_STEPS_BETWEEN_CHECKPOINTS = 1000
 
 
-def train(plan: Plan, session: Session) -> None:
+def train(plan: Plan, session: Session) -> TrainingState:
     """Train ``plan`` to its end as one of ``session.world_size`` workers, going on from the newest checkpoint.
+
+    Returns:
+        The state at its end.
 
     Raises:
         RunError: when the ranks' weights have drifted apart, or a checkpoint is of another architecture.
@@ -73,11 +77,14 @@ def train(plan: Plan, session: Session) -> None:
         }
         meter = Meter(session)
         window = Window(streams, run.batch)
+        stopwatch = Stopwatch(device, streams.values())
 
         while done < plan.steps:
+            stopwatch.begin(done)
             seed = derived_seed(run.seed, "step", done, session.rank)
             torch.manual_seed(seed)
             batches = {name: _to_device(next(stream), device) for name, stream in streams.items()}
+            stopwatch.lap("data")
             step = LoopStep(
                 state,
                 session,
@@ -86,20 +93,25 @@ def train(plan: Plan, session: Session) -> None:
                 batch=run.batch,
                 key=(run.seed, "noise", done),
                 precision=run.precision,
+                lap=stopwatch.lap,
             )
             rate = state.set_rate(done * run.batch, plan.steps * run.batch)
             meter.add(recipe.step(batches, step), step.share)
+            stopwatch.lap("compute")
             done += 1
             images = done * run.batch
             state.average(images, run.batch)
+            stopwatch.lap("optimiser")
 
             last = done == plan.steps
             logged = last or done % run.log_every == 0
             if logged:
+                stopwatch.settle()
                 metrics = meter.means() | {"learning_rate": rate}
                 clock = window.read()
                 if tracker:
                     tracker.log("train", done, images, plan.epoch(done), metrics | clock)
+                    tracker.shares(done, stopwatch.read())
                     session.progress(Update(done, plan.steps, plan.epoch(done), clock["images_per_second"], metrics))
             if last or plan.ends_epoch(done):
                 test = _test(plan, state, session)
@@ -108,16 +120,23 @@ def train(plan: Plan, session: Session) -> None:
                 session.report({"step": done, "epoch": plan.epoch(done)} | {f"test/{k}": v for k, v in test.items()})
             if tracker and (last or (done % run.figures_every == 0 if run.figures_every else plan.ends_epoch(done))):
                 _draw(plan, state, session, tracker, done)
+            stopwatch.lap("other")
             if last or (logged and _due(plan, done)):
                 _agree(state, session, done)
                 if tracker:
                     tracker.flush()
                     facts = {"family": plan.family, "images": images, "world_size": session.world_size}
                     checkpoints.save(done, state.tensors(), facts)
+                stopwatch.lap("checkpoint")
 
         if tracker:
             checkpoints.wait()
+            stopwatch.lap("checkpoint")
+            stopwatch.read()
+            if verdict := stopwatch.verdict():
+                session.say(verdict)
             _export(plan, state, done, tracker.metrics_file)
+    return state
 
 
 class Meter:
@@ -173,7 +192,8 @@ def _prepare(exact: bool, threads: int | None) -> None:
     if threads is not None:
         torch.set_num_threads(threads)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(exact)
+    # The same as use_deterministic_algorithms, but without a second's import of torch.compile to tell it, too.
+    torch.set_deterministic_debug_mode("error" if exact else "default")
     # Deterministic mode would also fill every new tensor: exactness does not need it, and it costs dearly.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = not exact
@@ -192,15 +212,19 @@ def _open(plan: Plan, domain: str, split: str) -> ShardSet:
 
 
 def _restore(checkpoints: Checkpoints, state: TrainingState, session: Session) -> int:
-    """Load the newest good checkpoint; every rank loads the one that rank 0 chose."""
-    done = 0
+    """Load the newest good checkpoint: rank 0 reads it, once for all, and sends it to the others."""
+    done, tensors = 0, dict[str, Tensor]()
     if session.rank == 0:
-        done, messages = checkpoints.newest()
+        done, tensors, messages = checkpoints.newest()
         for message in messages:
             session.say(message)
-    done = int(from_rank_zero(done))
+    done, layout = from_rank_zero((done, {name: (tensor.shape, tensor.dtype) for name, tensor in tensors.items()}))
     if done:
-        state.load(checkpoints.read(done))
+        if session.rank > 0:
+            tensors = {name: torch.empty(shape, dtype=dtype) for name, (shape, dtype) in layout.items()}
+        state.load(tensors)
+        for tensor in state.tensors().values():
+            copy_from_rank_zero(tensor)
         if session.rank == 0:
             session.say(f"goes on from the checkpoint of step {done}")
     return done

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch.overrides import TorchFunctionMode
 from upath import UPath
 
 from genlab import __version__
@@ -109,7 +110,7 @@ def make_plan(family: str, config: Any) -> Plan:
         domains[domain] = _plan_domain(f"data.{domain}", url, config.data.split, root)
     recipe = recipe_type(family)
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), _Undrawn():
             recipe(config, {domain: plan.info for domain, plan in domains.items()})
     except ValueError as error:
         raise ConfigError(f"{', '.join(f'data.{domain}' for domain in domains)}: {error}") from None
@@ -127,6 +128,15 @@ def make_plan(family: str, config: Any) -> Plan:
     steps = run.steps if run.steps is not None else math.ceil((run.epochs or 0) * rows / run.batch)
     config = dataclasses.replace(config, run=dataclasses.replace(run, name=name, storage=str(root)))
     return Plan(family, config, str(root / name), domains, steps)
+
+
+class _Undrawn(TorchFunctionMode):
+    """Weights are not drawn: on the meta device that takes longer than to draw them."""
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if getattr(function, "__module__", None) == "torch.nn.init":
+            return (args or (kwargs["tensor"],))[0]
+        return function(*args, **(kwargs or {}))
 
 
 def _plan_domain(option: str, url: str, split: str, storage: UPath) -> DomainPlan:

@@ -17,6 +17,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import Tensor
 
 from genlab import modelstore
+from genlab.config import override
 from genlab.models.vae import VAEArchitecture
 from genlab.recipes.cyclegan import CycleGANConfig, CycleGANData, CycleGANModel
 from genlab.recipes.options import Optimization, Run
@@ -34,6 +35,26 @@ PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(["torch._inductor", "genlab.training.loop"])
 
 Moment = Literal["step", "logged", "half a checkpoint", "a checkpoint", "export"]
+
+
+TINY: dict[str, dict[str, Any]] = {
+    "vae": {
+        "run.batch": 16,
+        "run.steps": 24,
+        "model.channels": [4, 8],
+        "optimization.ema_images": 64,
+        "optimization.schedule": "linear",
+    },
+    "cyclegan": {
+        "run.batch": 2,
+        "run.steps": 12,
+        "model.width": 4,
+        "model.levels": 4,
+        "model.discriminator_width": 4,
+        "optimization.ema_images": 8,
+    },
+}
+COMMON = {"run.workers": 0, "run.threads": 1, "run.log_every": 3, "run.checkpoint_every": 5, "run.figures_every": 6}
 
 
 @dataclass(frozen=True)
@@ -77,6 +98,13 @@ def cyclegan_config(data: Path, dropout: float = 0.5, **run: Any) -> CycleGANCon
     )
 
 
+def tiny_config(family: str, data: dict[str, str], changes: dict[str, Any]) -> Any:
+    """A config of ``family`` on its part of ``data``."""
+    config = recipe_type(family).config_type()
+    mine = {f"data.{domain}": data[f"data.{domain}"] for domain in config.data.domains}
+    return override(config, TINY[family] | COMMON | mine | changes)
+
+
 def train_until_killed(plan: Plan, moment: Moment, step: int) -> None:
     """Train in a process of its own that is killed (SIGKILL) at the ``moment`` of ``step``."""
     process = PROCESSES.Process(target=_train_and_die, args=(plan, moment, step))
@@ -90,12 +118,16 @@ def _train_and_die(plan: Plan, moment: Moment, step: int) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
     recipe = recipe_type(plan.family)
-    whole_step, write = recipe.step, Checkpoints._write
+    whole_step, write, save = recipe.step, Checkpoints._write, Checkpoints.save
 
     def step_or_die(self: Any, batches: Batches, one: Step) -> dict[str, Tensor]:
         if one.index == step:
             die()
         return whole_step(self, batches, one)
+
+    def save_and_wait(self: Checkpoints, *arguments: Any) -> None:
+        save(self, *arguments)
+        self.wait()
 
     def progress_or_die(self: QuietSession, update: Update) -> None:
         if update.step >= step:
@@ -117,6 +149,8 @@ def _train_and_die(plan: Plan, moment: Moment, step: int) -> None:
     with ExitStack() as patches:
         match moment:
             case "step":
+                # Whether the checkpoint before is whole by then must not hang on how fast the steps are.
+                patches.enter_context(mock.patch.object(Checkpoints, "save", save_and_wait))
                 patches.enter_context(mock.patch.object(recipe, "step", step_or_die))
             case "logged":
                 patches.enter_context(mock.patch.object(QuietSession, "progress", progress_or_die))

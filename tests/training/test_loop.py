@@ -127,5 +127,5 @@ def test_only_the_newest_checkpoints_are_kept(tmp_path: Path) -> None:
             checkpoints.save(step, {"x": torch.full((3,), float(step))}, {})
         checkpoints.wait()
         assert checkpoints.steps() == [3, 4]
-        assert checkpoints.newest() == (4, [])
+        assert [*checkpoints.newest()[::2]] == [4, []]
         assert checkpoints.read(3)["x"].tolist() == [3.0] * 3
