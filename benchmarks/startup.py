@@ -76,7 +76,8 @@ class Watcher:
         """The same, by title of the process."""
         used: dict[str, float] = {}
         for pid, seconds in self._cpu.items():
-            used[self._titles[pid]] = used.get(self._titles[pid], 0.0) + seconds - self._before.get(pid, 0.0)
+            title = self._titles.get(pid, "?")
+            used[title] = used.get(title, 0.0) + seconds - self._before.get(pid, 0.0)
         return dict(sorted(used.items(), key=lambda item: -item[1]))
 
     def _mark(self, name: str) -> None:
