@@ -43,7 +43,10 @@ def examine(run: RunRecord, model: CycleGAN) -> Findings:
         cycled = translate(model, translated[shown], f"{target}_to_{source}")
         figures.append(_grid(direction, run.source_of(split), images[shown], translated[shown], cycled, truth))
         if truth is not None:
-            scores[direction] = score(images, translated, truth) | {"data": run.data[source], "split": split}
+            scores[direction] = score(images, translated, truth) | {
+                "data": {name: run.data[source][name] for name in ("path", "checksum")},
+                "split": split,
+            }
     pictures = Section("Translations", figures=tuple(figures))
     if not scores:
         return Findings((pictures,))

@@ -13,17 +13,20 @@ from upath import UPath
 
 from genlab import __version__
 from genlab.config import differences, from_dict, to_dict, validate
+from genlab.data.cache import BlockCache
 from genlab.data.ingest import IngestConfig, ingest
 from genlab.data.manifest import FILE_NAME as MANIFEST
 from genlab.data.shards import ShardSet
 from genlab.errors import ConfigError, DataError, RunError
-from genlab.recipes.options import Run
+from genlab.recipes.options import Data, Run
 from genlab.recipes.recipe import DomainInfo, recipe_type
 from genlab.storage import is_remote, locate, read_json, require_absolute, write_json
 
 SYNTHETIC = "synthetic:"
 DRAWN = "data"
 """Folder of the runs folder that keeps data sets drawn on the spot."""
+REMOTE_WINDOW = 256 * 2**20
+"""Bytes across which the rows of a data set on an object store are shuffled unless told otherwise."""
 HELD_OUT = 0.1
 """Share of a data set drawn on the spot that is its test split."""
 
@@ -35,14 +38,16 @@ class DomainPlan:
     url: str
     checksum: str
     info: DomainInfo
+    window: int
+    """Bytes across which rows are shuffled, see :class:`genlab.data.stream.ShardStream`; 0 for all rows."""
 
-    def open(self, split: str) -> ShardSet | None:
-        """The rows of ``split``; ``None`` when there is no such split.
+    def open(self, split: str, *, threads: int = 2, cache: BlockCache | None = None) -> ShardSet | None:
+        """The rows of ``split``; ``None`` when there is no such split. Arguments as of :meth:`ShardSet.open`.
 
         Raises:
             DataError: when the data set is no longer the one that was planned with.
         """
-        shards = ShardSet.open(self.url)
+        shards = ShardSet.open(self.url, threads=threads, cache=cache)
         if shards.checksum != self.checksum:
             raise DataError(f"{self.url}: the data set was changed while the run was using it")
         return shards.split(split) if split in shards.manifest.splits else None
@@ -103,11 +108,13 @@ def make_plan(family: str, config: Any) -> Plan:
         raise ConfigError(f"run.name = {name!r}: a name, not a path; run.storage is the folder it lies in")
     if name == DRAWN:
         raise ConfigError(f"run.name = {name!r}: taken, drawn data sets lie there; choose another")
+    if config.data.cache:
+        require_absolute("data.cache", config.data.cache)
     domains = {}
     for domain, url in config.data.domains.items():
         if not url.startswith(SYNTHETIC):
             require_absolute(f"data.{domain}", url)
-        domains[domain] = _plan_domain(f"data.{domain}", url, config.data.split, root)
+        domains[domain] = _plan_domain(domain, url, config.data, root, root / name)
     recipe = recipe_type(family)
     try:
         with torch.device("meta"), _Undrawn():
@@ -139,18 +146,28 @@ class _Undrawn(TorchFunctionMode):
         return function(*args, **(kwargs or {}))
 
 
-def _plan_domain(option: str, url: str, split: str, storage: UPath) -> DomainPlan:
+def _plan_domain(domain: str, url: str, options: Data, storage: UPath, directory: UPath) -> DomainPlan:
     if url.startswith(SYNTHETIC):
         url = _draw(url, storage)
     url = str(locate(url))
     try:
-        shards = ShardSet.open(url).split(split)
+        shards = ShardSet.open(url).split(options.split)
     except DataError as error:
-        raise DataError(f"{option}: {error}") from None
+        raise DataError(f"data.{domain}: {error}") from None
     if shards.shape is None:
-        raise DataError(f"{option}: {url} holds images of different sizes; ingest it with --size")
+        raise DataError(f"data.{domain}: {url} holds images of different sizes; ingest it with --size")
     info = DomainInfo(len(shards), shards.shape, tuple(shards.manifest.label_names))
-    return DomainPlan(url, shards.checksum, info)
+    return DomainPlan(url, shards.checksum, info, _window(domain, shards.remote, options, directory))
+
+
+def _window(domain: str, remote: bool, options: Data, directory: UPath) -> int:
+    """Bytes of the shuffle window: as asked for, else that of the run so far, else the default."""
+    if options.window is not None:
+        return int(options.window * 2**20)
+    if (directory / "config.json").exists():
+        known: int = read_json(directory / "config.json").get("data", {}).get(domain, {}).get("window", 0)
+        return known
+    return REMOTE_WINDOW if remote else 0
 
 
 def _draw(source: str, storage: UPath) -> str:
@@ -179,7 +196,10 @@ def claim(plan: Plan) -> list[str]:
         "steps": plan.steps,
         "run": to_dict(plan.run),
     }
-    data = {name: {"path": domain.url, "checksum": domain.checksum} for name, domain in plan.domains.items()}
+    data = {
+        name: {"path": domain.url, "checksum": domain.checksum, "window": domain.window}
+        for name, domain in plan.domains.items()
+    }
     content = {"family": plan.family, "config": to_dict(plan.config), "data": data}
     if not file.exists():
         # A run killed while it wrote its config.json has left a hidden part of one.
@@ -198,7 +218,7 @@ def claim(plan: Plan) -> list[str]:
     return said
 
 
-def _conflicts(plan: Plan, earlier: dict[str, Any], data: dict[str, dict[str, str]]) -> list[str]:
+def _conflicts(plan: Plan, earlier: dict[str, Any], data: dict[str, dict[str, Any]]) -> list[str]:
     if earlier["family"] != plan.family:
         return [f"is a run of family {earlier['family']!r}"]
     before = from_dict(type(plan.config), earlier["config"])
@@ -209,6 +229,9 @@ def _conflicts(plan: Plan, earlier: dict[str, Any], data: dict[str, dict[str, st
     for name, facts in data.items():
         if facts["checksum"] != earlier["data"][name]["checksum"]:
             return [f"was trained on other data (data.{name} was {earlier['data'][name]['path']}, of another checksum)"]
+        if facts["window"] != earlier["data"][name].get("window", 0):
+            before_mib, now_mib = (one / 2**20 for one in (earlier["data"][name].get("window", 0), facts["window"]))
+            return [f"was shuffled otherwise (data.window of {name} was {before_mib:g} MiB, now {now_mib:g})"]
     steps = earlier["attempts"][-1]["steps"]
     if steps != plan.steps and plan.config.optimization.schedule != "constant":
         return [f"was to end after {steps} steps, on which its learning-rate schedule depends, now {plan.steps}"]

@@ -90,10 +90,10 @@ def vae_config(data: Path, **run: Any) -> VAEConfig:
 
 
 def cyclegan_config(data: Path, dropout: float = 0.5, **run: Any) -> CycleGANConfig:
-    """Six steps with checkpoints after 4 and 6, on the domains ``data/a`` and ``data/b``."""
+    """Six steps with checkpoints after 4 and 6, on ``data/a`` and ``data/b``, read by windows and augmented."""
     return CycleGANConfig(
         run=dataclasses.replace(Run(steps=6, batch=2, workers=0, threads=1, log_every=2, checkpoint_every=3), **run),
-        data=CycleGANData(a=str(data / "a"), b=str(data / "b")),
+        data=CycleGANData(a=str(data / "a"), b=str(data / "b"), window=1.0, flip=True, jitter=4),
         model=CycleGANModel(width=4, dropout=dropout, discriminator_width=4),
     )
 
@@ -146,7 +146,16 @@ def _train_and_die(plan: Plan, moment: Moment, step: int) -> None:
     def save_and_die(*arguments: Any) -> None:
         die()
 
+    save = Checkpoints.save
+
+    def save_whole(self: Checkpoints, *state: Any) -> None:
+        save(self, *state)
+        self.wait()
+
     with ExitStack() as patches:
+        if moment in ("step", "logged", "export"):
+            # Otherwise it were up to chance whether the checkpoint before the kill was written in time.
+            patches.enter_context(mock.patch.object(Checkpoints, "save", save_whole))
         match moment:
             case "step":
                 # Whether the checkpoint before is whole by then must not hang on how fast the steps are.
