@@ -456,7 +456,7 @@ def hugging_face(setting: Setting) -> Pass:
         return {"image": [decode(data) for data in rows["image"]]}
 
     dataset: Any = load_from_disk(str(hugging_face_arrow(setting.samples)))
-    dataset = dataset.with_transform(images) if setting.jpeg else dataset.with_format("numpy")
+    dataset = dataset.with_transform(images) if setting.jpeg else dataset.with_format("arrow")
 
     class Whole:
         def __len__(self) -> int:
@@ -464,7 +464,10 @@ def hugging_face(setting: Setting) -> Pass:
 
         def __getitem__(self, rows: list[int]) -> Any:
             found = dataset[rows]["image"]
-            return torch.from_numpy(np.stack(found) if setting.jpeg else found.reshape(-1, *shape))
+            if setting.jpeg:
+                return torch.from_numpy(np.stack(found))
+            pixels = found.combine_chunks().values.to_numpy()
+            return torch.from_numpy(pixels.reshape(-1, *shape).copy())
 
     sampler = torch.utils.data.BatchSampler(torch.utils.data.RandomSampler(Whole()), setting.batch, drop_last=False)
     loader = _loader(setting, Whole(), sampler=sampler, batch_size=None)
