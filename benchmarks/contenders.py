@@ -158,9 +158,7 @@ def bare_opencv(setting: Setting) -> Pass:
     import cv2
 
     items = [np.frombuffer(item, np.uint8) for item in setting.samples.items()]
-    return _in_threads(
-        setting, lambda data, out: np.copyto(out, cv2.imdecode(data, cv2.IMREAD_COLOR_RGB)), items
-    )
+    return _in_threads(setting, lambda data, out: np.copyto(out, cv2.imdecode(data, cv2.IMREAD_COLOR_RGB)), items)
 
 
 @contender("bare loop, torchvision", cases=("jpeg",), package="torchvision", floor=True)
