@@ -6,7 +6,7 @@ BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export RAY_USAGE_STATS_ENABLED := 0
 
-.PHONY: help setup demo test unit cluster-test lint lock cluster-up cluster-down clean
+.PHONY: help setup demo test unit cluster-test reliability lint lock cluster-up cluster-down clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -30,6 +30,9 @@ unit: setup
 
 cluster-test: setup
 	pytest --quiet -m cluster
+
+reliability: setup ## Repeat the tests of faults and kills many times, with 1, 2 and 3 workers
+	pytest --quiet -m reliability
 
 lint: setup ## Style, types and the layers of the house
 	ruff check .
