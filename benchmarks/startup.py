@@ -6,11 +6,13 @@ and the files that the run writes. Nothing in the job knows that it is timed. Pr
 """
 
 import argparse
+import atexit
 import contextlib
 import json
 import os
 import secrets
 import shutil
+import signal
 import socket
 import statistics
 import subprocess
@@ -178,6 +180,7 @@ def start_head(folder: Path) -> tuple[subprocess.Popen[bytes], str]:
     command += ["--num-cpus", "2", "--port", ports[0], "--dashboard-host", "127.0.0.1", "--dashboard-port", ports[1]]
     with (folder / "head.log").open("wb") as log:
         head = subprocess.Popen([*command, "--temp-dir", str(folder / "ray")], stdout=log, stderr=log)
+    atexit.register(stop, head)
     address = f"http://127.0.0.1:{ports[1]}"
     deadline = time.monotonic() + PATIENCE
     # A job that does nothing succeeds once all of the head is up, its agent included.
@@ -188,8 +191,17 @@ def start_head(folder: Path) -> tuple[subprocess.Popen[bytes], str]:
     return head, address
 
 
+def stop(head: subprocess.Popen[bytes]) -> None:
+    """Stop the head and all that it started."""
+    for process in [*psutil.Process(head.pid).children(recursive=True), psutil.Process(head.pid)]:
+        with contextlib.suppress(psutil.Error):
+            process.terminate()
+    head.wait(60)
+
+
 def main() -> None:
     """Measure, print the table."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the head is stopped, too
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--against", help="an earlier commit to compare with")
     parser.add_argument("--runs", type=int, default=5, help="jobs of each (the first is a warm-up and not counted)")
@@ -198,35 +210,25 @@ def main() -> None:
     options = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="gls-"))
     checkouts = {"here": REPOSITORY}
-    head: subprocess.Popen[bytes] | None = None
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     results: dict[str, list[dict[str, float]]] = {}
-    try:
-        if options.against:
-            checkouts = {options.against: folder / "earlier"} | checkouts
-            checkouts[options.against].mkdir()
-            archive = subprocess.run(
-                ["git", "archive", options.against], cwd=REPOSITORY, check=True, capture_output=True
+    if options.against:
+        checkouts = {options.against: folder / "earlier"} | checkouts
+        checkouts[options.against].mkdir()
+        archive = subprocess.run(["git", "archive", options.against], cwd=REPOSITORY, check=True, capture_output=True)
+        subprocess.run(["tar", "-x", "-C", str(folder / "earlier")], input=archive.stdout, check=True)
+    data = folder / "digits"
+    draw = ["synthetic:digits", str(data), "--count", "400", "--test-fraction", "0.2"]
+    subprocess.run(["genlab", "ingest", *draw], cwd=REPOSITORY, check=True, capture_output=True)
+    head, address = start_head(folder)
+    for number in range(options.runs + 1):
+        for name, checkout in checkouts.items():
+            seconds = measure(
+                checkout, f"{name}-{number}", address, head, data, folder, options.workers, options.processes
             )
-            subprocess.run(["tar", "-x", "-C", str(folder / "earlier")], input=archive.stdout, check=True)
-        data = folder / "digits"
-        draw = ["synthetic:digits", str(data), "--count", "400", "--test-fraction", "0.2"]
-        subprocess.run(["genlab", "ingest", *draw], cwd=REPOSITORY, check=True, capture_output=True)
-        head, address = start_head(folder)
-        for number in range(options.runs + 1):
-            for name, checkout in checkouts.items():
-                seconds = measure(
-                    checkout, f"{name}-{number}", address, head, data, folder, options.workers, options.processes
-                )
-                print(f"{name} {number}: {seconds['total']:.2f} s, {seconds['cpu']:.2f} CPU s", flush=True)
-                if number:
-                    results.setdefault(name, []).append(seconds)
-    finally:
-        if head:
-            for process in [*psutil.Process(head.pid).children(recursive=True), psutil.Process(head.pid)]:
-                with contextlib.suppress(psutil.Error):
-                    process.terminate()
-            head.wait(60)
-        shutil.rmtree(folder, ignore_errors=True)
+            print(f"{name} {number}: {seconds['total']:.2f} s, {seconds['cpu']:.2f} CPU s", flush=True)
+            if number:
+                results.setdefault(name, []).append(seconds)
     print(f"\nmedians of {options.runs} jobs of {options.workers} workers on {os.cpu_count()} cores, seconds")
     print("| until | " + " | ".join(results) + " |")
     print("| --- |" + " ---: |" * len(results))

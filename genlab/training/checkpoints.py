@@ -18,8 +18,8 @@ from torch import Tensor
 from upath import UPath
 
 from genlab import __version__
-from genlab.errors import GenlabError, RunError
-from genlab.storage import is_remote, read_json, write_atomic, write_json
+from genlab.errors import GenlabError, RunError, StorageError
+from genlab.storage import is_remote, read_bytes, read_json, write_atomic, write_json
 
 FORMAT = "genlab-checkpoint"
 VERSION = 1
@@ -143,17 +143,20 @@ class Checkpoints:
 
         Raises:
             RunError: when a file is missing, damaged, or of another checkpoint format.
+            StorageError: when the store cannot be reached, which says nothing of the checkpoint.
         """
         folder = self._folder(step)
         try:
             index = read_json(folder / INDEX)
             if index.get("format") != FORMAT or index.get("version") != VERSION or index.get("step") != step:
                 raise RunError(f"{folder / INDEX}: not an index of checkpoint format {VERSION} for step {step}")
-            state = (folder / STATE).read_bytes()
+            state = read_bytes(folder / STATE)
             if xxhash.xxh3_128_hexdigest(state) != index["files"][STATE]["xxh3"]:
                 raise RunError(f"{folder / STATE}: damaged (its checksum does not match)")
             return safetensors.torch.load(state)
-        except (OSError, KeyError, AttributeError, TypeError, SafetensorError, GenlabError) as error:
+        except StorageError:
+            raise
+        except (FileNotFoundError, KeyError, AttributeError, TypeError, SafetensorError, GenlabError) as error:
             raise error if isinstance(error, RunError) else RunError(f"{folder}: {error}") from None
 
     def _folder(self, step: int) -> UPath:

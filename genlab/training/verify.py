@@ -117,11 +117,11 @@ def first_difference(one: UPath, other: UPath) -> tuple[str | None, str]:
     their_step, their_tensors = last_checkpoint(other)
     if (step, tensors.keys()) != (their_step, their_tensors.keys()):
         return f"the last checkpoints: step {step} in {first} and {their_step} in {second}, or of other tensors", ""
-    for name, tensor in tensors.items():
+    for name, tensor in sorted(tensors.items()):
         their_tensor = their_tensors[name]
         if tensor.shape != their_tensor.shape or digest({name: tensor}) != digest({name: their_tensor}):
             return f"checkpoint of step {step}: {name}: {_describe(tensor, their_tensor)}", ""
-    kinds = [name.partition(".")[0] for name in tensors]
+    kinds = sorted(name.partition(".")[0] for name in tensors)
     counts = ", ".join(f"{kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds))
     return None, (
         f"{len(mine)} lines of {METRICS} and {len(tensors)} tensors ({counts}) of the checkpoint of step {step}, "
@@ -167,7 +167,7 @@ def last_checkpoint(run: UPath) -> tuple[int, dict[str, Tensor]]:
 def digest(tensors: dict[str, Tensor]) -> str:
     """A hash of the names and bits of ``tensors``."""
     found = xxhash.xxh3_128()
-    for name, tensor in tensors.items():
+    for name, tensor in sorted(tensors.items()):
         bits = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
         found.update(name.encode())
         found.update(bits.numpy().data)
