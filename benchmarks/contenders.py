@@ -25,6 +25,9 @@ import psutil
 from numpy.typing import NDArray
 from samples import Samples
 
+SHUFFLE = np.random.default_rng()
+"""The order of contenders that leave it to the caller."""
+
 Take = Callable[[Any], None]
 Pass = Callable[[Take], None]
 ALL = ("jpeg", "jpeg-augment", "mnist")
@@ -126,7 +129,7 @@ def _in_threads(setting: Setting, fill: Callable[[Any, NDArray[np.uint8]], None]
     buffers = [np.empty((setting.batch, *setting.samples.shape), np.uint8) for _ in range(setting.threads)]
 
     def run(take: Take) -> None:
-        order = np.random.permutation(setting.samples.count).reshape(-1, setting.batch).tolist()
+        order = SHUFFLE.permutation(setting.samples.count).reshape(-1, setting.batch).tolist()
 
         def work(thread: int) -> None:
             out = buffers[thread]
@@ -212,7 +215,7 @@ def bare_copy(setting: Setting) -> Pass:
     flat = out.reshape(setting.batch, -1).view(item).reshape(-1)
 
     def run(take: Take) -> None:
-        order = np.random.permutation(len(array)).reshape(-1, setting.batch)
+        order = SHUFFLE.permutation(len(array)).reshape(-1, setting.batch)
         for batch in order:
             np.take(rows, batch, out=flat, mode="clip")
             take(out)
@@ -329,13 +332,13 @@ def by_batch(setting: Setting) -> Pass:
 
 @contender("SPDL", workers=(1, 2, 4), package="spdl")
 def spdl(setting: Setting) -> Pass:
-    """Its pipeline of threads, whole batches in a task; simplejpeg decodes (its own decoder needs FFmpeg's libraries)."""
+    """Its pipeline of threads, whole batches in a task; simplejpeg decodes (its decoder needs FFmpeg's libraries)."""
     from spdl.pipeline import PipelineBuilder
 
     whole = _Whole(setting)
 
     def batches() -> Iterator[Any]:
-        order = np.random.permutation(setting.samples.count).reshape(-1, setting.batch).tolist()
+        order = SHUFFLE.permutation(setting.samples.count).reshape(-1, setting.batch).tolist()
         pipeline = (
             PipelineBuilder()
             .add_source(order)
@@ -501,7 +504,7 @@ def dali(setting: Setting) -> Pass:
     def gathered() -> Iterator[NDArray[np.uint8]]:
         array = setting.samples.array()
         while True:
-            for rows in np.random.permutation(count).reshape(-1, batch):
+            for rows in SHUFFLE.permutation(count).reshape(-1, batch):
                 yield array[rows]
 
     @pipeline_def(batch_size=batch, num_threads=setting.workers, device_id=None, prefetch_queue_depth=2)
@@ -605,7 +608,7 @@ def main() -> None:
     print(json.dumps(facts), file=report)
     for _ in sys.stdin:
         counts: list[int] = []
-        take: Take = lambda batch: counts.append(len(batch))  # noqa: E731
+        take: Take = lambda batch, counts=counts: counts.append(len(batch))  # noqa: E731
         before, began = _cpu(), time.perf_counter()
         for _ in range(options.passes):
             run(take)
