@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from types import TracebackType
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -30,8 +31,7 @@ MOST_BATCHES = 16
 """Small batches are read several at a time, up to so many bytes, which stay in a processor's cache, and batches."""
 
 
-@dataclass(frozen=True, slots=True)
-class StreamBatch:
+class StreamBatch(NamedTuple):
     """One rank's slice of a global batch; its b rows lie in the order of the line."""
 
     image: torch.Tensor
@@ -215,12 +215,13 @@ class ShardStream(Iterator[StreamBatch]):
             self._ahead.release(chunk.rows)
         image = torch.from_numpy(chunk.image)
         columns = {name: torch.from_numpy(values) for name, values in chunk.columns.items()}
-        for number in range(self._chunk):
+        parts = {name: values.split(self._rows) for name, values in columns.items()}
+        for number, pixels in enumerate(image.split(self._rows)):
             part = slice(number * self._rows, (number + 1) * self._rows)
             self._ready.append(
                 StreamBatch(
-                    image[part],
-                    {name: values[part] for name, values in columns.items()},
+                    pixels,
+                    {name: values[number] for name, values in parts.items()},
                     chunk.rows[part],
                     chunk.epochs[part],
                     chunk.first + number * self._batch,
