@@ -4,6 +4,7 @@
 each file, is written last: a folder without one was torn by a crash.
 """
 
+import contextlib
 import json
 import re
 from collections.abc import Mapping
@@ -103,8 +104,7 @@ class Checkpoints:
             },
         )
         for old in self.steps()[: -self.keep]:
-            (self._folder(old) / INDEX).unlink()
-            _remove(self._folder(old))
+            self._delete(old)
 
     def steps(self) -> list[int]:
         """Steps of the complete checkpoints, oldest first: those that have an index."""
@@ -158,6 +158,12 @@ class Checkpoints:
             raise
         except (FileNotFoundError, KeyError, AttributeError, TypeError, SafetensorError, GenlabError) as error:
             raise error if isinstance(error, RunError) else RunError(f"{folder}: {error}") from None
+
+    def _delete(self, step: int) -> None:
+        """Delete a checkpoint, its index first: what is left is not one."""
+        folder = self._folder(step)
+        (folder / INDEX).unlink(missing_ok=True)
+        _remove(folder)
 
     def _folder(self, step: int) -> UPath:
         return self.directory / f"step-{step:08d}"
@@ -227,4 +233,5 @@ def _abort_uploads(directory: UPath) -> list[str]:
 
 
 def _remove(folder: UPath) -> None:
-    folder.fs.rm(folder.path, recursive=True)
+    with contextlib.suppress(FileNotFoundError):  # An earlier try may have done it, and its answer been lost.
+        folder.fs.rm(folder.path, recursive=True)

@@ -101,7 +101,7 @@ class Tracker:
             stat = file.stat()
             if self._copied.get(file) != (stat.st_size, stat.st_mtime_ns):
                 target = self._directory / file.relative_to(self._scratch).as_posix()
-                target.fs.put_file(str(file), target.path)
+                write_atomic(target, file.read_bytes())
                 self._copied[file] = (stat.st_size, stat.st_mtime_ns)
 
     def _download(self) -> None:
