@@ -164,15 +164,7 @@ def main() -> None:
                 ratio(found[name], found["bare loop"]) if "bare loop" in found else "",
             ]
         )
-    head = [
-        "writer",
-        "version",
-        "decodes",
-        "checksums",
-        "images/s: median (min–max)",
-        "CPU µs/image",
-        "of the bare loop",
-    ]
+    head = ["writer", "version", "decodes", "checksums", "images/s: median (min–max)", "CPU µs/image", "of bare loop"]
     print(table(head, rows))
     starts = [process.facts["ray_start"] for process in processes.values() if process.facts["ray_start"] is not None]
     if starts:

@@ -19,14 +19,11 @@ CACHE = HERE.parent / ".cache" / "benchmarks"
 
 def machine(cores: Sequence[int]) -> str:
     """One line: processor, cores in use and in all, load as the benchmark starts."""
-    names = [
-        line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith(("model name", "model\t"))
-    ]
-    model = " model ".join(dict.fromkeys(line.split(":", 1)[1].strip() for line in reversed(names)))
+    fields = [line.partition(":") for line in Path("/proc/cpuinfo").read_text().splitlines()]
+    found = {name.strip(): value.strip() for name, _, value in fields}
+    model = f"{found.get('model name', platform.machine())} (model {found.get('model', '?')})"
     used = ",".join(map(str, cores))
-    return (
-        f"{model}; core(s) {used} of {os.cpu_count()}; load {os.getloadavg()[0]:.1f} at the start; {platform.system()}"
-    )
+    return f"{model}; core(s) {used} of {os.cpu_count()}; load {os.getloadavg()[0]:.1f} at the start"
 
 
 def versions(*packages: str) -> str:

@@ -78,12 +78,16 @@ def _passes(samples: Samples, endpoint: str, urls: dict[str, str], rounds: int) 
         sent = traffic["bytes"] / rounds / 2**20 if traffic and name == "S3" else 0
         requests = traffic["requests"] / rounds if traffic and name == "S3" else 0
         rows.append([name, spread(found[name]), f"{first[name]:.2f}", f"{requests:.0f}", f"{sent:.1f}"])
-    head = ["from", "images/s in later epochs: median (min–max)", "first epoch, s", "requests an epoch", "MiB an epoch"]
+    head = [
+        "from",
+        "images/s in later epochs: median (min–max)",
+        "first epoch with checks, s",
+        "requests an epoch",
+        "MiB an epoch",
+    ]
     print(table(head, rows))
     held = sum(file.stat().st_size for file in samples.shards().iterdir()) / 2**20
-    print(
-        f"\nS3 against local files, same core: {ratio(found['S3'], found['local files'])}. The set is {held:.1f} MiB."
-    )
+    print(f"\nS3 against local files: {ratio(found['S3'], found['local files'])}. The set is {held:.1f} MiB.")
 
 
 def _first_batches(samples: Samples, endpoint: str, urls: dict[str, str], rounds: int) -> None:

@@ -44,9 +44,8 @@ def main() -> None:
     if options.peers is not None and (unknown := set(options.peers) - set(CONTENDERS)):
         parser.error(f"no such peer: {', '.join(sorted(unknown))}")
     samples = Samples("mnist" if options.case == "mnist" else "jpeg", COUNT[options.case], options.cache)
-    print(
-        f"`{command()}`\n\n{machine(range(options.threads))}. {versions('torch', 'torchvision', 'numpy', 'pyarrow')}."
-    )
+    print(f"`{command()}`\n")
+    print(f"{machine(range(options.threads))}. {versions('torch', 'torchvision', 'numpy', 'pyarrow')}.")
     print(f"{samples.origin}; batch {BATCH[options.case]}; mean pixel {samples.mean():.2f}.\n", flush=True)
     case = _Case(options.case, samples, options.threads)
     entered = [
