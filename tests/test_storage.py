@@ -21,6 +21,7 @@ from genlab import storage
 from genlab.errors import ConfigError, GenlabError, StorageError
 from genlab.storage import (
     JOB_ENV,
+    AtomicFile,
     create_exclusive,
     is_remote,
     json_bytes,
@@ -83,6 +84,27 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path, monkeypatch: pyt
     with pytest.raises(OSError, match="no space left"):
         write_atomic(file, b"half of it")
     assert file.read_bytes() == b"newer"
+
+
+@pytest.mark.parametrize("url", ["{}", "memory://test-storage"])
+def test_a_file_is_created_once(tmp_path: Path, url: str) -> None:
+    file = locate(url.format(tmp_path)) / "new" / f"claim-{tmp_path.name}"
+    assert create_exclusive(file, b"first")
+    assert not create_exclusive(file, b"second")
+    assert file.read_bytes() == b"first"
+
+
+@pytest.mark.parametrize("url", ["{}", "memory://test-storage"])
+def test_a_file_written_in_parts_comes_whole_or_not_at_all(tmp_path: Path, url: str) -> None:
+    directory = locate(url.format(tmp_path)) / f"parts-{tmp_path.name}"
+    for name, end in (("whole", AtomicFile.commit), ("dropped", AtomicFile.drop)):
+        file = AtomicFile(directory / name)
+        file.write(b"one ")
+        file.write(memoryview(b"two"))
+        assert not (directory / name).exists()
+        end(file)
+        file.drop()
+    assert {path.name: path.read_bytes() for path in directory.iterdir()} == {"whole": b"one two"}
 
 
 def test_files_of_an_object_store() -> None:
