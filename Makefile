@@ -28,10 +28,10 @@ demo: setup ## Train a CycleGAN on drawn scenes under Ray, write a report (KEEP=
 
 test: lint unit cluster-test ## Linters, types, unit tests, then tests on a real Ray cluster
 
-unit: setup
+unit: setup ## Unit tests
 	pytest --quiet
 
-cluster-test: setup
+cluster-test: setup ## Tests on real Ray clusters on loopback
 	pytest --quiet -m cluster
 
 reliability: setup ## Repeat the tests of faults and kills many times, with 1, 2 and 3 workers

@@ -49,6 +49,9 @@ def test_local_paths_become_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert str(locate("~/runs")) == "/home/someone/runs"
     assert str(locate("file:///data/monet")) == str(locate(Path("/data/monet"))) == "/data/monet"
     assert locate(locate("data")) == locate("data")
+    (tmp_path / "far" / "away").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "far" / "away")
+    assert str(locate("link/../data")) == str(tmp_path / "far" / "data"), "where the file system would find it"
 
 
 def test_urls_stay_urls() -> None:

@@ -45,7 +45,7 @@ class CycleGANObjective:
     """Adversarial, cycle and identity losses."""
 
     adversarial: Adversarial = "lsgan"
-    """lsgan: least squares, as in the paper. bce: cross-entropy on logits, as in the report."""
+    """lsgan: least squares, as in the paper. bce: cross-entropy on logits, as in Goodfellow et al. 2014."""
     lambda_cycle: Annotated[float, Ge(0)] = 10.0
     """Weight λ of the cycle loss, |F(G(a)) − a| and |G(F(b)) − b|, means over pixels."""
     lambda_identity: Annotated[float, Ge(0)] = 0.5

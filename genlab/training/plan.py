@@ -11,7 +11,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 from upath import UPath
 
-from genlab import __version__
+from genlab import __version__, modelstore
 from genlab.config import differences, from_dict, to_dict, validate
 from genlab.data.cache import BlockCache
 from genlab.data.ingest import IngestConfig, ingest
@@ -21,6 +21,7 @@ from genlab.errors import ConfigError, DataError, RunError
 from genlab.recipes.options import Data, Run
 from genlab.recipes.recipe import DomainInfo, recipe_type
 from genlab.storage import is_remote, locate, read_json, require_absolute, write_json
+from genlab.training.checkpoints import Checkpoints
 
 SYNTHETIC = "synthetic:"
 DRAWN = "data"
@@ -178,6 +179,41 @@ def _draw(source: str, storage: UPath) -> str:
     return str(destination)
 
 
+def finished(plan: Plan) -> int | None:
+    """The step at which an earlier run of this name ended, with its last checkpoint and its model written.
+
+    ``None`` when there is none, it has not come to its end, or ``plan`` goes further.
+    """
+    directory = locate(plan.directory)
+    steps = Checkpoints(directory / "checkpoints", plan.run.keep).steps()
+    if not steps or steps[-1] < plan.steps:
+        return None
+    try:
+        exported = modelstore.describe(directory / "model")["provenance"]["step"]
+    except RunError:  # it was killed before it wrote its model
+        return None
+    return steps[-1] if exported == steps[-1] else None
+
+
+def earlier(plan: Plan) -> dict[str, Any] | None:
+    """The ``config.json`` of an earlier run of this name; ``None`` when there is none.
+
+    Raises:
+        RunError: when the name belongs to a run of another family, config or data, or to something else.
+    """
+    directory = locate(plan.directory)
+    file = directory / "config.json"
+    if not file.exists():
+        # A run killed while it wrote its config.json has left a hidden part of one.
+        if not is_remote(directory) and directory.exists() and any(f.name[0] != "." for f in directory.iterdir()):
+            raise RunError(f"{directory} holds something else than a run; choose another run.name")
+        return None
+    found: dict[str, Any] = read_json(file)
+    for fault in _conflicts(plan, found):
+        raise RunError(f"run.name = {plan.run.name!r} is taken: {directory} {fault}; choose another run.name")
+    return found
+
+
 def claim(plan: Plan) -> list[str]:
     """Write the run's ``config.json``, or check that an earlier run of this name is the same one.
 
@@ -187,8 +223,8 @@ def claim(plan: Plan) -> list[str]:
     Raises:
         RunError: when the name belongs to a run of another family, config or data.
     """
+    before = earlier(plan)
     directory = locate(plan.directory)
-    file = directory / "config.json"
     attempt = {
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "genlab": __version__,
@@ -196,43 +232,41 @@ def claim(plan: Plan) -> list[str]:
         "steps": plan.steps,
         "run": to_dict(plan.run),
     }
-    data = {
-        name: {"path": domain.url, "checksum": domain.checksum, "window": domain.window}
-        for name, domain in plan.domains.items()
-    }
-    content = {"family": plan.family, "config": to_dict(plan.config), "data": data}
-    if not file.exists():
-        # A run killed while it wrote its config.json has left a hidden part of one.
-        if not is_remote(directory) and directory.exists() and any(f.name[0] != "." for f in directory.iterdir()):
-            raise RunError(f"{directory} holds something else than a run; choose another run.name")
-        write_json(file, content | {"attempts": [attempt]})
+    attempts = [*before["attempts"], attempt] if before else [attempt]
+    content = {"family": plan.family, "config": to_dict(plan.config), "data": _data(plan), "attempts": attempts}
+    write_json(directory / "config.json", content)
+    if before is None:
         return [f"run {directory}"]
-    earlier = read_json(file)
-    said = [f"run {directory}: goes on where it stopped"]
-    for fault in _conflicts(plan, earlier, data):
-        raise RunError(f"run.name = {plan.run.name!r} is taken: {directory} {fault}; choose another run.name")
-    version = earlier["attempts"][-1]["genlab"]
+    begun = Checkpoints(directory / "checkpoints", plan.run.keep).steps()
+    said = [f"run {directory}: " + ("goes on where it stopped" if begun else "starts anew, it has no checkpoint yet")]
+    version = before["attempts"][-1]["genlab"]
     if version != __version__:
         said.append(f"it was last run by genlab {version}, this is {__version__}")
-    write_json(file, content | {"attempts": [*earlier["attempts"], attempt]})
     return said
 
 
-def _conflicts(plan: Plan, earlier: dict[str, Any], data: dict[str, dict[str, Any]]) -> list[str]:
-    if earlier["family"] != plan.family:
-        return [f"is a run of family {earlier['family']!r}"]
-    before = from_dict(type(plan.config), earlier["config"])
+def _data(plan: Plan) -> dict[str, dict[str, Any]]:
+    return {
+        name: {"path": domain.url, "checksum": domain.checksum, "window": domain.window}
+        for name, domain in plan.domains.items()
+    }
+
+
+def _conflicts(plan: Plan, found: dict[str, Any]) -> list[str]:
+    if found["family"] != plan.family:
+        return [f"is a run of family {found['family']!r}"]
+    before = from_dict(type(plan.config), found["config"])
     changed = differences(before, plan.config)
     if changed:
         shown = ", ".join(f"{name} was {old!r}, now {new!r}" for name, (old, new) in changed.items())
         return [f"was started with another config ({shown})"]
-    for name, facts in data.items():
-        if facts["checksum"] != earlier["data"][name]["checksum"]:
-            return [f"was trained on other data (data.{name} was {earlier['data'][name]['path']}, of another checksum)"]
-        if facts["window"] != earlier["data"][name].get("window", 0):
-            before_mib, now_mib = (one / 2**20 for one in (earlier["data"][name].get("window", 0), facts["window"]))
+    for name, facts in _data(plan).items():
+        if facts["checksum"] != found["data"][name]["checksum"]:
+            return [f"was trained on other data (data.{name} was {found['data'][name]['path']}, of another checksum)"]
+        if facts["window"] != found["data"][name].get("window", 0):
+            before_mib, now_mib = (one / 2**20 for one in (found["data"][name].get("window", 0), facts["window"]))
             return [f"was shuffled otherwise (data.window of {name} was {before_mib:g} MiB, now {now_mib:g})"]
-    steps = earlier["attempts"][-1]["steps"]
+    steps = found["attempts"][-1]["steps"]
     if steps != plan.steps and plan.config.optimization.schedule != "constant":
         return [f"was to end after {steps} steps, on which its learning-rate schedule depends, now {plan.steps}"]
     return []
