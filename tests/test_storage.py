@@ -191,7 +191,7 @@ def test_of_several_processes_that_create_a_file_one_wins(
     racers = [fork.Process(target=claim, args=(url, number, start, won)) for number in range(3)]
     for racer in racers:
         racer.start()
-    results = [won.get(timeout=60) for _ in racers]
+    results = [won.get(timeout=240) for _ in racers]
     for racer in racers:
         racer.join()
     for i, winners in enumerate(zip(*results, strict=True)):
