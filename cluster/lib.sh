@@ -20,6 +20,7 @@ start_node() {
   setsid ray start --block --disable-usage-stats --node-ip-address 127.0.0.1 --temp-dir "$GENLAB_CLUSTER/ray" "$@" \
     >"$GENLAB_CLUSTER/$name.log" 2>&1 </dev/null &
   echo $! >"$GENLAB_CLUSTER/$name.pid"
+  disown $! # or bash would print that it was killed
 }
 
 # wait_for WHAT NAME COMMAND...: until COMMAND succeeds, as long as node NAME lives, 120 seconds at most.

@@ -11,6 +11,8 @@ COMMANDS = {
     "export": ("genlab.data.export", "write a data set's images back as files, with a CSV of what is known of them"),
     "report": ("genlab.reports.report", "write a run's report.html"),
     "translate": ("genlab.translation", "translate a picture or a folder with a trained model"),
+    "verify-resume": ("genlab.training.verify_resume", "prove that a killed run resumes bit for bit"),
+    "verify-ddp": ("genlab.training.verify_ddp", "prove that results do not depend on the number of workers"),
     "serve": ("genlab.serving.serve", "serve trained models over HTTP"),
 }
 """Command → module whose ``main(arguments)`` runs it, and what it does."""
@@ -32,7 +34,7 @@ def main() -> None:
 
 def usage() -> str:
     """What ``genlab --help`` prints."""
-    lines = [f"  {command:<10} {summary}" for command, (_, summary) in COMMANDS.items()]
+    lines = [f"  {command:<14} {summary}" for command, (_, summary) in COMMANDS.items()]
     return "\n".join(
         [
             "usage: genlab COMMAND [OPTIONS]     genlab COMMAND --help explains a command",

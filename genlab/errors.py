@@ -17,6 +17,10 @@ class DataError(GenlabError):
     """A source, an image or a shard that cannot be used; the message names the file."""
 
 
+class StorageError(GenlabError):
+    """A file system or object store that refuses or does not answer; the message names the path and the last cause."""
+
+
 class ConfigError(GenlabError):
     """An option that is unknown, out of range, or at odds with another; the message names the option."""
 

@@ -14,7 +14,7 @@ from genlab import __version__
 from genlab.config import from_dict, to_dict
 from genlab.errors import ConfigError, GenlabError, RunError
 from genlab.models.model import Model, model_type
-from genlab.storage import locate, read_json, sha256, write_atomic, write_json
+from genlab.storage import locate, read_bytes, read_json, sha256, write_atomic, write_json
 
 Location = str | os.PathLike[str] | UPath
 
@@ -94,7 +94,7 @@ def load(directory: Location, device: str | torch.device = "cpu") -> Model:
     description = describe(directory)
     file = locate(directory) / WEIGHTS
     try:
-        weights = file.read_bytes()
+        weights = read_bytes(file)
         if sha256(weights) != description["weights"]["sha256"]:
             raise RunError(f"{file}: damaged (its checksum differs from the one in {DESCRIPTION})")
         kind = model_type(description["family"])

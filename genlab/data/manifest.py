@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from upath import UPath
 
 from genlab.errors import DataError
-from genlab.storage import locate, sha256, write_json
+from genlab.storage import locate, read_bytes, sha256, write_json
 
 FORMAT = "genlab-shards"
 VERSION = 1
@@ -148,7 +148,7 @@ class Manifest:
         """
         file = locate(url) / FILE_NAME
         try:
-            content = json.loads(file.read_bytes())
+            content = json.loads(read_bytes(file))
         except FileNotFoundError:
             raise DataError(
                 f"{url}: not a data set (no {FILE_NAME}); make one with `genlab ingest SOURCE {url}`"

@@ -6,27 +6,35 @@ checksum before the first row of it is used, so that a damaged image is never ha
 remembered: a file is expected to stay as it is while it is read.
 """
 
-import math
 import mmap
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
-import pyarrow as pa
-import xxhash
 from numpy.typing import NDArray
 from upath import UPath
 
-from genlab.data.format import arrow_schema
+from genlab.data.blocks import Blocks, consecutive
+from genlab.data.cache import BlockCache
+from genlab.data.decode import decode_into
+from genlab.data.extent import AGAIN, Extent, split_by
 from genlab.data.manifest import FILE_NAME, Block, Manifest, Shard
 from genlab.errors import DataError
-from genlab.storage import is_remote, json_bytes, locate, read_json, sha256
+from genlab.storage import is_remote, json_bytes, locate, read_bytes, read_json, read_range, sha256
 
-AGAIN = "restore the file or ingest the data again"
+RUN_BYTES = 8 << 20
+"""Most bytes of neighbouring blocks read in one request."""
+
+RECENT_BYTES = 64 << 20
+"""Blocks of a remote data set kept in memory between reads by index."""
+
+Ints = NDArray[np.int64]
+Column = NDArray[np.int64] | NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -35,40 +43,77 @@ class Rows:
 
     image: NDArray[np.uint8]
     """uint8 [n, height, width, channels], 0..255."""
-    label: NDArray[np.int64] | None
-    """int64 [n]; ``None`` when the images are not labelled."""
+    columns: Mapping[str, Column]
+    """[n] each: ``label`` (int64) where images are labelled, and the attributes: int64, or float64."""
+
+    @property
+    def label(self) -> NDArray[np.int64] | None:
+        """int64 [n]; ``None`` when the images are not labelled."""
+        label = self.columns.get("label")
+        return None if label is None else label.astype(np.int64, copy=False)
+
+
+class Piece(NamedTuple):
+    """Some of the rows to gather: those that lie in one extent."""
+
+    extent: "Future[Extent]"
+    where: Ints
+    """Their places among the rows to gather."""
+    rows: Ints
+    """Their row numbers in the extent."""
 
 
 class ShardSet:
     """The rows of a data set, or of one of its splits, to be read by index.
 
-    Local shards are memory mapped; remote ones are read whole when first used. Reading is thread-safe.
+    Local shards are memory mapped; of remote ones, blocks are read when they are needed, and the latest are kept.
+    Reading is thread-safe.
 
     Args:
         directory: Where the shards are.
         manifest: The data set's manifest.
         shards: The shards whose rows these are: rows 0, 1, ... run through them in this order.
         threads: Threads that decode encoded images.
+        cache: Keeps blocks of a remote data set on a local disk.
     """
 
-    def __init__(self, directory: UPath, manifest: Manifest, shards: Sequence[Shard], threads: int) -> None:
+    def __init__(
+        self,
+        directory: UPath,
+        manifest: Manifest,
+        shards: Sequence[Shard],
+        threads: int,
+        cache: BlockCache | None = None,
+    ) -> None:
         self.directory = directory
         self.manifest = manifest
         self.shards = tuple(shards)
         self.threads = threads
+        self.cache = cache
+        self.remote = is_remote(directory)
         self._starts = np.cumsum([0] + [shard.rows for shard in self.shards])
-        self._files: dict[int, _ShardFile] = {}
+        self._maps: dict[int, Future[Extent]] = {}
+        self._lock = threading.Lock()
+        # Of each block of these shards: its shard and its number there.
+        self._block = [(i, number) for i, shard in enumerate(self.shards) for number in range(len(shard.blocks))]
+        self.block_starts: Ints = np.cumsum([0] + [block.rows for shard in self.shards for block in shard.blocks])
+        """int64 [blocks + 1]: the first row of each block, and the number of rows."""
 
     @staticmethod
-    def open(url: str | UPath, *, threads: int = 2) -> "ShardSet":
+    def open(url: str | UPath, *, threads: int = 2, cache: BlockCache | None = None) -> "ShardSet":
         """Open the data set at ``url``, a local path or a URL. Only the manifest is read now.
+
+        Args:
+            url: Where it is.
+            threads: Threads that decode encoded images.
+            cache: Keeps blocks of a remote data set on a local disk.
 
         Raises:
             DataError: when there is no data set at ``url``, or its manifest is damaged or of another format.
         """
         directory = locate(url)
         manifest = Manifest.load(directory)
-        return ShardSet(directory, manifest, manifest.shards, threads)
+        return ShardSet(directory, manifest, manifest.shards, threads, cache)
 
     def split(self, name: str) -> "ShardSet":
         """Only the rows of one split, counted from 0 again.
@@ -83,10 +128,20 @@ class ShardSet:
                 f"{self.directory}: no split {name!r}; choose one of: {there}; "
                 "or ingest again with --test-fraction to set a test split aside"
             )
-        return ShardSet(self.directory, self.manifest, shards, self.threads)
+        return ShardSet(self.directory, self.manifest, shards, self.threads, self.cache)
 
     def __len__(self) -> int:
         return int(self._starts[-1])
+
+    @property
+    def size(self) -> int:
+        """Bytes of these shards' files."""
+        return sum(shard.bytes for shard in self.shards)
+
+    @property
+    def encoded_files(self) -> bool:
+        """Whether images are stored as the bytes of JPEG or PNG files, not as pixels."""
+        return self.manifest.encoding == "encoded"
 
     @property
     def shape(self) -> tuple[int, int, int] | None:
@@ -116,12 +171,12 @@ class ShardSet:
             )
         return self.shape
 
-    def read(self, rows: NDArray[np.int64], out: NDArray[np.uint8] | None = None) -> Rows:
-        """Gather images and labels in the order asked for; any order, repeats allowed.
+    def read(self, rows: Ints, out: NDArray[np.uint8] | None = None) -> Rows:
+        """Gather images, labels and attributes in the order asked for; any order, repeats allowed.
 
         Args:
             rows: int64 [n], each in 0..len-1.
-            out: uint8 [n, height, width, channels] to put the images in; a new array otherwise.
+            out: uint8 [n, height, width, channels], C-contiguous, to put the images in; a new array otherwise.
 
         Raises:
             DataError: naming the shard, when it is missing or damaged or an image cannot be decoded; or when
@@ -129,30 +184,46 @@ class ShardSet:
             IndexError: for a row out of range.
         """
         image = np.empty((len(rows), *self.fixed_shape()), np.uint8) if out is None else out
-        label = np.empty(len(rows), np.int64) if self.labelled else None
-        for file, where, local in self._by_file(rows):
-            if label is not None:
-                label[where] = file.labels(local)
-            if self.manifest.encoding == "raw":
-                image[where] = file.pixels(local)
-        if self.manifest.encoding == "encoded":
-            self._decode(rows, image)
-        return Rows(image, label)
+        columns = self.empty_columns(len(rows))
+        pieces = self._known(rows)
+        if self.encoded_files:
+            for _ in self._pool.map(lambda share: self.fill(share, image, columns), self.shares(pieces)):
+                pass
+        else:
+            self.fill(pieces, image, columns)
+        return Rows(image, columns)
 
-    def encoded(self, rows: NDArray[np.int64]) -> list[bytes]:
+    def encoded(self, rows: Ints) -> list[bytes]:
         """The untouched bytes of encoded images, in the order asked for.
 
         Raises:
             DataError: when the data set holds raw pixels, or a shard is missing or damaged.
             IndexError: for a row out of range.
         """
-        if self.manifest.encoding != "encoded":
+        if not self.encoded_files:
             raise DataError(
                 f"{self.directory}: holds raw pixels; ingest with --encoding encoded to keep the files' bytes"
             )
-        return [blob.tobytes() for blob in self._blobs(rows)]
+        blobs = {
+            place: blob.tobytes()
+            for extent, where, local in self._known(rows)
+            for place, blob in zip(where.tolist(), extent.result().blobs(local), strict=True)
+        }
+        return [blobs[place] for place in range(len(rows))]
 
-    def keys(self, rows: NDArray[np.int64]) -> list[str]:
+    def columns(self, rows: Ints) -> dict[str, Column]:
+        """Labels and attributes of rows, without their images.
+
+        Raises:
+            DataError: when a shard is missing or damaged.
+            IndexError: for a row out of range.
+        """
+        columns = self.empty_columns(len(rows))
+        for piece in self._known(rows):
+            _fill_columns(piece, columns)
+        return columns
+
+    def keys(self, rows: Ints) -> list[str]:
         """The name each image had in its source, in the order asked for.
 
         Raises:
@@ -160,27 +231,9 @@ class ShardSet:
             IndexError: for a row out of range.
         """
         keys = np.empty(len(rows), object)
-        for file, where, local in self._by_file(rows):
-            keys[where] = file.keys(local)
+        for extent, where, local in self._known(rows):
+            keys[where] = extent.result().keys(local)
         return keys.tolist()
-
-    def columns(self, rows: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
-        """Label, where images have one, and attributes, without the images, in the order asked for.
-
-        Returns:
-            For each column [n]: int64, or float64 for an attribute of that kind.
-
-        Raises:
-            DataError: when a shard is missing or damaged.
-            IndexError: for a row out of range.
-        """
-        real = {attribute.name for attribute in self.manifest.attributes if attribute.kind == "float"}
-        names = [name for name in self.manifest.columns if name not in ("image", "key")]
-        columns = {name: np.empty(len(rows), np.float64 if name in real else np.int64) for name in names}
-        for file, where, local in self._by_file(rows):
-            for name, column in columns.items():
-                column[where] = file.column(name, local)
-        return columns
 
     def verify(self, on_shard: Callable[[Shard], object] | None = None) -> None:
         """Check every byte: the manifest, and each shard's size, blocks and SHA-256, as they are on disk now.
@@ -193,209 +246,223 @@ class ShardSet:
         """
         manifest = self.directory / FILE_NAME
         Manifest.load(self.directory)
-        if json_bytes(read_json(manifest)) != manifest.read_bytes():
+        if json_bytes(read_json(manifest)) != read_bytes(manifest):
             raise DataError(f"{manifest}: not as genlab wrote it; {AGAIN}")
-        for shard in self.shards:
-            _ShardFile(self.directory / shard.file, shard, self.manifest).verify()
+        for index, shard in enumerate(self.shards):
+            extent = self._whole(index)
+            extent.check_all()
+            if sha256(extent.data.data) != shard.sha256:
+                raise extent.damaged("its SHA-256 does not match")
             if on_shard is not None:
                 on_shard(shard)
 
-    def _by_file(self, rows: NDArray[np.int64]) -> Iterator[tuple["_ShardFile", Any, NDArray[np.int64]]]:
-        """For each shard touched: the shard, the positions in ``rows`` it answers, and its own row numbers there."""
-        index = np.searchsorted(self._starts, rows, side="right") - 1
-        counts = np.bincount(index + 1, minlength=len(self.shards) + 2)
-        if counts[0] or counts[-1]:
+    # What streams are made of.
+
+    def pieces(self, rows: Ints) -> list[Piece]:
+        """Where ``rows``, int64 [n] and in range, are to be read. What is damaged or missing, the extents raise."""
+        if not self.remote:
+            return [
+                Piece(self._mapped(shard), where, rows[where] - self._starts[shard])
+                for shard, where in split_by(self._starts, rows)
+            ]
+        parts = split_by(self.block_starts, rows)
+        for run in self.runs([block for block, _ in parts]):
+            self._recent.request(run, [1] * len(run))
+        pieces = self.pieces_of(self._recent, rows)
+        for piece, (block, _) in zip(pieces, parts, strict=True):
+            piece.extent.exception()  # wait, whatever came
+            self._recent.release(block, 1)
+        return pieces
+
+    def _known(self, rows: Ints) -> list[Piece]:
+        if len(rows) and not 0 <= rows.min() <= rows.max() < len(self):
             raise IndexError(f"{self.directory}: row out of range 0..{len(self) - 1}")
-        touched = np.flatnonzero(counts[1:-1]).tolist()
-        for i in touched:
-            if i not in self._files:
-                self._files[i] = _ShardFile(self.directory / self.shards[i].file, self.shards[i], self.manifest)
-            where = slice(None) if len(touched) == 1 else np.flatnonzero(index == i)
-            yield self._files[i], where, rows[where] - self._starts[i]
+        return self.pieces(rows)
 
-    def _blobs(self, rows: NDArray[np.int64]) -> list[NDArray[np.uint8]]:
-        blobs = np.empty(len(rows), object)
-        for file, where, local in self._by_file(rows):
-            blobs[where] = file.blobs(local)
-        return blobs.tolist()
+    def pieces_of(self, blocks: Blocks, rows: Ints) -> list[Piece]:
+        """Where ``rows`` are among blocks that were requested."""
+        return [
+            Piece(blocks.extent(block), where, rows[where] - self.block_starts[block])
+            for block, where in split_by(self.block_starts, rows)
+        ]
 
-    def _decode(self, rows: NDArray[np.int64], image: NDArray[np.uint8]) -> None:
-        # Here, because they take seconds to import, and writing shards and reading raw ones need neither.
-        import torch
-        from torchvision.io import ImageReadMode, decode_image
+    def shares(self, pieces: Sequence[Piece]) -> list[list[Piece]]:
+        """The same rows, dealt out so that all threads have as many."""
+        most = -(-sum(len(piece.rows) for piece in pieces) // self.threads)
+        shares: list[list[Piece]] = []
+        room = 0
+        for extent, where, rows in pieces:
+            begin = 0
+            while begin < len(rows):
+                if room == 0:
+                    shares.append([])
+                    room = most
+                part = slice(begin, begin + room)
+                shares[-1].append(Piece(extent, where[part], rows[part]))
+                room -= len(rows[part])
+                begin = part.stop
+        return shares
 
-        blobs, target = self._blobs(rows), torch.from_numpy(image)
-        mode = ImageReadMode.GRAY if self.manifest.channels == 1 else ImageReadMode.RGB
+    def empty_columns(self, count: int) -> dict[str, Column]:
+        """Arrays [count] for labels and attributes, to be filled."""
+        columns: dict[str, Column] = {"label": np.empty(count, np.int64)} if self.labelled else {}
+        for attribute in self.manifest.attributes:
+            if attribute.kind == "float":
+                columns[attribute.name] = np.empty(count, np.float64)
+            else:
+                columns[attribute.name] = np.empty(count, np.int64)
+        return columns
 
-        def decode(part: NDArray[np.int64]) -> None:
-            for i in part.tolist():
+    def fill(self, pieces: Sequence[Piece], image: NDArray[np.uint8], columns: Mapping[str, Column]) -> None:
+        """Put rows into their places in ``image``, uint8 [n, height, width, channels], and ``columns``, [n] each.
+
+        Raises:
+            DataError: naming the shard, when it is missing or damaged or an image cannot be decoded.
+        """
+        for piece in pieces:
+            extent = piece.extent.result()
+            if not self.encoded_files:
+                extent.take(piece.rows, image, piece.where)
+            else:
+                for place, row, blob in zip(piece.where.tolist(), piece.rows, extent.blobs(piece.rows), strict=True):
+                    try:
+                        decode_into(blob, image[place])
+                    except DataError as error:
+                        (key,) = extent.keys(np.array([row]))
+                        raise DataError(f"{extent.path}: image {key!r} {error}; {AGAIN}") from None
+            _fill_columns(piece, columns)
+
+    def runs(self, blocks: Sequence[int], most: int = RUN_BYTES) -> list[range]:
+        """Ascending blocks in runs of neighbours that lie in one shard, of at most ``most`` bytes each."""
+        runs = []
+        for stretch in consecutive(blocks):
+            begin, size = stretch.start, 0
+            for block in stretch:
+                length = self.block_bytes(block)
+                if block > begin and (size + length > most or self._block[block][0] != self._block[begin][0]):
+                    runs.append(range(begin, block))
+                    begin, size = block, 0
+                size += length
+            runs.append(range(begin, stretch.stop))
+        return runs
+
+    def block_bytes(self, block: int) -> int:
+        """Bytes of a block, counted over all of these shards."""
+        shard, number = self._block[block]
+        return self.shards[shard].blocks[number].bytes
+
+    def fetch(self, run: range) -> list[Extent]:
+        """Read neighbouring blocks of one shard in one request, and check them: an extent for each.
+
+        Raises:
+            DataError: naming the shard, when it is missing or damaged.
+        """
+        shard, first = self.shards[self._block[run.start][0]], self._block[run.start][1]
+        numbers = range(first, first + len(run))
+        cached = {number: extent for number in numbers if (extent := self._cached(shard, number))}
+        for part in consecutive([number for number in numbers if number not in cached]):
+            cached.update(zip(part, self._download(shard, part), strict=True))
+        return [cached[number] for number in numbers]
+
+    def _download(self, shard: Shard, numbers: range) -> list[Extent]:
+        path = self.directory / shard.file
+        blocks = [shard.blocks[number] for number in numbers]
+        offset, length = blocks[0].offset, blocks[-1].offset + blocks[-1].bytes - blocks[0].offset
+        for last in False, True:
+            try:
+                data = memoryview(read_range(path, offset, length))
+            except FileNotFoundError:
+                raise _missing(path) from None
+            except EOFError as error:
+                raise DataError(f"{error}, which the manifest promises; {AGAIN}") from None
+            try:
+                extents = [
+                    self._extent(shard, number, data[block.offset - offset :][: block.bytes])
+                    for number, block in zip(numbers, blocks, strict=True)
+                ]
+                break
+            except DataError:
+                # It may have been damaged on its way, and not where it lies.
+                if last:
+                    raise
+        if self.cache is not None and self.remote:
+            for block, extent in zip(blocks, extents, strict=True):
+                self.cache.put(_cache_name(block), extent.data.data)
+        return extents
+
+    def _cached(self, shard: Shard, number: int) -> Extent | None:
+        """A block out of the cache, if it is there and sound."""
+        if self.cache is None or not self.remote:
+            return None
+        name = _cache_name(shard.blocks[number])
+        data = self.cache.get(name)
+        if data is None:
+            return None
+        try:
+            return self._extent(shard, number, memoryview(data))
+        except DataError:
+            self.cache.discard(name)
+            return None
+
+    def _extent(self, shard: Shard, number: int, data: memoryview) -> Extent:
+        """A block of a shard, checked."""
+        blocks, offset = range(number, number + 1), shard.blocks[number].offset
+        path = self.directory / shard.file
+        extent = Extent(path, self.manifest, shard, blocks, np.frombuffer(data, np.uint8), offset)
+        extent.check_all()
+        return extent
+
+    def _mapped(self, index: int) -> "Future[Extent]":
+        with self._lock:
+            if index not in self._maps:
+                future = self._maps[index] = Future()
                 try:
-                    pixels = decode_image(torch.from_numpy(blobs[i].copy()), mode).permute(1, 2, 0)
-                except RuntimeError as error:
-                    raise DataError(f"{self._name(rows[i])} cannot be decoded ({error}); {AGAIN}") from None
-                if pixels.shape != target.shape[1:] or pixels.dtype != torch.uint8:
-                    raise DataError(
-                        f"{self._name(rows[i])} is {pixels.dtype} {tuple(pixels.shape)}, not {self.shape}; {AGAIN}"
-                    )
-                target[i].copy_(pixels)
+                    extent = self._whole(index)
+                    extent.check_schema()
+                    future.set_result(extent)
+                except Exception as error:
+                    future.set_exception(error)
+            return self._maps[index]
 
-        for _ in self._pool.map(decode, np.array_split(np.arange(len(rows)), self.threads)):
-            pass
+    def _whole(self, index: int) -> Extent:
+        shard = self.shards[index]
+        path = self.directory / shard.file
+        return Extent(path, self.manifest, shard, range(len(shard.blocks)), _read_bytes(path, shard.bytes), 0)
 
-    def _name(self, row: np.int64) -> str:
-        (file, _, local), *_ = self._by_file(np.array([row]))
-        return f"{file.path}: image {file.keys(local)[0]!r}"
+    @cached_property
+    def _recent(self) -> Blocks:
+        return Blocks(self.fetch, RECENT_BYTES)
 
     @cached_property
     def _pool(self) -> ThreadPoolExecutor:
         return ThreadPoolExecutor(self.threads, thread_name_prefix="genlab-decode")
 
 
-class _ShardFile:
-    """One shard's bytes, and where each row lies in them, known once its block was checked."""
-
-    def __init__(self, path: UPath, shard: Shard, manifest: Manifest) -> None:
-        self.path = path
-        self._shard = shard
-        self._raw = manifest.encoding == "raw"
-        self._labelled = manifest.labelled
-        self._bytes = _read_bytes(path, shard.bytes)
-        self._schema = self._checked_schema(manifest)
-        self._starts = np.cumsum([0] + [block.rows for block in shard.blocks])
-        # The first byte of each row's image; -1 where the block was not checked yet.
-        self._begin = np.full(shard.rows, -1, np.int64)
-        self._label = np.empty(shard.rows if self._labelled else 0, np.int64)
-        if self._raw:
-            assert manifest.shape is not None
-            self._image_shape = manifest.shape
-            # Every run of an image's length in the file, overlapping: indexing it by first byte gathers any rows at
-            # once. Each is one opaque item, because NumPy copies those twice as fast as rows of bytes.
-            self._length = math.prod(manifest.shape)
-            self._windows = np.lib.stride_tricks.as_strided(
-                self._bytes[: self._length].view(f"V{self._length}"),
-                (len(self._bytes) - self._length + 1,),
-                (1,),
-                writeable=False,
-            )
-        else:
-            self._end = np.empty(shard.rows, np.int64)
-
-    def pixels(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """Raw images, uint8 [n, height, width, channels]."""
-        self._check(rows)
-        return self._windows[self._begin[rows]].view(np.uint8).reshape(len(rows), *self._image_shape)
-
-    def blobs(self, rows: NDArray[np.int64]) -> list[NDArray[np.uint8]]:
-        """Encoded images, each a read-only view of the file's bytes."""
-        self._check(rows)
-        spans = zip(self._begin[rows].tolist(), self._end[rows].tolist(), strict=True)
-        return [self._bytes[begin:end] for begin, end in spans]
-
-    def labels(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Labels, int64 [n]."""
-        self._check(rows)
-        return self._label[rows]
-
-    def keys(self, rows: NDArray[np.int64]) -> list[str]:
-        """Keys, parsed from the blocks each time: they are asked for a few at a time."""
-        block = self._block_of(rows)
-        columns = {i: self._record_batch(i)["key"] for i in np.unique(block).tolist()}
-        return [columns[i][row - self._starts[i]].as_py() for i, row in zip(block.tolist(), rows.tolist(), strict=True)]
-
-    def column(self, name: str, rows: NDArray[np.int64]) -> NDArray[Any]:
-        """Values of a column of numbers, [n], parsed from the blocks each time."""
-        block = self._block_of(rows)
-        values = np.empty(len(rows), self._schema.field(name).type.to_pandas_dtype())
-        for i in np.unique(block).tolist():
-            where = block == i
-            values[where] = self._record_batch(i)[name].to_numpy()[rows[where] - self._starts[i]]
-        return values
-
-    def verify(self) -> None:
-        """Check every block, then the whole file, footer and padding included."""
-        for index in range(len(self._shard.blocks)):
-            self._check_block(index)
-        if sha256(self._bytes.data) != self._shard.sha256:
-            raise self._damaged("its SHA-256 does not match")
-
-    def _check(self, rows: NDArray[np.int64]) -> None:
-        unchecked = self._begin[rows] < 0
-        if unchecked.any():
-            for index in np.unique(self._block_of(rows[unchecked])).tolist():
-                self._check_block(index)
-
-    def _block_of(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        return np.searchsorted(self._starts, rows, side="right") - 1
-
-    def _check_block(self, index: int) -> None:
-        batch = self._record_batch(index)
-        image = batch["image"]
-        rows = slice(self._starts[index], self._starts[index + 1])
-        if self._labelled:
-            self._label[rows] = np.frombuffer(batch["label"].buffers()[1], np.int64, len(image))
-        if self._raw:
-            base = self._position(image.storage.values.buffers()[1])
-            begin = base + np.arange(len(image)) * self._length
-        else:
-            _, offsets, data = image.buffers()
-            edges = self._position(data) + np.frombuffer(offsets, np.int64, len(image) + 1)
-            begin, self._end[rows] = edges[:-1], edges[1:]
-        # Last, for it says to other threads that the rest is in place.
-        self._begin[rows] = begin
-
-    def _position(self, buffer: pa.Buffer) -> int:
-        position = int(buffer.address - self._bytes.ctypes.data)
-        if not 0 <= position <= len(self._bytes) - buffer.size:
-            raise self._damaged("its record batches are compressed, which genlab never does")
-        return position
-
-    def _record_batch(self, index: int) -> pa.RecordBatch:
-        message = self._checked_bytes(self._shard.blocks[index], f"record batch {index}")
-        try:
-            batch = pa.ipc.read_record_batch(pa.ipc.read_message(message), self._schema)
-            batch.validate()
-        except (pa.ArrowException, OSError, EOFError) as error:
-            raise self._damaged(f"record batch {index} cannot be parsed: {error}") from None
-        if len(batch) != self._shard.blocks[index].rows:
-            raise self._damaged(f"record batch {index} has {len(batch)} rows, not those of the manifest")
-        return batch
-
-    def _checked_schema(self, manifest: Manifest) -> pa.Schema:
-        message = self._checked_bytes(self._shard.schema, "the schema")
-        try:
-            schema = pa.ipc.read_schema(message)
-        except (pa.ArrowException, OSError, EOFError) as error:
-            raise self._damaged(f"the schema cannot be parsed: {error}") from None
-        known = arrow_schema(manifest.encoding, manifest.shape, self._labelled, manifest.attributes)
-        if schema.names != list(manifest.columns) or any(
-            schema.field(field.name).type != field.type for field in known
-        ):
-            raise self._damaged(f"its columns are not those of the manifest: {', '.join(schema.names)}")
-        return schema
-
-    def _checked_bytes(self, block: Block, what: str) -> pa.Buffer:
-        data = self._bytes[block.offset : block.offset + block.bytes]
-        if xxhash.xxh3_64_hexdigest(data.data) != block.xxh3:
-            raise self._damaged(
-                f"{what}, bytes {block.offset} to {block.offset + block.bytes}, does not match its checksum"
-            )
-        return pa.py_buffer(data)
-
-    def _damaged(self, why: str) -> DataError:
-        return DataError(f"{self.path}: damaged ({why}); {AGAIN}")
+def _fill_columns(piece: Piece, columns: Mapping[str, Column]) -> None:
+    for name, values in columns.items():
+        values[piece.where] = piece.extent.result().column(name, piece.rows)
 
 
 def _read_bytes(path: UPath, size: int) -> NDArray[np.uint8]:
     """All bytes of a shard file: memory mapped when it is local, else read into memory."""
     try:
-        found = path.stat().st_size
-        if found != size:
-            raise DataError(f"{path}: damaged ({found:,} bytes, not {size:,}); {AGAIN}")
         if is_remote(path):
-            return np.frombuffer(path.read_bytes(), np.uint8)
-        with Path(str(path)).open("rb") as file:
-            return np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
+            data = np.frombuffer(read_bytes(path), np.uint8)
+        else:
+            with Path(str(path)).open("rb") as file:
+                data = np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
     except FileNotFoundError:
-        raise DataError(f"{path}: no such file, though the manifest lists it; {AGAIN}") from None
-    except OSError as error:
+        raise _missing(path) from None
+    except (OSError, ValueError) as error:  # ValueError: an empty file
         raise DataError(f"{path}: cannot be read ({error}); {AGAIN}") from None
+    if len(data) != size:
+        raise DataError(f"{path}: damaged ({len(data):,} bytes, not {size:,}); {AGAIN}")
+    return data
+
+
+def _cache_name(block: Block) -> str:
+    return f"{block.xxh3}-{block.bytes}"
+
+
+def _missing(path: UPath) -> DataError:
+    return DataError(f"{path}: no such file, though the manifest lists it; {AGAIN}")

@@ -6,13 +6,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from genlab.models.precision import full_precision
+
 Adversarial = Literal["lsgan", "bce"]
-"""``lsgan``: least squares (Mao et al. 2017), as in the CycleGAN paper. ``bce``: cross-entropy, as in the report."""
+"""``lsgan``: least squares (Mao et al. 2017), as in the CycleGAN paper. ``bce``: cross-entropy (Goodfellow
+et al. 2014)."""
 
 
 def adversarial_loss(kind: Adversarial, logits: Tensor, real: bool) -> Tensor:
-    """Mean loss of calling ``logits`` (any shape) real or fake: a float32 scalar."""
-    target = torch.full_like(logits, float(real), dtype=torch.float32)
+    """Mean loss of calling ``logits`` (any shape) real or fake: a scalar in full precision."""
+    logits = full_precision(logits)
+    target = torch.full_like(logits, float(real))
     if kind == "lsgan":
-        return F.mse_loss(logits.float(), target)
-    return F.binary_cross_entropy_with_logits(logits.float(), target)
+        return F.mse_loss(logits, target)
+    return F.binary_cross_entropy_with_logits(logits, target)

@@ -8,8 +8,8 @@ from torch import Tensor
 
 
 def to_unit(pixels: Tensor) -> Tensor:
-    """uint8 [N, H, W, C] → float32 [N, C, H, W] in [0, 1]."""
-    return pixels.permute(0, 3, 1, 2).to(torch.float32) / 255
+    """uint8 [N, H, W, C] → float32 (PyTorch's default dtype) [N, C, H, W] in [0, 1]."""
+    return pixels.permute(0, 3, 1, 2).to(torch.get_default_dtype()) / 255
 
 
 def from_unit(images: Tensor) -> Tensor:
@@ -18,7 +18,7 @@ def from_unit(images: Tensor) -> Tensor:
 
 
 def to_signed(pixels: Tensor) -> Tensor:
-    """uint8 [N, H, W, C] → float32 [N, C, H, W] in [-1, 1]."""
+    """uint8 [N, H, W, C] → float32 (PyTorch's default dtype) [N, C, H, W] in [-1, 1]."""
     return to_unit(pixels) * 2 - 1
 
 

@@ -17,7 +17,8 @@ from genlab.metrics.adversarial import Adversarial, adversarial_loss
 from genlab.models.cyclegan import CycleGAN, CycleGANArchitecture, PatchGAN
 from genlab.models.model import Model
 from genlab.models.pixels import to_signed
-from genlab.recipes.options import Optimization, Run
+from genlab.models.precision import full_precision
+from genlab.recipes.options import Data, Optimization, Run
 from genlab.recipes.recipe import Batches, DomainInfo, Recipe, Step
 
 SHOWN = 6
@@ -25,17 +26,13 @@ SHOWN = 6
 
 
 @dataclass(frozen=True)
-class CycleGANData:
+class CycleGANData(Data):
     """The two unpaired domains; the longer one makes the epoch."""
 
     a: Annotated[str, OPERATIONAL] = "synthetic:scenes-a"
     """Data set of domain a (folder or URL made by `genlab ingest`). `synthetic:scenes-a` is drawn on the spot."""
     b: Annotated[str, OPERATIONAL] = "synthetic:scenes-b"
     """Data set of domain b, of the same image size."""
-    split: str = "train"
-    """The split trained on."""
-    test_split: str = "test"
-    """The split held out for pictures; without it, they show training images."""
 
     @property
     def domains(self) -> dict[str, str]:
@@ -48,7 +45,7 @@ class CycleGANObjective:
     """Adversarial, cycle and identity losses."""
 
     adversarial: Adversarial = "lsgan"
-    """lsgan: least squares, as in the paper. bce: cross-entropy on logits, as in the report."""
+    """lsgan: least squares, as in the paper. bce: cross-entropy on logits, as in Goodfellow et al. 2014."""
     lambda_cycle: Annotated[float, Ge(0)] = 10.0
     """Weight λ of the cycle loss, |F(G(a)) − a| and |G(F(b)) − b|, means over pixels."""
     lambda_identity: Annotated[float, Ge(0)] = 0.5
@@ -123,8 +120,8 @@ class CycleGANRecipe(Recipe[CycleGANConfig]):
         kind = weights.adversarial
         adversarial_ab = adversarial_loss(kind, verdict_b, real=True)
         adversarial_ba = adversarial_loss(kind, verdict_a, real=True)
-        cycle_a, cycle_b = F.l1_loss(cycled_a.float(), a), F.l1_loss(cycled_b.float(), b)
-        identity_a, identity_b = F.l1_loss(same_a.float(), a), F.l1_loss(same_b.float(), b)
+        cycle_a, cycle_b = F.l1_loss(full_precision(cycled_a), a), F.l1_loss(full_precision(cycled_b), b)
+        identity_a, identity_b = F.l1_loss(full_precision(same_a), a), F.l1_loss(full_precision(same_b), b)
         step.update(
             "generators",
             adversarial_ab
@@ -136,7 +133,8 @@ class CycleGANRecipe(Recipe[CycleGANConfig]):
         losses = {}
         for domain, real, fake in (("a", a, fake_a), ("b", b, fake_b)):
             with step.autocast():
-                verdict_real, verdict_fake = self._twice(self.discriminators[domain], real, fake.detach().float())
+                seen = full_precision(fake.detach())
+                verdict_real, verdict_fake = self._twice(self.discriminators[domain], real, seen)
             losses[domain] = 0.5 * (
                 adversarial_loss(kind, verdict_real, real=True) + adversarial_loss(kind, verdict_fake, real=False)
             )

@@ -15,21 +15,18 @@ from genlab.data.images import sheet
 from genlab.metrics.elbo import gaussian_kl
 from genlab.models.model import Model
 from genlab.models.pixels import to_unit
+from genlab.models.precision import full_precision
 from genlab.models.vae import VAE, VAEArchitecture
-from genlab.recipes.options import Optimization, Run
+from genlab.recipes.options import Data, Optimization, Run
 from genlab.recipes.recipe import Batches, DomainInfo, Recipe, Step
 
 
 @dataclass(frozen=True)
-class VAEData:
+class VAEData(Data):
     """The images."""
 
     images: Annotated[str, OPERATIONAL] = "synthetic:digits"
     """Data set made by `genlab ingest`: a folder or URL. `synthetic:digits` is drawn on the spot."""
-    split: str = "train"
-    """The split trained on."""
-    test_split: str = "test"
-    """The split held out for the test −ELBO and for pictures; without it, pictures show training images."""
 
     @property
     def domains(self) -> dict[str, str]:
@@ -95,10 +92,11 @@ class VAERecipe(Recipe[VAEConfig]):
         with step.autocast():
             mean, log_variance = self.vae.encoder(images)
             noise = step.noise("z", self.config.model.latent_dim)
-            latents = mean.float() + (0.5 * log_variance.float()).exp() * noise
+            mean, log_variance = full_precision(mean), full_precision(log_variance)
+            latents = mean + (0.5 * log_variance).exp() * noise
             logits = self.vae.decoder(latents)
-        pixelwise = F.binary_cross_entropy_with_logits(logits.float(), images, reduction="none")
-        return pixelwise.flatten(1).sum(1).mean(), gaussian_kl(mean.float(), log_variance.float()).mean()
+        pixelwise = F.binary_cross_entropy_with_logits(full_precision(logits), images, reduction="none")
+        return pixelwise.flatten(1).sum(1).mean(), gaussian_kl(mean, log_variance).mean()
 
     @staticmethod
     def _named(reconstruction: Tensor, kl: Tensor) -> dict[str, Tensor]:

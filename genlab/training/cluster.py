@@ -1,26 +1,38 @@
-"""The loop under Ray Train: workers, their session, and the driver that watches them."""
+"""The loop under Ray Train: the driver that starts the workers and watches them.
+
+Ray Train's controller imports this module, so it keeps clear of torch; what workers run is in
+:mod:`genlab.training.worker`.
+"""
 
 import os
+import pickle
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import pyarrow.fs
 import ray
 import ray._private.state
 import ray.train
-import ray.train.torch
-import torch
-from ray.train import FailureConfig, RunConfig, ScalingConfig
-from ray.train.torch import TorchTrainer
+from ray.exceptions import RayActorError, RayError
+from ray.train import BackendConfig, FailureConfig, RunConfig, ScalingConfig
+from ray.train._internal.utils import get_address_and_port
+from ray.train.backend import Backend
+from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
+from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
+from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
 from genlab.errors import ClusterError, GenlabError, RunError
 from genlab.recipes.options import Run
 from genlab.storage import is_remote, locate
-from genlab.training.loop import train
-from genlab.training.plan import Plan
-from genlab.training.progress import Console, Update
+from genlab.training.board import Board
+from genlab.training.progress import Console
+
+if TYPE_CHECKING:
+    from genlab.training.plan import Plan
+    from genlab.training.session import Session
 
 POLL_SECONDS = 0.5
 RAY_STATE = "ray"
@@ -30,71 +42,60 @@ QUIET = {"RAY_TRAIN_ENABLE_PRINT_PATCH": "0", "RAY_TRAIN_METRICS_ENABLED": "0"}
 """Ray Train's settings, which it hands on to its workers: nothing but our own lines on the terminal."""
 
 
-class Board:
-    """Where rank 0 leaves news of the run and the driver picks it up. Lives as long as the driver."""
+@dataclass(frozen=True)
+class Task:
+    """What the driver sends to each worker."""
 
-    def __init__(self) -> None:
-        self._messages: list[str] = []
-        self._update: Update | None = None
-        self._fault: GenlabError | None = None
-
-    def say(self, message: str) -> None:
-        """Leave a message."""
-        self._messages.append(message)
-
-    def show(self, update: Update) -> None:
-        """Leave word of how far the run is."""
-        self._update = update
-
-    def fail(self, fault: GenlabError) -> None:
-        """Leave a fault that only the user can put right."""
-        self._fault = self._fault or fault
-
-    def fault(self) -> GenlabError | None:
-        """The fault left, if any."""
-        return self._fault
-
-    def collect(self) -> tuple[list[str], Update | None]:
-        """Messages since the last call, and the newest word of progress."""
-        messages, self._messages = self._messages, []
-        update, self._update = self._update, None
-        return messages, update
+    plan: "Plan"
+    threads: int
+    gpu: bool
+    prepare: "Callable[[Plan, Session], None] | None"
+    """Called before the loop."""
 
 
-class RaySession:
-    """A Ray Train worker's place in the run."""
+class LeanTrainer(DataParallelTrainer):
+    """Ray Train without two helper actors, each a process that takes over a second to start.
 
-    def __init__(self, board: Any, threads: int) -> None:
-        context = ray.train.get_context()
-        self.rank: int = context.get_world_rank()
-        self.world_size: int = context.get_world_size()
-        self.device: torch.device = ray.train.torch.get_device()
-        self.threads: int | None = threads
-        self._board = board
+    One hands out Ray Data sets, of which there are none. The other outlives the run to remove its placement group when
+    the controller was killed; the driver's end, which follows, removes it just as well.
+    """
 
-    def report(self, metrics: Mapping[str, float]) -> None:
-        """Report to Ray Train."""
-        ray.train.report(dict(metrics))
-
-    def progress(self, update: Update) -> None:
-        """Send word to the driver; does not wait."""
-        self._board.show.remote(update)
-
-    def say(self, message: str) -> None:
-        """Send a message to the driver; does not wait."""
-        self._board.say.remote(message)
+    def _create_default_callbacks(self) -> list[Any]:
+        spared = (DatasetsCallback, PlacementGroupCleanerCallback)
+        return [callback for callback in super()._create_default_callbacks() if not isinstance(callback, spared)]
 
 
-def _worker(task: dict[str, Any]) -> None:
-    """What each Ray Train worker runs. A fault of the user's is not worth a restart: later attempts end at once."""
-    board = task["board"]
-    if ray.get(board.fault.remote()) is not None:
-        return
-    try:
-        train(task["plan"], RaySession(board, task["threads"]))
-    except GenlabError as fault:
-        ray.get(board.fail.remote(fault))
-        raise
+@dataclass
+class Rendezvous(BackendConfig):
+    """Tells the workers where rank 0 is; they make the process group themselves.
+
+    Ray's TorchConfig would do both, but for that imports torch in the controller, before a worker can start.
+    """
+
+    @property
+    def backend_cls(self) -> type[Backend]:
+        """What Ray Train calls on a new group of workers."""
+        return _RendezvousBackend
+
+
+class _RendezvousBackend(Backend):
+    share_cuda_visible_devices = True
+    """NCCL needs to see its neighbours' GPUs."""
+
+    def on_start(self, worker_group: Any, backend_config: BackendConfig) -> None:
+        address, port = worker_group.execute_single(0, get_address_and_port)
+        worker_group.execute(_set_environment, {"MASTER_ADDR": address, "MASTER_PORT": str(port)})
+
+
+def _set_environment(variables: dict[str, str]) -> None:
+    os.environ.update(variables)
+
+
+def _worker(config: dict[str, Any]) -> None:
+    """What each Ray Train worker runs; imports the loop, which nobody else needs."""
+    from genlab.training.worker import work
+
+    work(pickle.loads(config["task"]), config["board"])
 
 
 def place(run: Run) -> tuple[int, bool]:
@@ -122,14 +123,25 @@ def place(run: Run) -> tuple[int, bool]:
     threads = run.threads or most
     if fitting(threads) < run.workers and not _autoscaled():
         raise ClusterError(
-            f"run.workers = {run.workers} with {threads} thread(s) each do not fit on the cluster, whose nodes have "
-            f"{', '.join(map(str, cpus))} CPUs, and no autoscaler can add any; use fewer workers or run.threads"
+            f"run.workers = {run.workers} with {_count(threads, 'thread')} each do not fit on the cluster, whose nodes "
+            f"have {', '.join(map(str, cpus))} CPUs, and no autoscaler can add any; use fewer workers or run.threads"
         )
     return threads, gpus > 0
 
 
-def fit(plan: Plan, console: Console, callbacks: list[Any] | None = None) -> None:
+def fit(
+    plan: "Plan",
+    console: Console,
+    callbacks: list[Any] | None = None,
+    prepare: "Callable[[Plan, Session], None] | None" = None,
+) -> None:
     """Run ``plan`` under Ray Train on the cluster that this process is connected to, and wait for its end.
+
+    Args:
+        plan: the run.
+        console: shows its progress.
+        callbacks: for Ray Train.
+        prepare: called in each worker before it trains.
 
     Raises:
         ClusterError: when the workers do not fit, see :func:`place`.
@@ -138,14 +150,19 @@ def fit(plan: Plan, console: Console, callbacks: list[Any] | None = None) -> Non
     run = plan.run
     threads, gpu = place(run)
     os.environ.update(QUIET)
+    if not _autoscaled():  # Who announces that a node will go is an autoscaler; watching for that is one more actor.
+        os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
     storage = locate(plan.directory) / RAY_STATE
     if storage.exists():
         storage.fs.rm(storage.path, recursive=True)
     filesystem = pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(storage.fs)) if is_remote(storage) else None
     board: Any = ray.remote(num_cpus=0)(Board).remote()
-    trainer = TorchTrainer(
+    # Sealed, because the controller unpickles what it passes on, and would import torch for it.
+    task = pickle.dumps(Task(plan, threads, gpu, prepare))
+    trainer = LeanTrainer(
         _worker,
-        train_loop_config={"plan": plan, "board": board, "threads": threads},
+        train_loop_config={"task": task, "board": board},
+        backend_config=Rendezvous(),
         scaling_config=ScalingConfig(
             num_workers=run.workers, use_gpu=gpu, resources_per_worker={"CPU": threads} | ({"GPU": 1} if gpu else {})
         ),
@@ -157,16 +174,36 @@ def fit(plan: Plan, console: Console, callbacks: list[Any] | None = None) -> Non
             callbacks=callbacks or [],
         ),
     )
-    console.say(f"{run.workers} workers, {threads} threads each, on {'GPUs' if gpu else 'CPUs'}; starting them")
+    each = " each" if run.workers > 1 else ""
+    console.say(
+        f"{_count(run.workers, 'worker')}, {_count(threads, 'thread')}{each}, on {'GPUs' if gpu else 'CPUs'}; "
+        f"starting {'them' if run.workers > 1 else 'it'}"
+    )
     with _watching(board, console):
         try:
             trainer.fit()
         except ray.train.TrainingFailedError as error:
-            if ray.get(board.fault.remote()) is None:
+            if _fault(board, plan) is None:
                 raise RunError(f"{plan.directory}: training failed: {error}") from error
-    fault = ray.get(board.fault.remote())
+    fault = _fault(board, plan)
     if fault is not None:
         raise fault
+
+
+def _fault(board: Any, plan: "Plan") -> GenlabError | None:
+    """The fault of the user's that a worker left on the board, if any."""
+    try:
+        fault: GenlabError | None = ray.get(board.fault.remote())
+    except RayActorError:
+        raise ClusterError(
+            f"{plan.directory}: the node on which the run's messages were kept was lost; start the run again under its "
+            "name, it goes on"
+        ) from None
+    return fault
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 @contextmanager
@@ -177,7 +214,10 @@ def _watching(board: Any, console: Console) -> Iterator[None]:
     def watch() -> None:
         while True:
             ended = over.wait(POLL_SECONDS)
-            messages, update = ray.get(board.collect.remote())
+            try:
+                messages, update = ray.get(board.collect.remote())
+            except RayError:  # The board is gone; what becomes of the run is said in the end.
+                return
             for message in messages:
                 console.say(message)
             if update:

@@ -1,16 +1,18 @@
 """From a command line to a finished run: what ``python jobs/FAMILY.py`` does."""
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from genlab.config import parse
 from genlab.errors import run_command
 from genlab.recipes.recipe import recipe_type
 from genlab.storage import locate
-from genlab.training.plan import Plan, claim, default_storage, make_plan
+from genlab.training.plan import Plan, claim, default_storage, earlier, finished, make_plan
 from genlab.training.progress import Console
-from genlab.training.session import LocalSession
+from genlab.training.session import LocalSession, Session
+
+Prepare = Callable[[Plan, Session], None]
 
 
 def main(family: str, arguments: Sequence[str] | None = None) -> None:
@@ -18,16 +20,31 @@ def main(family: str, arguments: Sequence[str] | None = None) -> None:
     run_command(lambda: launch(family, parse(recipe_type(family).config_type, arguments)))
 
 
-def launch(family: str, config: Any) -> Plan:
-    """Check the config, claim its run directory, train to the end and say where everything is."""
+def launch(family: str, config: Any, prepare: Prepare | None = None) -> Plan:
+    """Check the config, claim its run directory, train to the end and say where everything is.
+
+    A run that is finished is left as it is.
+
+    Args:
+        family: name of the recipe.
+        config: its config.
+        prepare: called in each worker before it trains.
+    """
     with Console() as console:
         console.say(f"runs folder: {locate(config.run.storage or default_storage())}")
         plan = make_plan(family, config)
-        if plan.run.workers == 0:
+        step = finished(plan)
+        if step is not None:
+            earlier(plan)
+            console.say(f"run {plan.directory}: already finished at step {step:,}; nothing to do")
+        elif plan.run.workers == 0:
             from genlab.training.loop import train
 
             _begin(plan, console)
-            train(plan, LocalSession(console, plan.run.threads))
+            session = LocalSession(console, plan.run.threads)
+            if prepare:
+                prepare(plan, session)
+            train(plan, session)
         else:
             from genlab.ray_cluster import connected
             from genlab.training.cluster import fit, place
@@ -35,7 +52,7 @@ def launch(family: str, config: Any) -> Plan:
             with connected():
                 place(plan.run)  # before the name is claimed: a run that does not fit leaves nothing behind
                 _begin(plan, console)
-                fit(plan, console)
+                fit(plan, console, prepare=prepare)
         console.say("done")
         console.say(f"model:       {plan.directory}/model")
         console.say(f"tensorboard: tensorboard --logdir {shlex.quote(plan.directory)}/tensorboard")

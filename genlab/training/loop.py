@@ -16,25 +16,31 @@ from torch import Tensor
 
 from genlab import modelstore
 from genlab.config import to_dict
+from genlab.data.order import rank_slice
 from genlab.data.shards import ShardSet
-from genlab.data.stream import ShardStream, StreamBatch, rank_slice
+from genlab.data.stream import ShardStream
 from genlab.errors import RunError
 from genlab.recipes.recipe import Batch, recipe_type
 from genlab.storage import locate
 from genlab.training.checkpoints import Checkpoints
+from genlab.training.feed import Feed, open_split
 from genlab.training.plan import Plan
 from genlab.training.progress import Update
-from genlab.training.session import Session, from_rank_zero, gather, sum_over_ranks
+from genlab.training.session import Session, copy_from_rank_zero, from_rank_zero, gather, sum_over_ranks
 from genlab.training.state import TrainingState
 from genlab.training.step import LoopStep, derived_seed
+from genlab.training.stopwatch import Stopwatch
 from genlab.training.tracking import CLOCK_FIELDS, TIME_FIELDS, Tracker, read_metrics
 
 FIGURE_ROWS = 16
 MOST_STEPS_BETWEEN_CHECKPOINTS = 1000
 
 
-def train(plan: Plan, session: Session) -> None:
+def train(plan: Plan, session: Session) -> TrainingState:
     """Train ``plan`` to its end as one of ``session.world_size`` workers, going on from the newest checkpoint.
+
+    Returns:
+        The state at its end.
 
     Raises:
         RunError: when the ranks' weights have drifted apart, or a checkpoint is of another architecture.
@@ -46,7 +52,6 @@ def train(plan: Plan, session: Session) -> None:
     if run.precision == "bf16" and session.rank == 0 and device.type == "cpu" and not _multiplies_bf16():
         session.say("run.precision=bf16 is emulated on this CPU (no AVX512-BF16); fp32 is many times faster here")
 
-    shards = {name: _open(plan, name, config.data.split) for name in plan.domains}
     torch.manual_seed(run.seed)
     recipe = recipe_type(plan.family)(config, {name: domain.info for name, domain in plan.domains.items()})
     state = TrainingState(recipe, config.optimization, device)
@@ -57,26 +62,18 @@ def train(plan: Plan, session: Session) -> None:
         done = _restore(checkpoints, state, session)
         tracker = stack.enter_context(Tracker(directory, done)) if session.rank == 0 else None
         rows = rank_slice(run.batch, session.rank, session.world_size)
-        streams = {
-            name: stack.enter_context(
-                ShardStream(
-                    shards[name],
-                    batch=run.batch,
-                    seed=derived_seed(run.seed, "order", name),
-                    rank=session.rank,
-                    world_size=session.world_size,
-                    start=done * run.batch,
-                )
-            )
-            for name in plan.domains
-        }
+        feeds = {name: stack.enter_context(Feed(plan, name, session, start=done * run.batch)) for name in plan.domains}
+        streams = {name: feed.stream for name, feed in feeds.items()}
         meter = Meter(session)
         window = Window(streams, run.batch)
+        stopwatch = Stopwatch(device, streams.values())
 
         while done < plan.steps:
+            stopwatch.begin(done)
             seed = derived_seed(run.seed, "step", done, session.rank)
             torch.manual_seed(seed)
-            batches = {name: _to_device(next(stream), device) for name, stream in streams.items()}
+            batches = {name: next(feed) for name, feed in feeds.items()}
+            stopwatch.lap("data")
             step = LoopStep(
                 state,
                 session,
@@ -85,20 +82,25 @@ def train(plan: Plan, session: Session) -> None:
                 batch=run.batch,
                 key=(run.seed, "noise", done),
                 precision=run.precision,
+                lap=stopwatch.lap,
             )
             rate = state.set_rate(done * run.batch, plan.steps * run.batch)
             meter.add(recipe.step(batches, step), step.share)
+            stopwatch.lap("compute")
             done += 1
             images = done * run.batch
             state.average(images, run.batch)
+            stopwatch.lap("optimiser")
 
             last = done == plan.steps
             logged = last or done % run.log_every == 0
             if logged:
+                stopwatch.settle()
                 metrics = meter.means() | {"learning_rate": rate}
                 clock = window.read()
                 if tracker:
                     tracker.log("train", done, images, plan.epoch(done), metrics | clock)
+                    tracker.shares(done, stopwatch.read())
                     session.progress(Update(done, plan.steps, plan.epoch(done), clock["images_per_second"], metrics))
             if last or plan.ends_epoch(done):
                 test = _test(plan, state, session)
@@ -107,16 +109,23 @@ def train(plan: Plan, session: Session) -> None:
                 session.report({"step": done, "epoch": plan.epoch(done)} | {f"test/{k}": v for k, v in test.items()})
             if tracker and (last or (done % run.figures_every == 0 if run.figures_every else plan.ends_epoch(done))):
                 _draw(plan, state, session, tracker, done)
+            stopwatch.lap("other")
             if last or (logged and _due(plan, done)):
                 _agree(state, session, done)
                 if tracker:
                     tracker.flush()
                     facts = {"family": plan.family, "images": images, "world_size": session.world_size}
                     checkpoints.save(done, state.tensors(), facts)
+                stopwatch.lap("checkpoint")
 
         if tracker:
             checkpoints.wait()
+            stopwatch.lap("checkpoint")
+            stopwatch.read()
+            if verdict := stopwatch.verdict():
+                session.say(verdict)
             _export(plan, state, done, tracker.metrics_file)
+    return state
 
 
 class Meter:
@@ -172,7 +181,8 @@ def _prepare(exact: bool, threads: int | None) -> None:
     if threads is not None:
         torch.set_num_threads(threads)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(exact)
+    # The same as use_deterministic_algorithms, but without a second's import of torch.compile to tell it, too.
+    torch.set_deterministic_debug_mode("error" if exact else "default")
     # Deterministic mode would also fill every new tensor: exactness does not need it, and it costs dearly.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = not exact
@@ -183,31 +193,23 @@ def _multiplies_bf16() -> bool:
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
-def _open(plan: Plan, domain: str, split: str) -> ShardSet:
-    shards = plan.domains[domain].open(split)
-    if shards is None:
-        raise RunError(f"{plan.domains[domain].url}: no split {split!r}")
-    return shards
-
-
 def _restore(checkpoints: Checkpoints, state: TrainingState, session: Session) -> int:
-    """Load the newest good checkpoint; every rank loads the one that rank 0 chose."""
-    done = 0
+    """Load the newest good checkpoint: rank 0 reads it, once for all, and sends it to the others."""
+    done, tensors = 0, dict[str, Tensor]()
     if session.rank == 0:
-        done, messages = checkpoints.newest()
+        done, tensors, messages = checkpoints.newest()
         for message in messages:
             session.say(message)
-    done = int(from_rank_zero(done))
+    done, layout = from_rank_zero((done, {name: (tensor.shape, tensor.dtype) for name, tensor in tensors.items()}))
     if done:
-        state.load(checkpoints.read(done))
+        if session.rank > 0:
+            tensors = {name: torch.empty(shape, dtype=dtype) for name, (shape, dtype) in layout.items()}
+        state.load(tensors)
+        for tensor in state.tensors().values():
+            copy_from_rank_zero(tensor)
         if session.rank == 0:
             session.say(f"goes on from the checkpoint of step {done}")
     return done
-
-
-def _to_device(batch: StreamBatch, device: torch.device) -> Batch:
-    label = None if batch.label is None else batch.label.to(device, non_blocking=True)
-    return Batch(batch.image.to(device, non_blocking=True), label)
 
 
 def _due(plan: Plan, done: int) -> bool:
@@ -234,8 +236,9 @@ def _read(shards: Mapping[str, ShardSet], first: int, end: int, device: torch.de
     batches = {}
     for name, domain in shards.items():
         rows = domain.read(np.arange(first, end))
-        label = None if rows.label is None else torch.from_numpy(rows.label).to(device)
-        batches[name] = Batch(torch.from_numpy(rows.image).to(device), label)
+        columns = {column: torch.from_numpy(values).to(device) for column, values in rows.columns.items()}
+        label = columns.pop("label", None)
+        batches[name] = Batch(torch.from_numpy(rows.image).to(device), label, columns)
     return batches
 
 
@@ -268,7 +271,7 @@ def _test(plan: Plan, state: TrainingState, session: Session) -> dict[str, float
 
 def _draw(plan: Plan, state: TrainingState, session: Session, tracker: Tracker, done: int) -> None:
     """Sample pictures of the first held-out rows, or of training rows where nothing is held out."""
-    shards = _held_out(plan) or {name: _open(plan, name, plan.config.data.split) for name in plan.domains}
+    shards = _held_out(plan) or {name: open_split(plan, name, plan.config.data.split) for name in plan.domains}
     rows = min(FIGURE_ROWS, *(len(domain) for domain in shards.values()))
     with state.averaged():
         for name, image in state.recipe.figures(_read(shards, 0, rows, session.device)).items():

@@ -92,6 +92,15 @@ def from_rank_zero(value: Any) -> Any:
     return value
 
 
+def copy_from_rank_zero(tensor: Tensor) -> None:
+    """Rank 0's ``tensor``, in place, on every rank."""
+    if dist.is_initialized() and dist.get_world_size() > 1:
+        whole = tensor.contiguous()
+        dist.broadcast(whole, src=0)
+        if whole is not tensor:
+            tensor.copy_(whole)
+
+
 def gather(value: Any) -> list[Any]:
     """Every rank's ``value``, on every rank, in rank order; small picklable objects."""
     if dist.is_initialized() and dist.get_world_size() > 1:

@@ -10,6 +10,7 @@ from torch import Tensor
 from genlab.errors import RunError
 from genlab.recipes.options import Optimization
 from genlab.recipes.recipe import Recipe
+from genlab.training.adam import Adam
 
 EMA_RAMP = 0.05
 """Early on, the average's half-life is at most this share of the images seen (as in StyleGAN3)."""
@@ -29,12 +30,7 @@ class TrainingState:
             name: dict(network.named_parameters()) for name, network in recipe.networks.items()
         }
         self.optimizers = {
-            name: torch.optim.Adam(
-                parameters.values(),
-                lr=optimization.learning_rate,
-                betas=(optimization.beta1, optimization.beta2),
-                fused=True,
-            )
+            name: Adam(parameters, optimization.beta1, optimization.beta2)
             for name, parameters in self.parameters.items()
         }
         self.averages: dict[str, dict[str, Tensor]] = {}
@@ -48,8 +44,7 @@ class TrainingState:
         """Set and return the learning rate for the step that begins after ``images`` of ``total``."""
         rate = self.optimization.rate(images, total)
         for optimizer in self.optimizers.values():
-            for group in optimizer.param_groups:
-                group["lr"] = rate
+            optimizer.rate = rate
         return rate
 
     def average(self, images: int, batch: int) -> None:
@@ -84,8 +79,8 @@ class TrainingState:
         tensors: dict[str, Tensor] = {}
         for name, network in self.recipe.networks.items():
             tensors |= {f"network.{name}.{key}": value for key, value in network.state_dict().items()}
-            for key, parameter in self.parameters[name].items():
-                for moment, value in self.optimizers[name].state.get(parameter, {}).items():
+            for key, moments in self.optimizers[name].state.items():
+                for moment, value in moments.items():
                     tensors[f"optimizer.{name}.{key}.{moment}"] = value
         for name, averages in self.averages.items():
             tensors |= {f"ema.{name}.{key}": value for key, value in averages.items()}
@@ -102,9 +97,10 @@ class TrainingState:
             for key, parameter in self.parameters[name].items():
                 prefix = f"optimizer.{name}.{key}."
                 moments = {n.removeprefix(prefix): value for n, value in tensors.items() if n.startswith(prefix)}
-                optimizer.state[parameter] = {
-                    moment: torch.empty_like(value, device=parameter.device) for moment, value in moments.items()
-                }
+                if moments:
+                    optimizer.state[key] = {
+                        moment: torch.empty_like(value, device=parameter.device) for moment, value in moments.items()
+                    }
         own = self.tensors()
         if own.keys() != tensors.keys():
             odd = sorted(own.keys() ^ tensors.keys())

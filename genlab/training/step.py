@@ -1,6 +1,7 @@
 """One optimisation step, as the loop offers it to a recipe."""
 
 import hashlib
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from genlab.training.session import Session, sum_over_ranks
 from genlab.training.state import TrainingState
+from genlab.training.stopwatch import Lap
 
 
 def derived_seed(*parts: int | str) -> int:
@@ -27,6 +29,7 @@ class LoopStep:
         rows: this rank's rows within the global batch.
         batch: rows of the global batch.
         key: what the row noise is drawn from, with its name.
+        lap: told what the time since the last lap went to.
     """
 
     def __init__(
@@ -39,6 +42,7 @@ class LoopStep:
         batch: int,
         key: tuple[int | str, ...],
         precision: str,
+        lap: Callable[[Lap], None] = lambda lap: None,
     ) -> None:
         self.index = index
         self._state = state
@@ -47,6 +51,7 @@ class LoopStep:
         self._batch = batch
         self._key = key
         self._precision = precision
+        self._lap = lap
 
     @property
     def share(self) -> float:
@@ -60,7 +65,7 @@ class LoopStep:
         return nullcontext()
 
     def noise(self, name: str, *shape: int) -> Tensor:
-        """Standard normal noise of this rank's rows, float32 [rows, *shape]."""
+        """Standard normal noise of this rank's rows, in full precision [rows, *shape]."""
         generator = torch.Generator(self._session.device).manual_seed(derived_seed(*self._key, name))
         whole = torch.randn(self._batch, *shape, generator=generator, device=self._session.device)
         return whole[self._rows]
@@ -76,12 +81,16 @@ class LoopStep:
             parameter.grad = None
         if self._session.world_size == 1:
             loss.backward(inputs=parameters)
+            self._lap("compute")
         else:
             (loss * self.share).backward(inputs=parameters)
+            self._lap("compute")
             _all_reduce_gradients(parameters)
+            self._lap("all_reduce")
         if self._state.optimization.clip_norm is not None:
             torch.nn.utils.clip_grad_norm_(parameters, self._state.optimization.clip_norm)
         self._state.optimizers[network].step()
+        self._lap("optimiser")
 
 
 def _all_reduce_gradients(parameters: list[Tensor]) -> None:

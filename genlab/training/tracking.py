@@ -21,9 +21,11 @@ from torch.utils.tensorboard.writer import SummaryWriter
 from upath import UPath
 
 from genlab.storage import is_remote, write_atomic
+from genlab.training.stopwatch import PARTS
 
-CLOCK_FIELDS = frozenset({"time", "images_per_second", "data_wait_share"})
-"""Fields of ``metrics.jsonl`` that differ between equal runs: seconds since 1970, speed, share of time waiting."""
+CLOCK_FIELDS = frozenset({"time", "images_per_second", "data_wait_share"} | {f"{part}_share" for part in PARTS})
+"""Figures that differ between equal runs: seconds since 1970, speed, share of time waiting, and, in TensorBoard only
+(``time/...``), the share of each part of a step."""
 
 TIME_FIELDS = frozenset({"kind", "step", "images", "epoch"})
 """Fields of ``metrics.jsonl`` that say what the line is of."""
@@ -75,6 +77,11 @@ class Tracker:
         if time.monotonic() - self._synced > SYNC_SECONDS:
             self.flush()
 
+    def shares(self, step: int, shares: Mapping[str, float]) -> None:
+        """Write where the time went to TensorBoard, as ``time/NAME``."""
+        for name, share in shares.items():
+            self._board.add_scalar(f"time/{name}", share, step)
+
     def picture(self, step: int, name: str, image: np.ndarray) -> None:
         """Write uint8 [H, W, C] as ``figures/step-00000100/NAME.png`` and to TensorBoard."""
         folder = self._root / "figures" / f"step-{step:08d}"
@@ -94,7 +101,7 @@ class Tracker:
             stat = file.stat()
             if self._copied.get(file) != (stat.st_size, stat.st_mtime_ns):
                 target = self._directory / file.relative_to(self._scratch).as_posix()
-                target.fs.put_file(str(file), target.path)
+                write_atomic(target, file.read_bytes())
                 self._copied[file] = (stat.st_size, stat.st_mtime_ns)
 
     def _download(self) -> None:

@@ -3,16 +3,16 @@
 import json
 import signal
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from moto.server import ThreadedMotoServer
-from upath import UPath
 
 from genlab import modelstore
+from genlab.storage import locate
 from genlab.training.tracking import read_metrics
 from tests.cluster.support import PATIENCE, REPOSITORY, environment, indexes, reproducible, wait_for
+from tests.s3 import Bucket
 
 pytestmark = pytest.mark.cluster
 
@@ -56,34 +56,15 @@ def test_a_killed_driver_goes_on_under_the_same_name(drawn: Callable[[str], Path
     assert indexes(tmp_path / "killed") == indexes(tmp_path / "unbroken")
 
 
-@pytest.fixture
-def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
-    """A real S3 server on loopback (moto), with a bucket; the variables that lead to it."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
-    server.start()
-    _, port = server.get_host_and_port()
-    variables = {
-        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }
-    for name, value in variables.items():
-        monkeypatch.setenv(name, value)
-    UPath("s3://bucket").fs.mkdir("bucket")
-    yield variables
-    server.stop()
-
-
-def test_a_run_directory_on_s3(s3: dict[str, str], drawn: Callable[[str], Path]) -> None:
+def test_a_run_directory_on_s3(s3: Bucket, drawn: Callable[[str], Path]) -> None:
     def job(steps: int) -> subprocess.Popen[str]:
         options = ["--data.images", str(drawn("digits")), "--run.batch", "32", "--run.steps", str(steps)]
-        return python("jobs/vae.py", *options, "--run.storage", "s3://bucket/runs", "--run.name", "remote", **s3)
+        return python("jobs/vae.py", *options, "--run.storage", f"{s3.url}/runs", "--run.name", "remote")
 
     finish(job(40))
     log = finish(job(60))
     assert "goes on from the checkpoint of step 40" in log
-    run = UPath("s3://bucket/runs/remote", use_listings_cache=False)
+    run = locate(f"{s3.url}/runs/remote")
     steps = [line["step"] for line in read_metrics(run / "metrics.jsonl") if line["kind"] == "train"]
     assert steps == [10, 20, 30, 40, 50, 60]
     assert modelstore.load(str(run / "model")).family == "vae"

@@ -19,7 +19,7 @@ def test_a_line_has_rate_and_time_left(done: int, seconds: float, line: str) -> 
 
 def test_a_log_has_a_line_now_and_then(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     clock = iter(range(0, 1000, 4))
-    monkeypatch.setattr("genlab.data.progress.time.monotonic", lambda: next(clock))
+    monkeypatch.setattr("time.monotonic", lambda: next(clock))
     with progress("verify", 10, "shards") as advance:
         for _ in range(10):
             advance(1)

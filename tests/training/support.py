@@ -4,19 +4,23 @@ import dataclasses
 import multiprocessing
 import os
 import signal
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, Literal
 from unittest import mock
 
 import safetensors.torch
 import torch
+import torch.distributed as dist
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
 
 from genlab import modelstore
+from genlab.config import override
 from genlab.models.vae import VAEArchitecture
 from genlab.recipes.cyclegan import CycleGANConfig, CycleGANData, CycleGANModel
 from genlab.recipes.options import Optimization, Run
@@ -34,6 +38,26 @@ PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(["torch._inductor", "genlab.training.loop"])
 
 Moment = Literal["step", "logged", "half a checkpoint", "a checkpoint", "export"]
+
+
+TINY: dict[str, dict[str, Any]] = {
+    "vae": {
+        "run.batch": 16,
+        "run.steps": 24,
+        "model.channels": [4, 8],
+        "optimization.ema_images": 64,
+        "optimization.schedule": "linear",
+    },
+    "cyclegan": {
+        "run.batch": 2,
+        "run.steps": 12,
+        "model.width": 4,
+        "model.levels": 4,
+        "model.discriminator_width": 4,
+        "optimization.ema_images": 8,
+    },
+}
+COMMON = {"run.workers": 0, "run.threads": 1, "run.log_every": 3, "run.checkpoint_every": 5, "run.figures_every": 6}
 
 
 @dataclass(frozen=True)
@@ -69,33 +93,80 @@ def vae_config(data: Path, **run: Any) -> VAEConfig:
 
 
 def cyclegan_config(data: Path, dropout: float = 0.5, **run: Any) -> CycleGANConfig:
-    """Six steps with checkpoints after 4 and 6, on the domains ``data/a`` and ``data/b``."""
+    """Six steps with checkpoints after 4 and 6, on ``data/a`` and ``data/b``, read by windows and augmented."""
     return CycleGANConfig(
         run=dataclasses.replace(Run(steps=6, batch=2, workers=0, threads=1, log_every=2, checkpoint_every=3), **run),
-        data=CycleGANData(a=str(data / "a"), b=str(data / "b")),
+        data=CycleGANData(a=str(data / "a"), b=str(data / "b"), window=1.0, flip=True, jitter=4),
         model=CycleGANModel(width=4, dropout=dropout, discriminator_width=4),
     )
 
 
-def train_until_killed(plan: Plan, moment: Moment, step: int) -> None:
-    """Train in a process of its own that is killed (SIGKILL) at the ``moment`` of ``step``."""
-    process = PROCESSES.Process(target=_train_and_die, args=(plan, moment, step))
-    process.start()
-    process.join(60)
-    assert process.exitcode == -signal.SIGKILL
+def tiny_config(family: str, data: dict[str, str], changes: dict[str, Any]) -> Any:
+    """A config of ``family`` on its part of ``data``."""
+    config = recipe_type(family).config_type()
+    mine = {f"data.{domain}": data[f"data.{domain}"] for domain in config.data.domains}
+    return override(config, TINY[family] | COMMON | mine | changes)
 
 
-def _train_and_die(plan: Plan, moment: Moment, step: int) -> None:
+def train_until_killed(plan: Plan, moment: Moment, step: int, workers: int = 1, victim: int = 0) -> None:
+    """Train in processes of their own until the rank ``victim`` is killed (SIGKILL) at the ``moment`` of ``step``.
+
+    The other ranks are killed after it, as Ray Train does.
+    """
+    ranks = _start_ranks(workers, _train_and_die, plan, moment, step, victim)
+    ranks[victim].join(120)
+    for process in ranks:
+        process.kill()
+        process.join()
+    assert ranks[victim].exitcode == -signal.SIGKILL
+
+
+def train_to_the_end(plan: Plan, workers: int) -> None:
+    """Train in ``workers`` processes."""
+    ranks = _start_ranks(workers, _train_rank, plan)
+    for process in ranks:
+        process.join(120)
+    assert [process.exitcode for process in ranks] == [0] * workers
+
+
+def _start_ranks(workers: int, target: Callable[..., None], *arguments: Any) -> list[BaseProcess]:
+    store = tempfile.mktemp(prefix="genlab-ranks-") if workers > 1 else None
+    ranks: list[BaseProcess] = [
+        PROCESSES.Process(target=target, args=(QuietSession(rank, workers), store, *arguments))
+        for rank in range(workers)
+    ]
+    for process in ranks:
+        process.start()
+    return ranks
+
+
+def _train_rank(session: QuietSession, store: str | None, plan: Plan) -> None:
+    if store:
+        dist.init_process_group("gloo", f"file://{store}", rank=session.rank, world_size=session.world_size)
+    train(plan, session)
+    if store:
+        dist.destroy_process_group()
+
+
+def _train_and_die(
+    session: QuietSession, store: str | None, plan: Plan, moment: Moment, step: int, victim: int
+) -> None:
     def die() -> None:
-        os.kill(os.getpid(), signal.SIGKILL)
+        if session.rank == victim:
+            os.kill(os.getpid(), signal.SIGKILL)
 
     recipe = recipe_type(plan.family)
-    whole_step, write = recipe.step, Checkpoints._write
+    whole_step, write, save = recipe.step, Checkpoints._write, Checkpoints.save
 
     def step_or_die(self: Any, batches: Batches, one: Step) -> dict[str, Tensor]:
+        losses = whole_step(self, batches, one)  # in which the ranks meet, and so rank 0 has saved what was due
         if one.index == step:
             die()
-        return whole_step(self, batches, one)
+        return losses
+
+    def save_and_wait(self: Checkpoints, *arguments: Any) -> None:
+        save(self, *arguments)
+        self.wait()
 
     def progress_or_die(self: QuietSession, update: Update) -> None:
         if update.step >= step:
@@ -115,6 +186,9 @@ def _train_and_die(plan: Plan, moment: Moment, step: int) -> None:
         die()
 
     with ExitStack() as patches:
+        if moment in ("step", "logged"):
+            # Whether the checkpoint before is whole by then must not hang on how fast the steps are.
+            patches.enter_context(mock.patch.object(Checkpoints, "save", save_and_wait))
         match moment:
             case "step":
                 patches.enter_context(mock.patch.object(recipe, "step", step_or_die))
@@ -126,7 +200,7 @@ def _train_and_die(plan: Plan, moment: Moment, step: int) -> None:
                 patches.enter_context(mock.patch.object(Checkpoints, "_write", write_and_die))
             case "export":
                 patches.enter_context(mock.patch.object(modelstore, "save", save_and_die))
-        train(plan, QuietSession())
+        _train_rank(session, store, plan)
 
 
 def metrics(run: Path) -> list[dict[str, Any]]:

@@ -1,0 +1,161 @@
+"""Checkpoints: exactly what was saved, and only what can be trusted."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from genlab.errors import RunError
+from genlab.storage import locate
+from genlab.training.checkpoints import DTYPES, Checkpoints
+from tests.s3 import Bucket
+
+
+def state(value: float) -> dict[str, Tensor]:
+    """A state of every dtype and of odd shapes; values up to 100 are exact in all of them."""
+    tensors = {
+        f"network.{name}": torch.full((3, 5), value).to(dtype) for dtype, name in DTYPES.items() if name != "BOOL"
+    }
+    image = torch.full((2, 3, 4, 4), value).to(memory_format=torch.channels_last)
+    return tensors | {
+        "flag": torch.tensor([True, False]),
+        "step": torch.tensor(value),
+        "none": torch.zeros(0, 4),
+        "a": image,
+    }
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Checkpoints of steps 1, 2 and 3, whose states hold their step."""
+    with Checkpoints(locate(tmp_path / "checkpoints"), keep=5) as checkpoints:
+        for step in (1, 2, 3):
+            checkpoints.save(step, state(step), {})
+    return tmp_path / "checkpoints"
+
+
+def newest(folder: Path) -> tuple[int, list[str]]:
+    """Step and messages of the newest checkpoint, whose state must be that of its step."""
+    with Checkpoints(locate(folder), keep=5) as checkpoints:
+        step, tensors, said = checkpoints.newest()
+    expected = state(step) if step else {}
+    assert tensors.keys() == expected.keys()
+    assert [name for name in tensors if not torch.equal(tensors[name], expected[name])] == []
+    return step, said
+
+
+def test_what_was_saved_is_read_by_anyone_who_knows_the_format(folder: Path) -> None:
+    tensors = safetensors.torch.load_file(folder / "step-00000002" / "state.safetensors")
+    expected = state(2)
+    assert {name: tensor.dtype for name, tensor in tensors.items()} == {n: t.dtype for n, t in expected.items()}
+    assert {name: tensor.shape for name, tensor in tensors.items()} == {n: t.shape for n, t in expected.items()}
+    assert [name for name in tensors if not torch.equal(tensors[name], expected[name])] == []
+
+
+def test_training_goes_on_while_a_checkpoint_is_written(tmp_path: Path) -> None:
+    tensors = state(7)
+    with Checkpoints(locate(tmp_path), keep=5) as checkpoints:
+        checkpoints.save(7, tensors, {})
+        for tensor in tensors.values():
+            tensor.zero_()
+        checkpoints.save(8, {"of other": torch.ones(2)}, {})
+    with Checkpoints(locate(tmp_path), keep=5) as checkpoints:
+        assert all(torch.equal(tensor, state(7)[name]) for name, tensor in checkpoints.read(7).items())
+        assert checkpoints.read(8)["of other"].tolist() == [1, 1]
+
+
+def test_a_flipped_byte_anywhere_is_found(folder: Path) -> None:
+    file = folder / "step-00000003" / "state.safetensors"
+    whole = file.read_bytes()
+    with Checkpoints(locate(folder), keep=5) as checkpoints:
+        for position in range(0, len(whole), max(1, len(whole) // 97)):
+            data = bytearray(whole)
+            data[position] ^= 1 << position % 8
+            file.write_bytes(data)
+            with pytest.raises(RunError, match=r"state\.safetensors: damaged"):
+                checkpoints.read(3)
+    file.write_bytes(whole)
+    assert newest(folder) == (3, [])
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "truncated state",
+        "empty state",
+        "no state",
+        "truncated index",
+        "flipped index",
+        "newer format",
+        "another's index",
+    ],
+)
+def test_a_damaged_checkpoint_is_set_aside_for_the_one_before(damage: str, folder: Path) -> None:
+    broken = folder / "step-00000003"
+    index, tensors = broken / "index.json", broken / "state.safetensors"
+    match damage:
+        case "truncated state":
+            tensors.write_bytes(tensors.read_bytes()[:-1])
+        case "empty state":
+            tensors.write_bytes(b"")
+        case "no state":
+            tensors.unlink()
+        case "truncated index":
+            index.write_bytes(index.read_bytes()[:-20])
+        case "flipped index":
+            digest = json.loads(index.read_text())["files"]["state.safetensors"]["xxh3"]
+            index.write_text(index.read_text().replace(digest, digest[::-1]))
+        case "newer format":
+            index.write_text(index.read_text().replace('"version": 1', '"version": 2'))
+        case "another's index":
+            shutil.copy(folder / "step-00000002" / "index.json", index)
+    step, said = newest(folder)
+    assert step == 2
+    assert len(said) == 1
+    assert "set aside a damaged checkpoint" in said[0]
+    assert str(broken) in said[0]
+    assert (folder / "damaged-step-00000003").is_dir()
+    assert newest(folder) == (2, []), "it is set aside for good"
+
+
+def test_what_a_crash_left_is_swept_and_what_is_not_ours_is_left_alone(folder: Path) -> None:
+    torn = folder / "step-00000004"
+    torn.mkdir()
+    (torn / ".state.safetensors.0123abcd.partial").write_bytes(b"half")
+    shutil.rmtree(folder / "step-00000003")
+    for name in ("step-best", "notes"):
+        (folder / name).mkdir()
+    assert newest(folder) == (2, [f"swept {torn}: a checkpoint whose write was cut short"])
+    assert sorted(path.name for path in folder.iterdir()) == ["notes", "step-00000001", "step-00000002", "step-best"]
+
+
+def test_none_of_them_good(folder: Path) -> None:
+    for file in folder.glob("*/state.safetensors"):
+        file.write_bytes(b"")
+    step, said = newest(folder)
+    assert (step, len(said)) == (0, 3)
+    assert newest(folder) == (0, [])
+
+
+def test_on_s3_uploads_that_never_ended_are_aborted_and_torn_folders_swept(s3: Bucket) -> None:
+    run = locate(f"{s3.url}/runs/one")
+    with Checkpoints(run / "checkpoints", keep=5) as checkpoints:
+        for step in (1, 2, 3):
+            checkpoints.save(step, state(step), {})
+        checkpoints.wait()
+        key = "checkpoints/step-00000004/state.safetensors"
+        for owner in ("one", "other"):
+            run.fs.call_s3("create_multipart_upload", Bucket=s3.name, Key=f"runs/{owner}/{key}")
+        (run / "checkpoints" / "step-00000004" / "state.safetensors").write_bytes(b"no index follows")
+        (run / "checkpoints" / "step-00000003" / "state.safetensors").write_bytes(b"damaged")
+        step, tensors, said = checkpoints.newest()
+        assert step == 2
+        assert torch.equal(tensors["step"], torch.tensor(2.0))
+        assert [message.split(" ")[0] for message in said] == ["swept", "swept", "set"]
+        assert checkpoints.steps() == [1, 2]
+    left = [upload["Key"] for upload in run.fs.list_multipart_uploads(s3.name)]
+    assert left == [f"runs/other/{key}"], "another run's uploads are its own affair"
