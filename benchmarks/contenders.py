@@ -49,6 +49,8 @@ class Setting:
     """Worker processes or threads of a peer; 0 is none where that is possible."""
     url: str | None = None
     """Where genlab's shards are, if not in the samples' folder."""
+    window: int | None = None
+    """Bytes of genlab's shuffle window; ``None`` shuffles all rows."""
 
     @property
     def augment(self) -> bool:
@@ -115,15 +117,17 @@ def each(batches: Callable[[], Iterable[Any]]) -> Pass:
 # genlab
 
 
-@contender("genlab", cases=("jpeg", "mnist"))
+@contender("genlab")
 def genlab(setting: Setting) -> Pass:
     """The one place that knows genlab's interface."""
+    from genlab.data.augment import Augmentation
     from genlab.data.shards import ShardSet
     from genlab.data.stream import ShardStream
 
     shards = ShardSet.open(setting.url or str(setting.samples.shards()), threads=setting.threads)
+    augmentation = Augmentation(flip=True, jitter=30, seed=1) if setting.augment else None
     # Endless: a pass is as many batches as the samples fill.
-    stream = ShardStream(shards, batch=setting.batch, seed=1)
+    stream = ShardStream(shards, batch=setting.batch, seed=1, window=setting.window, augmentation=augmentation)
     return each(lambda: (next(stream).image for _ in range(setting.samples.count // setting.batch)))
 
 
@@ -583,6 +587,7 @@ def main() -> None:
         parser.add_argument(f"--{option}", type=int, required=True)
     parser.add_argument("--cache", type=Path, required=True)
     parser.add_argument("--url")
+    parser.add_argument("--window", type=int)
     options = parser.parse_args()
     # Loaders print; the report goes where only it goes.
     report = os.fdopen(os.dup(1), "w", buffering=1)
@@ -604,6 +609,7 @@ def main() -> None:
         options.threads,
         options.workers,
         options.url,
+        options.window,
     )
     chosen = CONTENDERS[options.name]
     began = time.perf_counter()

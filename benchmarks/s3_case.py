@@ -4,6 +4,9 @@ The loader has core 0 for reading and decoding, the server core 1. Whole passes 
 is the first epoch; nothing is cached on disk. The time to the first batch is taken in a fresh process each time, from
 before the data set is opened, with the S3 client made and connected before.
 
+From S3, rows are shuffled across a window much smaller than the set, so that every epoch has to fetch all of it again;
+with a larger one the epochs after the first would come from memory.
+
 Another server can be put in the place of ``s3_server.py``: a command that prints ``{"endpoint": URL}`` as its first
 line, serves the folder that is its last argument as a bucket's parent, adds the delay itself, and ends when its
 standard input does. Without ``/-/traffic`` the columns on requests stay empty.
@@ -30,6 +33,8 @@ from samples import Samples
 DELAY = 0.03
 """Seconds added to each request."""
 BATCH = 16
+WINDOW = 8 << 20
+"""Bytes."""
 LOADER, SERVER = 0, 1
 """Cores."""
 
@@ -38,7 +43,10 @@ def compare(samples: Samples, *, rounds: int, server: str | None) -> None:
     """Measure and print."""
     local = str(samples.shards())
     print(f"`{command()}`\n\n{machine([LOADER, SERVER])}. {versions('torch', 'torchvision', 's3fs', 'aiobotocore')}.")
-    print(f"{samples.origin}; batch {BATCH}; {DELAY * 1000:.0f} ms added to each request.\n", flush=True)
+    print(
+        f"{samples.origin}; batch {BATCH}; {DELAY * 1000:.0f} ms added to a request; S3 window {WINDOW >> 20} MiB.\n",
+        flush=True,
+    )
     words = shlex.split(server) if server else [sys.executable, str(HERE / "s3_server.py"), f"--delay={DELAY}"]
     with _serving([*words, str(samples.form("s3", lambda path: _bucket(local, path)))]) as endpoint:
         os.environ |= {
@@ -65,6 +73,8 @@ def _passes(samples: Samples, endpoint: str, urls: dict[str, str], rounds: int) 
     for name, url in urls.items():
         arguments = [f"--count={samples.count}", f"--batch={BATCH}", "--threads=1", "--workers=0", "--passes=1"]
         words = ["contenders.py", "genlab", "jpeg", *arguments, f"--cache={samples.cache}", f"--url={url}"]
+        if name == "S3":
+            words.append(f"--window={WINDOW}")
         processes[name] = Process(words, [LOADER], samples.cache / f"s3-{name.replace(' ', '-')}.txt")
         first[name] = processes[name].facts["warm_up"]
         say(f"{name}: first epoch {first[name]:.2f} s, checks included")
@@ -153,7 +163,8 @@ def main() -> None:
     print(json.dumps({"ready": True}), file=report)
     sys.stdin.readline()
     began = time.perf_counter()
-    stream = ShardStream(ShardSet.open(url, threads=1), batch=BATCH, seed=1)
+    window = WINDOW if url.startswith("s3:") else None
+    stream = ShardStream(ShardSet.open(url, threads=1), batch=BATCH, seed=1, window=window)
     next(stream)
     print(json.dumps({"seconds": time.perf_counter() - began}), file=report)
     sys.stdin.readline()
