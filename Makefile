@@ -3,10 +3,13 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 PYTHON ?= python3
 BIN := .venv/bin
+BENCH_LOCK := --quiet --upgrade --python-version 3.11 --python-platform x86_64-manylinux_2_28 --generate-hashes \
+  --no-emit-index-url --no-header --no-annotate
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export RAY_USAGE_STATS_ENABLED := 0
 
-.PHONY: help setup demo test unit cluster-test lint lock cluster-up cluster-down clean
+.PHONY: help setup demo test unit cluster-test reliability lint lock bench-setup bench-ffcv bench-lock cluster-up \
+  cluster-down clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -25,11 +28,14 @@ demo: setup ## Train a CycleGAN on drawn scenes under Ray, write a report (KEEP=
 
 test: lint unit cluster-test ## Linters, types, unit tests, then tests on a real Ray cluster
 
-unit: setup
+unit: setup ## Unit tests
 	pytest --quiet
 
-cluster-test: setup
+cluster-test: setup ## Tests on real Ray clusters on loopback
 	pytest --quiet -m cluster
+
+reliability: setup ## Repeat the tests of faults and kills many times, with 1, 2 and 3 workers
+	pytest --quiet -m reliability
 
 lint: setup ## Style, types and the layers of the house
 	ruff check .
@@ -42,6 +48,28 @@ lock: ## Pin every dependency again, with hashes
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	  --no-header --no-annotate --extra dev --upgrade --output-file requirements.lock pyproject.toml
 
+bench-setup: .venv-bench/installed ## Install genlab, other loaders and the fastest decoders into .venv-bench
+
+# Without dependencies: the lock is whole, and some peers cap versions that they work with (see bench-lock).
+.venv-bench/installed: benchmarks/requirements.lock pyproject.toml
+	test -x .venv-bench/bin/python || $(PYTHON) -m venv .venv-bench
+	.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check uv
+	.venv-bench/bin/uv pip install --quiet --python .venv-bench --no-deps --require-hashes -r benchmarks/requirements.lock
+	.venv-bench/bin/uv pip install --quiet --python .venv-bench --no-deps --editable .
+	touch $@
+
+bench-ffcv: bench-setup ## Add ffcv to .venv-bench; it compiles, with g++, pkg-config, libopencv-dev and libturbojpeg0-dev
+	.venv-bench/bin/uv pip install --quiet --python .venv-bench --no-deps --require-hashes -r benchmarks/ffcv.lock
+
+bench-lock: bench-setup ## Pin the benchmarks' environment again, on the builds of requirements.lock
+	grep -E '^(fsspec|numpy|pillow|pyarrow|ray|s3fs|torch|torchvision|xxhash)==' requirements.lock | sed 's/ \\$$//' \
+	  > .venv-bench/overrides.txt
+	echo "opencv-python ; python_version < '3'" >> .venv-bench/overrides.txt
+	.venv-bench/bin/uv pip compile $(BENCH_LOCK) --override .venv-bench/overrides.txt \
+	  --output-file benchmarks/requirements.lock benchmarks/requirements.in pyproject.toml
+	.venv-bench/bin/uv pip compile $(BENCH_LOCK) --override .venv-bench/overrides.txt \
+	  --constraint benchmarks/requirements.lock --output-file benchmarks/ffcv.lock benchmarks/ffcv.in
+
 cluster-up: setup ## Start a head and a worker on loopback, with token authentication
 	cluster/up.sh
 
@@ -49,4 +77,4 @@ cluster-down: ## Stop what cluster-up started
 	cluster/down.sh
 
 clean: ## Remove the environment and the demo's files
-	rm -rf .venv demo
+	rm -rf .venv .venv-bench demo

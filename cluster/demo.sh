@@ -32,7 +32,7 @@ say "3. submit the training job: CycleGAN, 64x64, about 4 minutes on 2 cores"
 ray job submit --address "http://127.0.0.1:$port" --working-dir . -- python jobs/cyclegan.py \
   --data.a "$demo/data/day" --data.b "$demo/data/night" --run.storage "$demo/runs" --run.name day2night \
   --model.width 24 --model.discriminator-width 32 --run.batch 4 --run.steps 800 --run.workers "$workers" \
-  --run.precision "$precision" --run.figures-every 200 2> >(grep -v packaging.py >&2)
+  --run.precision "$precision" --run.figures-every 200 2> >(grep -vE '(packaging|working_dir)\.py' >&2)
 
 say "4. write the report"
 genlab report "$demo/runs/day2night"
@@ -41,7 +41,7 @@ say "done"
 cat <<TEXT
 report       $demo/runs/day2night/report.html
 model        $demo/runs/day2night/model
-TensorBoard  tensorboard --logdir $demo/runs
+TensorBoard  .venv/bin/tensorboard --logdir $demo/runs
 translate a picture of your own:
              .venv/bin/genlab translate $demo/runs/day2night/model PICTURE.jpg night.png
 serve it     .venv/bin/genlab serve $demo/runs/day2night/model

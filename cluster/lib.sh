@@ -23,6 +23,7 @@ start_node() {
     --dashboard-agent-listen-port "$agent" "$@" \
     >"$GENLAB_CLUSTER/$name.log" 2>&1 </dev/null &
   echo $! >"$GENLAB_CLUSTER/$name.pid"
+  disown $! # or bash would print that it was killed
 }
 
 # wait_for WHAT NAME COMMAND...: until COMMAND succeeds, as long as node NAME lives, 120 seconds at most.

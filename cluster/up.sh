@@ -19,10 +19,10 @@ wait_for "the head" head jobs_answer "http://127.0.0.1:$port"
 start_node worker --address "127.0.0.1:$gcs" --num-cpus "$cpus"
 wait_for "the worker" worker grep -q "Ray runtime started" "$GENLAB_CLUSTER/worker.log"
 cat <<TEXT
-a head and a worker are up on 127.0.0.1, $cpus CPUs each. To submit a job to them:
+a head and a worker are up on 127.0.0.1, with $cpus CPU$( ((cpus == 1)) || echo s) each. In the shell that uses them:
 
-  export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=$RAY_AUTH_TOKEN_PATH
-  ray job submit --address http://127.0.0.1:$port --working-dir . -- python jobs/vae.py --run.workers 2
+  export RAY_ADDRESS=127.0.0.1:$gcs RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=$RAY_AUTH_TOKEN_PATH
+  ray job submit --address http://127.0.0.1:$port --working-dir . -- python jobs/vae.py --run.epochs 2 --run.workers 2
 
-make cluster-down stops them
+A client without the two RAY_AUTH variables gets an AuthenticationError. make cluster-down stops both nodes.
 TEXT

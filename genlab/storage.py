@@ -100,7 +100,7 @@ def is_remote(url: str | UPath) -> bool:
 
 
 def locate(url: str | os.PathLike[str] | UPath) -> UPath:
-    """The absolute path of ``url``; a local path has ``~`` expanded and is made absolute.
+    """The absolute path of ``url``; a local path has ``~`` expanded and is made absolute, without ``..``.
 
     Listings are never cached, so that another process's files are seen. All S3 paths of one process share
     their clients.
@@ -110,7 +110,9 @@ def locate(url: str | os.PathLike[str] | UPath) -> UPath:
     """
     text = str(url)
     if not is_remote(text):
-        return UPath(Path(text.removeprefix("file://").removeprefix("local://")).expanduser().absolute())
+        path = Path(text.removeprefix("file://").removeprefix("local://")).expanduser().absolute()
+        # Only the file system knows where .. leads after a symbolic link.
+        return UPath(path.resolve() if ".." in path.parts else path)
     scheme, host, *_ = urlsplit(text)
     # A secret key may contain a slash, and then there is no @ in what passes for the host.
     if "@" in host or (_is_s3(text) and ":" in host and not host.startswith("arn:")):

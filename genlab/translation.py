@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
 import torch
 import tyro
@@ -36,11 +36,11 @@ THREADS = 4
 class TranslateConfig:
     """Translate a picture, or all pictures below a folder, into a model's other domain."""
 
-    model: tyro.conf.Positional[str]
+    model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
     """Directory or s3:// URL of a model that translates, or of the run that trained it."""
-    source: tyro.conf.Positional[str]
+    source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="IN")]
     """A picture of any size (BMP, GIF, JPEG, PNG, TIFF or WebP), or a folder of pictures."""
-    dest: tyro.conf.Positional[str]
+    dest: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
     """Where to write: a file NAME.png or a folder for a picture, a folder for a folder. Pictures keep their size and
     their names, and are written as PNG."""
     direction: str | None = None

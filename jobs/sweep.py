@@ -1,4 +1,4 @@
-"""Run a sweep: `python jobs/sweep.py tune_spaces/vae_latent.py [--data.images DIR ...]`."""
+"""Run a sweep: `python jobs/sweep.py --help`."""
 
 from genlab.sweeps.sweep import main
 

@@ -21,6 +21,7 @@ from genlab import storage
 from genlab.errors import ConfigError, GenlabError, StorageError
 from genlab.storage import (
     JOB_ENV,
+    AtomicFile,
     create_exclusive,
     is_remote,
     json_bytes,
@@ -48,6 +49,9 @@ def test_local_paths_become_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert str(locate("~/runs")) == "/home/someone/runs"
     assert str(locate("file:///data/monet")) == str(locate(Path("/data/monet"))) == "/data/monet"
     assert locate(locate("data")) == locate("data")
+    (tmp_path / "far" / "away").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "far" / "away")
+    assert str(locate("link/../data")) == str(tmp_path / "far" / "data"), "where the file system would find it"
 
 
 def test_urls_stay_urls() -> None:
@@ -83,6 +87,27 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path, monkeypatch: pyt
     with pytest.raises(OSError, match="no space left"):
         write_atomic(file, b"half of it")
     assert file.read_bytes() == b"newer"
+
+
+@pytest.mark.parametrize("url", ["{}", "memory://test-storage"])
+def test_a_file_is_created_once(tmp_path: Path, url: str) -> None:
+    file = locate(url.format(tmp_path)) / "new" / f"claim-{tmp_path.name}"
+    assert create_exclusive(file, b"first")
+    assert not create_exclusive(file, b"second")
+    assert file.read_bytes() == b"first"
+
+
+@pytest.mark.parametrize("url", ["{}", "memory://test-storage"])
+def test_a_file_written_in_parts_comes_whole_or_not_at_all(tmp_path: Path, url: str) -> None:
+    directory = locate(url.format(tmp_path)) / f"parts-{tmp_path.name}"
+    for name, end in (("whole", AtomicFile.commit), ("dropped", AtomicFile.drop)):
+        file = AtomicFile(directory / name)
+        file.write(b"one ")
+        file.write(memoryview(b"two"))
+        assert not (directory / name).exists()
+        end(file)
+        file.drop()
+    assert {path.name: path.read_bytes() for path in directory.iterdir()} == {"whole": b"one two"}
 
 
 def test_files_of_an_object_store() -> None:
@@ -166,7 +191,7 @@ def test_of_several_processes_that_create_a_file_one_wins(
     racers = [fork.Process(target=claim, args=(url, number, start, won)) for number in range(3)]
     for racer in racers:
         racer.start()
-    results = [won.get(timeout=60) for _ in racers]
+    results = [won.get(timeout=240) for _ in racers]
     for racer in racers:
         racer.join()
     for i, winners in enumerate(zip(*results, strict=True)):

@@ -40,12 +40,16 @@ PATIENCE = 30.0
 _NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 
 
+class ClaimLostError(DataError):
+    """Another process took DEST over: what lies there is its own now."""
+
+
 @contextmanager
 def claimed(dest: UPath) -> Iterator[Callable[[], None]]:
     """Hold the claim on a directory, which is made if need be.
 
     Yields:
-        A function that raises a :class:`DataError` if the claim was lost meanwhile.
+        A function that raises a :class:`ClaimLostError` if the claim was lost meanwhile.
 
     Raises:
         DataError: another process holds it.
@@ -110,7 +114,7 @@ def _lease(dest: UPath) -> Iterator[Callable[[], None]]:
 
     def check() -> None:
         if lost.is_set() or _last(dest) != number:
-            raise DataError(f"{dest}: another ingest took over, because this one gave no sign of life for a while")
+            raise ClaimLostError(f"{dest}: another ingest took over, because this one gave no sign of life for a while")
 
     def live() -> None:
         count = 0

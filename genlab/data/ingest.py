@@ -25,7 +25,7 @@ from upath import UPath
 
 from genlab import config as configs
 from genlab.data.attributes import AttributesConfig, Row, resolve
-from genlab.data.claim import LOCK, claimed
+from genlab.data.claim import LOCK, ClaimLostError, claimed
 from genlab.data.images import Channels, Prepared
 from genlab.data.manifest import FILE_NAME, Attribute, Encoding, Manifest, Origin, Skipped
 from genlab.data.runners import Runner, run_locally
@@ -146,6 +146,8 @@ def ingest(config: IngestConfig, run: Runner = run_locally) -> Manifest:
                 for result in run(tasks):
                     check_claim()
                     results.append(result)
+            except ClaimLostError:
+                raise
             except GenlabError:
                 # It asks for another source or other options: they shall not be refused.
                 (dest / PLAN).unlink(missing_ok=True)

@@ -72,7 +72,8 @@ class Origin:
     """How a data set was made."""
 
     kind: str
-    """Scheme of the source: ``mnist``, ``folder``, ``zip``, ``tfrecord`` or ``synthetic``."""
+    """Scheme of the source: ``mnist``, ``folder``, ``zip``, ``tfrecord``, ``webdataset``, ``parquet``, ``hf`` or
+    ``synthetic``."""
     path: str
     options: dict[str, Any]
     versions: dict[str, str]

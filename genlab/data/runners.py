@@ -43,12 +43,21 @@ def run_locally(tasks: Sequence[ShardTask]) -> Iterator[ShardResult]:
                 advance(len(task.rows))
                 yield result
                 continue
-            finish = begin_shard(task, load(task, pool, ahead=2 * threads + 2, on_images=advance))
+            helpers = None if _is_copied(task) else pool
+            finish = begin_shard(task, load(task, helpers, ahead=2 * threads + 2, on_images=advance))
             before, writing = writing, writer.submit(finish)
             if before is not None:
                 yield before.result()
         if writing is not None:
             yield writing.result()
+
+
+def _is_copied(task: ShardTask) -> bool:
+    """Whether a shard's images are local JPEGs to be stored unseen: reading these is so little work between waits for
+    the GIL that threads which share it make it slower."""
+    form = task.form
+    untouched = form.encoding == "encoded" and form.size is None and not form.validate
+    return untouched and not is_remote(task.source.path) and task.rows[0].key.lower().endswith((".jpg", ".jpeg"))
 
 
 def run_on_ray(tasks: Sequence[ShardTask]) -> Iterator[ShardResult]:

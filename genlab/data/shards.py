@@ -187,7 +187,7 @@ class ShardSet:
         columns = self.empty_columns(len(rows))
         pieces = self._known(rows)
         if self.encoded_files:
-            for _ in self._pool.map(lambda piece: self.fill([piece], image, columns), self.shares(pieces)):
+            for _ in self._pool.map(lambda share: self.fill(share, image, columns), self.shares(pieces)):
                 pass
         else:
             self.fill(pieces, image, columns)
@@ -286,14 +286,22 @@ class ShardSet:
             for block, where in split_by(self.block_starts, rows)
         ]
 
-    def shares(self, pieces: Sequence[Piece]) -> list[Piece]:
-        """The same rows in pieces small enough that all threads have an even share of the work."""
+    def shares(self, pieces: Sequence[Piece]) -> list[list[Piece]]:
+        """The same rows, dealt out so that all threads have as many."""
         most = -(-sum(len(piece.rows) for piece in pieces) // self.threads)
-        return [
-            Piece(piece.extent, piece.where[begin : begin + most], piece.rows[begin : begin + most])
-            for piece in pieces
-            for begin in range(0, len(piece.rows), most)
-        ]
+        shares: list[list[Piece]] = []
+        room = 0
+        for extent, where, rows in pieces:
+            begin = 0
+            while begin < len(rows):
+                if room == 0:
+                    shares.append([])
+                    room = most
+                part = slice(begin, begin + room)
+                shares[-1].append(Piece(extent, where[part], rows[part]))
+                room -= len(rows[part])
+                begin = part.stop
+        return shares
 
     def empty_columns(self, count: int) -> dict[str, Column]:
         """Arrays [count] for labels and attributes, to be filled."""

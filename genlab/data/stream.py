@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from types import TracebackType
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -30,8 +31,7 @@ MOST_BATCHES = 16
 """Small batches are read several at a time, up to so many bytes, which stay in a processor's cache, and batches."""
 
 
-@dataclass(frozen=True, slots=True)
-class StreamBatch:
+class StreamBatch(NamedTuple):
     """One rank's slice of a global batch; its b rows lie in the order of the line."""
 
     image: torch.Tensor
@@ -175,7 +175,7 @@ class ShardStream(Iterator[StreamBatch]):
             pieces = self._ahead.pieces(rows) if self._ahead else self._shards.pieces(rows)
             draws = self._augmentation.draw(epochs, rows) if self._augmentation else None
             image, columns = self._buffers.take(), self._shards.empty_columns(len(rows))
-            shares = [[piece] for piece in self._shards.shares(pieces)] if self._heavy else [pieces]
+            shares = self._shards.shares(pieces) if self._heavy else [pieces]
             task = functools.partial(
                 _work, self._shards, image=image, columns=columns, augmentation=self._augmentation, draws=draws
             )
@@ -215,12 +215,13 @@ class ShardStream(Iterator[StreamBatch]):
             self._ahead.release(chunk.rows)
         image = torch.from_numpy(chunk.image)
         columns = {name: torch.from_numpy(values) for name, values in chunk.columns.items()}
-        for number in range(self._chunk):
+        parts = {name: values.split(self._rows) for name, values in columns.items()}
+        for number, pixels in enumerate(image.split(self._rows)):
             part = slice(number * self._rows, (number + 1) * self._rows)
             self._ready.append(
                 StreamBatch(
-                    image[part],
-                    {name: values[part] for name, values in columns.items()},
+                    pixels,
+                    {name: values[number] for name, values in parts.items()},
                     chunk.rows[part],
                     chunk.epochs[part],
                     chunk.first + number * self._batch,
@@ -316,11 +317,14 @@ def _work(
     shards.fill(pieces, image, columns)
     if augmentation is None or draws is None:
         return
-    for piece in pieces:
-        for place in piece.where.tolist():
-            one = torch.from_numpy(image[place : place + 1])
-            here = slice(place, place + 1)
-            augmentation.apply(one, Draws(draws.top[here], draws.left[here], draws.flip[here]), out=one)
+    places = np.sort(np.concatenate([piece.where for piece in pieces]))
+    together = places[-1] - places[0] == len(places) - 1
+    here = slice(int(places[0]), int(places[-1]) + 1) if together else places
+    changed = image[here]  # a view if they lie together, else a copy
+    pixels = torch.from_numpy(changed)
+    augmentation.apply(pixels, Draws(draws.top[here], draws.left[here], draws.flip[here]), out=pixels)
+    if not together:
+        image[here] = changed
 
 
 def _close(pool: ThreadPoolExecutor | None, ahead: ReadAhead | None) -> None:

@@ -9,7 +9,8 @@ from torch import Tensor
 from genlab.models.precision import full_precision
 
 Adversarial = Literal["lsgan", "bce"]
-"""``lsgan``: least squares (Mao et al. 2017), as in the CycleGAN paper. ``bce``: cross-entropy, as in the report."""
+"""``lsgan``: least squares (Mao et al. 2017), as in the CycleGAN paper. ``bce``: cross-entropy (Goodfellow
+et al. 2014)."""
 
 
 def adversarial_loss(kind: Adversarial, logits: Tensor, real: bool) -> Tensor:

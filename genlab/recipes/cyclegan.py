@@ -18,7 +18,7 @@ from genlab.models.cyclegan import CycleGAN, CycleGANArchitecture, PatchGAN
 from genlab.models.model import Model
 from genlab.models.pixels import to_signed
 from genlab.models.precision import full_precision
-from genlab.recipes.options import Optimization, Run
+from genlab.recipes.options import Data, Optimization, Run
 from genlab.recipes.recipe import Batches, DomainInfo, Recipe, Step
 
 SHOWN = 6
@@ -26,17 +26,13 @@ SHOWN = 6
 
 
 @dataclass(frozen=True)
-class CycleGANData:
+class CycleGANData(Data):
     """The two unpaired domains; the longer one makes the epoch."""
 
     a: Annotated[str, OPERATIONAL] = "synthetic:scenes-a"
     """Data set of domain a (folder or URL made by `genlab ingest`). `synthetic:scenes-a` is drawn on the spot."""
     b: Annotated[str, OPERATIONAL] = "synthetic:scenes-b"
     """Data set of domain b, of the same image size."""
-    split: str = "train"
-    """The split trained on."""
-    test_split: str = "test"
-    """The split held out for pictures; without it, they show training images."""
 
     @property
     def domains(self) -> dict[str, str]:
@@ -49,7 +45,7 @@ class CycleGANObjective:
     """Adversarial, cycle and identity losses."""
 
     adversarial: Adversarial = "lsgan"
-    """lsgan: least squares, as in the paper. bce: cross-entropy on logits, as in the report."""
+    """lsgan: least squares, as in the paper. bce: cross-entropy on logits, as in Goodfellow et al. 2014."""
     lambda_cycle: Annotated[float, Ge(0)] = 10.0
     """Weight λ of the cycle loss, |F(G(a)) − a| and |G(F(b)) − b|, means over pixels."""
     lambda_identity: Annotated[float, Ge(0)] = 0.5

@@ -48,6 +48,34 @@ class Run:
 
 
 @dataclass(frozen=True)
+class Data:
+    """How rows are chosen, read and changed; a family's data section adds its data sets."""
+
+    split: str = "train"
+    """The split trained on."""
+    test_split: str = "test"
+    """The split held out for test metrics and pictures; without it, pictures show training images."""
+    window: Annotated[Annotated[float, Ge(0)] | None, OPERATIONAL] = None
+    """MiB of data, over all workers together, across which rows are shuffled block by block, read ahead and held in
+    memory; 0 shuffles all rows of the data set. By default 0 for a local data set, which is memory mapped, and 256 for
+    a remote one. A run keeps the window it began with."""
+    cache: Annotated[str | None, OPERATIONAL] = None
+    """Local folder of each node that keeps what was read of remote data sets; by default nothing is kept."""
+    cache_gib: Annotated[float, Gt(0), OPERATIONAL] = 16.0
+    """The most that the cache may hold, in GiB."""
+    flip: bool = False
+    """Flip every other training image left to right."""
+    jitter: Annotated[int, Ge(0)] = 0
+    """Pixels by which a training image is enlarged before a piece of its own size is cut out at a random place; 30 is
+    that of pix2pix and CycleGAN at 256x256."""
+
+    @property
+    def domains(self) -> dict[str, str]:
+        """URL of the data set of each domain, by the option's name."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
 class Optimization:
     """Adam (Kingma & Ba 2014), its learning rate over time, and what is done to gradients and weights."""
 

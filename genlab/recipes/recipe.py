@@ -8,7 +8,7 @@ import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 import numpy as np
@@ -17,26 +17,7 @@ from torch import Tensor, nn
 import genlab.recipes
 from genlab.errors import ConfigError
 from genlab.models.model import Model, Shape
-from genlab.recipes.options import Optimization, Run
-
-
-class RecipeData(Protocol):
-    """The data section of a recipe's config."""
-
-    @property
-    def domains(self) -> dict[str, str]:
-        """URL of the data set of each domain, by the option's name."""
-        ...
-
-    @property
-    def split(self) -> str:
-        """The split trained on."""
-        ...
-
-    @property
-    def test_split(self) -> str:
-        """The split held out for figures and test metrics."""
-        ...
+from genlab.recipes.options import Data, Optimization, Run
 
 
 class RecipeConfig(Protocol):
@@ -46,7 +27,7 @@ class RecipeConfig(Protocol):
     def run(self) -> Run: ...  # noqa: D102
 
     @property
-    def data(self) -> Any: ...  # noqa: D102
+    def data(self) -> Data: ...  # noqa: D102
 
     @property
     def optimization(self) -> Optimization: ...  # noqa: D102
@@ -96,7 +77,9 @@ class Batch:
     image: Tensor
     """uint8 [N, H, W, C]"""
     label: Tensor | None
-    """int64 [N]"""
+    """int64 [N]; ``None`` when the images are not labelled."""
+    attributes: Mapping[str, Tensor] = field(default_factory=dict)
+    """[N] each, by name: int64 (a category's are indices into its names), or float64."""
 
 
 Batches = Mapping[str, Batch]

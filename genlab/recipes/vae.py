@@ -17,20 +17,16 @@ from genlab.models.model import Model
 from genlab.models.pixels import to_unit
 from genlab.models.precision import full_precision
 from genlab.models.vae import VAE, VAEArchitecture
-from genlab.recipes.options import Optimization, Run
+from genlab.recipes.options import Data, Optimization, Run
 from genlab.recipes.recipe import Batches, DomainInfo, Recipe, Step
 
 
 @dataclass(frozen=True)
-class VAEData:
+class VAEData(Data):
     """The images."""
 
     images: Annotated[str, OPERATIONAL] = "synthetic:digits"
     """Data set made by `genlab ingest`: a folder or URL. `synthetic:digits` is drawn on the spot."""
-    split: str = "train"
-    """The split trained on."""
-    test_split: str = "test"
-    """The split held out for the test −ELBO and for pictures; without it, pictures show training images."""
 
     @property
     def domains(self) -> dict[str, str]:

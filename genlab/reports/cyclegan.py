@@ -1,12 +1,14 @@
 """CycleGAN: what it makes of held-out images, and where their counterparts are known, how well."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from genlab.data.sources.synthetic import counterparts
+from genlab.data.manifest import Manifest
+from genlab.data.sources.synthetic import counterparts, has_counterparts
 from genlab.metrics.image import apply_colour_curve, best_colour_curve, psnr
 from genlab.models.cyclegan import CycleGAN
 from genlab.reports.curves import Panel
@@ -18,6 +20,8 @@ SHOWN = 6
 SCORED = 200
 """Images of a domain that are scored, at most."""
 BATCH = 16
+SCORES = ("input_psnr", "translated_psnr", "curve_psnr", "gain")
+"""What :func:`score` says of a direction, in dB."""
 
 PANELS = (
     Panel("adversarial", {"adversarial_ab": "a → b", "adversarial_ba": "b → a"}),
@@ -30,7 +34,7 @@ PANELS = (
 def examine(run: RunRecord, model: CycleGAN) -> Findings:
     """Show and score both directions."""
     split, domains = run.held_out()
-    figures, scores = [], {}
+    figures, found = [], {}
     for direction in model.directions:
         source, _, target = direction.partition("_to_")
         shards = domains[source]
@@ -43,11 +47,24 @@ def examine(run: RunRecord, model: CycleGAN) -> Findings:
         cycled = translate(model, translated[shown], f"{target}_to_{source}")
         figures.append(_grid(direction, run.source_of(split), images[shown], translated[shown], cycled, truth))
         if truth is not None:
-            scores[direction] = score(images, translated, truth) | {"data": run.data[source], "split": split}
+            found[direction] = score(images, translated, truth) | {
+                "data": {name: run.data[source][name] for name in ("path", "checksum")},
+                "split": split,
+            }
     pictures = Section("Translations", figures=tuple(figures))
-    if not scores:
+    if not found:
         return Findings((pictures,))
-    return Findings((_score_section(scores), pictures), {"step": run.model_step, "translation": scores})
+    return Findings((_score_section(found), pictures), {"step": run.model_step, "translation": found})
+
+
+def scores(manifests: Mapping[str, Manifest]) -> list[str]:
+    """The scores of the directions that begin at drawn scenes: of these alone the true counterparts are known."""
+    return [
+        f"translation.{direction}.{name}"
+        for direction in CycleGAN.directions
+        if has_counterparts(manifests[direction.partition("_to_")[0]])
+        for name in SCORES
+    ]
 
 
 def translate(model: CycleGAN, images: Tensor, direction: str) -> Tensor:
@@ -112,4 +129,4 @@ def _score_section(scores: dict[str, dict[str, Any]]) -> Section:
     return Section("Translation score", text, tables=(Table(f"Mean PSNR, split {splits!r}", columns, rows),))
 
 
-REPORT = FamilyReport(PANELS, examine)
+REPORT = FamilyReport(PANELS, examine, scores)

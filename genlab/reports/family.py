@@ -6,11 +6,12 @@ curves, each metric in a panel, and the pictures that training drew.
 
 import importlib
 import pkgutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import genlab.reports
+from genlab.data.manifest import Manifest
 from genlab.reports.curves import Panel
 from genlab.reports.page import Section
 from genlab.reports.run import RunRecord
@@ -36,6 +37,12 @@ class FamilyReport:
 
     Raises:
         DataError: when the run's data is gone.
+    """
+    scores: Callable[[Mapping[str, Manifest]], Iterable[str]] = lambda manifests: ()
+    """Dotted names of the scores in ``RUN/scores.json`` that ``examine`` will find, by which runs can be compared.
+
+    Args:
+        manifests: of each domain's data set; nothing needs to be trained yet.
     """
 
 

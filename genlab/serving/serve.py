@@ -24,7 +24,7 @@ REQUEST_TIMEOUT = 120
 class ServeConfig:
     """Serve models over HTTP from this machine, until interrupted. A GPU is used if there is one."""
 
-    models: Annotated[tyro.conf.Positional[tuple[str, ...]], MinLen(1)]
+    models: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="MODEL [MODEL ...]"), MinLen(1)]
     """Directories or s3:// URLs of models, or of the runs that trained them. A model is named after its run."""
     host: str = "127.0.0.1"
     """Address to listen on; 0.0.0.0 lets other machines in, without asking who they are."""

@@ -18,14 +18,16 @@ from upath import UPath
 
 from genlab import modelstore
 from genlab.config import as_arguments, flatten, override, parse
+from genlab.data.shards import ShardSet
 from genlab.errors import ClusterError, ConfigError, RunError, run_command
 from genlab.ray_cluster import connected
 from genlab.recipes.recipe import recipe_type
+from genlab.reports.family import family_report
 from genlab.reports.report import make_report
 from genlab.storage import locate, read_json, require_absolute, write_json
 from genlab.sweeps.space import Space, load_space
 from genlab.training.cluster import fit
-from genlab.training.plan import Plan, claim, default_storage, make_plan
+from genlab.training.plan import Plan, claim, default_storage, earlier, finished, make_plan
 from genlab.training.progress import Console
 
 TRIAL_CPUS = 0.01
@@ -42,11 +44,26 @@ class Trial:
     error: str | None = None
 
 
+USAGE = """\
+usage: python jobs/sweep.py SPACE [OPTIONS]
+
+Train every point of a search space side by side, write a report for each, and print how they compare.
+
+SPACE is a Python file that declares what varies and what is measured; those that come with genlab are in tune_spaces/.
+OPTIONS are those of the space's model family, for all trials: python jobs/sweep.py SPACE --help lists them.
+The trials are runs in the folder STORAGE/NAME: --run.storage, and --run.name or else the file's name. The same command
+goes on where they stopped.
+"""
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the space whose file the first argument names; the others are options of its family, for all trials."""
     path, *options = list(sys.argv[1:] if arguments is None else arguments) or [""]
 
     def command() -> None:
+        if path in ("-h", "--help"):
+            print(USAGE, end="")
+            return
         if not path or path.startswith("-"):
             raise ConfigError(
                 "give the file of a space first: python jobs/sweep.py tune_spaces/vae_latent.py [OPTIONS]"
@@ -66,8 +83,9 @@ def sweep(space: Space, config: Any, name: str) -> list[Trial]:
     under its name goes on where its trials stopped. The table is also written there, as ``sweep.json``.
 
     Raises:
-        ConfigError: for a name or value that no trial could use, before any starts.
-        RunError: when trials failed, after the others' table was printed.
+        ConfigError: for a name or value that no trial could use, or a metric that none would have, before any starts.
+        RunError: when the folder holds a trial of another config or other data, before any starts; when trials failed,
+            after the others' table was printed.
     """
     storage = config.run.storage or default_storage()
     require_absolute("run.storage", storage)
@@ -77,6 +95,9 @@ def sweep(space: Space, config: Any, name: str) -> list[Trial]:
         raise ConfigError(f"run.workers = {config.run.workers}: the trials of a sweep have at least one")
     points = list(space.points())
     plans = [_plan(config, space, point, folder) for point in points]
+    for plan in plans:
+        _check_metric(space.metric, plan)
+        earlier(plan)  # refuses what each trial would refuse
     with connected():
         results = _tune(space, plans, [_label(point) for point in points], folder)
     trials = [Trial(point, plan, *result) for point, plan, result in zip(points, plans, results, strict=True)]
@@ -89,13 +110,39 @@ def sweep(space: Space, config: Any, name: str) -> list[Trial]:
     if space.metric not in trials[0].metrics:
         raise RunError(f"no trial has the metric {space.metric!r}; there are: {', '.join(sorted(trials[0].metrics))}")
     print(f"\nthe best, {space.metric} {trials[0].metrics[space.metric]:.5g}: {trials[0].plan.directory}/model")
-    print(f"train it again: python jobs/{space.family}.py {_command(config, trials[0])}")
+    print(f"train it again: python jobs/{space.family}.py {command_of(config, trials[0])}")
     return trials
 
 
 def _plan(config: Any, space: Space, point: dict[str, Any], folder: UPath) -> Plan:
     place = {"run.name": _label(point).replace("/", "_"), "run.storage": str(folder)}
     return make_plan(space.family, override(config, point | place))
+
+
+def _check_metric(metric: str, plan: Plan) -> None:
+    """Refuse a metric that ``plan`` would be trained in vain for.
+
+    Raises:
+        ConfigError: naming the metric, the data and what it needs.
+    """
+    kind, _, name = metric.partition("/")
+    manifests = {domain: ShardSet.open(data.url).manifest for domain, data in plan.domains.items()}
+    data = ", ".join(f"data.{domain} = {one.url}" for domain, one in plan.domains.items())
+    split = plan.config.data.test_split
+    if kind == "test" and not all(split in manifest.splits for manifest in manifests.values()):
+        raise ConfigError(
+            f"the metric {metric!r} is measured on the split {split!r}, which is missing ({data}); "
+            "ingest with --test-fraction"
+        )
+    if kind == "score":
+        report = family_report(plan.family)
+        scores = [] if report is None else list(report.scores(manifests))
+        if name not in scores:
+            there = f"there are: {', '.join(f'score/{score}' for score in scores)}" if scores else "there are none"
+            raise ConfigError(
+                f"the metric {metric!r} is no score of a {plan.family} on this data ({data}); {there}. Scores against "
+                "true counterparts exist for drawn scenes alone; choose another metric, or leave out the data options"
+            )
 
 
 def _tune(
@@ -131,8 +178,9 @@ def _tune(
 def _trial(parameters: dict[str, Any], plans: list[Plan]) -> None:
     plan = plans[parameters["trial"]]
     claim(plan)
-    with Console() as console:
-        fit(plan, console, callbacks=[TuneReportCallback()])
+    if finished(plan) is None:
+        with Console() as console:
+            fit(plan, console, callbacks=[TuneReportCallback()])
     make_report(plan.directory)
     directory = locate(plan.directory)
     metrics = dict(modelstore.describe(directory / "model")["provenance"]["metrics"])
@@ -192,5 +240,9 @@ def _label(point: dict[str, Any]) -> str:
     return ",".join(f"{name}={value}" for name, value in point.items())
 
 
-def _command(config: Any, trial: Trial) -> str:
-    return as_arguments(override(config, trial.point | {"run.name": None}))
+def command_of(config: Any, trial: Trial) -> str:
+    """The options that train ``trial`` again, as a run of its own."""
+    changes = trial.point | {"run.name": None}
+    if override(config, changes).run.steps is not None:
+        changes["run.epochs"] = type(config)().run.epochs  # steps decide: left out, as every default is
+    return as_arguments(override(config, changes))

@@ -16,6 +16,7 @@ import pyarrow.fs
 import ray
 import ray._private.state
 import ray.train
+from ray.exceptions import RayActorError, RayError
 from ray.train import BackendConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train._internal.utils import get_address_and_port
 from ray.train.backend import Backend
@@ -23,7 +24,7 @@ from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
-from genlab.errors import ClusterError, RunError
+from genlab.errors import ClusterError, GenlabError, RunError
 from genlab.recipes.options import Run
 from genlab.storage import is_remote, locate
 from genlab.training.board import Board
@@ -122,8 +123,8 @@ def place(run: Run) -> tuple[int, bool]:
     threads = run.threads or most
     if fitting(threads) < run.workers and not _autoscaled():
         raise ClusterError(
-            f"run.workers = {run.workers} with {threads} thread(s) each do not fit on the cluster, whose nodes have "
-            f"{', '.join(map(str, cpus))} CPUs, and no autoscaler can add any; use fewer workers or run.threads"
+            f"run.workers = {run.workers} with {_count(threads, 'thread')} each do not fit on the cluster, whose nodes "
+            f"have {', '.join(map(str, cpus))} CPUs, and no autoscaler can add any; use fewer workers or run.threads"
         )
     return threads, gpus > 0
 
@@ -173,16 +174,36 @@ def fit(
             callbacks=callbacks or [],
         ),
     )
-    console.say(f"{run.workers} workers, {threads} threads each, on {'GPUs' if gpu else 'CPUs'}; starting them")
+    each = " each" if run.workers > 1 else ""
+    console.say(
+        f"{_count(run.workers, 'worker')}, {_count(threads, 'thread')}{each}, on {'GPUs' if gpu else 'CPUs'}; "
+        f"starting {'them' if run.workers > 1 else 'it'}"
+    )
     with _watching(board, console):
         try:
             trainer.fit()
         except ray.train.TrainingFailedError as error:
-            if ray.get(board.fault.remote()) is None:
+            if _fault(board, plan) is None:
                 raise RunError(f"{plan.directory}: training failed: {error}") from error
-    fault = ray.get(board.fault.remote())
+    fault = _fault(board, plan)
     if fault is not None:
         raise fault
+
+
+def _fault(board: Any, plan: "Plan") -> GenlabError | None:
+    """The fault of the user's that a worker left on the board, if any."""
+    try:
+        fault: GenlabError | None = ray.get(board.fault.remote())
+    except RayActorError:
+        raise ClusterError(
+            f"{plan.directory}: the node on which the run's messages were kept was lost; start the run again under its "
+            "name, it goes on"
+        ) from None
+    return fault
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 @contextmanager
@@ -193,7 +214,10 @@ def _watching(board: Any, console: Console) -> Iterator[None]:
     def watch() -> None:
         while True:
             ended = over.wait(POLL_SECONDS)
-            messages, update = ray.get(board.collect.remote())
+            try:
+                messages, update = ray.get(board.collect.remote())
+            except RayError:  # The board is gone; what becomes of the run is said in the end.
+                return
             for message in messages:
                 console.say(message)
             if update:

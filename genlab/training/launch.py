@@ -8,7 +8,7 @@ from genlab.config import parse
 from genlab.errors import run_command
 from genlab.recipes.recipe import recipe_type
 from genlab.storage import locate
-from genlab.training.plan import Plan, claim, default_storage, make_plan
+from genlab.training.plan import Plan, claim, default_storage, earlier, finished, make_plan
 from genlab.training.progress import Console
 from genlab.training.session import LocalSession, Session
 
@@ -23,6 +23,8 @@ def main(family: str, arguments: Sequence[str] | None = None) -> None:
 def launch(family: str, config: Any, prepare: Prepare | None = None) -> Plan:
     """Check the config, claim its run directory, train to the end and say where everything is.
 
+    A run that is finished is left as it is.
+
     Args:
         family: name of the recipe.
         config: its config.
@@ -31,7 +33,11 @@ def launch(family: str, config: Any, prepare: Prepare | None = None) -> Plan:
     with Console() as console:
         console.say(f"runs folder: {locate(config.run.storage or default_storage())}")
         plan = make_plan(family, config)
-        if plan.run.workers == 0:
+        step = finished(plan)
+        if step is not None:
+            earlier(plan)
+            console.say(f"run {plan.directory}: already finished at step {step:,}; nothing to do")
+        elif plan.run.workers == 0:
             from genlab.training.loop import train
 
             _begin(plan, console)

@@ -18,11 +18,12 @@ from genlab import modelstore
 from genlab.config import to_dict
 from genlab.data.order import rank_slice
 from genlab.data.shards import ShardSet
-from genlab.data.stream import ShardStream, StreamBatch
+from genlab.data.stream import ShardStream
 from genlab.errors import RunError
 from genlab.recipes.recipe import Batch, recipe_type
 from genlab.storage import locate
 from genlab.training.checkpoints import Checkpoints
+from genlab.training.feed import Feed, open_split
 from genlab.training.plan import Plan
 from genlab.training.progress import Update
 from genlab.training.session import Session, copy_from_rank_zero, from_rank_zero, gather, sum_over_ranks
@@ -51,7 +52,6 @@ def train(plan: Plan, session: Session) -> TrainingState:
     if run.precision == "bf16" and session.rank == 0 and device.type == "cpu" and not _multiplies_bf16():
         session.say("run.precision=bf16 is emulated on this CPU (no AVX512-BF16); fp32 is many times faster here")
 
-    shards = {name: _open(plan, name, config.data.split) for name in plan.domains}
     torch.manual_seed(run.seed)
     recipe = recipe_type(plan.family)(config, {name: domain.info for name, domain in plan.domains.items()})
     state = TrainingState(recipe, config.optimization, device)
@@ -62,19 +62,8 @@ def train(plan: Plan, session: Session) -> TrainingState:
         done = _restore(checkpoints, state, session)
         tracker = stack.enter_context(Tracker(directory, done)) if session.rank == 0 else None
         rows = rank_slice(run.batch, session.rank, session.world_size)
-        streams = {
-            name: stack.enter_context(
-                ShardStream(
-                    shards[name],
-                    batch=run.batch,
-                    seed=derived_seed(run.seed, "order", name),
-                    rank=session.rank,
-                    world_size=session.world_size,
-                    start=done * run.batch,
-                )
-            )
-            for name in plan.domains
-        }
+        feeds = {name: stack.enter_context(Feed(plan, name, session, start=done * run.batch)) for name in plan.domains}
+        streams = {name: feed.stream for name, feed in feeds.items()}
         meter = Meter(session)
         window = Window(streams, run.batch)
         stopwatch = Stopwatch(device, streams.values())
@@ -83,7 +72,7 @@ def train(plan: Plan, session: Session) -> TrainingState:
             stopwatch.begin(done)
             seed = derived_seed(run.seed, "step", done, session.rank)
             torch.manual_seed(seed)
-            batches = {name: _to_device(next(stream), device) for name, stream in streams.items()}
+            batches = {name: next(feed) for name, feed in feeds.items()}
             stopwatch.lap("data")
             step = LoopStep(
                 state,
@@ -204,13 +193,6 @@ def _multiplies_bf16() -> bool:
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
-def _open(plan: Plan, domain: str, split: str) -> ShardSet:
-    shards = plan.domains[domain].open(split)
-    if shards is None:
-        raise RunError(f"{plan.domains[domain].url}: no split {split!r}")
-    return shards
-
-
 def _restore(checkpoints: Checkpoints, state: TrainingState, session: Session) -> int:
     """Load the newest good checkpoint: rank 0 reads it, once for all, and sends it to the others."""
     done, tensors = 0, dict[str, Tensor]()
@@ -228,11 +210,6 @@ def _restore(checkpoints: Checkpoints, state: TrainingState, session: Session) -
         if session.rank == 0:
             session.say(f"goes on from the checkpoint of step {done}")
     return done
-
-
-def _to_device(batch: StreamBatch, device: torch.device) -> Batch:
-    label = None if batch.label is None else batch.label.to(device, non_blocking=True)
-    return Batch(batch.image.to(device, non_blocking=True), label)
 
 
 def _due(plan: Plan, done: int) -> bool:
@@ -259,8 +236,9 @@ def _read(shards: Mapping[str, ShardSet], first: int, end: int, device: torch.de
     batches = {}
     for name, domain in shards.items():
         rows = domain.read(np.arange(first, end))
-        label = None if rows.label is None else torch.from_numpy(rows.label).to(device)
-        batches[name] = Batch(torch.from_numpy(rows.image).to(device), label)
+        columns = {column: torch.from_numpy(values).to(device) for column, values in rows.columns.items()}
+        label = columns.pop("label", None)
+        batches[name] = Batch(torch.from_numpy(rows.image).to(device), label, columns)
     return batches
 
 
@@ -293,7 +271,7 @@ def _test(plan: Plan, state: TrainingState, session: Session) -> dict[str, float
 
 def _draw(plan: Plan, state: TrainingState, session: Session, tracker: Tracker, done: int) -> None:
     """Sample pictures of the first held-out rows, or of training rows where nothing is held out."""
-    shards = _held_out(plan) or {name: _open(plan, name, plan.config.data.split) for name in plan.domains}
+    shards = _held_out(plan) or {name: open_split(plan, name, plan.config.data.split) for name in plan.domains}
     rows = min(FIGURE_ROWS, *(len(domain) for domain in shards.values()))
     with state.averaged():
         for name, image in state.recipe.figures(_read(shards, 0, rows, session.device)).items():

@@ -11,19 +11,23 @@ import torch
 from torch.overrides import TorchFunctionMode
 from upath import UPath
 
-from genlab import __version__
+from genlab import __version__, modelstore
 from genlab.config import differences, from_dict, to_dict, validate
+from genlab.data.cache import BlockCache
 from genlab.data.ingest import IngestConfig, ingest
 from genlab.data.manifest import FILE_NAME as MANIFEST
 from genlab.data.shards import ShardSet
 from genlab.errors import ConfigError, DataError, RunError
-from genlab.recipes.options import Run
+from genlab.recipes.options import Data, Run
 from genlab.recipes.recipe import DomainInfo, recipe_type
 from genlab.storage import is_remote, locate, read_json, require_absolute, write_json
+from genlab.training.checkpoints import Checkpoints
 
 SYNTHETIC = "synthetic:"
 DRAWN = "data"
 """Folder of the runs folder that keeps data sets drawn on the spot."""
+REMOTE_WINDOW = 256 * 2**20
+"""Bytes across which the rows of a data set on an object store are shuffled unless told otherwise."""
 HELD_OUT = 0.1
 """Share of a data set drawn on the spot that is its test split."""
 
@@ -35,14 +39,16 @@ class DomainPlan:
     url: str
     checksum: str
     info: DomainInfo
+    window: int
+    """Bytes across which rows are shuffled, see :class:`genlab.data.stream.ShardStream`; 0 for all rows."""
 
-    def open(self, split: str) -> ShardSet | None:
-        """The rows of ``split``; ``None`` when there is no such split.
+    def open(self, split: str, *, threads: int = 2, cache: BlockCache | None = None) -> ShardSet | None:
+        """The rows of ``split``; ``None`` when there is no such split. Arguments as of :meth:`ShardSet.open`.
 
         Raises:
             DataError: when the data set is no longer the one that was planned with.
         """
-        shards = ShardSet.open(self.url)
+        shards = ShardSet.open(self.url, threads=threads, cache=cache)
         if shards.checksum != self.checksum:
             raise DataError(f"{self.url}: the data set was changed while the run was using it")
         return shards.split(split) if split in shards.manifest.splits else None
@@ -103,11 +109,13 @@ def make_plan(family: str, config: Any) -> Plan:
         raise ConfigError(f"run.name = {name!r}: a name, not a path; run.storage is the folder it lies in")
     if name == DRAWN:
         raise ConfigError(f"run.name = {name!r}: taken, drawn data sets lie there; choose another")
+    if config.data.cache:
+        require_absolute("data.cache", config.data.cache)
     domains = {}
     for domain, url in config.data.domains.items():
         if not url.startswith(SYNTHETIC):
             require_absolute(f"data.{domain}", url)
-        domains[domain] = _plan_domain(f"data.{domain}", url, config.data.split, root)
+        domains[domain] = _plan_domain(domain, url, config.data, root, root / name)
     recipe = recipe_type(family)
     try:
         with torch.device("meta"), _Undrawn():
@@ -139,18 +147,28 @@ class _Undrawn(TorchFunctionMode):
         return function(*args, **(kwargs or {}))
 
 
-def _plan_domain(option: str, url: str, split: str, storage: UPath) -> DomainPlan:
+def _plan_domain(domain: str, url: str, options: Data, storage: UPath, directory: UPath) -> DomainPlan:
     if url.startswith(SYNTHETIC):
         url = _draw(url, storage)
     url = str(locate(url))
     try:
-        shards = ShardSet.open(url).split(split)
+        shards = ShardSet.open(url).split(options.split)
     except DataError as error:
-        raise DataError(f"{option}: {error}") from None
+        raise DataError(f"data.{domain}: {error}") from None
     if shards.shape is None:
-        raise DataError(f"{option}: {url} holds images of different sizes; ingest it with --size")
+        raise DataError(f"data.{domain}: {url} holds images of different sizes; ingest it with --size")
     info = DomainInfo(len(shards), shards.shape, tuple(shards.manifest.label_names))
-    return DomainPlan(url, shards.checksum, info)
+    return DomainPlan(url, shards.checksum, info, _window(domain, shards.remote, options, directory))
+
+
+def _window(domain: str, remote: bool, options: Data, directory: UPath) -> int:
+    """Bytes of the shuffle window: as asked for, else that of the run so far, else the default."""
+    if options.window is not None:
+        return int(options.window * 2**20)
+    if (directory / "config.json").exists():
+        known: int = read_json(directory / "config.json").get("data", {}).get(domain, {}).get("window", 0)
+        return known
+    return REMOTE_WINDOW if remote else 0
 
 
 def _draw(source: str, storage: UPath) -> str:
@@ -159,6 +177,41 @@ def _draw(source: str, storage: UPath) -> str:
     if not (destination / MANIFEST).exists():
         ingest(IngestConfig(source=source, dest=str(destination), test_fraction=HELD_OUT))
     return str(destination)
+
+
+def finished(plan: Plan) -> int | None:
+    """The step at which an earlier run of this name ended, with its last checkpoint and its model written.
+
+    ``None`` when there is none, it has not come to its end, or ``plan`` goes further.
+    """
+    directory = locate(plan.directory)
+    steps = Checkpoints(directory / "checkpoints", plan.run.keep).steps()
+    if not steps or steps[-1] < plan.steps:
+        return None
+    try:
+        exported = modelstore.describe(directory / "model")["provenance"]["step"]
+    except RunError:  # it was killed before it wrote its model
+        return None
+    return steps[-1] if exported == steps[-1] else None
+
+
+def earlier(plan: Plan) -> dict[str, Any] | None:
+    """The ``config.json`` of an earlier run of this name; ``None`` when there is none.
+
+    Raises:
+        RunError: when the name belongs to a run of another family, config or data, or to something else.
+    """
+    directory = locate(plan.directory)
+    file = directory / "config.json"
+    if not file.exists():
+        # A run killed while it wrote its config.json has left a hidden part of one.
+        if not is_remote(directory) and directory.exists() and any(f.name[0] != "." for f in directory.iterdir()):
+            raise RunError(f"{directory} holds something else than a run; choose another run.name")
+        return None
+    found: dict[str, Any] = read_json(file)
+    for fault in _conflicts(plan, found):
+        raise RunError(f"run.name = {plan.run.name!r} is taken: {directory} {fault}; choose another run.name")
+    return found
 
 
 def claim(plan: Plan) -> list[str]:
@@ -170,8 +223,8 @@ def claim(plan: Plan) -> list[str]:
     Raises:
         RunError: when the name belongs to a run of another family, config or data.
     """
+    before = earlier(plan)
     directory = locate(plan.directory)
-    file = directory / "config.json"
     attempt = {
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "genlab": __version__,
@@ -179,37 +232,41 @@ def claim(plan: Plan) -> list[str]:
         "steps": plan.steps,
         "run": to_dict(plan.run),
     }
-    data = {name: {"path": domain.url, "checksum": domain.checksum} for name, domain in plan.domains.items()}
-    content = {"family": plan.family, "config": to_dict(plan.config), "data": data}
-    if not file.exists():
-        # A run killed while it wrote its config.json has left a hidden part of one.
-        if not is_remote(directory) and directory.exists() and any(f.name[0] != "." for f in directory.iterdir()):
-            raise RunError(f"{directory} holds something else than a run; choose another run.name")
-        write_json(file, content | {"attempts": [attempt]})
+    attempts = [*before["attempts"], attempt] if before else [attempt]
+    content = {"family": plan.family, "config": to_dict(plan.config), "data": _data(plan), "attempts": attempts}
+    write_json(directory / "config.json", content)
+    if before is None:
         return [f"run {directory}"]
-    earlier = read_json(file)
-    said = [f"run {directory}: goes on where it stopped"]
-    for fault in _conflicts(plan, earlier, data):
-        raise RunError(f"run.name = {plan.run.name!r} is taken: {directory} {fault}; choose another run.name")
-    version = earlier["attempts"][-1]["genlab"]
+    begun = Checkpoints(directory / "checkpoints", plan.run.keep).steps()
+    said = [f"run {directory}: " + ("goes on where it stopped" if begun else "starts anew, it has no checkpoint yet")]
+    version = before["attempts"][-1]["genlab"]
     if version != __version__:
         said.append(f"it was last run by genlab {version}, this is {__version__}")
-    write_json(file, content | {"attempts": [*earlier["attempts"], attempt]})
     return said
 
 
-def _conflicts(plan: Plan, earlier: dict[str, Any], data: dict[str, dict[str, str]]) -> list[str]:
-    if earlier["family"] != plan.family:
-        return [f"is a run of family {earlier['family']!r}"]
-    before = from_dict(type(plan.config), earlier["config"])
+def _data(plan: Plan) -> dict[str, dict[str, Any]]:
+    return {
+        name: {"path": domain.url, "checksum": domain.checksum, "window": domain.window}
+        for name, domain in plan.domains.items()
+    }
+
+
+def _conflicts(plan: Plan, found: dict[str, Any]) -> list[str]:
+    if found["family"] != plan.family:
+        return [f"is a run of family {found['family']!r}"]
+    before = from_dict(type(plan.config), found["config"])
     changed = differences(before, plan.config)
     if changed:
         shown = ", ".join(f"{name} was {old!r}, now {new!r}" for name, (old, new) in changed.items())
         return [f"was started with another config ({shown})"]
-    for name, facts in data.items():
-        if facts["checksum"] != earlier["data"][name]["checksum"]:
-            return [f"was trained on other data (data.{name} was {earlier['data'][name]['path']}, of another checksum)"]
-    steps = earlier["attempts"][-1]["steps"]
+    for name, facts in _data(plan).items():
+        if facts["checksum"] != found["data"][name]["checksum"]:
+            return [f"was trained on other data (data.{name} was {found['data'][name]['path']}, of another checksum)"]
+        if facts["window"] != found["data"][name].get("window", 0):
+            before_mib, now_mib = (one / 2**20 for one in (found["data"][name].get("window", 0), facts["window"]))
+            return [f"was shuffled otherwise (data.window of {name} was {before_mib:g} MiB, now {now_mib:g})"]
+    steps = found["attempts"][-1]["steps"]
     if steps != plan.steps and plan.config.optimization.schedule != "constant":
         return [f"was to end after {steps} steps, on which its learning-rate schedule depends, now {plan.steps}"]
     return []

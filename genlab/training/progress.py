@@ -78,5 +78,5 @@ class Console:
             self._last_line = now
             since, begun = self._first
             left = (now - since) * (update.steps - update.step) / (update.step - begun) if update.step > begun else None
-            eta = f"{left / 60:.1f} min left" if left is not None else "..."
-            self.say(f"step {update.step}/{update.steps} ({update.step / update.steps:.0%}, {eta})  {update}")
+            eta = f", {left / 60:.1f} min left" if left else ""
+            self.say(f"step {update.step}/{update.steps} ({update.step / update.steps:.0%}{eta})  {update}")

@@ -1,6 +1,7 @@
 import io
 import struct
 import zlib
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -192,3 +193,38 @@ def test_a_sheet_lays_images_out_by_rows() -> None:
         assert np.unique(page[top : top + 4, left : left + 5]) == [number]
     assert np.unique(page[6:, 7:]) == [255]
     assert np.unique(page[0]) == [255]
+
+
+def test_a_quick_look_at_a_jpeg_finds_what_a_full_decoding_finds() -> None:
+    """JPEGs that need no change are judged without PIL's full decoding: the verdict is the same, damage or none."""
+    rng = np.random.default_rng(0)
+    smooth = Image.fromarray(rng.integers(0, 256, (6, 8, 3), np.uint8)).resize((80, 60))
+    verdicts = set()
+    for options in ({"quality": 90}, {"progressive": True}, {"restart_marker_rows": 1}, {"subsampling": 0}):
+        for picture in (smooth, smooth.convert("L")):
+            whole = file_of(picture, "JPEG", **options)
+            flipped = (
+                whole[:position] + bytes([rng.integers(256)]) + whole[position + 1 :]
+                for position in rng.integers(2, len(whole), 40).tolist()
+            )
+            for data in (whole, whole[:-100], whole[:-2], *flipped):
+                verdict = decodes(fully, data)
+                assert decodes(quickly, data) == verdict
+                verdicts.add(verdict)
+    assert verdicts == {True, False}
+
+
+def fully(data: bytes) -> None:
+    Image.open(io.BytesIO(data)).load()
+
+
+def quickly(data: bytes) -> None:
+    prepare(data, channels=1 if b"\x08\x00\x3c\x00\x50\x01" in data else 3, encoding="encoded")
+
+
+def decodes(decode: Callable[[bytes], None], data: bytes) -> bool:
+    try:
+        decode(data)
+    except Exception:
+        return False
+    return True

@@ -1,10 +1,12 @@
 import dataclasses
 import io
 import struct
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 from PIL import Image
 
@@ -17,6 +19,7 @@ from genlab.data.runners import run_on_ray
 from genlab.data.shards import ShardSet
 from genlab.data.sources.synthetic import counterparts
 from genlab.data.synthetic import draw_scene
+from genlab.data.work import ShardResult, ShardTask
 from genlab.errors import ConfigError, DataError
 from tests.data.test_sources import example, write_tfrecord
 
@@ -362,6 +365,16 @@ def test_inspect_names_the_splits_there_are(photos: Path, tmp_path: Path, capsys
     assert "train" in capsys.readouterr().err
 
 
+def run_on_ray_and_kill_workers(tasks: Sequence[ShardTask]) -> Iterator[ShardResult]:
+    results = run_on_ray(tasks)
+    yield next(results)
+    workers = [child for child in psutil.Process().children(recursive=True) if "ray::_make" in child.name()]
+    assert workers
+    for worker in workers:
+        worker.kill()
+    yield from results
+
+
 @pytest.mark.cluster
 def test_a_cluster_makes_the_same_bytes_and_gives_the_same_message(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -376,6 +389,10 @@ def test_a_cluster_makes_the_same_bytes_and_gives_the_same_message(
         assert len(local.shards) > 3
         assert ingest(dataclasses.replace(config, dest=str(tmp_path / "ray")), run_on_ray) == local
         everything(tmp_path / "ray")
+        # Results come one by one, and the death of workers costs nothing but time.
+        kills = dataclasses.replace(config, dest=str(tmp_path / "kills"))
+        assert ingest(kills, run_on_ray_and_kill_workers) == local
+        everything(tmp_path / "kills")
         (photos / "11.png").write_bytes((photos / "11.png").read_bytes()[:100])
         with pytest.raises(DataError, match=r"11\.png: cannot be decoded"):
             ingest(dataclasses.replace(config, dest=str(tmp_path / "bad")), run_on_ray)

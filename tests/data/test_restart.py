@@ -251,6 +251,22 @@ def test_a_dead_lease_is_taken_over_and_its_holder_stops_if_it_wakes(
     assert [file.name for file in locate(bucket).iterdir()] == ["neighbour"]
 
 
+def test_who_lost_the_claim_leaves_the_plan_of_who_took_over(config: IngestConfig, bucket: str) -> None:
+    there = dataclasses.replace(config, dest=bucket)
+
+    def lose(tasks: Any) -> Iterator[Any]:
+        from genlab.data.work import make_shard
+
+        write_atomic(locate(bucket) / "ingest-00001.lease", b"{}")
+        yield make_shard(tasks[0])
+
+    with pytest.raises(DataError, match="another ingest took over"):
+        ingest(there, lose)
+    assert (locate(bucket) / "ingest.json").exists()
+    assert (locate(bucket) / "ingest-00001.lease").exists()
+    assert not (locate(bucket) / "manifest.json").exists()
+
+
 def test_a_killed_ingest_on_an_object_store_is_gone_on_with(
     config: IngestConfig, bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -258,7 +274,6 @@ def test_a_killed_ingest_on_an_object_store_is_gone_on_with(
     monkeypatch.setattr(claim, "PATIENCE", 0.2)
     unbroken = ingest(config)
     there = dataclasses.replace(config, dest=bucket)
-    made: list[str] = []
 
     class PowerCutError(BaseException):
         pass
@@ -277,7 +292,7 @@ def test_a_killed_ingest_on_an_object_store_is_gone_on_with(
     before = {file.name: file.stat().st_mtime for file in locate(bucket).glob("shard-*.arrow")}
     assert len(before) == 3
     assert ingest(there) == unbroken
-    assert {name: (locate(bucket) / name).stat().st_mtime for name in before} == before, made
+    assert {name: (locate(bucket) / name).stat().st_mtime for name in before} == before
     ShardSet.open(bucket).verify()
     left = {file.name for file in locate(bucket).iterdir()} - {"neighbour"}
     assert left == {"manifest.json", *(shard.file for shard in unbroken.shards)}

@@ -1,5 +1,6 @@
 """The report of tiny runs: what a reader finds in it, finished or not, and when there is none."""
 
+import dataclasses
 import json
 import math
 import re
@@ -16,6 +17,7 @@ import torch
 from PIL import Image
 
 from genlab import modelstore
+from genlab.config import flatten
 from genlab.data.ingest import IngestConfig, ingest
 from genlab.data.shards import ShardSet
 from genlab.data.sources.synthetic import counterparts
@@ -26,6 +28,7 @@ from genlab.models.vae import VAEArchitecture
 from genlab.recipes.cyclegan import CycleGANConfig, CycleGANData, CycleGANModel
 from genlab.recipes.options import Run
 from genlab.recipes.vae import VAEConfig, VAEData
+from genlab.reports.family import family_report
 from genlab.reports.report import main, make_report
 from genlab.reports.run import RunRecord
 from genlab.reports.vae import prior_plane
@@ -123,6 +126,17 @@ def test_scores_are_those_of_the_model_on_the_held_out_scenes(cyclegan: Path) ->
         assert score["curve_psnr"] > score["input_psnr"]
         for name in ("input_psnr", "translated_psnr", "curve_psnr"):
             assert f"<td>{score[name]:.2f}</td>" in html
+
+
+def test_the_scores_that_a_sweep_may_count_on_are_those_there_are(cyclegan: Path) -> None:
+    report = family_report("cyclegan")
+    assert report is not None
+    manifests = {domain: shards.manifest for domain, shards in RunRecord.read(str(cyclegan)).held_out()[1].items()}
+    scores = flatten(json.loads((cyclegan / "scores.json").read_text()))
+    found = {name for name, value in scores.items() if isinstance(value, float)}
+    assert set(report.scores(manifests)) == found
+    manifests["b"] = dataclasses.replace(manifests["b"], origin=dataclasses.replace(manifests["b"].origin, kind="zip"))
+    assert set(report.scores(manifests)) == {name for name in found if ".a_to_b." in name}
 
 
 def test_the_grid_shows_images_translations_cycles_and_truth(cyclegan: Path) -> None:

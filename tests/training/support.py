@@ -93,10 +93,10 @@ def vae_config(data: Path, **run: Any) -> VAEConfig:
 
 
 def cyclegan_config(data: Path, dropout: float = 0.5, **run: Any) -> CycleGANConfig:
-    """Six steps with checkpoints after 4 and 6, on the domains ``data/a`` and ``data/b``."""
+    """Six steps with checkpoints after 4 and 6, on ``data/a`` and ``data/b``, read by windows and augmented."""
     return CycleGANConfig(
         run=dataclasses.replace(Run(steps=6, batch=2, workers=0, threads=1, log_every=2, checkpoint_every=3), **run),
-        data=CycleGANData(a=str(data / "a"), b=str(data / "b")),
+        data=CycleGANData(a=str(data / "a"), b=str(data / "b"), window=1.0, flip=True, jitter=4),
         model=CycleGANModel(width=4, dropout=dropout, discriminator_width=4),
     )
 
@@ -186,10 +186,11 @@ def _train_and_die(
         die()
 
     with ExitStack() as patches:
+        if moment in ("step", "logged"):
+            # Whether the checkpoint before is whole by then must not hang on how fast the steps are.
+            patches.enter_context(mock.patch.object(Checkpoints, "save", save_and_wait))
         match moment:
             case "step":
-                # Whether the checkpoint before is whole by then must not hang on how fast the steps are.
-                patches.enter_context(mock.patch.object(Checkpoints, "save", save_and_wait))
                 patches.enter_context(mock.patch.object(recipe, "step", step_or_die))
             case "logged":
                 patches.enter_context(mock.patch.object(QuietSession, "progress", progress_or_die))

@@ -15,6 +15,7 @@ from genlab.errors import GenlabError, RunError
 from genlab.storage import locate
 from genlab.training.checkpoints import Checkpoints
 from genlab.training.launch import launch
+from genlab.training.progress import Console, Update
 from genlab.training.tracking import CLOCK_FIELDS, read_metrics
 
 Tiny = Callable[..., Any]
@@ -63,6 +64,38 @@ def test_a_longer_stop_goes_on_unless_the_schedule_depends_on_it(tiny: Tiny, tmp
     launch("vae", tiny("vae", {"run.steps": 12}))
     with pytest.raises(RunError, match=r"was to end after 12 steps, on which its .* schedule depends, now 24"):
         launch("vae", tiny("vae"))
+
+
+def test_a_finished_run_says_so_and_is_left_as_it_is(
+    tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tiny("vae", {"run.steps": 2, "run.batch": 4})
+    launch("vae", config)
+
+    def files() -> dict[Path, tuple[int, bytes]]:
+        return {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in tmp_path.rglob("*") if path.is_file()}
+
+    before = files()
+    capsys.readouterr()
+    launch("vae", config)
+    said = capsys.readouterr().out
+    assert "run: already finished at step 2; nothing to do" in said
+    assert f"model:       {tmp_path}/run/model" in said
+    assert files() == before
+    (tmp_path / "run" / "model" / "genlab.json").unlink()
+    launch("vae", config)
+    assert modelstore.load(tmp_path / "run" / "model").family == "vae"
+
+
+def test_a_log_line_has_an_eta_once_it_is_known(capsys: pytest.CaptureFixture[str]) -> None:
+    with Console() as console:
+        console.show(Update(5, 10, 1.0, 4.0))
+    with Console() as console:
+        console.show(Update(10, 10, 1.0, 4.0))
+    assert [line.split("  ")[0] for line in capsys.readouterr().out.splitlines()] == [
+        "step 5/10 (50%)",
+        "step 10/10 (100%)",
+    ]
 
 
 def test_a_name_that_belongs_to_another_run_is_refused(tiny: Tiny, tiny_data: dict[str, str], tmp_path: Path) -> None:

@@ -76,7 +76,8 @@ def test_a_vae_killed_at_any_moment(
     train_until_killed(plan, moment, step)
     launch("vae", config)
     said = capsys.readouterr().out
-    assert "goes on where it stopped" in said
+    assert ("goes on where it stopped" in said) == bool(resumes_from)
+    assert ("starts anew, it has no checkpoint yet" in said) != bool(resumes_from)
     assert ("goes on from the checkpoint of step" in said) == bool(resumes_from)
     assert not resumes_from or f"goes on from the checkpoint of step {resumes_from}" in said
     assert_same_run(tmp_path / "killed", unbroken_vae)

@@ -77,7 +77,7 @@ class HuggingFace(Source):
                 if held[:2] != (entry.file, entry.offset):
                     try:
                         stream.seek(entry.offset)
-                        batch = pa.ipc.read_record_batch(pa.ipc.read_message(stream), schema)
+                        batch = _read_batch(stream, schema)
                     except (pa.ArrowException, OSError, EOFError) as error:
                         raise ImageError(f"damaged: its record batch cannot be read ({error})") from None
                     held = entry.file, entry.offset, batch.column(column)
@@ -148,6 +148,8 @@ def _opened(file: str) -> Iterator[pa.NativeFile]:
         else:
             with pa.memory_map(file) as mapped:
                 yield mapped
+    except FileNotFoundError:
+        raise DataError(f"{file}: no such file, though its data set lists it") from None
     except OSError as error:
         raise DataError(f"{file}: cannot be read ({error.strerror or error})") from None
 
@@ -172,6 +174,13 @@ def _batches(file: str) -> Iterator[tuple[int, pa.RecordBatch]]:
                 if stream.read(len(_END)) == _END:
                     return
                 stream.seek(offset)
-                yield offset, pa.ipc.read_record_batch(pa.ipc.read_message(stream), schema)
+                yield offset, _read_batch(stream, schema)
         except (pa.ArrowException, OSError, EOFError) as error:
             raise DataError(f"{file}: truncated or damaged ({error}); fetch it again") from None
+
+
+def _read_batch(stream: pa.NativeFile, schema: pa.Schema) -> pa.RecordBatch:
+    """The next record batch, with every offset in its bounds: Arrow trusts them, and a wrong one ends the process."""
+    batch = pa.ipc.read_record_batch(pa.ipc.read_message(stream), schema)
+    batch.validate(full=True)
+    return batch

@@ -8,6 +8,7 @@ from typing import Literal, cast
 import numpy as np
 
 from genlab.data.images import Pixels
+from genlab.data.manifest import Manifest
 from genlab.data.shards import ShardSet
 from genlab.data.sources.base import Entry, Load, Sample, Source
 from genlab.data.synthetic import draw_digit, draw_scene
@@ -76,6 +77,12 @@ class Synthetic(Source):
         return f"synthetic:{self.path}, {entry.key}"
 
 
+def has_counterparts(manifest: Manifest) -> bool:
+    """Whether :func:`counterparts` knows those of a data set's rows."""
+    origin = manifest.origin
+    return origin.kind == "synthetic" and origin.path.startswith("scenes-") and manifest.channels == 3
+
+
 def counterparts(shards: ShardSet, rows: np.ndarray) -> Pixels | None:
     """The true counterparts, in the other domain, of rows of a data set of scenes.
 
@@ -87,11 +94,9 @@ def counterparts(shards: ShardSet, rows: np.ndarray) -> Pixels | None:
         uint8 [n, height, width, 3], or ``None`` if ``shards`` are not scenes in colour at the size they were drawn.
     """
     manifest = shards.manifest
+    if not has_counterparts(manifest):
+        return None
     options = manifest.origin.options
-    if manifest.origin.kind != "synthetic" or not manifest.origin.path.startswith("scenes-"):
-        return None
-    if manifest.channels != 3:
-        return None
     domain: Literal["a", "b"] = "b" if manifest.origin.path == "scenes-a" else "a"
     size = options["size"] or SCENE_SIZE
     indices = [int(key.removeprefix("scene-")) for key in shards.keys(rows)]

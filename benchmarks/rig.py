@@ -1,0 +1,135 @@
+"""What the benchmarks share: the machine line, contenders that alternate in processes of their own, and the table."""
+
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+CACHE = HERE.parent / ".cache" / "benchmarks"
+"""Where samples and their forms are kept by default."""
+
+
+def machine(cores: Sequence[int]) -> str:
+    """One line: processor, cores in use and in all, load as the benchmark starts."""
+    fields = [line.partition(":") for line in Path("/proc/cpuinfo").read_text().splitlines()]
+    found = {name.strip(): value.strip() for name, _, value in fields}
+    model = f"{found.get('model name', platform.machine())} (model {found.get('model', '?')})"
+    used = ",".join(map(str, cores))
+    return f"{model}; core(s) {used} of {os.cpu_count()}; load {os.getloadavg()[0]:.1f} at the start"
+
+
+def versions(*packages: str) -> str:
+    """One line: Python and packages."""
+    return ", ".join([f"Python {platform.python_version()}", *(f"{name} {version(name)}" for name in packages)])
+
+
+def command() -> str:
+    """The command line that is running."""
+    script = Path(sys.argv[0]).resolve().relative_to(HERE.parent)
+    return " ".join(["python", str(script), *(f'"{word}"' if " " in word else word for word in sys.argv[1:])])
+
+
+class Process:
+    """A program that says one JSON object when it is ready, and one more for each line that it is sent.
+
+    Args:
+        arguments: Script in this folder and its arguments.
+        cores: Cores to pin it to.
+        log: File that takes everything else it says.
+    """
+
+    def __init__(self, arguments: Sequence[str], cores: Sequence[int], log: Path) -> None:
+        self._log = log
+        environment = os.environ | {
+            "HF_HUB_OFFLINE": "1",
+            "HF_DATASETS_CACHE": str(log.parent / "hf"),
+            "OMP_NUM_THREADS": str(len(cores)),
+            "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_AUTH_MODE": "disabled",
+            "TOKENIZERS_PARALLELISM": "false",
+        }
+        self._process = subprocess.Popen(
+            ["taskset", "-c", ",".join(map(str, cores)), sys.executable, str(HERE / arguments[0]), *arguments[1:]],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log.open("w"),
+            env=environment,
+            text=True,
+        )
+        self.facts = self._answer()
+
+    def ask(self) -> dict[str, Any]:
+        """Send a line, wait for the answer."""
+        assert self._process.stdin is not None
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+        return self._answer()
+
+    def close(self) -> None:
+        """End it."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.close()
+        try:
+            self._process.wait(30)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._process.stdout.close()
+
+    def _answer(self) -> dict[str, Any]:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            self._process.wait()
+            last = self._log.read_text(errors="replace").strip().splitlines()
+            raise RuntimeError(last[-1][:300] if last else f"ended with {self._process.returncode}")
+        return dict(json.loads(line))
+
+
+def alternate(turns: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
+    """Every contender in turn, round by round, so that a busy minute hits all of them; the figures of each."""
+    found: dict[str, list[float]] = {name: [] for name in turns}
+    for number in range(rounds):
+        for name, turn in turns.items():
+            found[name].append(turn())
+        say(f"round {number + 1} of {rounds}")
+    return found
+
+
+def say(text: str) -> None:
+    """A line of progress, apart from the table."""
+    print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
+
+
+def spread(values: Sequence[float]) -> str:
+    """Median, and smallest to largest."""
+    return f"{figure(statistics.median(values))} ({figure(min(values))}–{figure(max(values))})"
+
+
+def ratio(ours: Sequence[float], other: Sequence[float]) -> str:
+    """Ratio of medians, and of the smallest to largest within one round."""
+    rounds = [one / two for one, two in zip(ours, other, strict=True)]
+    return f"{statistics.median(ours) / statistics.median(other):.2f} ({min(rounds):.2f}–{max(rounds):.2f})"
+
+
+def figure(value: float) -> str:
+    """A number to three significant digits or so."""
+    if value >= 1000:
+        digits = len(str(int(value))) - 3
+        return f"{round(value / 10**digits) * 10**digits:,}"
+    return f"{value:.3g}"
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Markdown."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -1,0 +1,91 @@
+"""What a sweep says and refuses before it starts anything."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import ray
+
+from genlab.config import override, parse
+from genlab.data.images import encode_png
+from genlab.data.ingest import IngestConfig, ingest
+from genlab.errors import ConfigError, RunError
+from genlab.recipes.cyclegan import CycleGANConfig, CycleGANData, CycleGANModel
+from genlab.recipes.options import Run
+from genlab.sweeps.space import Space
+from genlab.sweeps.sweep import Trial, command_of, main, sweep
+from genlab.training.launch import launch
+from genlab.training.plan import make_plan
+
+
+@pytest.fixture(scope="module")
+def domains(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Data sets ``scenes`` and ``nights``, drawn, and ``photos``, of which nothing is held out."""
+    root = tmp_path_factory.mktemp("domains")
+    (root / "files").mkdir()
+    for number in range(4):
+        pixels = np.full((32, 32, 3), number, np.uint8)
+        (root / "files" / f"{number}.png").write_bytes(encode_png(pixels))
+    ingest(IngestConfig(f"folder:{root}/files", str(root / "photos"), size=32))
+    for name, source in (("scenes", "scenes-a"), ("nights", "scenes-b")):
+        ingest(IngestConfig(f"synthetic:{source}", str(root / name), size=32, count=8, test_fraction=0.3))
+    return root
+
+
+def config(domains: Path, a: str, storage: Path, **run: Any) -> CycleGANConfig:
+    return CycleGANConfig(
+        run=Run(storage=str(storage), **({"steps": 2, "batch": 2, "threads": 1} | run)),
+        data=CycleGANData(a=str(domains / a), b=str(domains / "nights")),
+        model=CycleGANModel(width=4, discriminator_width=4),
+    )
+
+
+def space(metric: str) -> Space:
+    return Space("cyclegan", {"objective.lambda_cycle": [0.0, 1.0]}, metric, "max")
+
+
+@pytest.mark.parametrize(
+    ("metric", "a", "message"),
+    [
+        ("score/translation.a_to_b.gain", "photos", "score/translation.b_to_a.gain.*exist for drawn scenes alone"),
+        ("score/translation.a_to_b.gian", "scenes", "there are: .*score/translation.a_to_b.gain"),
+        ("test/fid", "photos", "measured on the split 'test', which is missing"),
+    ],
+)
+def test_a_metric_that_cannot_be_measured_is_refused_before_any_trial(
+    metric: str, a: str, message: str, domains: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=f"'{metric}'.*{message}"):
+        sweep(space(metric), config(domains, a, tmp_path), "lambda")
+    assert not ray.is_initialized()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_of_trials_with_other_options_is_refused_before_any_trial(domains: Path, tmp_path: Path) -> None:
+    trial = {"objective.lambda_cycle": 1.0, "run.name": "objective.lambda_cycle=1.0", "run.workers": 0}
+    launch("cyclegan", override(config(domains, "scenes", tmp_path / "lambda"), trial))
+    with pytest.raises(RunError, match=r"run\.batch was 2, now 4"):
+        sweep(space("score/translation.a_to_b.gain"), config(domains, "scenes", tmp_path, batch=4), "lambda")
+    assert not ray.is_initialized()
+    assert [path.name for path in (tmp_path / "lambda").iterdir()] == ["objective.lambda_cycle=1.0"]
+
+
+@pytest.mark.parametrize(("steps", "counts"), [(None, "--run.epochs 0.5"), (2, "--run.steps 2")])
+def test_the_command_that_trains_the_best_again_says_how_long_once(
+    steps: int | None, counts: str, domains: Path, tmp_path: Path
+) -> None:
+    base = config(domains, "scenes", tmp_path, steps=steps, epochs=0.5)
+    point = {"objective.lambda_cycle": 1.0}
+    plan = make_plan("cyclegan", override(base, point))
+    words = command_of(base, Trial(point, plan, {}))
+    assert counts in words
+    assert ("--run.epochs" in words) + ("--run.steps" in words) == 1
+    assert make_plan("cyclegan", parse(CycleGANConfig, words.split())).steps == plan.steps
+
+
+def test_help_explains_a_sweep(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["--help"])
+    said = capsys.readouterr().out
+    assert "usage: python jobs/sweep.py SPACE [OPTIONS]" in said
+    assert "tune_spaces/" in said

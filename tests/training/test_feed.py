@@ -1,0 +1,63 @@
+"""How data reach a recipe: from any store, shuffled as the run began, with their attributes."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from upath import UPath
+
+from genlab.config import override
+from genlab.data.attributes import AttributesConfig
+from genlab.data.ingest import IngestConfig, ingest
+from genlab.errors import RunError
+from genlab.storage import locate, read_json
+from genlab.training.feed import Feed
+from genlab.training.launch import launch
+from genlab.training.plan import REMOTE_WINDOW, make_plan
+from tests.s3 import Bucket
+from tests.training.support import QuietSession, assert_same_run, vae_config
+
+
+def copy(source: Path, target: UPath) -> str:
+    for file in source.iterdir():
+        (target / file.name).write_bytes(file.read_bytes())
+    return str(target)
+
+
+def test_a_run_on_s3_trains_as_one_on_local_files(digits: Path, s3: Bucket, tmp_path: Path) -> None:
+    remote = copy(digits, locate(f"{s3.url}/digits"))
+    changes = {"run.storage": str(tmp_path), "data.window": 1.0, "data.flip": True, "data.jitter": 3}
+    local = override(vae_config(digits), changes | {"run.name": "local"})
+    launch("vae", local)
+    launch("vae", override(local, {"run.name": "remote", "data.images": remote, "data.cache": str(tmp_path / "cache")}))
+    assert_same_run(tmp_path / "local", tmp_path / "remote")
+    assert list((tmp_path / "cache").rglob("*-*")), "the cache was used"
+
+
+def test_a_run_keeps_the_window_it_began_with(digits: Path, s3: Bucket, tmp_path: Path) -> None:
+    remote = copy(digits, locate(f"{s3.url}/digits"))
+    config = override(vae_config(digits), {"run.storage": str(tmp_path), "run.name": "run"})
+    assert make_plan("vae", override(config, {"data.images": remote})).domains["images"].window == REMOTE_WINDOW
+    launch("vae", config)
+    assert read_json(locate(tmp_path / "run" / "config.json"))["data"]["images"]["window"] == 0
+    launch("vae", override(config, {"data.images": remote}))
+    with pytest.raises(RunError, match=r"data\.window of images was 0 MiB, now 1"):
+        launch("vae", override(config, {"data.window": 1.0}))
+
+
+def test_attributes_reach_the_recipe(tmp_path: Path) -> None:
+    faces = tmp_path / "faces"
+    faces.mkdir()
+    for number in range(12):
+        Image.new("L", (28, 28), number).save(faces / f"{20 + number}_{'fm'[number % 2]}.png")
+    pattern = AttributesConfig(pattern=r"(?P<age>\d+)_(?P<sex>[fm])")
+    ingest(IngestConfig(f"folder:{faces}", str(tmp_path / "data"), channels=1, encoding="raw", attributes=pattern))
+    plan = make_plan("vae", vae_config(tmp_path / "data", storage=str(tmp_path), name="run"))
+    with Feed(plan, "images", QuietSession(), start=0) as feed:
+        batch = next(feed)
+    assert batch.label is None
+    age, sex = batch.attributes["age"], batch.attributes["sex"]
+    assert age.dtype == sex.dtype == torch.int64
+    assert torch.equal(age, batch.image[:, 0, 0, 0] + 20)
+    assert torch.equal(sex, age % 2)
