@@ -172,12 +172,13 @@ def start_head(folder: Path) -> tuple[subprocess.Popen[bytes], str]:
     os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), "RAY_USAGE_STATS_ENABLED": "0"}
     os.environ["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     ports = []
-    for _ in range(2):
+    for _ in range(3):
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             ports.append(str(probe.getsockname()[1]))
     command = ["ray", "start", "--head", "--block", "--disable-usage-stats", "--node-ip-address", "127.0.0.1"]
     command += ["--num-cpus", "2", "--port", ports[0], "--dashboard-host", "127.0.0.1", "--dashboard-port", ports[1]]
+    command += ["--dashboard-agent-listen-port", ports[2]]  # fixed by default, and another head may have it
     with (folder / "head.log").open("wb") as log:
         head = subprocess.Popen([*command, "--temp-dir", str(folder / "ray")], stdout=log, stderr=log)
     atexit.register(stop, head)

@@ -13,11 +13,14 @@ prepare() {
   (umask 077 && python -c 'import secrets; print(secrets.token_hex(32), end="")' >"$RAY_AUTH_TOKEN_PATH")
 }
 
-# start_node NAME ARGUMENT...: run `ray start ARGUMENT...` in a session of its own and remember it.
+# start_node NAME ARGUMENT...: run `ray start ARGUMENT...` in a session of its own and remember it. The port of its agent
+# is fixed by default, and a node that cannot have it (another is on this machine) runs no jobs.
 start_node() {
-  local name=$1
+  local name=$1 agent
+  agent=$(free_port)
   shift
-  setsid ray start --block --disable-usage-stats --node-ip-address 127.0.0.1 --temp-dir "$GENLAB_CLUSTER/ray" "$@" \
+  setsid ray start --block --disable-usage-stats --node-ip-address 127.0.0.1 --temp-dir "$GENLAB_CLUSTER/ray" \
+    --dashboard-agent-listen-port "$agent" "$@" \
     >"$GENLAB_CLUSTER/$name.log" 2>&1 </dev/null &
   echo $! >"$GENLAB_CLUSTER/$name.pid"
   disown $! # or bash would print that it was killed
@@ -58,7 +61,7 @@ free_port() {
   python -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
 }
 
-# jobs_answer URL: whether the job server at URL takes jobs.
+# jobs_answer URL: whether the job server at URL runs jobs, which it lists well before it has an agent to run them.
 jobs_answer() {
-  ray job list --address "$1"
+  ray job submit --address "$1" -- true
 }

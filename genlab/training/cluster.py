@@ -158,7 +158,7 @@ def fit(
     filesystem = pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(storage.fs)) if is_remote(storage) else None
     board: Any = ray.remote(num_cpus=0)(Board).remote()
     # Sealed, because the controller unpickles what it passes on, and would import torch for it.
-    task = pickle.dumps(Task(plan, threads, gpu, prepare))
+    task = ray.cloudpickle.dumps(Task(plan, threads, gpu, prepare))
     trainer = LeanTrainer(
         _worker,
         train_loop_config={"task": task, "board": board},

@@ -179,6 +179,11 @@ class Helper:
 
     def __init__(self, log: Path, target: Callable[..., object], *arguments: Any) -> None:
         self._log = log
+        try:
+            Path.cwd()
+        except FileNotFoundError:
+            # Two Ray nodes on one machine unpack a job's upload into one folder, under each other's feet.
+            os.chdir(log.parent)
         self.process: BaseProcess = PROCESSES.Process(target=_logged, args=(str(log), target, *arguments), daemon=True)
         self.process.start()
 

@@ -1,5 +1,6 @@
 """A cluster of two nodes on loopback, started as a user does, and small data sets."""
 
+import os
 import socket
 import subprocess
 import tempfile
@@ -15,13 +16,13 @@ from tests.cluster.support import PATIENCE, REPOSITORY, Cluster, environment
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
-    """Two nodes of one CPU each, with token authentication, by cluster/up.sh."""
+    """Two nodes of one CPU each (or $GENLAB_CPUS), with token authentication, by cluster/up.sh."""
     with tempfile.TemporaryDirectory(prefix="glc-") as folder, socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
         probe.close()
         state = f"{folder}/c"
-        up = environment(GENLAB_CLUSTER=state, GENLAB_PORT=port, GENLAB_CPUS="1")
+        up = environment(GENLAB_CLUSTER=state, GENLAB_PORT=port, GENLAB_CPUS=os.environ.get("GENLAB_CPUS", "1"))
         started = subprocess.run(
             [REPOSITORY / "cluster/up.sh"], env=up, capture_output=True, text=True, timeout=PATIENCE
         )

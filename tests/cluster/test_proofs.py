@@ -1,0 +1,39 @@
+"""The proof of exact resume on real Ray Train workers: kills of workers and of the driver at random steps."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.support import PATIENCE, Cluster
+
+FAMILIES = {
+    "vae": ["--run.batch", "32", "--optimization.ema-images", "500"],
+    "cyclegan": ["--run.batch", "4", "--model.width", "4", "--model.discriminator-width", "4"],
+}
+GRID = [
+    pytest.param(2, 2, 0, marks=pytest.mark.cluster, id="2 workers"),
+    *(
+        pytest.param(workers, 4, seed, marks=pytest.mark.reliability, id=f"{workers} workers, seed {seed}")
+        for workers in (1, 2, 3)
+        for seed in (1, 2)
+    ),
+]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(("workers", "kills", "seed"), GRID)
+def test_a_run_killed_at_random_steps_ends_as_one_that_was_not(
+    workers: int, kills: int, seed: int, family: str, cluster: Cluster, drawn: Callable[[str], Path]
+) -> None:
+    data = {"vae": {"images": "digits"}, "cyclegan": {"a": "scenes-a", "b": "scenes-b"}}[family]
+    options = [word for domain, source in data.items() for word in (f"--data.{domain}", str(drawn(source)))]
+    job = cluster.submit(
+        *["genlab", "verify-resume", family, "--workers", str(workers), "--kills", str(kills), "--seed", str(seed)],
+        *[*options, *FAMILIES[family], "--run.threads", "1"],
+    )
+    log, _ = job.communicate(timeout=kills * PATIENCE)
+    assert job.returncode == 0, log
+    assert "PASS: equal bit for bit" in log
+    assert log.count("killed: worker") == (kills + 1) // 2
+    assert log.count("killed: the driver") == kills // 2
