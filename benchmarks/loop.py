@@ -26,7 +26,7 @@ from genlab.config import override
 from genlab.data.shards import ShardSet
 from genlab.recipes.recipe import Batch, Recipe, recipe_type
 from genlab.training.launch import launch
-from genlab.training.loop import train
+from genlab.training.loop import _prepare, train
 from genlab.training.plan import Plan, claim, make_plan
 from genlab.training.session import Session
 from genlab.training.tracking import read_metrics
@@ -78,7 +78,7 @@ class Turns:
 
     def __call__(self, plan: Plan, session: Session) -> None:
         """Take turns, and write down the seconds a step of each window."""
-        torch.set_num_threads(session.threads or 1)
+        _prepare(plan.run.exact, session.threads)  # threads and determinism are not what is compared
         seconds: dict[str, list[float]] = {"bare script": [], "loop": [], f"loop, checkpoint every {CHECKPOINTS}": []}
         bare, loop, saving = seconds
         for number in range(self.rounds):
@@ -88,8 +88,6 @@ class Turns:
         Path(self.out).write_text(json.dumps(seconds))
 
     def _bare(self, plan: Plan) -> list[float]:
-        torch.set_deterministic_debug_mode("error")
-        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         recipe = recipe_type(plan.family)(plan.config, {name: domain.info for name, domain in plan.domains.items()})
         recipe.train()
         batch, optimization = plan.run.batch, plan.config.optimization
