@@ -8,7 +8,7 @@ BENCH_LOCK := --quiet --upgrade --python-version 3.11 --python-platform x86_64-m
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export RAY_USAGE_STATS_ENABLED := 0
 
-.PHONY: help setup demo test unit cluster-test reliability reliability lint lock bench-setup bench-ffcv bench-lock cluster-up \
+.PHONY: help setup demo test unit cluster-test reliability lint lock bench-setup bench-ffcv bench-lock cluster-up \
   cluster-down clean
 
 help: ## Show this list
@@ -33,9 +33,6 @@ unit: setup ## Unit tests
 
 cluster-test: setup ## Tests on real Ray clusters on loopback
 	pytest --quiet -m cluster
-
-reliability: setup ## Repeat the tests of faults and kills many times, with 1, 2 and 3 workers
-	pytest --quiet -m reliability
 
 reliability: setup ## Kill and damage runs over and over with 1, 2 and 3 workers (about an hour); prints docs/reliability.md's table
 	GENLAB_CPUS=2 python benchmarks/reliability.py
