@@ -38,7 +38,6 @@ class Extent:
     ) -> None:
         self.path = path
         self.data = data
-        self._manifest = manifest
         self._shard = shard
         self._blocks = blocks
         self._offset = offset
@@ -66,9 +65,6 @@ class Extent:
             )
         else:
             self._end = np.empty(self._starts[-1], np.int64)
-
-    def __len__(self) -> int:
-        return len(self._begin)
 
     def take(self, rows: NDArray[np.int64], out: NDArray[np.uint8], where: NDArray[np.int64]) -> None:
         """Copy raw images to the places ``where`` in ``out``, uint8 [n, height, width, channels]."""

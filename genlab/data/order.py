@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 Ints = NDArray[np.int64]
 
 MOST_LANES = 64
-"""More would cut the window into pieces too small to be read at once."""
+"""More would cut the window into pieces too small to be read at once. The windowed order depends on it."""
 
 
 def permutation(seed: int, epoch: int, rows: int) -> Ints:

@@ -11,7 +11,8 @@ from genlab.data.order import Ints
 from genlab.data.shards import RUN_BYTES, Piece, ShardSet
 
 UNITS = 4
-"""Units that a lane's window is made of, at least, if blocks are small enough for that."""
+"""Units that a lane's window is made of, at least, if blocks are small enough for that. The windowed order depends on
+it."""
 
 
 @dataclass(frozen=True)

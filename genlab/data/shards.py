@@ -28,7 +28,7 @@ from genlab.errors import DataError
 from genlab.storage import is_remote, json_bytes, locate, read_bytes, read_json, read_range, sha256
 
 RUN_BYTES = 8 << 20
-"""Most bytes of neighbouring blocks read in one request."""
+"""Most bytes of neighbouring blocks read in one request. The windowed order depends on it."""
 
 RECENT_BYTES = 64 << 20
 """Blocks of a remote data set kept in memory between reads by index."""

@@ -292,12 +292,15 @@ class _Buffers:
         self._most = most
         self._pinned = torch.cuda.is_available()
         self._arrays: list[NDArray[np.uint8]] = []
+        # How many references Python counts while a list alone holds an array; that differs between its versions.
+        alone = [np.empty(0)]
+        self._idle = sys.getrefcount(alone[0])
 
     def take(self) -> NDArray[np.uint8]:
         """An array that nobody else has."""
         for index in range(len(self._arrays)):
-            # The list's reference and the argument's: tensors made of an array, and views of it, would hold more.
-            if sys.getrefcount(self._arrays[index]) <= 2:
+            # Tensors made of an array, and views of it, hold further references.
+            if sys.getrefcount(self._arrays[index]) <= self._idle:
                 return self._arrays[index]
         array = torch.empty(self._shape, dtype=torch.uint8, pin_memory=self._pinned).numpy()
         if len(self._arrays) < self._most:

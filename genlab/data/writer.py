@@ -7,9 +7,8 @@ its byte range and checksum in the manifest.
 import hashlib
 import io
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import repeat
 from typing import Any, cast
 
 import numpy as np
@@ -25,7 +24,6 @@ from genlab.storage import AtomicFile
 
 BLOCK_BYTES = 1 << 20
 """Pixels or encoded bytes in one record batch, at most (a larger image has a batch to itself)."""
-
 
 UNHASHED_BLOCKS = 8
 """Blocks that may wait in memory for their SHA-256."""
@@ -183,45 +181,6 @@ class _Sink(io.RawIOBase):
     def _hash(self, pieces: Sequence[Any]) -> None:
         for piece in pieces:
             self._sha256.update(piece)
-
-
-def write_shard(
-    path: UPath,
-    *,
-    split: str,
-    encoding: Encoding,
-    shape: tuple[int, int, int] | None,
-    images: Sequence[NDArray[np.uint8]] | Sequence[bytes],
-    keys: Sequence[str],
-    labels: Sequence[int] | None,
-    attributes: Mapping[Attribute, Sequence[int] | Sequence[float]] | None = None,
-) -> Shard:
-    """Write one shard, atomically, and return its entry for the manifest. The same input gives the same bytes.
-
-    Args:
-        path: Where to write; an existing file is replaced.
-        split: Split to which all rows belong.
-        encoding: ``raw`` stores pixels, ``encoded`` stores the bytes of JPEG or PNG files untouched.
-        shape: (height, width, channels) of every image; needed for ``raw``.
-        images: At least one; uint8 arrays [height, width, channels] for ``raw``, else bytes.
-        keys: Name of each image in its source.
-        labels: Index of each image's label, or ``None`` when the images are not labelled.
-        attributes: Values of each attribute, one an image; of a category, indices into its names.
-
-    Raises:
-        DataError: naming the key of a raw image that is not uint8 of ``shape``.
-    """
-    attributes = attributes or {}
-    values = list(zip(*attributes.values(), strict=True)) if attributes else [()] * len(keys)
-    writer = ShardWriter(
-        path, split=split, encoding=encoding, shape=shape, labelled=labels is not None, attributes=list(attributes)
-    )
-    try:
-        for image, key, label, others in zip(images, keys, labels or repeat(None, len(keys)), values, strict=True):
-            writer.add(cast("Image", image), key, label, others)
-        return writer.close()
-    finally:
-        writer.drop()
 
 
 def _image_array(images: Sequence[Image], schema: pa.Schema) -> pa.Array:

@@ -29,6 +29,7 @@ from genlab.recipes.options import Run
 from genlab.storage import is_remote, locate
 from genlab.training.board import Board
 from genlab.training.progress import Console
+from genlab.training.task import Task
 
 if TYPE_CHECKING:
     from genlab.training.plan import Plan
@@ -40,17 +41,6 @@ RAY_STATE = "ray"
 
 QUIET = {"RAY_TRAIN_ENABLE_PRINT_PATCH": "0", "RAY_TRAIN_METRICS_ENABLED": "0"}
 """Ray Train's settings, which it hands on to its workers: nothing but our own lines on the terminal."""
-
-
-@dataclass(frozen=True)
-class Task:
-    """What the driver sends to each worker."""
-
-    plan: "Plan"
-    threads: int
-    gpu: bool
-    prepare: "Callable[[Plan, Session], None] | None"
-    """Called before the loop."""
 
 
 class LeanTrainer(DataParallelTrainer):

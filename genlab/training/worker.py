@@ -10,9 +10,9 @@ import torch
 import torch.distributed as dist
 
 from genlab.errors import GenlabError
-from genlab.training.cluster import Task
 from genlab.training.loop import train
 from genlab.training.progress import Update
+from genlab.training.task import Task
 
 TIMEOUT = datetime.timedelta(minutes=30)
 """How long a collective waits for a worker that does not come."""

@@ -13,6 +13,7 @@ from upath import UPath
 from genlab.data import writer
 from genlab.data.manifest import Encoding, Manifest, Origin
 from genlab.storage import locate
+from tests.data.support import write_shard
 
 MakeData = Callable[..., UPath]
 
@@ -37,7 +38,7 @@ def make_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MakeData:
         shape = (images.shape[1], images.shape[2], images.shape[3]) if isinstance(images, np.ndarray) else None
         stored = [png(image) for image in images] if shape and encoding == "encoded" else list(images)
         written = [
-            writer.write_shard(
+            write_shard(
                 directory / f"shard-{number:05}.arrow",
                 split=split,
                 encoding=encoding,

@@ -14,9 +14,9 @@ from genlab.data.export import ExportConfig, export
 from genlab.data.ingest import IngestConfig, ingest
 from genlab.data.manifest import Attribute, Manifest, Origin
 from genlab.data.shards import ShardSet
-from genlab.data.writer import write_shard
 from genlab.errors import DataError
 from genlab.storage import locate
+from tests.data.support import write_shard
 
 ATTRIBUTES = (
     Attribute("age", "int"),

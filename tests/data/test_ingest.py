@@ -21,6 +21,7 @@ from genlab.data.sources.synthetic import counterparts
 from genlab.data.synthetic import draw_scene
 from genlab.data.work import ShardResult, ShardTask
 from genlab.errors import ConfigError, DataError
+from tests.data.support import assert_ingest_refuses
 from tests.data.test_sources import example, write_tfrecord
 
 
@@ -242,13 +243,7 @@ def test_bad_input_ends_the_command_with_one_message(
 ) -> None:
     (tmp_path / "source").mkdir()
     message = make(tmp_path / "source")
-    with pytest.raises(SystemExit) as ended:
-        ingest_module.main([str(tmp_path / "source"), str(tmp_path / "data")])
-    assert ended.value.code == 2
-    error = capsys.readouterr().err
-    assert message in error
-    assert error.count("\n") == 1
-    assert not (tmp_path / "data" / "manifest.json").exists()
+    assert_ingest_refuses(tmp_path / "source", tmp_path / "data", message, capsys)
 
 
 @pytest.mark.parametrize("option", ["--sice", "--size=0", "--test-fraction=2", "--channels=2"])

@@ -17,8 +17,8 @@ from upath import UPath
 from genlab.data import writer
 from genlab.data.manifest import Block, Encoding, Manifest
 from genlab.data.shards import ShardSet
-from genlab.data.writer import write_shard
 from genlab.errors import DataError
+from tests.data.support import write_shard
 
 MakeData = Callable[..., UPath]
 

@@ -16,13 +16,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from genlab.data import ingest as ingest_module
 from genlab.data.attributes import AttributesConfig
 from genlab.data.ingest import IngestConfig, ingest
 from genlab.data.manifest import Attribute
 from genlab.data.shards import ShardSet
 from genlab.data.sources import Source, open_source
 from genlab.errors import ConfigError, DataError, GenlabError
+from tests.data.support import assert_ingest_refuses
 from tests.data.test_sources import load_all, png
 
 FEATURES = {
@@ -279,12 +279,7 @@ def test_bad_input_ends_the_command_with_one_message(
 ) -> None:
     (tmp_path / "source").mkdir()
     message = make(tmp_path / "source")
-    with pytest.raises(SystemExit) as ended:
-        ingest_module.main([str(tmp_path / "source"), str(tmp_path / "data")])
-    assert ended.value.code == 2
-    error = capsys.readouterr().err
-    assert message in error
-    assert error.count("\n") == 1
+    assert_ingest_refuses(tmp_path / "source", tmp_path / "data", message, capsys)
     assert not (tmp_path / "data").exists()
 
 

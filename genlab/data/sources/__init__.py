@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from genlab.data.sources.base import Entry, Load, Sample, Source
+from genlab.data.sources.columns import Table
 from genlab.data.sources.files import Folder, Zip, is_image
 from genlab.data.sources.huggingface import HuggingFace, is_saved
 from genlab.data.sources.idx import Mnist, has_idx
@@ -17,7 +18,7 @@ from genlab.storage import locate, require_absolute
 __all__ = ["Entry", "Load", "Sample", "Source", "open_source"]
 
 _FILES: dict[str, type[Source]] = {source.kind: source for source in (Mnist, Folder, Zip, TFRecord, WebDataset)}
-_TABLES: dict[str, type[Parquet] | type[HuggingFace]] = {source.kind: source for source in (Parquet, HuggingFace)}
+_TABLES: dict[str, type[Table]] = {source.kind: source for source in (Parquet, HuggingFace)}
 _SCHEMES = (*_FILES, *_TABLES, Synthetic.kind)
 
 

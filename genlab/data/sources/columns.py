@@ -1,5 +1,6 @@
 """Tables with a column of images, as Parquet files and Hugging Face data sets are: which column is what."""
 
+import abc
 import dataclasses
 import json
 import math
@@ -10,7 +11,7 @@ import pyarrow as pa
 
 from genlab.data.images import ImageError
 from genlab.data.manifest import Attribute
-from genlab.data.sources.base import Entry, Value
+from genlab.data.sources.base import Entry, Source, Value
 from genlab.errors import ConfigError, DataError
 
 
@@ -84,6 +85,38 @@ class Layout:
             yield None if key is None else str(key), dict(zip(names, values, strict=True))
 
 
+@dataclasses.dataclass(frozen=True)
+class Table(Source):
+    """A source whose images lie in a column of a table."""
+
+    image_column: str | None = None
+    key_column: str | None = None
+
+    @property
+    def ordered(self) -> bool:
+        """Rows are read on, not looked up."""
+        return True
+
+    def entries(self) -> list[Entry]:
+        """See :meth:`Source.entries`; reads all columns but the image's."""
+        found = [entry if self.key_column is None else self._keyed(entry, key) for entry, key in self._rows()]
+        if not found:
+            raise DataError(f"{self.path}: no rows in it")
+        return found
+
+    @abc.abstractmethod
+    def _rows(self) -> Iterator[tuple[Entry, str | None]]:
+        """Every row under a key that counts it, and what its column of keys holds."""
+
+    def _layout(self, schema: pa.Schema, file: str) -> Layout:
+        return Layout.of(schema, file, self.image_column, self.key_column)
+
+    def _keyed(self, entry: Entry, key: str | None) -> Entry:
+        if not key:
+            raise DataError(f"{self.describe(entry)}: no value in column {self.key_column}, which is to be the key")
+        return dataclasses.replace(entry, key=key)
+
+
 def image_bytes(value: Any) -> bytes:
     """The file in a row's image column.
 
@@ -98,19 +131,6 @@ def image_bytes(value: Any) -> bytes:
     if path:
         raise ImageError(f"only the path of its file is stored, {path}; save the data set with its images in it")
     raise ImageError("there is no image in its row")
-
-
-def keyed(layout: Layout, entry: Entry, key: str | None, source: str) -> Entry:
-    """The entry under the key that its row has.
-
-    Raises:
-        DataError: the row should have one and does not.
-    """
-    if layout.key is None:
-        return entry
-    if not key:
-        raise DataError(f"{source}: no value in column {layout.key}, which is to be the key")
-    return dataclasses.replace(entry, key=key)
 
 
 def _features(schema: pa.Schema) -> dict[str, dict[str, Any]]:

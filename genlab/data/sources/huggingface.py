@@ -14,8 +14,8 @@ import pyarrow as pa
 
 from genlab.data.images import ImageError
 from genlab.data.manifest import Attribute
-from genlab.data.sources.base import Entry, Load, Sample, Source
-from genlab.data.sources.columns import Layout, image_bytes, keyed
+from genlab.data.sources.base import Entry, Load, Sample
+from genlab.data.sources.columns import Table, image_bytes
 from genlab.errors import DataError
 from genlab.storage import is_remote, locate
 
@@ -26,7 +26,7 @@ _END = b"\xff\xff\xff\xff\0\0\0\0"
 
 
 @dataclasses.dataclass(frozen=True)
-class HuggingFace(Source):
+class HuggingFace(Table):
     """A data set saved on disk.
 
     The image is the column of feature ``Image``, or of bytes; ``ClassLabel`` columns keep their names, and the column
@@ -35,17 +35,7 @@ class HuggingFace(Source):
 
     kind = "hf"
 
-    image_column: str | None = None
-    key_column: str | None = None
-
-    @property
-    def ordered(self) -> bool:
-        """Record batches are read whole, one after another."""
-        return True
-
-    def entries(self) -> list[Entry]:
-        """See :meth:`Source.entries`; reads all columns but the image's."""
-        found: list[Entry] = []
+    def _rows(self) -> Iterator[tuple[Entry, str | None]]:
         for split, files in self._files().items():
             number = 0
             for file in files:
@@ -53,12 +43,8 @@ class HuggingFace(Source):
                     layout = self._layout(batch.schema, file)
                     size = batch.column(layout.image).nbytes // max(1, len(batch))
                     for index, (key, values) in enumerate(layout.rows(batch, len(batch))):
-                        entry = Entry(f"{split}-{number:08d}", split, size, file, index, offset, values)
-                        found.append(keyed(layout, entry, key, self.describe(entry)))
+                        yield Entry(f"{split}-{number:08d}", split, size, file, index, offset, values), key
                         number += 1
-        if not found:
-            raise DataError(f"{self.path}: no rows in it")
-        return found
 
     @contextmanager
     def reader(self) -> Iterator[Load]:
@@ -94,9 +80,6 @@ class HuggingFace(Source):
     def describe(self, entry: Entry) -> str:
         """See :meth:`Source.describe`."""
         return f"{entry.file}, {entry.key}"
-
-    def _layout(self, schema: pa.Schema, file: str) -> Layout:
-        return Layout.of(schema, file, self.image_column, self.key_column)
 
     def _files(self) -> dict[str, list[str]]:
         """Split → its Arrow files, in order."""

@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 
 from genlab.data.images import ImageError
 from genlab.data.manifest import Attribute
-from genlab.data.sources.base import Entry, Load, Sample, Source, container_files
-from genlab.data.sources.columns import Layout, image_bytes, keyed
+from genlab.data.sources.base import Entry, Load, Sample, container_files
+from genlab.data.sources.columns import Layout, Table, image_bytes
 from genlab.errors import DataError
 from genlab.storage import locate
 
@@ -24,7 +24,7 @@ IMAGE_ROWS = 32
 
 
 @dataclasses.dataclass(frozen=True)
-class Parquet(Source):
+class Parquet(Table):
     """One file, or all ``.parquet`` files below a directory.
 
     The image is a column of bytes, or a struct with ``bytes`` as Hugging Face writes it; numbers and texts beside it
@@ -34,31 +34,17 @@ class Parquet(Source):
 
     kind = "parquet"
 
-    image_column: str | None = None
-    key_column: str | None = None
-
-    @property
-    def ordered(self) -> bool:
-        """Rows are read on, not looked up."""
-        return True
-
-    def entries(self) -> list[Entry]:
-        """See :meth:`Source.entries`; reads all columns but the image's."""
-        found: list[Entry] = []
+    def _rows(self) -> Iterator[tuple[Entry, str | None]]:
         for file, (name, split) in container_files(self.path, (".parquet",)).items():
             with _opened(file) as table:
-                layout = self._layout(table, file)
+                layout = self._layout(table.schema_arrow, file)
                 # Images are nearly all of a file.
                 size = locate(file).stat().st_size // max(1, table.metadata.num_rows)
                 number = 0
                 for batch in _scan(table, layout, file):
                     for key, values in layout.rows(batch, len(batch)):
-                        entry = Entry(f"{name}-{number:08d}", split, size, file, number, values=values)
-                        found.append(keyed(layout, entry, key, self.describe(entry)))
+                        yield Entry(f"{name}-{number:08d}", split, size, file, number, values=values), key
                         number += 1
-        if not found:
-            raise DataError(f"{self.path}: no rows in it")
-        return found
 
     @contextmanager
     def reader(self) -> Iterator[Load]:
@@ -69,7 +55,7 @@ class Parquet(Source):
             def load(entry: Entry) -> Sample:
                 if entry.file not in cursors:
                     table = stack.enter_context(_opened(entry.file))
-                    cursors[entry.file] = _Cursor(table, self._layout(table, entry.file).image)
+                    cursors[entry.file] = _Cursor(table, self._layout(table.schema_arrow, entry.file).image)
                 try:
                     return Sample(image_bytes(cursors[entry.file].row(entry.index)))
                 except (pa.ArrowException, OSError) as error:
@@ -81,14 +67,11 @@ class Parquet(Source):
         """See :meth:`Source.declared`."""
         file = next(iter(container_files(self.path, (".parquet",))))
         with _opened(file) as table:
-            return self._layout(table, file).declared
+            return self._layout(table.schema_arrow, file).declared
 
     def describe(self, entry: Entry) -> str:
         """See :meth:`Source.describe`."""
         return f"{entry.file}, row {entry.index} ({entry.key})"
-
-    def _layout(self, table: pq.ParquetFile, file: str) -> Layout:
-        return Layout.of(table.schema_arrow, file, self.image_column, self.key_column)
 
 
 class _Cursor:

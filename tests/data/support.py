@@ -1,0 +1,49 @@
+"""Shards written row by row, and commands that must refuse."""
+
+from collections.abc import Mapping, Sequence
+from itertools import repeat
+from pathlib import Path
+from typing import Any
+
+import pytest
+from upath import UPath
+
+from genlab.data import ingest
+from genlab.data.manifest import Attribute, Encoding, Shard
+from genlab.data.writer import ShardWriter
+
+
+def write_shard(
+    path: UPath,
+    *,
+    split: str,
+    encoding: Encoding,
+    shape: tuple[int, int, int] | None,
+    images: Sequence[Any],
+    keys: Sequence[str],
+    labels: Sequence[int] | None,
+    attributes: Mapping[Attribute, Sequence[int] | Sequence[float]] | None = None,
+) -> Shard:
+    """One shard of images that lie in memory; arguments as :class:`ShardWriter` has them."""
+    attributes = attributes or {}
+    values = list(zip(*attributes.values(), strict=True)) if attributes else [()] * len(keys)
+    writer = ShardWriter(
+        path, split=split, encoding=encoding, shape=shape, labelled=labels is not None, attributes=list(attributes)
+    )
+    try:
+        for image, key, label, others in zip(images, keys, labels or repeat(None, len(keys)), values, strict=True):
+            writer.add(image, key, label, others)
+        return writer.close()
+    finally:
+        writer.drop()
+
+
+def assert_ingest_refuses(source: Path, destination: Path, message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """``genlab ingest`` ends with one line that holds ``message``, and leaves no data set."""
+    with pytest.raises(SystemExit) as ended:
+        ingest.main([str(source), str(destination)])
+    assert ended.value.code == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert not (destination / "manifest.json").exists()
