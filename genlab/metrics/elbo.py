@@ -1,8 +1,76 @@
-"""The parts of the evidence lower bound."""
+"""The evidence lower bound and its parts, in nats an image."""
 
+import math
+
+import torch
+import torch.nn.functional as F
 from torch import Tensor
+
+from genlab.models.latent import Likelihood
+
+GREY_LEVEL = 1 / 255
+"""The distance of neighbouring levels of 8-bit pixels in [0, 1]."""
 
 
 def gaussian_kl(mean: Tensor, log_variance: Tensor) -> Tensor:
     """KL(N(mean, exp(log_variance)) ‖ N(0, I)) in nats: [N, D] and [N, D] → [N] (Kingma & Welling 2013, app. B)."""
     return 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(1)
+
+
+def negative_log_likelihood(
+    likelihood: Likelihood, logits: Tensor, images: Tensor, log_sigma: Tensor | None = None
+) -> Tensor:
+    """−log p(x|z) of each image in nats, summed over its pixels and channels.
+
+    Args:
+        likelihood: see :data:`genlab.models.latent.Likelihood`.
+        logits: [N, C, H, W]; the sigmoid of them is the mean of x.
+        images: [N, C, H, W] in [0, 1]; 0 or 1 for ``binary``.
+        log_sigma: scalar, for ``gaussian``. The density times the width of a grey level stands for the probability of
+            one, so that nats of 8-bit images come out, as for the other likelihoods.
+
+    Returns:
+        [N].
+    """
+    if likelihood == "gaussian":
+        if log_sigma is None:
+            raise ValueError("a Gaussian likelihood needs log_sigma")
+        deviation = (images - logits.sigmoid()) * torch.exp(-log_sigma)
+        constant = 0.5 * math.log(2 * math.pi) - math.log(GREY_LEVEL)
+        return (0.5 * deviation.square() + log_sigma + constant).flatten(1).sum(1)
+    return F.binary_cross_entropy_with_logits(logits, images, reduction="none").flatten(1).sum(1)
+
+
+def log_importance_weight(error: Tensor, latents: Tensor, mean: Tensor, log_variance: Tensor) -> Tensor:
+    """log p(x|z) p(z) / q(z|x) of each draw, whose mean over draws of z is the ELBO.
+
+    Args:
+        error: −log p(x|z), [N].
+        latents: z drawn from q, [N, D].
+        mean: of q(z|x), [N, D].
+        log_variance: of q(z|x), [N, D].
+
+    Returns:
+        [N].
+    """
+    # The normalising constants of the two normal densities cancel.
+    noise = (latents - mean).square() * torch.exp(-log_variance)
+    return 0.5 * (noise + log_variance - latents.square()).sum(1) - error
+
+
+def importance_weighted_bound(log_weights: Tensor) -> Tensor:
+    """The K-sample bound on log p(x) (Burda et al. 2016, eq. 8): log of the mean weight, [K, N] → [N].
+
+    At K = 1 it is the ELBO with one draw; it rises towards log p(x) as K grows.
+    """
+    return torch.logsumexp(log_weights, 0) - math.log(len(log_weights))
+
+
+def active_units(means: Tensor, threshold: float = 0.01) -> int:
+    """Latent dimensions in use: those whose posterior mean varies over images by more than ``threshold``.
+
+    Args:
+        means: of q(z|x), [N, D].
+        threshold: on the variance over the N images; 0.01 is that of Burda et al. 2016, section 5.2.
+    """
+    return int((means.var(0) > threshold).sum())

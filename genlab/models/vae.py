@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import torch
-from annotated_types import Gt, MinLen
+import torch.nn.functional as F
+from annotated_types import Ge, Gt, MinLen
 from torch import Tensor, nn
 
-from genlab.models.model import Sampler, Shape
-from genlab.models.pixels import from_unit, to_unit
+from genlab.models.latent import LatentModel, Likelihood
+from genlab.models.model import Shape
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,25 @@ class VAEArchitecture:
     channels: Annotated[tuple[Annotated[int, Gt(0)], ...], MinLen(1)] = (32, 64)
     """Channels of the encoder's stride-2 convolutions; the decoder mirrors them. Each halves the image."""
     hidden: Annotated[int, Gt(0)] = 16
-    """Width of the dense layer before mean and log-variance."""
+    """Width of the dense layer before mean and log-variance, and with `blocks` of one after the latent vector."""
+    blocks: Annotated[int, Ge(0)] = 0
+    """Residual blocks at each size that the stride-2 convolutions lead to, in both networks; the report has none."""
+    likelihood: Likelihood = "bernoulli"
+    """p(x|z): bernoulli (grey levels as probabilities), binary (black and white, drawn anew each time), or gaussian
+    (for colour; one sigma is learned)."""
+
+
+class Residual(nn.Module):
+    """x + conv(SiLU(conv(SiLU(x)))), both 3x3 (He et al. 2016, with the activation before)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(channels, channels, 3, padding=1)
+        self.second = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """[N, channels, H, W] → the same shape."""
+        return features + self.second(F.silu(self.first(F.silu(features))))
 
 
 class Encoder(nn.Module):
@@ -36,6 +55,7 @@ class Encoder(nn.Module):
         layers: list[nn.Module] = []
         for out in architecture.channels:
             layers += [nn.Conv2d(channels, out, 3, stride=2, padding=1), nn.ReLU()]
+            layers += [Residual(out) for _ in range(architecture.blocks)]
             channels = out
         features = channels * (height >> len(architecture.channels)) * (width >> len(architecture.channels))
         self.features = nn.Sequential(*layers, nn.Flatten(), nn.Linear(features, architecture.hidden), nn.ReLU())
@@ -57,9 +77,15 @@ class Decoder(nn.Module):
         scale = len(architecture.channels)
         wide = architecture.channels[-1]
         self.start = (wide, height >> scale, width >> scale)
-        self.dense = nn.Sequential(nn.Linear(architecture.latent_dim, math.prod(self.start)), nn.ReLU())
+        narrow = architecture.latent_dim
+        dense: list[nn.Module] = []
+        if architecture.blocks:
+            dense += [nn.Linear(narrow, architecture.hidden), nn.ReLU()]
+            narrow = architecture.hidden
+        self.dense = nn.Sequential(*dense, nn.Linear(narrow, math.prod(self.start)), nn.ReLU())
         layers: list[nn.Module] = []
         for out in reversed(architecture.channels):
+            layers += [Residual(wide) for _ in range(architecture.blocks)]
             layers += [nn.ConvTranspose2d(wide, out, 3, stride=2, padding=1, output_padding=1), nn.ReLU()]
             wide = out
         self.layers = nn.Sequential(*layers, nn.ConvTranspose2d(wide, channels, 3, padding=1))
@@ -70,8 +96,8 @@ class Decoder(nn.Module):
         return logits
 
 
-class VAE(Sampler):
-    """Encoder and decoder, initialised as Keras does (Glorot uniform, zero bias): that decides its figure.
+class VAE(LatentModel):
+    """Encoder and decoder without classes.
 
     Raises:
         ValueError: when the image cannot be halved once per encoder layer.
@@ -79,8 +105,9 @@ class VAE(Sampler):
 
     family = "vae"
     Architecture = VAEArchitecture
-    operations = ("sample", "reconstruct")
     architecture: VAEArchitecture
+    encoder: Encoder
+    decoder: Decoder
 
     def __init__(self, image_shape: Shape, architecture: VAEArchitecture) -> None:
         super().__init__(image_shape, architecture)
@@ -93,31 +120,25 @@ class VAE(Sampler):
             )
         self.encoder = Encoder(image_shape, architecture)
         self.decoder = Decoder(image_shape, architecture)
+        self.initialise()
         for module in self.modules():
-            if isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
-                nn.init.xavier_uniform_(module.weight)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
+            if isinstance(module, Residual):
+                nn.init.zeros_(module.second.weight)  # Each block begins as the identity.
 
-    @torch.inference_mode()
-    def encode(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """uint8 [N, H, W, C] → mean and log-variance of q(z|x), float32 [N, latent_dim] each."""
-        mean, log_variance = self.encoder(to_unit(pixels.to(self.device)))
+    def infer(self, images: Tensor, label: Tensor | None) -> tuple[Tensor, Tensor]:
+        """See :meth:`LatentModel.infer`; there is no label."""
+        mean, log_variance = self.encoder(images)
         return mean, log_variance
 
-    @torch.inference_mode()
-    def decode(self, latents: Tensor) -> Tensor:
-        """Float [N, latent_dim] → mean image of p(x|z), uint8 [N, H, W, C]."""
-        return from_unit(self.decoder(latents.to(self.device)).float().sigmoid())
+    def generate(self, latents: Tensor, label: Tensor | None) -> Tensor:
+        """See :meth:`LatentModel.generate`; there is no label."""
+        logits: Tensor = self.decoder(latents)
+        return logits
 
     def sample(self, count: int, seed: int) -> Tensor:
         """Decode ``count`` draws from the prior N(0, I): uint8 [count, H, W, C]."""
         generator = torch.Generator().manual_seed(seed)
         return self.decode(torch.randn(count, self.architecture.latent_dim, generator=generator))
-
-    def reconstruct(self, pixels: Tensor) -> Tensor:
-        """Decode the posterior means of uint8 [N, H, W, C]: the same shape."""
-        return self.decode(self.encode(pixels)[0])
 
 
 MODEL = VAE

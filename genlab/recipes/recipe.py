@@ -61,6 +61,10 @@ class Step(Protocol):
         """
         ...
 
+    def uniform(self, name: str, *shape: int) -> Tensor:
+        """Noise as of :meth:`noise`, but uniform in [0, 1)."""
+        ...
+
     def update(self, network: str, loss: Tensor) -> None:
         """Step the optimiser of ``networks[network]`` down the gradient of ``loss``.
 

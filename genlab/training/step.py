@@ -66,9 +66,16 @@ class LoopStep:
 
     def noise(self, name: str, *shape: int) -> Tensor:
         """Standard normal noise of this rank's rows, in full precision [rows, *shape]."""
-        generator = torch.Generator(self._session.device).manual_seed(derived_seed(*self._key, name))
-        whole = torch.randn(self._batch, *shape, generator=generator, device=self._session.device)
+        whole = torch.randn(self._batch, *shape, generator=self._generator(name), device=self._session.device)
         return whole[self._rows]
+
+    def uniform(self, name: str, *shape: int) -> Tensor:
+        """Uniform noise in [0, 1) of this rank's rows, in full precision [rows, *shape]."""
+        whole = torch.rand(self._batch, *shape, generator=self._generator(name), device=self._session.device)
+        return whole[self._rows]
+
+    def _generator(self, name: str) -> torch.Generator:
+        return torch.Generator(self._session.device).manual_seed(derived_seed(*self._key, name))
 
     def update(self, network: str, loss: Tensor) -> None:
         """Backward, one all-reduce over the network's gradients as one flat buffer, clip, Adam.

@@ -1,9 +1,22 @@
-"""The KL term in closed form, against the integral it stands for."""
+"""The ELBO and its parts, against the integrals they stand for."""
 
 import pytest
 import torch
+from torch import Tensor
 
-from genlab.metrics.elbo import gaussian_kl
+from genlab.metrics.elbo import (
+    active_units,
+    gaussian_kl,
+    importance_weighted_bound,
+    log_importance_weight,
+    negative_log_likelihood,
+)
+
+
+def log_weights(errors: Tensor, latents: Tensor, mean: Tensor, log_variance: Tensor) -> Tensor:
+    """Of K draws for each of N images, [K, N]."""
+    spread = [one.expand_as(latents).flatten(0, 1) for one in (mean, log_variance)]
+    return log_importance_weight(errors.flatten(), latents.flatten(0, 1), *spread).view_as(errors)
 
 
 def test_the_prior_is_at_distance_zero_from_itself() -> None:
@@ -28,3 +41,78 @@ def test_the_closed_form_is_the_mean_log_ratio_of_the_densities() -> None:
     ratios = (posterior.log_prob(draws) - prior.log_prob(draws)).sum(2)
     error = ratios.std(0) / len(draws) ** 0.5
     assert ((gaussian_kl(mean, log_variance) - ratios.mean(0)).abs() < 4 * error).all()
+
+
+def test_the_pathwise_gradient_is_that_of_the_expectation_and_far_less_noisy_than_the_score_functions() -> None:
+    """The course report's contrast: d/dμ E[f(z)], z ~ N(μ, σ²), for f(z) = −log N(x; z, 1), where it is μ − x."""
+    generator = torch.Generator().manual_seed(0)
+    mean, sigma, target, draws = 0.7, 1.3, 2.0, 200_000
+    noise = torch.randn(draws, generator=generator, dtype=torch.float64)
+    latents = mean + sigma * noise
+    loss = 0.5 * (latents - target).square()
+    pathwise = latents - target  # f'(z) dz/dμ
+    score = loss * noise / sigma  # f(z) d/dμ log q(z)
+    for estimate in (pathwise, score):
+        error = estimate.std() / draws**0.5
+        assert (estimate.mean() - (mean - target)).abs() < 4 * error
+    assert score.var() > 4 * pathwise.var()
+
+
+def test_autograd_takes_the_pathwise_gradient() -> None:
+    generator = torch.Generator().manual_seed(0)
+    mean = torch.tensor([[0.3, -0.2]], dtype=torch.float64, requires_grad=True)
+    log_variance = torch.tensor([[0.1, -0.4]], dtype=torch.float64, requires_grad=True)
+    noise = torch.randn(400_000, 2, generator=generator, dtype=torch.float64)
+    latents = mean + (0.5 * log_variance).exp() * noise
+    (latents.square().sum(1).mean() + gaussian_kl(mean, log_variance).sum()).backward()
+    # E[z²] = μ² + σ²; the KL's gradients are μ and (σ² - 1)/2.
+    variance = log_variance.exp().detach()
+    assert mean.grad is not None
+    assert log_variance.grad is not None
+    torch.testing.assert_close(mean.grad, 3 * mean.detach(), atol=2e-2, rtol=0)
+    torch.testing.assert_close(log_variance.grad, variance + (variance - 1) / 2, atol=2e-2, rtol=0)
+
+
+def test_the_mean_log_importance_weight_is_the_elbo() -> None:
+    generator = torch.Generator().manual_seed(0)
+    mean, log_variance = torch.randn(2, 3, 4, generator=generator, dtype=torch.float64)
+    draws = 20_000
+    latents = mean + (0.5 * log_variance).exp() * torch.randn(draws, 3, 4, generator=generator, dtype=torch.float64)
+    weights = log_weights(torch.ones(draws, 3), latents, mean, log_variance)
+    error = weights.std(0) / draws**0.5
+    assert ((weights.mean(0) - (-1 - gaussian_kl(mean, log_variance))).abs() < 4 * error).all()
+
+
+def test_the_importance_weighted_bound_rises_to_the_evidence() -> None:
+    """A linear model, whose evidence is known: z ~ N(0, 1), x|z ~ N(z, 1), so x ~ N(0, 2)."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.tensor([0.5, -2.0, 3.0], dtype=torch.float64)
+    evidence = torch.distributions.Normal(0.0, 2**0.5).log_prob(x)
+    mean, log_variance = 0.3 * x[:, None], torch.zeros(3, 1, dtype=torch.float64)  # not the true posterior
+
+    def bound(draws: int) -> Tensor:
+        latents = mean + torch.randn(draws, 3, 1, generator=generator, dtype=torch.float64)
+        errors = -torch.distributions.Normal(latents[..., 0], 1.0).log_prob(x)
+        return importance_weighted_bound(log_weights(errors, latents, mean, log_variance))
+
+    coarse = torch.stack([bound(1) for _ in range(400)]).mean(0)
+    assert (coarse < evidence - 0.05).all()
+    torch.testing.assert_close(bound(10_000), evidence, atol=0.05, rtol=0)
+
+
+def test_likelihoods_are_those_of_torch() -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits, images = torch.randn(3, 2, 4, 5, generator=generator), torch.rand(3, 2, 4, 5, generator=generator)
+    bernoulli = torch.distributions.Bernoulli(logits=logits, validate_args=False)
+    for kind, pixels in (("bernoulli", images), ("binary", images.round())):
+        expected = -bernoulli.log_prob(pixels).sum((1, 2, 3))
+        torch.testing.assert_close(negative_log_likelihood(kind, logits, pixels), expected)  # type: ignore[arg-type]
+    sigma = torch.tensor(0.2)
+    mass = torch.distributions.Normal(logits.sigmoid(), sigma).log_prob(images) - torch.tensor(255.0).log()
+    error = negative_log_likelihood("gaussian", logits, images, sigma.log())
+    torch.testing.assert_close(error, -mass.sum((1, 2, 3)))
+
+
+def test_units_that_do_not_vary_are_not_active() -> None:
+    means = torch.stack([torch.linspace(-1, 1, 50), torch.linspace(-0.1, 0.1, 50), torch.zeros(50)], dim=1)
+    assert active_units(means) == 1

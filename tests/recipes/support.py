@@ -12,7 +12,7 @@ from genlab.recipes.recipe import Batch, Recipe
 class Onlooker:
     """Implements :class:`genlab.recipes.recipe.Step`: keeps each loss and its gradients, and changes no weight."""
 
-    index = 0
+    index: int = 0
 
     def __init__(self, recipe: Recipe[Any], rows: int) -> None:
         self._recipe = recipe
@@ -26,6 +26,9 @@ class Onlooker:
     def noise(self, name: str, *shape: int) -> Tensor:
         return torch.randn(self._rows, *shape, generator=torch.Generator().manual_seed(len(name)))
 
+    def uniform(self, name: str, *shape: int) -> Tensor:
+        return torch.rand(self._rows, *shape, generator=torch.Generator().manual_seed(len(name)))
+
     def update(self, network: str, loss: Tensor) -> None:
         parameters = dict(self._recipe.networks[network].named_parameters())
         gradients = torch.autograd.grad(loss, list(parameters.values()), retain_graph=True, allow_unused=True)
@@ -33,7 +36,8 @@ class Onlooker:
         self.gradients[network] = dict(zip(parameters, gradients, strict=True))
 
 
-def batch(rows: int, *shape: int, seed: int) -> Batch:
-    """Random pixels, uint8 [rows, *shape]."""
+def batch(rows: int, *shape: int, seed: int, classes: int = 0) -> Batch:
+    """Random pixels, uint8 [rows, *shape], and labels if there are classes."""
     generator = torch.Generator().manual_seed(seed)
-    return Batch(torch.randint(0, 256, (rows, *shape), dtype=torch.uint8, generator=generator), None)
+    pixels = torch.randint(0, 256, (rows, *shape), dtype=torch.uint8, generator=generator)
+    return Batch(pixels, torch.arange(rows) % classes if classes else None)

@@ -5,8 +5,9 @@ from torch.distributions import Bernoulli, Normal, kl_divergence
 
 from genlab.config import override
 from genlab.models.vae import VAEArchitecture
+from genlab.recipes.latent import LatentObjective
 from genlab.recipes.recipe import DomainInfo
-from genlab.recipes.vae import VAEConfig, VAEObjective, VAERecipe
+from genlab.recipes.vae import VAEConfig, VAERecipe
 from tests.recipes.support import Onlooker, batch
 
 ROWS = 5
@@ -14,7 +15,7 @@ ROWS = 5
 
 def make(beta: float = 1.0, shape: tuple[int, int, int] = (8, 12, 1)) -> VAERecipe:
     torch.manual_seed(0)
-    config = VAEConfig(model=VAEArchitecture(channels=(4, 8), hidden=8), objective=VAEObjective(beta))
+    config = VAEConfig(model=VAEArchitecture(channels=(4, 8), hidden=8), objective=LatentObjective(beta))
     return VAERecipe(config, {"images": DomainInfo(100, shape, ())})
 
 
@@ -87,3 +88,30 @@ def test_the_model_has_the_architecture_of_the_config() -> None:
     recipe = VAERecipe(config, {"images": DomainInfo(100, (28, 28, 3), ())})
     assert recipe.model().architecture == VAEArchitecture(7, (3, 5), 11)
     assert recipe.model().image_shape == (28, 28, 3)
+
+
+def test_the_kl_term_warms_up_over_the_images_seen() -> None:
+    objective = LatentObjective(beta=2.0, warmup_images=1000)
+    assert [objective.weight(images) for images in (0, 250, 1000, 5000)] == [0, 0.5, 2, 2]
+    assert LatentObjective(beta=2.0).weight(0) == 2
+    recipe, batches = make(), {"images": batch(ROWS, 8, 12, 1, seed=0)}
+    recipe.config = override(recipe.config, {"objective.warmup_images": 1280, "run.batch": 128})
+    step = Onlooker(recipe, ROWS)
+    step.index = 5
+    metrics = recipe.step(batches, step)
+    torch.testing.assert_close(step.losses["vae"], metrics["reconstruction"] + metrics["kl"] / 2)
+
+
+def test_a_gaussian_likelihood_learns_its_sigma_and_counts_nats_of_8_bit_images() -> None:
+    torch.manual_seed(0)
+    config = override(VAEConfig(), {"model.channels": [4], "model.likelihood": "gaussian"})
+    recipe = VAERecipe(config, {"images": DomainInfo(100, (8, 12, 3), ())})
+    batches = {"images": batch(ROWS, 8, 12, 3, seed=0)}
+    step = Onlooker(recipe, ROWS)
+    metrics = recipe.step(batches, step)
+    assert step.gradients["vae"]["log_sigma"] is not None
+    images = batches["images"].image.permute(0, 3, 1, 2) / 255
+    mean, log_variance = recipe.vae.encoder(images)
+    logits = recipe.vae.decoder(mean + (log_variance / 2).exp() * step.noise("z", 2))
+    level = Normal(logits.sigmoid(), 0.1).log_prob(images) + torch.tensor(1 / 255).log()
+    torch.testing.assert_close(metrics["reconstruction"], -level.sum((1, 2, 3)).mean())

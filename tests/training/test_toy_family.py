@@ -44,13 +44,13 @@ from genlab.models.pixels import to_unit
 from genlab.models.toy import Toy, ToyArchitecture
 from genlab.recipes.options import Optimization, Run
 from genlab.recipes.recipe import Recipe
-from genlab.recipes.vae import VAEData
+from genlab.recipes.latent import LatentData
 
 @dataclass(frozen=True)
 class ToyConfig:
     """Train a toy."""
     run: Run = field(default_factory=lambda: Run(epochs=1))
-    data: VAEData = field(default_factory=VAEData)
+    data: LatentData = field(default_factory=LatentData)
     model: ToyArchitecture = field(default_factory=ToyArchitecture)
     optimization: Optimization = field(default_factory=lambda: Optimization(learning_rate=0.1))
 

@@ -54,7 +54,7 @@ from genlab.models.faulty import Faulty, FaultyArchitecture
 from genlab.models.pixels import to_unit
 from genlab.recipes.options import Optimization, Run
 from genlab.recipes.recipe import Recipe
-from genlab.recipes.vae import VAEData
+from genlab.recipes.latent import LatentData
 
 @dataclass(frozen=True)
 class Objective:
@@ -66,7 +66,7 @@ class Objective:
 class FaultyConfig:
     """Train a toy."""
     run: Run = field(default_factory=lambda: Run(epochs=1))
-    data: VAEData = field(default_factory=VAEData)
+    data: LatentData = field(default_factory=LatentData)
     model: FaultyArchitecture = field(default_factory=FaultyArchitecture)
     objective: Objective = field(default_factory=Objective)
     optimization: Optimization = field(default_factory=lambda: Optimization(learning_rate=0.1))

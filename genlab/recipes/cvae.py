@@ -1,0 +1,41 @@
+"""Training the conditional variational autoencoder (Sohn et al. 2015) of the course report."""
+
+import dataclasses
+from dataclasses import dataclass, field
+
+from genlab.models.cvae import CVAE, CVAEArchitecture
+from genlab.recipes.latent import LatentData, LatentObjective, LatentRecipe
+from genlab.recipes.options import Optimization, Run
+from genlab.recipes.recipe import DomainInfo
+
+
+@dataclass(frozen=True)
+class CVAEConfig:
+    """Train a conditional variational autoencoder on a labelled genlab data set."""
+
+    run: Run = field(default_factory=lambda: Run(epochs=40))
+    data: LatentData = field(default_factory=LatentData)
+    model: CVAEArchitecture = field(default_factory=CVAEArchitecture)
+    objective: LatentObjective = field(default_factory=LatentObjective)
+    optimization: Optimization = field(default_factory=Optimization)
+
+
+class CVAERecipe(LatentRecipe[CVAEConfig]):
+    """The conditional VAE on the ELBO of log p(x|y)."""
+
+    config_type = CVAEConfig
+    vae: CVAE
+
+    def build(self, images: DomainInfo) -> CVAE:
+        """The model of the config, for the data set's classes.
+
+        Raises:
+            ValueError: when images have no labels, or more than ``model.classes``.
+        """
+        found, classes = len(images.label_names), self.config.model.classes
+        if 0 < classes < found:
+            raise ValueError(f"model.classes = {classes}: the data set has {found}; leave it out")
+        return CVAE(images.shape, dataclasses.replace(self.config.model, classes=classes or found))
+
+
+RECIPE = CVAERecipe

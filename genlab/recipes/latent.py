@@ -1,0 +1,121 @@
+"""Training models with a Gaussian latent on the evidence lower bound (Kingma & Welling 2013, arXiv:1312.6114)."""
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Protocol, TypeVar
+
+import numpy as np
+import torch
+from annotated_types import Ge
+from torch import Tensor, nn
+
+from genlab.config import OPERATIONAL
+from genlab.data.images import sheet
+from genlab.metrics.elbo import gaussian_kl, negative_log_likelihood
+from genlab.models.latent import LatentModel
+from genlab.models.model import Model
+from genlab.models.precision import full_precision
+from genlab.recipes.options import Data
+from genlab.recipes.recipe import Batch, Batches, DomainInfo, Recipe, RecipeConfig, Step
+
+
+@dataclass(frozen=True)
+class LatentData(Data):
+    """The images."""
+
+    images: Annotated[str, OPERATIONAL] = "synthetic:digits"
+    """Data set made by `genlab ingest`: a folder or URL. `synthetic:digits` is drawn on the spot."""
+
+    @property
+    def domains(self) -> dict[str, str]:
+        """URL of each domain's data set."""
+        return {"images": self.images}
+
+
+@dataclass(frozen=True)
+class LatentObjective:
+    """The negative evidence lower bound: reconstruction, plus the KL term."""
+
+    beta: Annotated[float, Ge(0)] = 1.0
+    """Weight of the KL term (Higgins et al. 2017); 1 is the ELBO."""
+    warmup_images: Annotated[int, Ge(0)] = 0
+    """Images over which that weight rises from zero (Sonderby et al. 2016); 0 has it full from the start."""
+
+    def weight(self, images: int) -> float:
+        """The weight of the KL term after ``images``."""
+        return self.beta * min(1.0, images / self.warmup_images) if self.warmup_images else self.beta
+
+
+class LatentConfig(RecipeConfig, Protocol):
+    """The sections of such a family's config."""
+
+    @property
+    def model(self) -> Any: ...  # noqa: D102
+
+    @property
+    def objective(self) -> LatentObjective: ...  # noqa: D102
+
+
+C = TypeVar("C", bound=LatentConfig)
+
+
+class LatentRecipe(Recipe[C]):
+    """Maximises the ELBO by the reparameterised gradient; losses are nats per image."""
+
+    averaged = ("vae",)
+    vae: LatentModel
+
+    def __init__(self, config: C, domains: Mapping[str, DomainInfo]) -> None:
+        super().__init__(config, domains)
+        self.vae = self.build(domains["images"])
+        self.networks = nn.ModuleDict({"vae": self.vae})
+
+    @abstractmethod
+    def build(self, images: DomainInfo) -> LatentModel:
+        """The model for such images."""
+
+    def model(self) -> Model:
+        """The one network, which is the model itself."""
+        return self.vae
+
+    def step(self, batches: Batches, step: Step) -> dict[str, Tensor]:
+        """One Adam step on −ELBO (with β on its KL term)."""
+        reconstruction, kl = self._negative_elbo(batches["images"], step)
+        weight = self.config.objective.weight(step.index * self.config.run.batch)
+        step.update("vae", reconstruction + weight * kl)
+        return self._named(reconstruction, kl)
+
+    def test_metrics(self, batches: Batches, step: Step) -> dict[str, Tensor]:
+        """−ELBO of held-out rows with one draw of z a row, and its two parts, in nats an image."""
+        return self._named(*self._negative_elbo(batches["images"], step))
+
+    def figures(self, batches: Batches) -> dict[str, np.ndarray]:
+        """Inputs above their reconstructions, and samples from the prior."""
+        images, label = batches["images"].image[:16], batches["images"].label
+        pairs = torch.cat([images, self.vae.reconstruct(images, None if label is None else label[:16])])
+        return {
+            "reconstructions": sheet(pairs.cpu().numpy(), columns=len(images)),
+            "samples": sheet(self.vae.sample(64, seed=self.config.run.seed).cpu().numpy(), columns=8),
+        }
+
+    def _negative_elbo(self, batch: Batch, step: Step) -> tuple[Tensor, Tensor]:
+        model, label = self.vae, batch.label
+        likelihood = model.architecture.likelihood
+        uniform = step.uniform("pixels", *batch.image.shape[1:]) if likelihood == "binary" else None
+        images = model.observe(batch.image, uniform)
+        with step.autocast():
+            mean, log_variance = model.infer(images, label)
+            mean, log_variance = full_precision(mean), full_precision(log_variance)
+            latents = mean + (0.5 * log_variance).exp() * step.noise("z", mean.shape[1])
+            logits = model.generate(latents, label)
+        reconstruction = negative_log_likelihood(likelihood, full_precision(logits), images, model.log_sigma)
+        return reconstruction.mean(), gaussian_kl(mean, log_variance).mean()
+
+    @staticmethod
+    def _named(reconstruction: Tensor, kl: Tensor) -> dict[str, Tensor]:
+        return {
+            "neg_elbo": (reconstruction + kl).detach(),
+            "reconstruction": reconstruction.detach(),
+            "kl": kl.detach(),
+        }
