@@ -60,6 +60,10 @@ class BareStep:
         """Noise for the batch."""
         return torch.randn(self._rows, *shape)
 
+    def uniform(self, name: str, *shape: int) -> Tensor:
+        """Noise for the batch."""
+        return torch.rand(self._rows, *shape)
+
     def update(self, network: str, loss: Tensor) -> None:
         """Backward, Adam."""
         optimizer = self._optimizers[network]

@@ -101,9 +101,16 @@ class LoopStep:
 
 
 def _all_reduce_gradients(parameters: list[Tensor]) -> None:
-    flat = torch.cat([(p.grad if p.grad is not None else torch.zeros_like(p)).reshape(-1) for p in parameters])
+    flat = torch.cat([_in_memory_order(p, torch.zeros_like(p) if p.grad is None else p.grad) for p in parameters])
     sum_over_ranks(flat)
     start = 0
     for parameter in parameters:
-        parameter.grad = flat[start : start + parameter.numel()].view_as(parameter)
+        parameter.grad = flat[start : start + parameter.numel()].as_strided(parameter.size(), parameter.stride())
         start += parameter.numel()
+
+
+def _in_memory_order(parameter: Tensor, gradient: Tensor) -> Tensor:
+    """The gradient's values, [n], as its parameter lies in memory (channels last, say)."""
+    if gradient.stride() != parameter.stride():
+        gradient = torch.empty_like(parameter).copy_(gradient)
+    return gradient.as_strided((gradient.numel(),), (1,))

@@ -164,12 +164,13 @@ def test_shards_on_another_file_system(make_data: MakeData, encoding: Encoding) 
     np.testing.assert_array_equal(shard_set.read(ALL[::-1]).image, IMAGES[::-1])
 
 
-def test_any_flipped_byte_is_found_and_no_wrong_row_comes_out(data: UPath) -> None:
-    rng = np.random.default_rng(1)
+@pytest.mark.parametrize("count", [60, pytest.param(500, marks=pytest.mark.reliability)], ids="{}-flips".format)
+def test_any_flipped_byte_is_found_and_no_wrong_row_comes_out(data: UPath, count: int) -> None:
+    rng = np.random.default_rng(count)
     files = sorted(Path(str(data)).iterdir())
     places = np.cumsum([file.stat().st_size for file in files])
     ShardSet.open(data).verify()
-    for place in rng.integers(0, places[-1], 60).tolist():
+    for place in rng.integers(0, places[-1], count).tolist():
         number = int(np.searchsorted(places, place, side="right"))
         file, whole = files[number], files[number].read_bytes()
         damaged = bytearray(whole)
