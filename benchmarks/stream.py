@@ -128,7 +128,13 @@ class _Case:
             return max(workers, min(one.workers))
         tried = {}
         for number in one.workers:
-            process = self._start(one, number)
+            try:
+                process = self._start(one, number)
+            except RuntimeError as error:
+                if not tried:
+                    raise
+                say(f"{one.name}: not with {number} workers: {error}")  # ffcv takes no more than there are cores
+                continue
             turn = self._turn(one, process)
             tried[number] = max(turn(), turn())
             process.close()

@@ -7,6 +7,7 @@ position alone: everything else is a function of it, so any number of workers ca
 import functools
 import math
 import sys
+import threading
 import time
 import weakref
 from collections import deque
@@ -130,7 +131,7 @@ class ShardStream(Iterator[StreamBatch]):
         # Copying a few pixels out of a memory map takes less time than handing them over.
         self._heavy = shards.encoded_files or augmentation is not None
         light = not self._heavy and self._ahead is None and self._rows * math.prod(self._shape) <= CHUNK_BYTES
-        self._pool = None if light else ThreadPoolExecutor(shards.threads, thread_name_prefix="genlab-stream")
+        self._pool = None if light else _pool(shards.threads)
         self._depth = 1 if light else prefetch + 1
         self._close = weakref.finalize(self, _close, self._pool, self._ahead)
         self._buffers = _Buffers((self._chunk * self._rows, *self._shape), self._depth + 2)
@@ -328,6 +329,25 @@ def _work(
     augmentation.apply(pixels, Draws(draws.top[here], draws.left[here], draws.flip[here]), out=pixels)
     if not together:
         image[here] = changed
+
+
+def _pool(threads: int) -> ThreadPoolExecutor:
+    """Threads that run PyTorch's operations by themselves: each would else start as many more for every image.
+
+    PyTorch keeps that number for each thread, and one for threads that have none yet, which is set back here.
+    """
+    before, begun = torch.get_num_threads(), threading.Barrier(threads + 1)
+
+    def begin() -> None:
+        torch.set_num_threads(1)
+        begun.wait()
+
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="genlab-stream", initializer=begin)
+    for _ in range(threads):
+        pool.submit(int)
+    begun.wait()
+    torch.set_num_threads(before)
+    return pool
 
 
 def _close(pool: ThreadPoolExecutor | None, ahead: ReadAhead | None) -> None:
