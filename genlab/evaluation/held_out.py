@@ -10,9 +10,19 @@ from torch import Tensor
 from genlab import __version__
 from genlab.data.shards import ShardSet
 from genlab.evaluation.figures import Passport
+from genlab.models.model import Shape
 
-BATCH = 500
-"""Rows that go through a model at a time. Row noise is drawn by the batch, so figures depend on it a little."""
+MOST_ROWS, MOST_PIXELS = 500, 2**21
+"""That go through a model at a time."""
+
+
+def rows_a_pass(image_shape: Shape) -> int:
+    """How many images of ``image_shape`` go through a model at a time, so that its layers fit in a few GiB.
+
+    Noise is drawn by the pass: figures are a function of the seed and of this.
+    """
+    height, width, _ = image_shape
+    return max(1, min(MOST_ROWS, MOST_PIXELS // (height * width)))
 
 
 @dataclass(frozen=True)
@@ -50,9 +60,9 @@ class HeldOut:
         return {"data": self.shards.checksum, "split": self.split, "rows": rows, "genlab": __version__}
 
     def batches(self, rows: int | None = None) -> Iterator[Rows]:
-        """The first ``rows`` (all by default) in their order, :data:`BATCH` at a time."""
-        end = len(self) if rows is None else rows
-        for first in range(0, end, BATCH):
-            read = self.shards.read(np.arange(first, min(first + BATCH, end)))
+        """The first ``rows`` (all by default) in their order, :func:`rows_a_pass` at a time."""
+        end, step = len(self) if rows is None else rows, rows_a_pass(self.shards.fixed_shape())
+        for first in range(0, end, step):
+            read = self.shards.read(np.arange(first, min(first + step, end)))
             label = read.label
             yield Rows(first, torch.from_numpy(read.image), None if label is None else torch.from_numpy(label))

@@ -8,7 +8,7 @@ from torch import Tensor
 from genlab import __version__
 from genlab.data.progress import progress
 from genlab.evaluation.figures import Better, Figure, Passport
-from genlab.evaluation.held_out import BATCH, HeldOut, Rows
+from genlab.evaluation.held_out import HeldOut, Rows, rows_a_pass
 from genlab.metrics.elbo import (
     active_units,
     gaussian_kl,
@@ -23,8 +23,8 @@ from genlab.seeds import derived_seed
 
 DRAWS = (1, 50, 500, 1000)
 """The K of the importance-weighted bounds (Burda et al. 2016)."""
-IMAGES_A_PASS, DRAWS_A_PASS = 10, 50
-"""Of the bounds: what is decoded at once. Noise is drawn by the pass, so bounds depend on them a little."""
+DRAWS_A_PASS = 50
+"""Draws for each image that are decoded at once."""
 
 
 @torch.inference_mode()
@@ -35,7 +35,7 @@ def elbo_figures(model: LatentModel, held_out: HeldOut, seed: int) -> dict[str, 
         for rows in held_out.batches():
             images, label = _observed(model, rows, seed)
             mean, log_variance = model.infer(images, label)
-            noise = _noise(seed, "z", rows.first, BATCH, mean.shape[1])[: len(mean)].to(mean.device)
+            noise = _noise(seed, "z", rows.first, *mean.shape).to(mean.device)
             logits = model.generate(mean + (0.5 * log_variance).exp() * noise, label)
             reconstruction.append(_error(model, logits, images).double().cpu())
             kl.append(gaussian_kl(mean, log_variance).double().cpu())
@@ -59,13 +59,14 @@ def elbo_figures(model: LatentModel, held_out: HeldOut, seed: int) -> dict[str, 
 def bound_figures(model: LatentModel, held_out: HeldOut, images: int, seed: int) -> dict[str, Figure]:
     """The importance-weighted bounds on −log p(x) of the first ``images`` rows, for each K of :data:`DRAWS`."""
     count = min(images, len(held_out))
+    images_a_pass = max(1, rows_a_pass(model.image_shape) // DRAWS_A_PASS)
     found = []
     with progress("importance-weighted bounds", count, "images") as advance:
         for rows in held_out.batches(count):
             observed, label = _observed(model, rows, seed)
             mean, log_variance = model.infer(observed, label)
-            for begin in range(0, len(mean), IMAGES_A_PASS):
-                part = slice(begin, begin + IMAGES_A_PASS)
+            for begin in range(0, len(mean), images_a_pass):
+                part = slice(begin, begin + images_a_pass)
                 weights = _log_weights(
                     model,
                     observed[part],
@@ -119,11 +120,11 @@ def reconstruction_figures(
 def consistency_figure(
     model: LatentModel, classifier: Classifier, weights: str, count: int, seed: int
 ) -> dict[str, Figure]:
-    """Whether a classifier sees in samples of each class that class; as many of each, ``count`` in all at most."""
-    label = torch.arange(count // model.classes * model.classes) % model.classes
-    right = 0
-    for first, pixels in zip(range(0, len(label), BATCH), samples(model, label, len(label), seed), strict=True):
-        right += int((classifier.classify(pixels).cpu() == label[first : first + BATCH]).sum())
+    """Whether a classifier sees in samples of each class that class; as many of each, ``count`` in all."""
+    label = torch.arange(max(1, count // model.classes) * model.classes) % model.classes
+    drawn = samples(model, label, len(label), seed)
+    seen = torch.cat([classifier.classify(pixels).cpu() for pixels in drawn])
+    right = int(torch.count_nonzero(seen == label))
     passport: Passport = {
         "classifier_weights": weights,
         "samples": len(label),
@@ -136,7 +137,7 @@ def consistency_figure(
 
 
 def samples(model: LatentModel, label: Tensor | None, count: int, seed: int) -> Iterator[Tensor]:
-    """``count`` draws from the prior, decoded: uint8 [N, H, W, C], :data:`BATCH` at a time.
+    """``count`` draws from the prior, decoded: uint8 [N, H, W, C], :func:`rows_a_pass` at a time.
 
     Args:
         model: that samples.
@@ -144,19 +145,19 @@ def samples(model: LatentModel, label: Tensor | None, count: int, seed: int) -> 
         count: how many.
         seed: of the draws.
     """
-    for first in range(0, count, BATCH):
-        size = min(BATCH, count - first)
+    step = rows_a_pass(model.image_shape)
+    for first in range(0, count, step):
+        size = min(step, count - first)
         told = label[torch.arange(first, first + size) % len(label)] if model.classes and label is not None else None
         yield model.decode(_noise(seed, "samples", first, size, model.architecture.latent_dim), told)
 
 
 def _observed(model: LatentModel, rows: Rows, seed: int) -> tuple[Tensor, Tensor | None]:
     """What the encoder sees of rows (a binary likelihood: one binarisation, fixed by the seed), and their labels."""
-    shape = rows.image.shape[1:]
     uniform = None
     if model.architecture.likelihood == "binary":
         generator = torch.Generator().manual_seed(derived_seed(seed, "pixels", rows.first))
-        uniform = torch.rand(BATCH, *shape, generator=generator)[: len(rows.image)].to(model.device)
+        uniform = torch.rand(rows.image.shape, generator=generator).to(model.device)
     label = rows.label.to(model.device) if model.classes and rows.label is not None else None
     return model.observe(rows.image.to(model.device), uniform), label
 
@@ -175,7 +176,7 @@ def _log_weights(
     labels = None if label is None else spread(label)
     for _ in range(0, DRAWS[-1], DRAWS_A_PASS):
         # On the CPU, so that a GPU draws the same.
-        noise = torch.randn(DRAWS_A_PASS, IMAGES_A_PASS, mean.shape[1], generator=generator)[:, :count]
+        noise = torch.randn(DRAWS_A_PASS, *mean.shape, generator=generator)
         latents = means + (0.5 * log_variances).exp() * noise.flatten(0, 1).to(means.device)
         error = _error(model, model.generate(latents, labels), targets)
         yield log_importance_weight(error, latents, means, log_variances).view(DRAWS_A_PASS, count).cpu()

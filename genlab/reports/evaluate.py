@@ -43,6 +43,8 @@ from genlab.translation import best_device
 
 SAMPLES = 10_000
 """Samples that FID and KID are of, at most, unless told otherwise."""
+FEWEST = 4
+"""Images that there must be: KID compares halves of both sets."""
 BOUND_IMAGES = 1000
 """Images that the importance-weighted bounds are of on a CPU, unless told otherwise."""
 
@@ -63,7 +65,7 @@ class EvaluateConfig:
     inception: str | None = None
     """Weights of torch-fidelity's Inception-v3, for FID and KID as they are published. By default they are taken in
     the classifier's features for grey images, and in EfficientNet-Lite0's for colour."""
-    samples: Annotated[Annotated[int, Ge(4)] | None, tyro.conf.arg(metavar="N")] = None
+    samples: Annotated[Annotated[int, Ge(FEWEST)] | None, tyro.conf.arg(metavar="N")] = None
     """Samples to draw for FID and KID. By default as many as there are images in the split, at most 10,000."""
     iwae_images: Annotated[Annotated[int, Ge(1)] | None, tyro.conf.arg(metavar="N")] = None
     """How many images, from the first, the importance-weighted bounds are of. By default 1,000 on a CPU, all on a

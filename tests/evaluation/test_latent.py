@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from genlab.evaluation.held_out import HeldOut
+from genlab.evaluation.held_out import HeldOut, rows_a_pass
 from genlab.evaluation.latent import (
     DRAWS,
     bound_figures,
@@ -95,3 +95,9 @@ def test_samples_are_of_the_classes_asked_for() -> None:
     assert drawn.shape == (5, 28, 28, 1)
     assert torch.equal(drawn[::2], sevens[::2])
     assert not torch.equal(drawn[1::2], sevens[1::2])
+
+
+def test_large_images_go_through_a_few_at_a_time() -> None:
+    assert rows_a_pass((28, 28, 1)) == 500
+    assert rows_a_pass((256, 256, 3)) == 32
+    assert rows_a_pass((4096, 4096, 3)) == 1
