@@ -15,6 +15,7 @@ from genlab.errors import ConfigError, run_command
 from genlab.evaluation.figures import Evaluation, Figure
 
 HASH_SHOWN = 12
+ARROWS = {"lower": "↓", "higher": "↑"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,7 +85,8 @@ def show(rows: Sequence[Row], names: Sequence[str]) -> None:
         table.add_row(Text(row.title + mark), *cells)
     console = Console(soft_wrap=True, highlight=False)
     console.print(table)
-    console.print("* better than the others: equal passports, and 95% intervals that do not overlap", markup=False)
+    console.print("↓ lower is better, ↑ higher. ± is half of the 95% interval.")
+    console.print("* better than the others: equal passports, and intervals that do not overlap")
     for note, number in notes.items():
         console.print(f"[{number}] {note}", markup=False)
 
@@ -94,7 +96,7 @@ def _row(figures: tuple[Figure | None, ...]) -> Row:
     better = there[0].better
     title = there[0].title + (f", {there[0].unit}" if there[0].unit else "")
     if better:
-        title += f" ({better} is better)"
+        title += f" {ARROWS[better]}"
     if len(there) < 2 or not better:
         return Row(title, figures, None, "")
     if differences := passport_differences(there):

@@ -22,6 +22,7 @@ class Extractor(ABC):
     """Features of images.
 
     Attributes:
+        label: of the network, in a figure's title.
         name: of the network and the layer.
         weights: SHA-256 of the file of its weights.
         resizer: how images are brought to the size that the network takes.
@@ -29,6 +30,7 @@ class Extractor(ABC):
         batch: images that go through it at a time.
     """
 
+    label: str
     name: str
     weights: str
     resizer: str
@@ -61,6 +63,7 @@ class Inception(Extractor):
         RunError: when the file is missing or holds something else.
     """
 
+    label = "Inception"
     name = "inception-v3-2015-12-05, pool3"
     resizer = "TensorFlow 1.x bilinear to 299x299"
     dimension = 2048
@@ -95,6 +98,7 @@ class Inception(Extractor):
 class EfficientNetLite(Extractor):
     """EfficientNet-Lite0 with ImageNet weights, from packages on the index: for colour images without a download."""
 
+    label = "EfficientNet-Lite0"
     name = "efficientnet-lite0, pooled"
     resizer = "antialiased bicubic to 224x224"
     dimension = 1280
@@ -125,6 +129,7 @@ class EfficientNetLite(Extractor):
 class ClassifierFeatures(Extractor):
     """The layer before the logits of a classifier that genlab trained: for digits, to which ImageNet is no guide."""
 
+    label = "classifier"
     resizer = "none"
 
     def __init__(self, classifier: Classifier, weights: str) -> None:

@@ -93,7 +93,7 @@ def distance_figures(
     kid = kernel_distance(reference, samples, derived_seed(seed, "kid"))
     return {
         "fid": Figure(
-            "FID",
+            f"FID in {extractor.label} features",
             fid,
             passport | {"bootstrap": RESAMPLES},
             better="lower",
@@ -101,7 +101,7 @@ def distance_figures(
             caution=caution,
         ),
         "kid": Figure(
-            "KID",
+            f"KID in {extractor.label} features",
             kid.mean,
             passport | {"kid_subsets": KID_SUBSETS, "kid_subset_rows": kid.rows},
             better="lower",

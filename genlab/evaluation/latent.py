@@ -5,7 +5,6 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from genlab import __version__
 from genlab.data.progress import progress
 from genlab.evaluation.figures import Better, Figure, Passport
 from genlab.evaluation.held_out import HeldOut, Rows, rows_a_pass
@@ -48,7 +47,7 @@ def elbo_figures(model: LatentModel, held_out: HeldOut, seed: int) -> dict[str, 
         "neg_elbo": _nats("−ELBO", parts["reconstruction"] + parts["kl"], passport, "lower"),
         **{name: _nats(titles[name], values, passport) for name, values in parts.items()},
         "active_units": Figure(
-            f"active units of {model.architecture.latent_dim}",
+            "active units",
             active_units(torch.cat(means)),
             held_out.passport(len(held_out)) | {"seed": seed},
         ),
@@ -80,7 +79,7 @@ def bound_figures(model: LatentModel, held_out: HeldOut, images: int, seed: int)
     passport = _density(model, held_out, count, seed)
     values = torch.cat(found, dim=1)
     return {
-        f"nll_{draws}": _nats(f"−log p(x) at most, K = {draws:,}", bound, passport | {"draws": draws}, "lower")
+        f"nll_{draws}": _nats(f"−log p(x) at most, K = {draws:,}", bound, passport, "lower")
         for draws, bound in zip(DRAWS, values, strict=True)
     }
 
@@ -107,33 +106,42 @@ def reconstruction_figures(
             advance(len(pixels))
     passport = held_out.passport(len(held_out))
     error = torch.cat(errors)
-    title = "squared error of reconstructions, pixels in [0, 1]"
+    title = "reconstruction MSE, pixels in [0, 1]"
     figures = {"mse": Figure(title, float(error.mean()), passport, "", "lower", mean_interval(error))}
     if classifier is not None and held_out.shards.labelled:
         passport = passport | {"classifier_weights": weights}
-        title = "reconstructions recognised as the image's class"
-        figures["reconstruction_consistency"] = _share(title, right, len(held_out), passport, "higher")
-        figures["classifier_accuracy"] = _share("images recognised as their class", known, len(held_out), passport)
+        figures |= {
+            "reconstruction_consistency": _share(
+                "reconstructions recognised as their class", right, len(held_out), passport, "higher"
+            ),
+            "classifier_accuracy": _share("images recognised as their class", known, len(held_out), passport),
+        }
     return figures
 
 
 def consistency_figure(
-    model: LatentModel, classifier: Classifier, weights: str, count: int, seed: int
+    model: LatentModel, held_out: HeldOut, classifier: Classifier, weights: str, count: int, seed: int
 ) -> dict[str, Figure]:
-    """Whether a classifier sees in samples of each class that class; as many of each, ``count`` in all."""
+    """Whether a classifier sees in samples of each class that class; as many of each, ``count`` in all.
+
+    Args:
+        model: that samples, told the class.
+        held_out: whose classes these are.
+        classifier: of these classes.
+        weights: the hash of its weights.
+        count: how many.
+        seed: of the draws.
+    """
     label = torch.arange(max(1, count // model.classes) * model.classes) % model.classes
-    drawn = samples(model, label, len(label), seed)
-    seen = torch.cat([classifier.classify(pixels).cpu() for pixels in drawn])
-    right = int(torch.count_nonzero(seen == label))
-    passport: Passport = {
+    seen = torch.cat([classifier.classify(pixels).cpu() for pixels in samples(model, label, len(label), seed)])
+    passport = held_out.passport(len(held_out)) | {
         "classifier_weights": weights,
         "samples": len(label),
         "classes": model.classes,
         "seed": seed,
-        "genlab": __version__,
     }
-    title = "samples of a class recognised as that class"
-    return {"sample_consistency": _share(title, right, len(label), passport, "higher")}
+    right = int(torch.count_nonzero(seen == label))
+    return {"sample_consistency": _share("samples recognised as their class", right, len(label), passport, "higher")}
 
 
 def samples(model: LatentModel, label: Tensor | None, count: int, seed: int) -> Iterator[Tensor]:

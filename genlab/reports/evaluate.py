@@ -113,7 +113,7 @@ def evaluate(config: EvaluateConfig) -> tuple[Evaluation, UPath]:
     figures |= reconstruction_figures(model, held_out, classifier, weights)
     count = config.samples or min(SAMPLES, len(held_out))
     if classifier is not None and model.classes:
-        figures |= consistency_figure(model, classifier, weights, count, config.seed)
+        figures |= consistency_figure(model, held_out, classifier, weights, count, config.seed)
     figures |= _distances(model, held_out, extractor, count, config.seed)
 
     evaluation = Evaluation(

@@ -15,7 +15,7 @@ from tests.evaluation.support import colours, held_out
 class Levels(Extractor):
     """Mean levels of the image's quarters."""
 
-    name, weights, resizer, dimension, batch = "levels", "0" * 64, "none", 4, 7
+    label, name, weights, resizer, dimension, batch = "mean-level", "levels", "0" * 64, "none", 4, 7
 
     def __init__(self) -> None:
         self.seen = 0

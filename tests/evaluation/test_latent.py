@@ -81,7 +81,7 @@ def test_consistency_counts_what_the_classifier_sees(data: HeldOut) -> None:
     for name in ("reconstruction_consistency", "classifier_accuracy"):
         assert figures[name].value == share
         assert figures[name].passport["classifier_weights"] == "f" * 64
-    sampled = consistency_figure(model, judge, "f" * 64, count=57, seed=0)["sample_consistency"]
+    sampled = consistency_figure(model, data, judge, "f" * 64, count=57, seed=0)["sample_consistency"]
     assert sampled.value == 0.1
     assert sampled.passport["samples"] == 50
     assert sampled.interval is not None

@@ -46,7 +46,7 @@ def test_a_conditional_model_gets_every_figure_and_its_classifier_is_trained_onc
     judged = {"reconstruction_consistency", "classifier_accuracy", "sample_consistency", "fid", "kid"}
     assert evaluation.figures.keys() == LATENT | judged
     assert all(str(figure) in printed for figure in evaluation.figures.values())
-    assert "(!) FID" in printed, "33 images are too few"
+    assert "(!) FID in classifier features" in printed, "33 images are too few"
     saved = json.loads((run / "model" / "genlab.json").read_text())
     assert evaluation.name == "digits"
     assert evaluation.model["weights"] == saved["weights"]["sha256"]
