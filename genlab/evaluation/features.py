@@ -15,6 +15,7 @@ from genlab.evaluation.extractors import Extractor
 from genlab.evaluation.figures import Figure, Passport
 from genlab.evaluation.held_out import HeldOut
 from genlab.metrics.distances import (
+    FID_RESAMPLES,
     KID_SUBSETS,
     frechet_distance,
     frechet_standard_error,
@@ -24,9 +25,6 @@ from genlab.metrics.distances import (
 from genlab.metrics.intervals import normal_interval
 from genlab.seeds import derived_seed
 from genlab.storage import json_bytes, locate, read_bytes, sha256, write_atomic
-
-RESAMPLES = 30
-"""Of the bootstrap of FID."""
 
 
 def cache_folder() -> UPath:
@@ -88,14 +86,14 @@ def distance_figures(
     fid = frechet_distance(moments(reference), moments(samples))
     interval = None
     if not caution:  # else there is no telling
-        error = frechet_standard_error(reference, samples, derived_seed(seed, "fid"), RESAMPLES)
+        error = frechet_standard_error(reference, samples, derived_seed(seed, "fid"))
         interval = normal_interval(fid, error)
     kid = kernel_distance(reference, samples, derived_seed(seed, "kid"))
     return {
         "fid": Figure(
             f"FID in {extractor.label} features",
             fid,
-            passport | {"bootstrap": RESAMPLES},
+            passport | {"fid_resamples": FID_RESAMPLES},
             better="lower",
             interval=interval,
             caution=caution,

@@ -6,6 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+FID_RESAMPLES = 30
+"""Of the bootstrap: they give the standard error to about an eighth of itself."""
 KID_SUBSETS = 100
 KID_SUBSET_ROWS = 1000
 """Binkowski et al. take 100 subsets of 1,000; so do torch-fidelity and others since."""
@@ -59,7 +61,7 @@ def frechet_distance(one: Moments, other: Moments) -> float:
     return float(shift + one.covariance.trace() + other.covariance.trace() - 2 * cross)
 
 
-def frechet_standard_error(one: Tensor, other: Tensor, seed: int, resamples: int = 30) -> float:
+def frechet_standard_error(one: Tensor, other: Tensor, seed: int, resamples: int = FID_RESAMPLES) -> float:
     """The bootstrap's standard error (Efron 1979) of :func:`frechet_distance`: rows of both sets are drawn anew.
 
     Its percentiles would not do for an interval: the distance grows as distinct rows become fewer, so all resamples lie
@@ -69,7 +71,7 @@ def frechet_standard_error(one: Tensor, other: Tensor, seed: int, resamples: int
         one: features, [N, D].
         other: features, [M, D].
         seed: of the draws.
-        resamples: how many; 30 give the standard error to about an eighth of itself.
+        resamples: how many.
     """
     generator = torch.Generator().manual_seed(seed)
 
