@@ -5,6 +5,7 @@ It stands among the reports, above training, because it trains a classifier wher
 """
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
@@ -45,6 +46,8 @@ SAMPLES = 10_000
 """Samples that FID and KID are of, at most, unless told otherwise."""
 FEWEST = 4
 """Images that there must be: KID compares halves of both sets."""
+JUDGE_STEPS = 1000
+"""Steps that a classifier is trained for at least: on a small data set its usual epochs would teach it little."""
 BOUND_IMAGES = 1000
 """Images that the importance-weighted bounds are of on a CPU, unless told otherwise."""
 
@@ -159,7 +162,9 @@ def trained_classifier(data: HeldOut) -> UPath:
         print(f"training a classifier of {data.shards.directory}, once for this data set (--classifier names another)")
     config = ClassifierConfig(data=LatentData(images=str(data.shards.directory)))
     rows = data.shards.manifest.splits.get(config.data.split, config.run.batch)
-    options = dataclasses.replace(config.run, name=run.name, workers=0, batch=min(config.run.batch, rows))
+    batch = min(config.run.batch, rows)
+    steps = max(JUDGE_STEPS, math.ceil((config.run.epochs or 0) * rows / batch))
+    options = dataclasses.replace(config.run, name=run.name, workers=0, batch=batch, steps=steps)
     launch("classifier", dataclasses.replace(config, run=options))
     torch.set_deterministic_debug_mode("default")  # as training leaves this process
     return run / "model"

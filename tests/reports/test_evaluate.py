@@ -32,6 +32,7 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("GENLAB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("GENLAB_RUNS", str(tmp_path / "runs"))
     monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setattr("genlab.reports.evaluate.JUDGE_STEPS", 5)
     return tmp_path / "runs"
 
 
