@@ -173,7 +173,7 @@ def _observed(model: LatentModel, rows: Rows, seed: int) -> tuple[Tensor, Tensor
 def _log_weights(
     model: LatentModel, images: Tensor, label: Tensor | None, mean: Tensor, log_variance: Tensor, seed: int
 ) -> Iterator[Tensor]:
-    """log p(x|z) p(z) / q(z|x) of the most of :data:`DRAWS` draws for each of N images, [DRAWS_A_PASS, N] at a time."""
+    """log p(x|z) p(z) / q(z|x) of ``DRAWS[-1]`` draws for each of N images, [DRAWS_A_PASS, N] at a time."""
     generator = torch.Generator().manual_seed(seed)
     count = len(images)
 

@@ -106,9 +106,10 @@ def evaluate(config: EvaluateConfig) -> tuple[Evaluation, UPath]:
     model = model.to(memory_format=torch.channels_last)  # twice as fast on a CPU, and more
     held_out = open_held_out(config, description["provenance"])
     _check_fit(model, held_out)
+    inception = Inception(config.inception, device) if config.inception else None
     classifier, weights = _classifier(config, held_out, device)
+    extractor = inception or _extractor(held_out, classifier, weights, device)
     torch.backends.cudnn.allow_tf32 = False  # A figure's last digits are worth more than a minute.
-    extractor = _extractor(config, held_out, classifier, weights, device)
 
     figures = elbo_figures(model, held_out, config.seed)
     images = config.iwae_images or (BOUND_IMAGES if device == "cpu" else len(held_out))
@@ -194,6 +195,8 @@ def _check_fit(model: LatentModel, held_out: HeldOut) -> None:
         raise DataError(
             f"{shards.directory}: {_size(shards.fixed_shape())}; the model takes {_size(model.image_shape)}"
         )
+    if len(held_out) < FEWEST:
+        raise DataError(f"{shards.directory}: {len(held_out)} images in split {held_out.split!r}; {FEWEST} are needed")
     if model.classes and not 0 < len(shards.manifest.label_names) <= model.classes:
         found = len(shards.manifest.label_names)
         raise DataError(f"{shards.directory}: has {found} classes; the model is one of {model.classes}")
@@ -218,11 +221,8 @@ def _classifier(config: EvaluateConfig, held_out: HeldOut, device: str) -> tuple
     return classifier, weights
 
 
-def _extractor(
-    config: EvaluateConfig, held_out: HeldOut, classifier: Classifier | None, weights: str, device: str
-) -> Extractor:
-    if config.inception is not None:
-        return Inception(config.inception, device)
+def _extractor(held_out: HeldOut, classifier: Classifier | None, weights: str, device: str) -> Extractor:
+    """Whose features to compare in where Inception's weights are not given."""
     if classifier is not None and held_out.shards.manifest.channels == 1:
         return ClassifierFeatures(classifier, weights)
     return EfficientNetLite(device)

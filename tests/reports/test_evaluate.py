@@ -102,15 +102,26 @@ def test_what_cannot_be_measured_is_refused(
             main(arguments)
         assert ended.value.code == 2
         assert message in capsys.readouterr().err
-    unlabelled = str(save(runs / "cvae", cvae(), data))
-    ingest(IngestConfig(f"folder:{_pictures(tmp_path)}", str(tmp_path / "plain"), test_fraction=0.5, channels=1))
-    with pytest.raises(SystemExit):
-        main([unlabelled, "--data", str(tmp_path / "plain")])
-    assert "has 0 classes; the model is one of 10" in capsys.readouterr().err
 
 
-def _pictures(folder: Path) -> Path:
-    (folder / "pictures").mkdir()
-    for number in range(4):
-        Image.new("L", (28, 28), 60 * number).save(folder / "pictures" / f"{number}.png")
-    return folder / "pictures"
+def test_data_that_do_not_do_for_the_model_are_refused(
+    data: Path, runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for count, model, message in (
+        (20, cvae(), "has 0 classes; the model is one of 10"),
+        (3, vae(), "images in split 'test'; 4 are needed"),
+    ):
+        plain = tmp_path / f"plain-{count}"
+        source = f"folder:{_pictures(tmp_path / str(count), count)}"
+        ingest(IngestConfig(source, str(plain), test_fraction=0.5, channels=1))
+        run = str(save(runs / model.family, model, data))
+        with pytest.raises(SystemExit):
+            main([run, "--data", str(plain)])
+        assert message in capsys.readouterr().err
+
+
+def _pictures(folder: Path, count: int) -> Path:
+    folder.mkdir()
+    for number in range(count):
+        Image.new("L", (28, 28), 10 * number).save(folder / f"{number}.png")
+    return folder
