@@ -10,6 +10,8 @@ COMMANDS = {
     "inspect": ("genlab.data.inspect", "print what is in a data set, check it, draw samples"),
     "export": ("genlab.data.export", "write a data set's images back as files, with a CSV of what is known of them"),
     "report": ("genlab.reports.report", "write a run's report.html"),
+    "evaluate": ("genlab.reports.evaluate", "measure a trained model on held-out images, with intervals"),
+    "compare": ("genlab.evaluation.compare", "put evaluations side by side, ranked only where they can be"),
     "translate": ("genlab.translation", "translate a picture or a folder with a trained model"),
     "verify-resume": ("genlab.training.verify_resume", "prove that a killed run resumes bit for bit"),
     "verify-ddp": ("genlab.training.verify_ddp", "prove that results do not depend on the number of workers"),

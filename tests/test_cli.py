@@ -72,6 +72,8 @@ def test_each_command_explains_itself_by_its_name(
         (["ingest", "synthetic:nothing", "{tmp}/out"], "nothing"),
         (["inspect", "{tmp}/nothing"], "{tmp}/nothing: not a data set"),
         (["report", "{tmp}/nothing"], "{tmp}/nothing"),
+        (["evaluate", "{tmp}/nothing"], "{tmp}/nothing"),
+        (["compare", "{tmp}/nothing", "{tmp}/out"], "{tmp}/nothing: no such file"),
         (["translate", "{tmp}/nothing", "{tmp}/in.png", "{tmp}/out.png"], "{tmp}/nothing"),
         (["serve", "{tmp}/nothing"], "{tmp}/nothing"),
     ],

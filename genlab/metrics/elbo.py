@@ -1,6 +1,7 @@
 """The evidence lower bound and its parts, in nats an image."""
 
 import math
+from collections.abc import Iterable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -64,6 +65,26 @@ def importance_weighted_bound(log_weights: Tensor) -> Tensor:
     At K = 1 it is the ELBO with one draw; it rises towards log p(x) as K grows.
     """
     return torch.logsumexp(log_weights, 0) - math.log(len(log_weights))
+
+
+def importance_weighted_bounds(blocks: Iterable[Tensor], draws: Sequence[int]) -> Tensor:
+    """:func:`importance_weighted_bound` for several K at once, from log weights that come a block at a time.
+
+    Args:
+        blocks: log weights of further draws, [k, N] each with any k; never held together.
+        draws: the K wanted, ascending; each bound is of the first K draws.
+
+    Returns:
+        float64 [len(draws), N].
+    """
+    bounds: list[Tensor] = []
+    done, total = 0, torch.tensor(-math.inf, dtype=torch.float64)
+    for block in blocks:
+        running = torch.logaddexp(total.to(block.device), torch.logcumsumexp(block.double(), 0))
+        wanted = [count for count in draws if done < count <= done + len(block)]
+        bounds += [running[count - done - 1] - math.log(count) for count in wanted]
+        done, total = done + len(block), running[-1]
+    return torch.stack(bounds)
 
 
 def active_units(means: Tensor, threshold: float = 0.01) -> int:

@@ -32,10 +32,8 @@ class CVAERecipe(LatentRecipe[CVAEConfig]):
         Raises:
             ValueError: when images have no labels, or more than ``model.classes``.
         """
-        found, classes = len(images.label_names), self.config.model.classes
-        if 0 < classes < found:
-            raise ValueError(f"model.classes = {classes}: the data set has {found}; leave it out")
-        return CVAE(images.shape, dataclasses.replace(self.config.model, classes=classes or found))
+        architecture = self.config.model
+        return CVAE(images.shape, dataclasses.replace(architecture, classes=images.classes(architecture.classes)))
 
 
 RECIPE = CVAERecipe

@@ -41,6 +41,19 @@ class DomainInfo:
     shape: Shape
     label_names: tuple[str, ...]
 
+    def classes(self, asked: int) -> int:
+        """The number of classes of a model for this data set: ``asked``, or as many as there are labels when that is 0.
+
+        It is 0 where the images have no labels.
+
+        Raises:
+            ValueError: when there are more labels than ``asked``.
+        """
+        found = len(self.label_names)
+        if 0 < asked < found:
+            raise ValueError(f"model.classes = {asked}: the data set has {found}; leave it out")
+        return found and (asked or found)
+
 
 class Step(Protocol):
     """One optimisation step as the loop offers it to a recipe."""

@@ -13,9 +13,9 @@ from genlab.data.stream import ShardStream, StreamBatch
 from genlab.errors import RunError
 from genlab.recipes.options import Data
 from genlab.recipes.recipe import Batch
+from genlab.seeds import derived_seed
 from genlab.training.plan import Plan
 from genlab.training.session import Session
-from genlab.training.step import derived_seed
 
 
 class Feed(Iterator[Batch]):

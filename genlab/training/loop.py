@@ -21,6 +21,7 @@ from genlab.data.shards import ShardSet
 from genlab.data.stream import ShardStream
 from genlab.errors import RunError
 from genlab.recipes.recipe import Batch, recipe_type
+from genlab.seeds import derived_seed
 from genlab.storage import locate
 from genlab.training.checkpoints import Checkpoints
 from genlab.training.feed import Feed, open_split
@@ -28,7 +29,7 @@ from genlab.training.plan import Plan
 from genlab.training.progress import Update
 from genlab.training.session import Session, copy_from_rank_zero, from_rank_zero, gather, sum_over_ranks
 from genlab.training.state import TrainingState
-from genlab.training.step import LoopStep, derived_seed
+from genlab.training.step import LoopStep
 from genlab.training.stopwatch import Stopwatch
 from genlab.training.tracking import CLOCK_FIELDS, TIME_FIELDS, Tracker, read_metrics
 

@@ -1,6 +1,5 @@
 """One optimisation step, as the loop offers it to a recipe."""
 
-import hashlib
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -8,15 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from genlab.seeds import derived_seed
 from genlab.training.session import Session, sum_over_ranks
 from genlab.training.state import TrainingState
 from genlab.training.stopwatch import Lap
-
-
-def derived_seed(*parts: int | str) -> int:
-    """A 63-bit seed that is a pure function of ``parts``."""
-    digest = hashlib.blake2b("/".join(map(str, parts)).encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "little") >> 1
 
 
 class LoopStep:

@@ -8,6 +8,7 @@ from genlab.metrics.elbo import (
     active_units,
     gaussian_kl,
     importance_weighted_bound,
+    importance_weighted_bounds,
     log_importance_weight,
     negative_log_likelihood,
 )
@@ -98,6 +99,13 @@ def test_the_importance_weighted_bound_rises_to_the_evidence() -> None:
     coarse = torch.stack([bound(1) for _ in range(400)]).mean(0)
     assert (coarse < evidence - 0.05).all()
     torch.testing.assert_close(bound(10_000), evidence, atol=0.05, rtol=0)
+
+
+def test_bounds_of_blocks_are_those_of_all_draws_at_once() -> None:
+    weights = 40 * torch.randn(20, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    expected = torch.stack([importance_weighted_bound(weights[:count]) for count in (1, 7, 8, 20)])
+    for size in (1, 7, 20):
+        torch.testing.assert_close(importance_weighted_bounds(weights.split(size), (1, 7, 8, 20)), expected)
 
 
 def test_likelihoods_are_those_of_torch() -> None:

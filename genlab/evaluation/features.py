@@ -1,0 +1,108 @@
+"""Features of a data set, computed once and kept, and of what a model makes; FID and KID between them."""
+
+import contextlib
+import os
+from collections.abc import Iterable
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+from upath import UPath
+
+from genlab.data.progress import progress
+from genlab.evaluation.extractors import Extractor
+from genlab.evaluation.figures import Figure, Passport
+from genlab.evaluation.held_out import HeldOut
+from genlab.metrics.distances import (
+    FID_RESAMPLES,
+    KID_SUBSETS,
+    frechet_distance,
+    frechet_standard_error,
+    kernel_distance,
+    moments,
+)
+from genlab.metrics.intervals import normal_interval
+from genlab.seeds import derived_seed
+from genlab.storage import json_bytes, locate, read_bytes, sha256, write_atomic
+
+
+def cache_folder() -> UPath:
+    """Where features of data sets are kept: ``$GENLAB_CACHE``, else ``~/.cache/genlab``. It may be deleted."""
+    return locate(os.environ.get("GENLAB_CACHE") or "~/.cache/genlab")
+
+
+def held_out_features(held_out: HeldOut, extractor: Extractor) -> Tensor:
+    """Features of all rows of a split, float32 [rows, D], on the CPU; from the cache where they are there."""
+    shape = (len(held_out), extractor.dimension)
+    key = held_out.passport(len(held_out)) | extractor.passport
+    del key["genlab"]  # features do not depend on it
+    file = cache_folder() / "features" / f"{sha256(json_bytes(key))}.safetensors"
+    with contextlib.suppress(OSError, SafetensorError, KeyError):
+        features: Tensor = safetensors.torch.load(read_bytes(file))["features"]
+        if features.shape == shape:
+            return features
+    features = extract(extractor, (rows.image for rows in held_out.batches()), len(held_out), "features of the data")
+    with contextlib.suppress(OSError):  # A cache that cannot be written costs time, not the figure.
+        write_atomic(file, safetensors.torch.save({"features": features}))
+    return features
+
+
+def extract(extractor: Extractor, images: Iterable[Tensor], count: int, what: str) -> Tensor:
+    """Features of ``count`` images, float32 [count, D], on the CPU.
+
+    Args:
+        extractor: whose features.
+        images: uint8 [N, H, W, C] each, with any N.
+        count: how many there are in all.
+        what: is being done, for the progress bar.
+    """
+    found = []
+    with progress(what, count, "images") as advance:
+        for pixels in images:
+            for part in pixels.split(extractor.batch):
+                found.append(extractor.features(part).cpu())
+                advance(len(part))
+    return torch.cat(found)
+
+
+def distance_figures(
+    extractor: Extractor, reference: Tensor, reference_passport: Passport, samples: Tensor, seed: int
+) -> dict[str, Figure]:
+    """``fid`` and ``kid`` of what a model made.
+
+    Args:
+        extractor: which the features are of.
+        reference: features of real images, [N, D].
+        reference_passport: what they depend on.
+        samples: features of the model's images, [M, D].
+        seed: of the model's draws, from which those of the intervals are derived.
+    """
+    passport = reference_passport | extractor.passport | {"samples": len(samples), "seed": seed}
+    fewest = min(len(samples), len(reference))
+    caution = ""
+    if fewest <= extractor.dimension:
+        caution = f"{fewest:,} images for {extractor.dimension:,} features: singular covariance, FID far too high"
+    fid = frechet_distance(moments(reference), moments(samples))
+    interval = None
+    if not caution:  # else there is no telling
+        error = frechet_standard_error(reference, samples, derived_seed(seed, "fid"))
+        interval = normal_interval(fid, error)
+    kid = kernel_distance(reference, samples, derived_seed(seed, "kid"))
+    return {
+        "fid": Figure(
+            f"FID in {extractor.label} features",
+            fid,
+            passport | {"fid_resamples": FID_RESAMPLES},
+            better="lower",
+            interval=interval,
+            caution=caution,
+        ),
+        "kid": Figure(
+            f"KID in {extractor.label} features",
+            kid.mean,
+            passport | {"kid_subsets": KID_SUBSETS, "kid_subset_rows": kid.rows},
+            better="lower",
+            interval=normal_interval(kid.mean, kid.standard_error),
+        ),
+    }

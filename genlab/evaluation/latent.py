@@ -1,0 +1,215 @@
+"""Figures of models with a Gaussian latent: likelihood, reconstructions, and samples."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from genlab.data.progress import progress
+from genlab.evaluation.figures import Better, Figure, Passport
+from genlab.evaluation.held_out import HeldOut, Rows, rows_a_pass
+from genlab.metrics.elbo import (
+    active_units,
+    gaussian_kl,
+    importance_weighted_bounds,
+    log_importance_weight,
+    negative_log_likelihood,
+)
+from genlab.metrics.intervals import mean_interval, share_interval
+from genlab.models.classifier import Classifier
+from genlab.models.latent import LatentModel
+from genlab.seeds import derived_seed
+
+DRAWS = (1, 50, 500, 1000)
+"""The K of the importance-weighted bounds (Burda et al. 2016)."""
+DRAWS_A_PASS = 50
+"""Draws for each image that are decoded at once."""
+
+
+@torch.inference_mode()
+def elbo_figures(model: LatentModel, held_out: HeldOut, seed: int) -> dict[str, Figure]:
+    """−ELBO with one draw of z an image and its two parts, in nats an image, and the number of active units."""
+    reconstruction, kl, means = [], [], []
+    with progress("ELBO", len(held_out), "images") as advance:
+        for rows in held_out.batches():
+            images, label = _observed(model, rows, seed)
+            mean, log_variance = model.infer(images, label)
+            noise = _noise(seed, "z", rows.first, *mean.shape).to(mean.device)
+            logits = model.generate(mean + (0.5 * log_variance).exp() * noise, label)
+            reconstruction.append(_error(model, logits, images).double().cpu())
+            kl.append(gaussian_kl(mean, log_variance).double().cpu())
+            means.append(mean.cpu())
+            advance(len(mean))
+    passport = _density(model, held_out, len(held_out), seed)
+    parts = {"reconstruction": torch.cat(reconstruction), "kl": torch.cat(kl)}
+    titles = {"reconstruction": "reconstruction, −log p(x|z)", "kl": "KL(q(z|x) ‖ p(z))"}
+    return {
+        "neg_elbo": _nats("−ELBO", parts["reconstruction"] + parts["kl"], passport, "lower"),
+        **{name: _nats(titles[name], values, passport) for name, values in parts.items()},
+        "active_units": Figure(
+            "active units",
+            active_units(torch.cat(means)),
+            held_out.passport(len(held_out)) | {"seed": seed},
+        ),
+    }
+
+
+@torch.inference_mode()
+def bound_figures(model: LatentModel, held_out: HeldOut, images: int, seed: int) -> dict[str, Figure]:
+    """The importance-weighted bounds on −log p(x) of the first ``images`` rows, for each K of :data:`DRAWS`."""
+    count = min(images, len(held_out))
+    images_a_pass = max(1, rows_a_pass(model.image_shape) // DRAWS_A_PASS)
+    found = []
+    with progress("importance-weighted bounds", count, "images") as advance:
+        for rows in held_out.batches(count):
+            observed, label = _observed(model, rows, seed)
+            mean, log_variance = model.infer(observed, label)
+            for begin in range(0, len(mean), images_a_pass):
+                part = slice(begin, begin + images_a_pass)
+                weights = _log_weights(
+                    model,
+                    observed[part],
+                    None if label is None else label[part],
+                    mean[part],
+                    log_variance[part],
+                    derived_seed(seed, "bound", rows.first + begin),
+                )
+                found.append(-importance_weighted_bounds(weights, DRAWS))
+                advance(len(mean[part]))
+    passport = _density(model, held_out, count, seed)
+    values = torch.cat(found, dim=1)
+    return {
+        f"nll_{draws}": _nats(f"−log p(x) at most, K = {draws:,}", bound, passport, "lower")
+        for draws, bound in zip(DRAWS, values, strict=True)
+    }
+
+
+def reconstruction_figures(
+    model: LatentModel, held_out: HeldOut, classifier: Classifier | None, weights: str
+) -> dict[str, Figure]:
+    """How near reconstructions from the posterior mean come, and whether a classifier sees the right class in them.
+
+    Args:
+        model: that reconstructs.
+        held_out: all of these rows.
+        classifier: of these images, if there is one; without labels it is not asked.
+        weights: the hash of its weights.
+    """
+    errors, right, known = [], 0, 0
+    with progress("reconstructions", len(held_out), "images") as advance:
+        for rows in held_out.batches():
+            pixels = model.reconstruct(rows.image, rows.label if model.classes else None).cpu()
+            errors.append(((pixels.double() - rows.image.double()) / 255).square().flatten(1).mean(1))
+            if classifier is not None and rows.label is not None:
+                right += int(torch.count_nonzero(classifier.classify(pixels).cpu() == rows.label))
+                known += int(torch.count_nonzero(classifier.classify(rows.image).cpu() == rows.label))
+            advance(len(pixels))
+    passport = held_out.passport(len(held_out))
+    error = torch.cat(errors)
+    title = "reconstruction MSE, pixels in [0, 1]"
+    figures = {"mse": Figure(title, float(error.mean()), passport, "", "lower", mean_interval(error))}
+    if classifier is not None and held_out.shards.labelled:
+        passport = passport | {"classifier_weights": weights}
+        figures |= {
+            "reconstruction_consistency": _share(
+                "reconstructions recognised as their class", right, len(held_out), passport, "higher"
+            ),
+            "classifier_accuracy": _share("images recognised as their class", known, len(held_out), passport),
+        }
+    return figures
+
+
+def consistency_figure(
+    model: LatentModel, held_out: HeldOut, classifier: Classifier, weights: str, count: int, seed: int
+) -> dict[str, Figure]:
+    """Whether a classifier sees in samples of each class that class; as many of each, ``count`` in all.
+
+    Args:
+        model: that samples, told the class.
+        held_out: whose classes these are.
+        classifier: of these classes.
+        weights: the hash of its weights.
+        count: how many.
+        seed: of the draws.
+    """
+    label = torch.arange(max(1, count // model.classes) * model.classes) % model.classes
+    seen = torch.cat([classifier.classify(pixels).cpu() for pixels in samples(model, label, len(label), seed)])
+    passport = held_out.passport(len(held_out)) | {
+        "classifier_weights": weights,
+        "samples": len(label),
+        "classes": model.classes,
+        "seed": seed,
+    }
+    right = int(torch.count_nonzero(seen == label))
+    return {"sample_consistency": _share("samples recognised as their class", right, len(label), passport, "higher")}
+
+
+def samples(model: LatentModel, label: Tensor | None, count: int, seed: int) -> Iterator[Tensor]:
+    """``count`` draws from the prior, decoded: uint8 [N, H, W, C], :func:`rows_a_pass` at a time.
+
+    Args:
+        model: that samples.
+        label: int64 [rows], the classes that a model with classes is told, over and over again.
+        count: how many.
+        seed: of the draws.
+    """
+    step = rows_a_pass(model.image_shape)
+    for first in range(0, count, step):
+        size = min(step, count - first)
+        told = label[torch.arange(first, first + size) % len(label)] if model.classes and label is not None else None
+        yield model.decode(_noise(seed, "samples", first, size, model.architecture.latent_dim), told)
+
+
+def _observed(model: LatentModel, rows: Rows, seed: int) -> tuple[Tensor, Tensor | None]:
+    """What the encoder sees of rows (a binary likelihood: one binarisation, fixed by the seed), and their labels."""
+    uniform = None
+    if model.architecture.likelihood == "binary":
+        generator = torch.Generator().manual_seed(derived_seed(seed, "pixels", rows.first))
+        uniform = torch.rand(rows.image.shape, generator=generator).to(model.device)
+    label = rows.label.to(model.device) if model.classes and rows.label is not None else None
+    return model.observe(rows.image.to(model.device), uniform), label
+
+
+def _log_weights(
+    model: LatentModel, images: Tensor, label: Tensor | None, mean: Tensor, log_variance: Tensor, seed: int
+) -> Iterator[Tensor]:
+    """log p(x|z) p(z) / q(z|x) of ``DRAWS[-1]`` draws for each of N images, [DRAWS_A_PASS, N] at a time."""
+    generator = torch.Generator().manual_seed(seed)
+    count = len(images)
+
+    def spread(tensor: Tensor) -> Tensor:
+        return tensor.expand(DRAWS_A_PASS, *tensor.shape).flatten(0, 1)
+
+    targets, means, log_variances = spread(images), spread(mean), spread(log_variance)
+    labels = None if label is None else spread(label)
+    for _ in range(0, DRAWS[-1], DRAWS_A_PASS):
+        # On the CPU, so that a GPU draws the same.
+        noise = torch.randn(DRAWS_A_PASS, *mean.shape, generator=generator)
+        latents = means + (0.5 * log_variances).exp() * noise.flatten(0, 1).to(means.device)
+        error = _error(model, model.generate(latents, labels), targets)
+        yield log_importance_weight(error, latents, means, log_variances).view(DRAWS_A_PASS, count).cpu()
+
+
+def _noise(seed: int, name: str, first: int, *shape: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(derived_seed(seed, name, first)))
+
+
+def _error(model: LatentModel, logits: Tensor, images: Tensor) -> Tensor:
+    return negative_log_likelihood(model.architecture.likelihood, logits, images, model.log_sigma)
+
+
+def _density(model: LatentModel, held_out: HeldOut, rows: int, seed: int) -> Passport:
+    """Of figures in nats: those of different likelihoods, or told the class or not, are of different quantities."""
+    return held_out.passport(rows) | {
+        "seed": seed,
+        "likelihood": model.architecture.likelihood,
+        "density": "p(x|class)" if model.classes else "p(x)",
+    }
+
+
+def _nats(title: str, values: Tensor, passport: Passport, better: Better | None = None) -> Figure:
+    return Figure(title, float(values.mean()), passport, "nats", better, mean_interval(values))
+
+
+def _share(title: str, hits: int, count: int, passport: Passport, better: Better | None = None) -> Figure:
+    return Figure(title, hits / count, passport, "share", better, share_interval(hits, count))

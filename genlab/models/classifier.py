@@ -1,0 +1,82 @@
+"""A small convolutional classifier: the judge of class-consistency, and the features in which digits are compared.
+
+At 28x28x1 and 10 classes it has 467,818 parameters. No batch normalisation, so that what it learns does not depend on
+how a global batch falls on the workers.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Annotated
+
+import torch
+from annotated_types import Ge, Gt, Interval
+from torch import Tensor, nn
+
+from genlab.models.model import Model, Shape
+from genlab.models.pixels import to_unit
+
+SMALLEST = 8
+"""The image is halved until its longer side is at most this."""
+
+
+@dataclass(frozen=True)
+class ClassifierArchitecture:
+    """Shape of the classifier."""
+
+    width: Annotated[int, Gt(0)] = 32
+    """Channels at the image's own size; they double each time it is halved, up to four times this."""
+    features: Annotated[int, Gt(0)] = 128
+    """Width of the layer before the logits: the features that FID and KID are taken in."""
+    dropout: Annotated[float, Interval(ge=0, lt=1)] = 0.5
+    """Probability of dropping a feature, while training."""
+    classes: Annotated[int, Ge(0)] = 0
+    """Number of classes; 0 takes as many as the data set has."""
+
+
+class Classifier(Model):
+    """Pairs of 3x3 convolutions, the second of stride 2, then a layer of features, then logits. ReLU throughout.
+
+    Raises:
+        ValueError: when there are no classes.
+    """
+
+    family = "classifier"
+    Architecture = ClassifierArchitecture
+    operations = ()
+    architecture: ClassifierArchitecture
+
+    def __init__(self, image_shape: Shape, architecture: ClassifierArchitecture) -> None:
+        super().__init__(image_shape, architecture)
+        if architecture.classes < 1:
+            raise ValueError("a classifier needs labelled images; ingest them with labels")
+        height, width, channels = image_shape
+        layers: list[nn.Module] = []
+        out = architecture.width
+        while max(height, width) > SMALLEST:
+            layers += [nn.Conv2d(channels, out, 3, padding=1), nn.ReLU()]
+            layers += [nn.Conv2d(out, out, 3, stride=2, padding=1), nn.ReLU()]
+            height, width, channels = math.ceil(height / 2), math.ceil(width / 2), out
+            out = min(2 * out, 4 * architecture.width)
+        dense = nn.Linear(channels * height * width, architecture.features)
+        self.trunk = nn.Sequential(*layers, nn.Flatten(), dense, nn.ReLU())
+        self.dropout = nn.Dropout(architecture.dropout)
+        self.head = nn.Linear(architecture.features, architecture.classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Float [N, C, H, W] in [0, 1] → logits [N, classes]."""
+        logits: Tensor = self.head(self.dropout(self.trunk(images)))
+        return logits
+
+    @torch.inference_mode()
+    def features(self, pixels: Tensor) -> Tensor:
+        """uint8 [N, H, W, C] → the layer before the logits, float32 [N, features]."""
+        features: Tensor = self.trunk(to_unit(pixels.to(self.device)))
+        return features
+
+    @torch.inference_mode()
+    def classify(self, pixels: Tensor) -> Tensor:
+        """uint8 [N, H, W, C] → the likeliest class of each, int64 [N]."""
+        return self.head(self.features(pixels)).argmax(1)
+
+
+MODEL = Classifier

@@ -1,0 +1,70 @@
+"""Training the classifier on cross-entropy."""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from genlab.models.classifier import Classifier, ClassifierArchitecture
+from genlab.models.model import Model
+from genlab.models.pixels import to_unit
+from genlab.models.precision import full_precision
+from genlab.recipes.latent import LatentData
+from genlab.recipes.options import Optimization, Run
+from genlab.recipes.recipe import Batch, Batches, DomainInfo, Recipe, Step
+
+
+@dataclass(frozen=True)
+class ClassifierConfig:
+    """Train a classifier on a labelled genlab data set."""
+
+    run: Run = field(default_factory=lambda: Run(epochs=4))
+    data: LatentData = field(default_factory=LatentData)
+    model: ClassifierArchitecture = field(default_factory=ClassifierArchitecture)
+    optimization: Optimization = field(default_factory=lambda: Optimization(schedule="cosine"))
+
+
+class ClassifierRecipe(Recipe[ClassifierConfig]):
+    """Softmax cross-entropy; losses are nats an image, accuracy a share of the images."""
+
+    config_type = ClassifierConfig
+    averaged = ("classifier",)
+
+    def __init__(self, config: ClassifierConfig, domains: Mapping[str, DomainInfo]) -> None:
+        super().__init__(config, domains)
+        images = domains["images"]
+        architecture = dataclasses.replace(config.model, classes=images.classes(config.model.classes))
+        self.classifier = Classifier(images.shape, architecture)
+        self.networks = nn.ModuleDict({"classifier": self.classifier})
+
+    def model(self) -> Model:
+        """The one network, which is the model itself."""
+        return self.classifier
+
+    def step(self, batches: Batches, step: Step) -> dict[str, Tensor]:
+        """One Adam step on the cross-entropy."""
+        loss, accuracy = self._measure(batches["images"], step)
+        step.update("classifier", loss)
+        return {"cross_entropy": loss.detach(), "accuracy": accuracy}
+
+    def test_metrics(self, batches: Batches, step: Step) -> dict[str, Tensor]:
+        """Cross-entropy and accuracy on held-out rows."""
+        loss, accuracy = self._measure(batches["images"], step)
+        return {"cross_entropy": loss, "accuracy": accuracy}
+
+    def figures(self, batches: Batches) -> dict[str, np.ndarray]:
+        """None: what a classifier does is in its figures."""
+        return {}
+
+    def _measure(self, batch: Batch, step: Step) -> tuple[Tensor, Tensor]:
+        assert batch.label is not None  # Classifier has refused data without labels
+        with step.autocast():
+            logits = self.classifier(to_unit(batch.image))
+        hits = logits.argmax(1) == batch.label
+        return F.cross_entropy(full_precision(logits), batch.label), full_precision(hits).mean()
+
+
+RECIPE = ClassifierRecipe

@@ -1,0 +1,240 @@
+"""``genlab evaluate MODEL``: figures of a trained model on held-out data, printed and written as JSON.
+
+It stands among the reports, above training, because it trains a classifier where it needs one; what it measures is in
+``genlab.evaluation``.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
+
+import torch
+import tyro
+from annotated_types import Ge
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+from upath import UPath
+
+from genlab import modelstore
+from genlab.config import parse
+from genlab.data.shards import ShardSet
+from genlab.errors import ConfigError, DataError, RunError, run_command
+from genlab.evaluation.compare import passports
+from genlab.evaluation.extractors import ClassifierFeatures, EfficientNetLite, Extractor, Inception, load_classifier
+from genlab.evaluation.features import distance_figures, extract, held_out_features
+from genlab.evaluation.figures import FILE_NAME, Evaluation, Figure
+from genlab.evaluation.held_out import HeldOut
+from genlab.evaluation.latent import (
+    bound_figures,
+    consistency_figure,
+    elbo_figures,
+    reconstruction_figures,
+    samples,
+)
+from genlab.models.classifier import Classifier
+from genlab.models.latent import LatentModel
+from genlab.recipes.classifier import ClassifierConfig
+from genlab.recipes.latent import LatentData
+from genlab.storage import locate
+from genlab.training.launch import launch
+from genlab.training.plan import default_storage
+from genlab.translation import best_device
+
+SAMPLES = 10_000
+"""Samples that FID and KID are of, at most, unless told otherwise."""
+FEWEST = 4
+"""Images that there must be: KID compares halves of both sets."""
+JUDGE_STEPS = 1000
+"""Steps that a classifier is trained for at least: on a small data set its usual epochs would teach it little."""
+BOUND_IMAGES = 1000
+"""Images that the importance-weighted bounds are of on a CPU, unless told otherwise."""
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluateConfig:
+    """Measure a trained VAE or conditional VAE on held-out images, and write evaluation.json."""
+
+    model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
+    """Run directory or model directory, or its s3:// URL."""
+    data: str | None = None
+    """Data set made by `genlab ingest`: a folder or URL. By default the one that the model was trained on."""
+    split: str | None = None
+    """The split to measure on. By default the run's held-out split."""
+    classifier: str | None = None
+    """Run or model directory of a classifier of these images. By default one is trained, once for each data set, if
+    the images have labels."""
+    inception: str | None = None
+    """Weights of torch-fidelity's Inception-v3, for FID and KID as they are published. By default they are taken in
+    the classifier's features for grey images, and in EfficientNet-Lite0's for colour."""
+    samples: Annotated[Annotated[int, Ge(FEWEST)] | None, tyro.conf.arg(metavar="N")] = None
+    """Samples to draw for FID and KID. By default as many as there are images in the split, at most 10,000."""
+    iwae_images: Annotated[Annotated[int, Ge(1)] | None, tyro.conf.arg(metavar="N")] = None
+    """How many images, from the first, the importance-weighted bounds are of. By default 1,000 on a CPU, all on a
+    GPU."""
+    seed: Annotated[int, Ge(0)] = 0
+    """Seed of all noise."""
+    output: str | None = None
+    """JSON file to write. By default evaluation.json in the run directory, or beside the model directory."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command ``genlab evaluate``."""
+
+    def command() -> None:
+        config = parse(EvaluateConfig, arguments, prog="genlab evaluate")
+        evaluation, file = evaluate(config)
+        show(evaluation)
+        print(f"evaluation: {file}")
+
+    run_command(command)
+
+
+def evaluate(config: EvaluateConfig) -> tuple[Evaluation, UPath]:
+    """Measure what ``config`` names and write the evaluation; returns it and where it is.
+
+    Raises:
+        ConfigError, DataError, RunError: the model, its data, or what was given to measure with cannot be used.
+    """
+    directory = next(iter(modelstore.find([config.model]).values()))
+    description = modelstore.describe(directory)
+    device = best_device()
+    model = modelstore.load(directory, device)
+    if not isinstance(model, LatentModel):
+        raise RunError(f"{config.model}: a {model.family} model; vae and cvae are what can be evaluated")
+    model = model.to(memory_format=torch.channels_last)  # twice as fast on a CPU, and more
+    held_out = open_held_out(config, description["provenance"])
+    _check_fit(model, held_out)
+    inception = Inception(config.inception, device) if config.inception else None
+    classifier, weights = _classifier(config, held_out, device)
+    extractor = inception or _extractor(held_out, classifier, weights, device)
+    torch.backends.cudnn.allow_tf32 = False  # A figure's last digits are worth more than a minute.
+
+    figures = elbo_figures(model, held_out, config.seed)
+    images = config.iwae_images or (BOUND_IMAGES if device == "cpu" else len(held_out))
+    figures |= bound_figures(model, held_out, images, config.seed)
+    figures |= reconstruction_figures(model, held_out, classifier, weights)
+    count = config.samples or min(SAMPLES, len(held_out))
+    if classifier is not None and model.classes:
+        figures |= consistency_figure(model, held_out, classifier, weights, count, config.seed)
+    figures |= _distances(model, held_out, extractor, count, config.seed)
+
+    evaluation = Evaluation(
+        directory.parent.name if directory.name == "model" else directory.name,
+        {
+            "path": str(directory),
+            "family": model.family,
+            "step": description["provenance"]["step"],
+            "weights": description["weights"]["sha256"],
+        },
+        figures,
+    )
+    file = locate(config.output) if config.output else directory.parent / FILE_NAME
+    evaluation.save(file)
+    return evaluation, file
+
+
+def open_held_out(config: EvaluateConfig, provenance: Mapping[str, Any]) -> HeldOut:
+    """The rows to measure on.
+
+    Raises:
+        DataError: the data set or split is gone, or the run's own data set was changed.
+    """
+    trained_on = provenance["data"]["images"]
+    shards = ShardSet.open(config.data or trained_on["path"])
+    if config.data is None and shards.checksum != trained_on["checksum"]:
+        raise DataError(f"{shards.directory}: no longer the data set that the model was trained on; give --data")
+    split = config.split or provenance["config"]["data"]["test_split"]
+    return HeldOut(shards.split(split), split)
+
+
+def trained_classifier(data: HeldOut) -> UPath:
+    """The model directory of a classifier of this data set, trained now if it was not before.
+
+    It is an ordinary run in the runs folder, named after the data set's checksum.
+    """
+    checksum = data.shards.checksum
+    run = locate(default_storage()) / f"classifier-{checksum[:12]}"
+    try:
+        if modelstore.describe(run / "model")["provenance"]["data"]["images"]["checksum"] == checksum:
+            return run / "model"
+    except RunError:
+        print(f"training a classifier of {data.shards.directory}, once for this data set (--classifier names another)")
+    config = ClassifierConfig(data=LatentData(images=str(data.shards.directory)))
+    rows = data.shards.manifest.splits.get(config.data.split, config.run.batch)
+    batch = min(config.run.batch, rows)
+    steps = max(JUDGE_STEPS, math.ceil((config.run.epochs or 0) * rows / batch))
+    options = dataclasses.replace(config.run, name=run.name, workers=0, batch=batch, steps=steps)
+    launch("classifier", dataclasses.replace(config, run=options))
+    torch.set_deterministic_debug_mode("default")  # as training leaves this process
+    return run / "model"
+
+
+def show(evaluation: Evaluation) -> None:
+    """Print the figures, what is to be said against them, and what they were measured with."""
+    table = Table(show_edge=False)
+    table.add_column("figure")
+    table.add_column(Text(evaluation.name), justify="right")
+    table.add_column("unit")
+    for figure in evaluation.figures.values():
+        table.add_row(Text(figure.title + (" (!)" if figure.caution else "")), str(figure), figure.unit)
+    console = Console(soft_wrap=True, highlight=False)
+    console.print(table)
+    console.print("± is half of the 95% interval")
+    for figure in evaluation.figures.values():
+        if figure.caution:
+            console.print(f"(!) {figure.title}: {figure.caution}", markup=False)
+    for line in passports(evaluation.figures):
+        console.print(line, markup=False, style="dim")
+
+
+def _check_fit(model: LatentModel, held_out: HeldOut) -> None:
+    shards = held_out.shards
+    if shards.fixed_shape() != model.image_shape:
+        raise DataError(
+            f"{shards.directory}: {_size(shards.fixed_shape())}; the model takes {_size(model.image_shape)}"
+        )
+    if len(held_out) < FEWEST:
+        raise DataError(f"{shards.directory}: {len(held_out)} images in split {held_out.split!r}; {FEWEST} are needed")
+    if model.classes and not 0 < len(shards.manifest.label_names) <= model.classes:
+        found = len(shards.manifest.label_names)
+        raise DataError(f"{shards.directory}: has {found} classes; the model is one of {model.classes}")
+
+
+def _classifier(config: EvaluateConfig, held_out: HeldOut, device: str) -> tuple[Classifier | None, str]:
+    """The classifier to judge by and its weights' hash; none for images without labels, unless one is given.
+
+    Raises:
+        ConfigError: when the one given is of other images or labels.
+    """
+    shards = held_out.shards
+    if config.classifier is None:
+        return load_classifier(trained_classifier(held_out), device) if shards.labelled else (None, "")
+    directory = next(iter(modelstore.find([config.classifier]).values()))
+    classifier, weights = load_classifier(directory, device)
+    if classifier.image_shape != shards.fixed_shape():
+        raise ConfigError(f"classifier: it takes {_size(classifier.image_shape)}, not {_size(shards.fixed_shape())}")
+    names = modelstore.describe(directory)["provenance"]["label_names"]
+    if shards.labelled and list(names) != list(shards.manifest.label_names):
+        raise ConfigError(f"classifier: {config.classifier} was trained on other labels than {shards.directory} has")
+    return classifier, weights
+
+
+def _extractor(held_out: HeldOut, classifier: Classifier | None, weights: str, device: str) -> Extractor:
+    """Whose features to compare in where Inception's weights are not given."""
+    if classifier is not None and held_out.shards.manifest.channels == 1:
+        return ClassifierFeatures(classifier, weights)
+    return EfficientNetLite(device)
+
+
+def _distances(model: LatentModel, held_out: HeldOut, extractor: Extractor, count: int, seed: int) -> dict[str, Figure]:
+    reference = held_out_features(held_out, extractor)
+    label = held_out.labels if model.classes else None
+    made = extract(extractor, samples(model, label, count, seed), count, "features of samples")
+    return distance_figures(extractor, reference, held_out.passport(len(held_out)), made, seed)
+
+
+def _size(shape: tuple[int, int, int]) -> str:
+    height, width, channels = shape
+    return f"images of {height}x{width}x{channels}"

@@ -1,0 +1,81 @@
+"""Small data sets and untrained models to measure."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from genlab import modelstore
+from genlab.data.ingest import IngestConfig, ingest
+from genlab.data.shards import ShardSet
+from genlab.evaluation.held_out import HeldOut
+from genlab.models.classifier import Classifier, ClassifierArchitecture
+from genlab.models.cvae import CVAE, CVAEArchitecture
+from genlab.models.latent import LatentModel, Likelihood
+from genlab.models.model import Model
+from genlab.models.vae import VAE, VAEArchitecture
+
+TEN = tuple("0123456789")
+M = TypeVar("M", bound=Model)
+
+
+def held_out(directory: Path, count: int = 60) -> HeldOut:
+    """The test split, about half, of drawn digits: 28x28x1, labelled."""
+    if not directory.exists():
+        ingest(IngestConfig("synthetic:digits", str(directory), count=count, test_fraction=0.5, seed=1))
+    return HeldOut(ShardSet.open(str(directory)).split("test"), "test")
+
+
+def vae(likelihood: Likelihood = "bernoulli", seed: int = 0) -> VAE:
+    torch.manual_seed(seed)
+    return _ready(VAE((28, 28, 1), VAEArchitecture(channels=(4,), hidden=4, likelihood=likelihood)))
+
+
+def cvae() -> CVAE:
+    torch.manual_seed(0)
+    return _ready(CVAE((28, 28, 1), CVAEArchitecture(channels=(4, 4), hidden=8, classes=10)))
+
+
+def classifier(always: int | None = None) -> Classifier:
+    """Untrained; or one that sees the class ``always`` in every image."""
+    torch.manual_seed(0)
+    model = _ready(Classifier((28, 28, 1), ClassifierArchitecture(width=2, features=8, classes=10)))
+    if always is not None:
+        model.head.weight.zero_()
+        model.head.bias.copy_(torch.eye(10)[always])
+    return model
+
+
+def blind(model: LatentModel) -> LatentModel:
+    """The model with q(z|x) = p(z), and every pixel white or black with probability one half."""
+    for tensor in model.parameters():
+        tensor.zero_()
+    return model
+
+
+def save(directory: Path, model: Model, data: Path, label_names: Sequence[str] = TEN) -> Path:
+    """A model directory as its run leaves it."""
+    checksum = ShardSet.open(str(data)).checksum if data.exists() else "0" * 64
+    provenance = modelstore.Provenance(
+        run=str(directory),
+        step=7,
+        images=70,
+        data={"images": {"path": str(data), "checksum": checksum}},
+        config={"data": {"split": "train", "test_split": "test"}},
+        metrics={},
+        label_names=tuple(label_names),
+    )
+    modelstore.save(str(directory / "model"), model, provenance)
+    return directory
+
+
+def colours(*shape: int, seed: int = 0) -> Tensor:
+    """Random pixels, uint8."""
+    return torch.from_numpy(np.random.default_rng(seed).integers(0, 256, shape, np.uint8))
+
+
+def _ready(model: M) -> M:
+    return model.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # several times as fast

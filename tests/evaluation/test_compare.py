@@ -1,0 +1,102 @@
+"""Evaluations side by side: kept in files, and ranked only where that is fair."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from genlab.errors import RunError
+from genlab.evaluation.compare import compare, main, passports
+from genlab.evaluation.figures import Evaluation, Figure
+from genlab.storage import locate
+
+FID = Figure("FID", 12.0, {"data": "a" * 64, "samples": 1000}, better="lower", interval=(11.0, 13.0))
+SHARE = Figure("recognised", 0.97, {"data": "a" * 64}, "share", "higher", (0.96, 0.98))
+KL = Figure("KL", 5.0, {"data": "a" * 64}, "nats", None, (4.9, 5.1))
+
+
+def evaluation(name: str, **figures: Figure) -> Evaluation:
+    return Evaluation(name, {"path": f"/runs/{name}/model", "family": "vae", "step": 1, "weights": "f" * 64}, figures)
+
+
+def changed(figure: Figure, value: float, **passport: Any) -> Figure:
+    low, high = figure.interval or (0, 0)
+    shift = value - figure.value
+    return dataclasses.replace(
+        figure, value=value, interval=(low + shift, high + shift), passport=figure.passport | passport
+    )
+
+
+def test_the_better_is_marked_beyond_its_interval() -> None:
+    one = evaluation("one", fid=FID, share=SHARE, kl=KL)
+    two = evaluation("two", fid=changed(FID, 9.9), share=changed(SHARE, 0.94), kl=changed(KL, 9))
+    assert [row.best for row in compare([one, two])] == [1, 0, None]
+    close = evaluation("close", fid=changed(FID, 10.1), share=changed(SHARE, 0.96))
+    assert [row.best for row in compare([one, close])] == [None, None, None]
+    assert [row.best for row in compare([one, two, close])] == [None, None, None]
+    assert not any(row.note for row in compare([one, two, close]))
+
+
+def test_figures_of_other_passports_are_not_ranked_and_it_says_in_what() -> None:
+    one = evaluation("one", fid=FID, share=SHARE)
+    two = evaluation("two", fid=changed(FID, 5, samples=500, data="b" * 64), share=changed(SHARE, 0.5))
+    fid, share = compare([one, two])
+    assert fid.best is None
+    assert fid.note == "not ranked, the passports differ in data (aaaaaaaaaaaa, bbbbbbbbbbbb); samples (1,000, 500)"
+    assert share.best == 0
+
+
+def test_a_figure_that_is_not_to_be_trusted_is_not_ranked() -> None:
+    doubtful = dataclasses.replace(changed(FID, 1), caution="far too few")
+    (row,) = compare([evaluation("one", fid=FID), evaluation("two", fid=doubtful)])
+    assert (row.best, row.note) == (None, "not ranked: far too few")
+
+
+def test_a_figure_that_one_lacks_is_ranked_among_the_others() -> None:
+    three = [evaluation("one", fid=FID), evaluation("two"), evaluation("three", fid=changed(FID, 3))]
+    (row,) = compare(three)
+    assert row.figures[1] is None
+    assert row.best == 2
+
+
+def test_values_are_shown_to_the_second_digit_of_their_uncertainty() -> None:
+    assert str(dataclasses.replace(FID, value=149.1345, interval=(148.6445, 149.6245))) == "149.13 ± 0.49"
+    assert str(dataclasses.replace(FID, value=0.01236, interval=(0.01226, 0.01246))) == "0.01236 ± 0.00010"
+    assert str(dataclasses.replace(FID, value=12, interval=None)) == "12"
+
+
+def test_what_all_figures_share_is_said_once() -> None:
+    lines = passports({"fid": FID, "share": SHARE})
+    assert lines == ["all: data aaaaaaaaaaaa", "fid: samples 1,000"]
+
+
+def test_the_command_reads_files_and_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    evaluation("one", fid=FID).save(locate(tmp_path / "one.json"))
+    evaluation("two", fid=changed(FID, 5)).save(locate(tmp_path / "two" / "evaluation.json"))
+    assert Evaluation.load(str(tmp_path / "one.json")) == evaluation("one", fid=FID)
+    main([str(tmp_path / "one.json"), str(tmp_path / "two")])
+    printed = capsys.readouterr().out
+    assert "12.0 ± 1.0" in printed
+    assert "5.0 ± 1.0 *" in printed
+
+
+def test_what_is_no_evaluation_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    good = tmp_path / "good.json"
+    evaluation("one", fid=FID).save(locate(good))
+    for content, message in (
+        ({"format": "other"}, "not an evaluation"),
+        (json.loads(good.read_text()) | {"version": 2}, "evaluation format 2"),
+        (json.loads(good.read_text()) | {"figures": {"fid": 12}}, "damaged"),
+    ):
+        (tmp_path / "bad.json").write_text(json.dumps(content))
+        with pytest.raises(RunError, match=message):
+            Evaluation.load(str(tmp_path / "bad.json"))
+    for arguments in ([str(good)], [str(good), str(tmp_path / "nothing.json")]):
+        with pytest.raises(SystemExit) as ended:
+            main(arguments)
+        assert ended.value.code == 2
+    printed = capsys.readouterr().err
+    assert "give at least two" in printed
+    assert "nothing.json: no such file" in printed

@@ -1,0 +1,102 @@
+"""Features of data sets are kept, and FID and KID carry what they were measured with."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from genlab.evaluation.extractors import Extractor
+from genlab.evaluation.features import cache_folder, distance_figures, extract, held_out_features
+from genlab.evaluation.held_out import HeldOut
+from tests.evaluation.support import colours, held_out
+
+
+class Levels(Extractor):
+    """Mean levels of the image's quarters."""
+
+    label, name, weights, resizer, dimension, batch = "mean-level", "levels", "0" * 64, "none", 4, 7
+
+    def __init__(self) -> None:
+        self.seen = 0
+
+    def features(self, pixels: Tensor) -> Tensor:
+        self.seen += len(pixels)
+        return pixels.float().unflatten(2, (4, -1)).mean((1, 3, 4))
+
+
+@pytest.fixture
+def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> HeldOut:
+    monkeypatch.setenv("GENLAB_CACHE", str(tmp_path / "cache"))
+    return held_out(tmp_path / "digits")
+
+
+def test_features_of_a_data_set_are_taken_once(data: HeldOut) -> None:
+    extractor = Levels()
+    features = held_out_features(data, extractor)
+    expected = torch.cat([extractor.features(rows.image) for rows in data.batches()])
+    assert torch.equal(features, expected)
+    again = Levels()
+    assert torch.equal(held_out_features(data, again), features)
+    assert again.seen == 0
+
+
+def test_other_weights_or_rows_or_a_damaged_file_are_taken_anew(data: HeldOut) -> None:
+    held_out_features(data, Levels())
+    other = Levels()
+    other.weights = "1" * 64
+    held_out_features(data, other)
+    assert other.seen == len(data)
+    train = Levels()
+    held_out_features(HeldOut(data.shards, "another"), train)
+    assert train.seen == len(data)
+    for file in (cache_folder() / "features").iterdir():
+        file.write_bytes(file.read_bytes()[:-1])
+    again = Levels()
+    held_out_features(data, again)
+    assert again.seen == len(data)
+
+
+def test_a_cache_that_cannot_be_written_costs_no_figure(
+    data: HeldOut, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("GENLAB_CACHE", str(tmp_path / "file"))
+    assert len(held_out_features(data, Levels())) == len(data)
+
+
+def test_distances_carry_their_passport(data: HeldOut) -> None:
+    extractor = Levels()
+    reference = held_out_features(data, extractor)
+    noise = extract(extractor, iter(colours(90, 28, 28, 1).split(40)), 90, "noise")
+    figures = distance_figures(extractor, reference, data.passport(len(data)), noise, seed=3)
+    fid, kid = figures["fid"], figures["kid"]
+    for figure in (fid, kid):
+        assert (
+            figure.passport.items()
+            >= {
+                "data": data.shards.checksum,
+                "split": "test",
+                "rows": len(data),
+                "extractor": "levels",
+                "extractor_weights": "0" * 64,
+                "resizer": "none",
+                "samples": 90,
+                "seed": 3,
+            }.items()
+        )
+        assert figure.interval is not None
+        assert figure.interval[0] < figure.value < figure.interval[1]
+    assert fid.caution == ""
+    same = distance_figures(extractor, reference, data.passport(len(data)), reference, seed=3)
+    assert same["fid"].value == pytest.approx(0, abs=1e-6)
+    assert same["kid"].value < 0.01 * kid.value
+
+
+def test_fid_of_fewer_images_than_features_is_marked(data: HeldOut) -> None:
+    extractor = Levels()
+    reference = held_out_features(data, extractor)
+    figures = distance_figures(extractor, reference, data.passport(len(data)), reference[:4], seed=0)
+    assert "4 images for 4 features" in figures["fid"].caution
+    assert figures["fid"].interval is None
+    assert figures["kid"].caution == ""

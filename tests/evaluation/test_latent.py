@@ -1,0 +1,103 @@
+"""Figures of latent models, where they can be known otherwise."""
+
+import math
+
+import pytest
+import torch
+
+from genlab.evaluation.held_out import HeldOut, rows_a_pass
+from genlab.evaluation.latent import (
+    DRAWS,
+    bound_figures,
+    consistency_figure,
+    elbo_figures,
+    reconstruction_figures,
+    samples,
+)
+from genlab.metrics.elbo import gaussian_kl
+from genlab.models.latent import Likelihood
+from tests.evaluation.support import blind, classifier, cvae, held_out, vae
+
+COIN = 28 * 28 * math.log(2)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> HeldOut:
+    return held_out(tmp_path_factory.mktemp("latent") / "digits")
+
+
+@pytest.mark.parametrize("likelihood", ["bernoulli", "binary"])
+def test_a_model_that_learned_nothing_pays_a_bit_a_pixel(likelihood: Likelihood, data: HeldOut) -> None:
+    """Its posterior is the prior and its decoder a coin, so the bounds are equal and exact for every K."""
+    model = blind(vae(likelihood))
+    figures = elbo_figures(model, data, 0) | bound_figures(model, data, 2, 0)
+    for name in ("neg_elbo", "reconstruction", *(f"nll_{draws}" for draws in DRAWS)):
+        assert figures[name].value == pytest.approx(COIN, rel=1e-6)
+    assert figures["kl"].value == 0
+    assert figures["active_units"].value == 0
+    assert figures["nll_50"].passport["rows"] == 2
+    assert figures["neg_elbo"].passport["rows"] == len(data)
+
+
+@pytest.mark.parametrize("make", [vae, cvae])
+def test_the_elbo_has_its_two_parts_and_the_bounds_tighten(make: type, data: HeldOut) -> None:
+    model = make()
+    model.encoder.mean.bias += 1.5  # An untrained posterior is the prior, more or less: there is nothing to tighten.
+    figures = elbo_figures(model, data, 0) | bound_figures(model, data, 4, 0)
+    assert figures["neg_elbo"].value == pytest.approx(figures["reconstruction"].value + figures["kl"].value)
+    (rows,) = data.batches()
+    kl = gaussian_kl(*model.encode(rows.image, rows.label if model.classes else None)).mean()
+    assert figures["kl"].value == pytest.approx(float(kl), rel=1e-5)
+    assert figures["nll_1"].value == pytest.approx(figures["neg_elbo"].value, rel=0.05)
+    assert figures["nll_1000"].value < figures["nll_50"].value < figures["nll_1"].value
+    assert figures["neg_elbo"].passport["density"] == ("p(x|class)" if model.classes else "p(x)")
+
+
+def test_all_noise_comes_from_the_seed(data: HeldOut) -> None:
+    model = vae("binary")
+    values = [
+        [figure.value for figure in (elbo_figures(model, data, seed) | bound_figures(model, data, 2, seed)).values()]
+        for seed in (1, 1, 2)
+    ]
+    assert values[0] == values[1]
+    assert values[0] != values[2]
+    assert torch.equal(*(torch.cat(list(samples(model, None, 3, 5))) for _ in range(2)))
+
+
+def test_a_model_without_classes_is_given_no_labels(data: HeldOut) -> None:
+    model = vae()
+    (rows,) = data.batches()
+    expected = (model.reconstruct(rows.image).double() - rows.image.double()).div(255).square().mean()
+    figures = reconstruction_figures(model, data, None, "")
+    assert figures.keys() == {"mse"}
+    assert figures["mse"].value == pytest.approx(float(expected))
+
+
+def test_consistency_counts_what_the_classifier_sees(data: HeldOut) -> None:
+    model, judge = cvae(), classifier(always=3)
+    assert data.labels is not None
+    share = float((data.labels == 3).double().mean())
+    figures = reconstruction_figures(model, data, judge, "f" * 64)
+    for name in ("reconstruction_consistency", "classifier_accuracy"):
+        assert figures[name].value == share
+        assert figures[name].passport["classifier_weights"] == "f" * 64
+    sampled = consistency_figure(model, data, judge, "f" * 64, count=57, seed=0)["sample_consistency"]
+    assert sampled.value == 0.1
+    assert sampled.passport["samples"] == 50
+    assert sampled.interval is not None
+    assert 0 < sampled.interval[0] < 0.1 < sampled.interval[1] < 0.25
+
+
+def test_samples_are_of_the_classes_asked_for() -> None:
+    model, label = cvae(), torch.tensor([7, 2])
+    (drawn,) = samples(model, label, 5, seed=0)
+    (sevens,) = samples(model, torch.tensor([7]), 5, seed=0)
+    assert drawn.shape == (5, 28, 28, 1)
+    assert torch.equal(drawn[::2], sevens[::2])
+    assert not torch.equal(drawn[1::2], sevens[1::2])
+
+
+def test_large_images_go_through_a_few_at_a_time() -> None:
+    assert rows_a_pass((28, 28, 1)) == 500
+    assert rows_a_pass((256, 256, 3)) == 32
+    assert rows_a_pass((4096, 4096, 3)) == 1

@@ -1,0 +1,127 @@
+"""``genlab evaluate``: from a model directory and a data set to a table and a file."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from genlab.data.ingest import IngestConfig, ingest
+from genlab.evaluation.figures import Evaluation
+from genlab.models.vae import VAE, VAEArchitecture
+from genlab.reports.evaluate import main
+from tests.evaluation.support import classifier, cvae, held_out, save, vae
+
+LATENT = {"neg_elbo", "reconstruction", "kl", "active_units", "nll_1", "nll_50", "nll_500", "nll_1000", "mse"}
+FEW = ["--iwae-images", "2"]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Drawn digits, half of them held out."""
+    root = tmp_path_factory.mktemp("evaluate")
+    held_out(root / "digits")
+    return root / "digits"
+
+
+@pytest.fixture(autouse=True)
+def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The runs folder of one test."""
+    monkeypatch.setenv("GENLAB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("GENLAB_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setattr("genlab.reports.evaluate.JUDGE_STEPS", 5)
+    return tmp_path / "runs"
+
+
+def test_a_conditional_model_gets_every_figure_and_its_classifier_is_trained_once(
+    data: Path, runs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = save(runs / "digits", cvae(), data)
+    main([str(run), *FEW])
+    printed = capsys.readouterr().out
+    assert "training a classifier" in printed
+    evaluation = Evaluation.load(str(run))
+    judged = {"reconstruction_consistency", "classifier_accuracy", "sample_consistency", "fid", "kid"}
+    assert evaluation.figures.keys() == LATENT | judged
+    assert all(str(figure) in printed for figure in evaluation.figures.values())
+    assert "(!) FID in classifier features" in printed, "33 images are too few"
+    saved = json.loads((run / "model" / "genlab.json").read_text())
+    assert evaluation.name == "digits"
+    assert evaluation.model["weights"] == saved["weights"]["sha256"]
+
+    (judge,) = runs.glob("classifier-*")
+    weights = json.loads((judge / "model" / "genlab.json").read_text())["weights"]["sha256"]
+    assert evaluation.figures["fid"].passport["extractor_weights"] == weights
+    first = (run / "evaluation.json").read_bytes()
+    main([str(run / "model"), *FEW, "--classifier", str(judge)])
+    assert "training a classifier" not in capsys.readouterr().out
+    assert (run / "evaluation.json").read_bytes() == first, "a function of model, data and seed"
+    main([str(run), *FEW, "--seed", "1", "--output", str(runs / "other.json")])
+    assert "training a classifier" not in capsys.readouterr().out
+    assert Evaluation.load(str(runs / "other.json")).figures["fid"].passport["seed"] == 1
+
+
+def test_colour_images_without_labels_are_compared_in_efficientnets_features(tmp_path: Path, runs: Path) -> None:
+    data = tmp_path / "scenes"
+    ingest(IngestConfig("synthetic:scenes-a", str(data), size=32, count=10, test_fraction=0.5))
+    torch.manual_seed(0)
+    model = VAE((32, 32, 3), VAEArchitecture(channels=(4,), hidden=4, likelihood="gaussian"))
+    run = save(runs / "scenes", model, data, label_names=())
+    main([str(run), *FEW, "--samples", "6"])
+    figures = Evaluation.load(str(run)).figures
+    assert figures.keys() == LATENT | {"fid", "kid"}
+    assert figures["fid"].passport["extractor"] == "efficientnet-lite0, pooled"
+    assert figures["fid"].passport["samples"] == 6
+    assert not (runs / "classifier").exists()
+
+
+def test_what_cannot_be_measured_is_refused(
+    data: Path, runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    moved = tmp_path / "moved"
+    shutil.copytree(data, moved)
+    run = str(save(runs / "digits", vae(), moved))
+    shutil.rmtree(moved)
+    held_out(moved, count=40)
+    other = tmp_path / "scenes"
+    ingest(IngestConfig("synthetic:scenes-a", str(other), size=32, count=4, test_fraction=0.5))
+    judge = str(save(runs / "judge", classifier(), data, label_names="abcdefghij"))
+    for arguments, message in (
+        ([run], f"{moved}: no longer the data set that the model was trained on"),
+        ([run, "--data", str(other)], f"{other}: images of 32x32x3; the model takes images of 28x28x1"),
+        ([run, "--data", str(data), "--split", "dev"], "no split 'dev'"),
+        ([run, "--data", str(data), "--classifier", run], "a vae, not a classifier"),
+        ([run, "--data", str(data), "--classifier", judge], "trained on other labels"),
+        ([judge, "--data", str(data)], "a classifier model; vae and cvae are what can be evaluated"),
+        ([str(data)], "not a model directory"),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            main(arguments)
+        assert ended.value.code == 2
+        assert message in capsys.readouterr().err
+
+
+def test_data_that_do_not_do_for_the_model_are_refused(
+    data: Path, runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for count, model, message in (
+        (20, cvae(), "has 0 classes; the model is one of 10"),
+        (3, vae(), "images in split 'test'; 4 are needed"),
+    ):
+        plain = tmp_path / f"plain-{count}"
+        source = f"folder:{_pictures(tmp_path / str(count), count)}"
+        ingest(IngestConfig(source, str(plain), test_fraction=0.5, channels=1))
+        run = str(save(runs / model.family, model, data))
+        with pytest.raises(SystemExit):
+            main([run, "--data", str(plain)])
+        assert message in capsys.readouterr().err
+
+
+def _pictures(folder: Path, count: int) -> Path:
+    folder.mkdir()
+    for number in range(count):
+        Image.new("L", (28, 28), 10 * number).save(folder / f"{number}.png")
+    return folder
