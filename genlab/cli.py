@@ -8,8 +8,11 @@ from genlab import __version__
 COMMANDS = {
     "ingest": ("genlab.data.ingest", "turn images into a data set of Arrow shards"),
     "inspect": ("genlab.data.inspect", "print what is in a data set, check it, draw samples"),
-    "export": ("genlab.data.export", "write a data set's images back as files, with a CSV of what is known of them"),
+    "export": ("genlab.export", "write a data set back as files, or a model as ONNX or for torch.export"),
     "report": ("genlab.reports.report", "write a run's report.html"),
+    "sample": ("genlab.use.sample", "draw pictures from a trained model"),
+    "reconstruct": ("genlab.use.reconstruct", "send a picture or a folder through a trained model and back"),
+    "interpolate": ("genlab.use.interpolate", "go from one picture or draw to another through a trained model"),
     "translate": ("genlab.translation", "translate a picture or a folder with a trained model"),
     "verify-resume": ("genlab.training.verify_resume", "prove that a killed run resumes bit for bit"),
     "verify-ddp": ("genlab.training.verify_ddp", "prove that results do not depend on the number of workers"),
