@@ -9,6 +9,7 @@ from upath import UPath
 
 from genlab import modelstore
 from genlab.errors import ConfigError, RunError
+from genlab.models.model import model_type
 
 SHOWN = 20
 """Classes named in a message, at most."""
@@ -22,10 +23,12 @@ def find(url: str, operation: str) -> tuple[UPath, Mapping[str, Any]]:
     """
     [directory] = modelstore.find([url]).values()
     description = modelstore.describe(directory)
-    if operation not in description["operations"]:
+    # The class, not the file: this genlab may do more with an older model than the one that saved it.
+    operations = model_type(description["family"]).operations
+    if operation not in operations:
         raise RunError(
-            f"{url}: this {description['family']} model does not {operation.partition('_')[0]}; "
-            f"its operations are: {', '.join(description['operations'])}"
+            f"{url}: this {description['family']} model does not {operation.replace('_', ' ')}; "
+            f"its operations are: {', '.join(operations)}"
         )
     return directory, description
 
@@ -44,11 +47,11 @@ def class_names(description: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def class_number(names: Sequence[str], label: str | int | None, *, needed: bool = False) -> int | None:
-    """The number of the class ``label``, a name or a number; names come first.
+    """The number of the class ``label``.
 
     Args:
         names: of the model's classes, see :func:`class_names`.
-        label: ``None`` for none, which a model without classes must be given.
+        label: its number; or in text its name, else its number; or ``None`` for no class.
         needed: whether a model with classes must be given one.
 
     Raises:
@@ -61,7 +64,9 @@ def class_number(names: Sequence[str], label: str | int | None, *, needed: bool 
         return None
     if not names:
         raise ConfigError("label: this model knows no classes; leave it out")
-    numbers = {str(number): number for number in range(len(names))} | {name: n for n, name in enumerate(names)}
+    numbers = {str(number): number for number in range(len(names))}
+    if isinstance(label, str):
+        numbers |= {name: number for number, name in enumerate(names)}
     if str(label) not in numbers:
         raise ConfigError(f"label: no class {label!r}; choose from {known}")
     return numbers[str(label)]

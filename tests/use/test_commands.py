@@ -11,8 +11,10 @@ from PIL import Image
 from torch import Tensor
 
 from genlab import modelstore
+from genlab.errors import ConfigError
 from genlab.storage import locate, read_bytes
 from genlab.use import interpolate, reconstruct, sample
+from genlab.use.models import class_number
 from tests.s3 import Bucket
 
 
@@ -82,6 +84,14 @@ def test_samples_of_a_conditional_model_are_of_the_class_asked_for_or_a_class_a_
         sample.main([run, str(tmp_path / "one.png"), "--count", "4", "--label", label])
         expected = model.sample(4, 0, torch.full((4,), number))
         np.testing.assert_array_equal(cut(tmp_path / "one.png", 2, (8, 8)), expected)
+
+
+def test_a_class_is_a_number_or_in_text_a_name_before_it_is_a_number() -> None:
+    names = ("cat", "2", "1")
+    assert [class_number(names, label) for label in ("2", "1", "0", "cat", 2, 1)] == [1, 2, 0, 0, 2, 1]
+    assert class_number(names, None) is None
+    with pytest.raises(ConfigError, match=r"choose from 0, 1, .*, 19, \.\.\. \(1000 in all\)"):
+        class_number([str(number) for number in range(1000)], "cat")
 
 
 def test_a_picture_or_a_folder_goes_through_the_model(
