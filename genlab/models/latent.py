@@ -183,7 +183,7 @@ class _Encoding(nn.Module):
     def __init__(self, model: LatentModel) -> None:
         super().__init__()
         self.encoder = model.encoder
-        self._observe, self._infer = model.observe, model.infer
+        self._observe, self._infer = model.observe, model.infer  # methods, so the decoder's weights stay out
 
     def forward(self, pixels: Tensor, label: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return self._infer(self._observe(pixels), label)
@@ -195,7 +195,7 @@ class _Decoding(nn.Module):
     def __init__(self, model: LatentModel) -> None:
         super().__init__()
         self.decoder = model.decoder
-        self._render = model.render
+        self._render = model.render  # a method, so the encoder's weights stay out
 
     def forward(self, latents: Tensor, label: Tensor | None = None) -> Tensor:
         return self._render(latents, label)
