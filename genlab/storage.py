@@ -29,7 +29,7 @@ import botocore.exceptions as boto
 import fsspec
 from upath import UPath
 
-from genlab.errors import ConfigError, GenlabError, StorageError
+from genlab.errors import ConfigError, DataError, GenlabError, StorageError
 
 JOB_ENV = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 """Ray sets this in the driver of a submitted job."""
@@ -136,6 +136,17 @@ def require_absolute(option: str, url: str) -> None:
             f"{option}={url!r} is a relative path, and a job runs in a temporary upload of the working directory; "
             f'give the absolute path: {option}="$PWD/{url}", or a URL such as s3://bucket/{url}'
         )
+
+
+def require_empty(folder: UPath) -> None:
+    """Refuse to write into a folder that has something in it.
+
+    Raises:
+        DataError: naming the folder.
+        OSError: it is no folder.
+    """
+    if folder.exists() and next(iter(folder.iterdir()), None) is not None:
+        raise DataError(f"{folder}: is not empty; choose another folder")
 
 
 def read_range(path: UPath, offset: int, length: int) -> bytes:

@@ -6,25 +6,22 @@ One picture is translated in this process; a folder by Ray Data, on a pool of pr
 import logging
 import math
 import sys
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 from typing import Annotated, Any, cast
 
-import torch
 import tyro
-from torch import Tensor
 from upath import UPath
 
 from genlab import modelstore
 from genlab.config import parse
-from genlab.data.images import Channels, ImageError, Pixels, encode_png, prepare
+from genlab.data.images import ImageError
 from genlab.data.progress import progress
-from genlab.data.sources.files import Folder
-from genlab.errors import ConfigError, DataError, RunError, run_command
-from genlab.models.model import Model, Translator, model_type
+from genlab.errors import ConfigError, DataError, run_command
+from genlab.models.model import Translator, model_type
 from genlab.storage import locate, write_atomic
+from genlab.use.models import find
+from genlab.use.pictures import as_png, best_device, folder_keys, is_file, png_name, read_picture
 
 BATCH = 8
 """Pictures that a process translates before it reports."""
@@ -65,8 +62,8 @@ def translate(config: TranslateConfig) -> None:
     source, dest = locate(config.source), locate(config.dest)
     if dest == source:
         raise ConfigError(f"dest = {config.dest!r}: the same as the source; write to another place")
-    directory = next(iter(modelstore.find([config.model]).values()))
-    direction = _direction(config, directory)
+    directory, description = find(config.model, "translate")
+    direction = _direction(config, description)
     if source.is_dir():
         _translate_folder(directory, source, dest, direction)
     elif source.is_file():
@@ -75,33 +72,13 @@ def translate(config: TranslateConfig) -> None:
         raise DataError(f"{config.source}: no such file or folder")
 
 
-def read_picture(picture: bytes, model: Model) -> Tensor:
-    """The pixels of an image file as ``model`` takes them: upright, uint8 [1, H, W, C], of the picture's own size.
-
-    Raises:
-        ImageError: it cannot be decoded.
-    """
-    prepared = prepare(picture, channels=cast("Channels", model.image_shape[2]))
-    return torch.tensor(cast("Pixels", prepared.image))[None]
-
-
-def write_picture(pixels: Tensor) -> bytes:
-    """The PNG file of the one image in uint8 [1, H, W, C]."""
-    return encode_png(pixels[0].cpu().numpy())
-
-
 def translate_picture(model: Translator, picture: bytes, direction: str) -> bytes:
     """Translate an image file into a PNG file of the same size.
 
     Raises:
         ImageError: it cannot be decoded.
     """
-    return write_picture(model.translate(read_picture(picture, model), direction))
-
-
-def best_device() -> str:
-    """A GPU if this process has one."""
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    return as_png(model.translate(read_picture(picture, model), direction))
 
 
 def directions(description: Mapping[str, Any]) -> tuple[str, ...]:
@@ -126,30 +103,22 @@ class Worker:
     def _translate(self, key: str) -> str:
         try:
             picture = (self._source / key).read_bytes()
-            write_atomic(self._dest / _png_name(key), translate_picture(self._model, picture, self._direction))
+            write_atomic(self._dest / png_name(key), translate_picture(self._model, picture, self._direction))
         except (ImageError, OSError) as error:
             return str(error)
         return ""
 
 
-def _direction(config: TranslateConfig, directory: UPath) -> str:
-    description = modelstore.describe(directory)
+def _direction(config: TranslateConfig, description: Mapping[str, Any]) -> str:
     known = directions(description)
-    if not known:
-        raise RunError(
-            f"{config.model}: this {description['family']} model does not translate; "
-            f"its operations are: {', '.join(description['operations'])}"
-        )
     if config.direction is not None and config.direction not in known:
         raise ConfigError(f"direction = {config.direction!r}: choose from {', '.join(known)}")
     return config.direction or known[0]
 
 
 def _translate_file(directory: UPath, source: UPath, dest: UPath, direction: str) -> None:
-    if dest.is_dir() or not dest.suffix:
-        dest = dest / _png_name(source.name)
-    elif dest.suffix.lower() != ".png":
-        raise ConfigError(f"dest = {str(dest)!r}: pictures are written as PNG; name it {dest.stem}.png")
+    if not is_file(dest, ".png"):
+        dest = dest / png_name(source.name)
     model = cast("Translator", modelstore.load(directory, best_device()))
     try:
         write_atomic(dest, translate_picture(model, source.read_bytes(), direction))
@@ -163,11 +132,7 @@ def _translate_file(directory: UPath, source: UPath, dest: UPath, direction: str
 def _translate_folder(directory: UPath, source: UPath, dest: UPath, direction: str) -> None:
     if dest.is_file():
         raise ConfigError(f"dest = {str(dest)!r}: a file; a folder of pictures needs a folder to go to")
-    keys = [entry.key for entry in Folder(str(source)).entries()]
-    [(name, same), *_] = Counter(map(_png_name, keys)).most_common(1)
-    if same > 1:
-        both = " and ".join(key for key in keys if _png_name(key) == name)
-        raise DataError(f"{source}: {both} would both be written as {name}; rename one of them")
+    keys = folder_keys(source)
     from genlab.ray_cluster import connected  # one picture does without Ray
 
     done = 0
@@ -203,7 +168,3 @@ def _on_ray(keys: list[str], arguments: tuple[str, ...]) -> Iterator[tuple[str, 
     )
     for row in done.iter_rows():
         yield row["key"], row["why"]
-
-
-def _png_name(key: str) -> str:
-    return str(PurePosixPath(key).with_suffix(".png"))

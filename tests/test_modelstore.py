@@ -55,7 +55,7 @@ def test_the_description_says_what_the_model_is_and_where_it_came_from(tmp_path:
     description = modelstore.describe(str(tmp_path))
     assert description["family"] == "vae"
     assert description["architecture"]["latent_dim"] == 3
-    assert description["operations"] == ["sample", "reconstruct"]
+    assert description["operations"] == ["sample", "reconstruct", "interpolate", "interpolate_draws"]
     assert description["image"] == {"height": 28, "width": 28, "channels": 1, "dtype": "uint8", "range": [0, 255]}
     assert description["provenance"]["data"]["train"]["checksum"] == "a" * 64
     assert description["provenance"]["metrics"] == {"test/elbo": -101.5}

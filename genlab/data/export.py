@@ -1,4 +1,4 @@
-"""``genlab export DATA FOLDER``: a data set's images as files again, with a CSV of labels and attributes.
+"""A data set's images as files again, with a CSV of labels and attributes.
 
 ``FOLDER/metadata.csv`` has a row for each image: ``file_name``, ``key``, ``split``, its label, its attributes. So
 ``genlab ingest FOLDER DEST --attributes.csv FOLDER/metadata.csv`` reads it, and the imagefolder loader of Hugging Face
@@ -12,21 +12,18 @@ import shlex
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
-from typing import Annotated
 
 import numpy as np
-import tyro
 from upath import UPath
 
-from genlab import config as configs
 from genlab.data import attributes
 from genlab.data.images import encode_png
 from genlab.data.manifest import Attribute, Manifest
 from genlab.data.progress import progress
 from genlab.data.shards import ShardSet
 from genlab.data.sources.base import is_visible
-from genlab.errors import DataError, run_command
-from genlab.storage import is_remote, locate, require_absolute, write_atomic
+from genlab.errors import DataError
+from genlab.storage import is_remote, locate, require_absolute, require_empty, write_atomic
 
 TABLE = "metadata.csv"
 
@@ -41,9 +38,9 @@ THREADS = 8
 class ExportConfig:
     """Write a data set's images as files, and what is known of them as metadata.csv."""
 
-    data: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")]
+    data: str
     """Directory or s3:// URL of the data set."""
-    folder: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER")]
+    folder: str
     """Directory or s3:// URL to write to; it must be empty or not there. Files are called by the images' keys, with
     .jpg or .png put after a key that does not end so; an image whose key is no good as a path, or is taken, is called
     by its number."""
@@ -64,8 +61,7 @@ def export(config: ExportConfig) -> Manifest:
     if config.split:
         shards = shards.split(config.split)
     try:
-        if next(iter(folder.iterdir()), None) is not None if folder.exists() else False:
-            raise DataError(f"{folder}: is not empty; choose another folder")
+        require_empty(folder)
         names = _write_images(shards, folder)
         write_atomic(folder / TABLE, _table(shards, names).encode())
     except OSError as error:
@@ -73,18 +69,10 @@ def export(config: ExportConfig) -> Manifest:
     return shards.manifest
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """The command ``genlab export``."""
-
-    def command() -> None:
-        config = configs.parse(ExportConfig, arguments, prog="genlab export")
-        manifest = export(config)
-        folder = locate(config.folder)
-        print(f"{folder}: written, with {TABLE}; back again, pixel for pixel:")
-        again = ["genlab", "ingest", f"folder:{folder}", "DEST", "--attributes.csv", f"{folder / TABLE}"]
-        print(shlex.join([*again, "--channels", str(manifest.channels), "--encoding", manifest.encoding]))
-
-    run_command(command)
+def way_back(manifest: Manifest, folder: UPath) -> str:
+    """The command that makes the data set of ``manifest`` again, of what was exported into ``folder``."""
+    again = ["genlab", "ingest", f"folder:{folder}", "DEST", "--attributes.csv", f"{folder / TABLE}"]
+    return shlex.join([*again, "--channels", str(manifest.channels), "--encoding", manifest.encoding])
 
 
 def _write_images(shards: ShardSet, folder: UPath) -> list[str]:

@@ -132,19 +132,6 @@ class CVAE(LatentModel):
         logits: Tensor = self.decoder(latents, _needed(label))
         return logits
 
-    def sample(self, count: int, seed: int, label: Tensor | None = None) -> Tensor:
-        """Decode ``count`` draws from the prior: uint8 [count, H, W, C].
-
-        Args:
-            count: how many.
-            seed: of the draws.
-            label: int64 [count], the class of each; the classes in turn by default.
-        """
-        if label is None:
-            label = torch.arange(count) % self.classes
-        generator = torch.Generator().manual_seed(seed)
-        return self.decode(torch.randn(count, self.architecture.latent_dim, generator=generator), label)
-
 
 def _needed(label: Tensor | None) -> Tensor:
     if label is None:

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from annotated_types import Ge, Gt, Interval
 from torch import Tensor, nn
 
+from genlab.models.graph import Graph, TensorSpec
 from genlab.models.model import Shape, Translator
 from genlab.models.pixels import from_signed, to_signed
 
@@ -162,12 +163,37 @@ class CycleGAN(Translator):
             raise ValueError(f"direction {direction!r}: choose from {', '.join(self.directions)}")
         if pixels.shape[3] != self.image_shape[2]:
             raise ValueError(f"images of {pixels.shape[3]} channels; the model takes {self.image_shape[2]}")
+        return self.through(self.a_to_b if direction == "a_to_b" else self.b_to_a, pixels.to(self.device))
+
+    def through(self, generator: nn.Module, pixels: Tensor) -> Tensor:
+        """uint8 [N, H, W, C] of any height and width through one of the generators: the same shape."""
         height, width = pixels.shape[1:3]
         multiple = 2**self.levels
-        images = to_signed(pixels.to(self.device))
-        padded = F.pad(images, (0, -width % multiple, 0, -height % multiple), mode="replicate")
-        generator = self.a_to_b if direction == "a_to_b" else self.b_to_a
+        padded = F.pad(to_signed(pixels), (0, -width % multiple, 0, -height % multiple), mode="replicate")
         return from_signed(generator(padded)[:, :, :height, :width])
+
+    def graphs(self) -> dict[str, Graph]:
+        """Both directions, for any height and width."""
+        height, width, channels = self.image_shape
+        pixels = TensorSpec(torch.uint8, ("N", "H", "W", channels))
+        # Padded to twice its size, or the innermost level could be 1x1.
+        sizes = {"N": (2, 1), "H": (height + 1, height), "W": (width + 2, width)}
+        return {
+            name: Graph(_Direction(self, generator), {"pixels": pixels}, {"translated": pixels}, sizes)
+            for name, generator in (("a_to_b", self.a_to_b), ("b_to_a", self.b_to_a))
+        }
+
+
+class _Direction(nn.Module):
+    """uint8 [N, H, W, C] → the same shape, of one generator's weights alone."""
+
+    def __init__(self, model: CycleGAN, generator: UNet) -> None:
+        super().__init__()
+        self.generator = generator
+        self._through = model.through
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return self._through(self.generator, pixels)
 
 
 MODEL = CycleGAN

@@ -2,11 +2,13 @@
 
 import math
 from abc import ABC, abstractmethod
+from itertools import repeat
 from typing import Any, ClassVar, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from genlab.models.graph import Graph, TensorSpec
 from genlab.models.model import Sampler, Shape
 from genlab.models.pixels import from_unit, to_unit
 
@@ -18,6 +20,10 @@ literature. ``gaussian``: normal, with one learned σ for all pixels (Rybkin et 
 
 START_SIGMA = 0.1
 """σ of an untrained Gaussian likelihood, in the range [0, 1] of pixels."""
+
+
+DECODED = 1024
+"""Samples decoded at a time, to bound the memory."""
 
 
 class LatentArchitecture(Protocol):
@@ -39,7 +45,7 @@ class LatentModel(Sampler, ABC):
         log_sigma: log σ of a Gaussian likelihood, a scalar; ``None`` for the others.
     """
 
-    operations: ClassVar[tuple[str, ...]] = ("sample", "reconstruct", "interpolate")
+    operations: ClassVar[tuple[str, ...]] = ("sample", "reconstruct", "interpolate", "interpolate_draws")
     architecture: Any
     encoder: nn.Module
     decoder: nn.Module
@@ -90,7 +96,30 @@ class LatentModel(Sampler, ABC):
     @torch.inference_mode()
     def decode(self, latents: Tensor, label: Tensor | None = None) -> Tensor:
         """Float [N, latent_dim] → mean image of p(x|z), uint8 [N, H, W, C]."""
-        return from_unit(self.generate(latents.to(self.device), self._moved(label)).float().sigmoid())
+        return self.render(latents.to(self.device), self._moved(label))
+
+    def render(self, latents: Tensor, label: Tensor | None) -> Tensor:
+        """What :meth:`decode` does, on the device where the weights are, and open to be traced."""
+        return from_unit(self.generate(latents, label).float().sigmoid())
+
+    def draw(self, count: int, seed: int) -> Tensor:
+        """Draws from the prior N(0, I): float32 [count, latent_dim], on the CPU."""
+        generator = torch.Generator().manual_seed(seed)
+        return torch.randn(count, self.architecture.latent_dim, generator=generator)
+
+    def sample(self, count: int, seed: int, label: Tensor | None = None) -> Tensor:
+        """Decode ``count`` draws from the prior: uint8 [count, H, W, C].
+
+        Args:
+            count: how many.
+            seed: of the draws.
+            label: int64 [count], the class of each where the model has classes; the classes in turn by default.
+        """
+        if label is None and self.classes:
+            label = torch.arange(count) % self.classes
+        labels = repeat(None) if label is None else label.split(DECODED)
+        parts = zip(self.draw(count, seed).split(DECODED), labels, strict=False)
+        return torch.cat([self.decode(latents, classes) for latents, classes in parts])
 
     def reconstruct(self, pixels: Tensor, label: Tensor | None = None) -> Tensor:
         """Decode the posterior means of uint8 [N, H, W, C]: the same shape."""
@@ -108,8 +137,70 @@ class LatentModel(Sampler, ABC):
             uint8 [steps, H, W, C].
         """
         begin, end = self.encode(pixels, label)[0]
-        share = torch.linspace(0, 1, steps, device=begin.device)[:, None]
+        share = _shares(steps).to(begin.device)
         return self.decode(torch.lerp(begin, end, share), None if label is None else label[:1].expand(steps))
+
+    def interpolate_draws(self, seeds: tuple[int, int], steps: int, label: Tensor | None = None) -> Tensor:
+        """Decode the line between two draws from the prior, kept to where the prior has its mass.
+
+        A point between two draws is nearer to the origin than draws are, the more so the larger the latent size. Its
+        division by sqrt((1-t)² + t²) makes it a draw from N(0, I) again (Agustsson et al. 2019).
+
+        Args:
+            seeds: of the ends, which are the images that ``sample(1, seed)`` gives.
+            steps: images on the line, both ends included; at least 2.
+            label: int64 [2], where the model has classes; the line keeps to the first's.
+
+        Returns:
+            uint8 [steps, H, W, C].
+        """
+        begin, end = (self.draw(1, seed) for seed in seeds)
+        share = _shares(steps)
+        line = torch.lerp(begin, end, share) / (share**2 + (1 - share) ** 2).sqrt()
+        return self.decode(line, None if label is None else label[:1].expand(steps))
+
+    def graphs(self) -> dict[str, Graph]:
+        """``encoder``: pixels → mean and log-variance; ``decoder``: z → pixels; both with the class, where there is
+        one."""
+        pixels = TensorSpec(torch.uint8, ("N", *self.image_shape))
+        latents = TensorSpec(torch.float32, ("N", self.architecture.latent_dim))
+        label = {"label": TensorSpec(torch.int64, ("N",), self.classes)} if self.classes else {}
+        sizes = {"N": (2, 1)}
+        return {
+            "encoder": Graph(
+                _Encoding(self), {"pixels": pixels, **label}, {"mean": latents, "log_variance": latents}, sizes
+            ),
+            "decoder": Graph(_Decoding(self), {"z": latents, **label}, {"pixels": pixels}, sizes),
+        }
 
     def _moved(self, label: Tensor | None) -> Tensor | None:
         return None if label is None else label.to(self.device)
+
+
+class _Encoding(nn.Module):
+    """uint8 [N, H, W, C] and int64 [N] → mean and log-variance, of the encoder's weights alone."""
+
+    def __init__(self, model: LatentModel) -> None:
+        super().__init__()
+        self.encoder = model.encoder
+        self._observe, self._infer = model.observe, model.infer  # methods, so the decoder's weights stay out
+
+    def forward(self, pixels: Tensor, label: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return self._infer(self._observe(pixels), label)
+
+
+class _Decoding(nn.Module):
+    """[N, latent_dim] and int64 [N] → uint8 [N, H, W, C], of the decoder's weights alone."""
+
+    def __init__(self, model: LatentModel) -> None:
+        super().__init__()
+        self.decoder = model.decoder
+        self._render = model.render  # a method, so the encoder's weights stay out
+
+    def forward(self, latents: Tensor, label: Tensor | None = None) -> Tensor:
+        return self._render(latents, label)
+
+
+def _shares(steps: int) -> Tensor:
+    """How far along a line each of its points is: [steps, 1] in [0, 1]."""
+    return torch.linspace(0, 1, steps)[:, None]

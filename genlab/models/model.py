@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 import genlab.models
 from genlab.errors import RunError
+from genlab.models.graph import Graph
 
 Shape = tuple[int, int, int]
 """(height, width, channels) of an image."""
@@ -25,6 +26,11 @@ class Model(nn.Module):
     * ``sample(count, seed) -> uint8 [count, H, W, C]``
     * ``translate(pixels uint8 [N, H, W, C], direction) -> uint8 [N, H, W, C]`` (see ``directions``)
     * ``reconstruct(pixels uint8 [N, H, W, C]) -> uint8 [N, H, W, C]``
+    * ``interpolate(pixels uint8 [2, H, W, C], steps) -> uint8 [steps, H, W, C]``
+    * ``interpolate_draws(seeds, steps) -> uint8 [steps, H, W, C]``, between ``sample(1, seed)`` of two seeds
+
+    A model that is told a class has their number as ``classes`` in its architecture; all its operations take
+    ``label``, int64 [N], beside the above.
 
     Attributes:
         image_shape: (height, width, channels) of the images the model was made for.
@@ -44,6 +50,10 @@ class Model(nn.Module):
     def device(self) -> torch.device:
         """Where the weights are."""
         return next(self.parameters()).device
+
+    def graphs(self) -> dict[str, Graph]:
+        """Its parts from tensors to tensors that other runtimes can run, by name; none unless a subclass says so."""
+        return {}
 
 
 class Sampler(Model, ABC):

@@ -7,7 +7,6 @@ import math
 from dataclasses import dataclass
 from typing import Annotated
 
-import torch
 import torch.nn.functional as F
 from annotated_types import Ge, Gt, MinLen
 from torch import Tensor, nn
@@ -134,11 +133,6 @@ class VAE(LatentModel):
         """See :meth:`LatentModel.generate`; there is no label."""
         logits: Tensor = self.decoder(latents)
         return logits
-
-    def sample(self, count: int, seed: int) -> Tensor:
-        """Decode ``count`` draws from the prior N(0, I): uint8 [count, H, W, C]."""
-        generator = torch.Generator().manual_seed(seed)
-        return self.decode(torch.randn(count, self.architecture.latent_dim, generator=generator))
 
 
 MODEL = VAE

@@ -15,8 +15,10 @@ from fastapi.responses import JSONResponse, RedirectResponse, Response
 
 from genlab import __version__
 from genlab.data.images import ImageError
+from genlab.errors import ConfigError
 from genlab.serving.schema import MAX_SEED, Health, ModelCard, Problem, SampleRequest
 from genlab.serving.uploads import UPLOAD, BodyLimit, read_upload
+from genlab.use.models import class_number
 
 SEED_HEADER = "X-Genlab-Seed"
 
@@ -27,14 +29,14 @@ class Backend(Protocol):
     May raise ImageError for a picture that cannot be used, and HTTPException.
     """
 
-    async def sample(self, name: str, count: int, seed: int) -> bytes:
-        """A PNG of ``count`` pictures."""
+    async def sample(self, name: str, count: int, seed: int, label: int | None) -> bytes:
+        """A PNG of ``count`` pictures, of the class ``label`` if it is not ``None``."""
 
     async def translate(self, name: str, picture: bytes, direction: str) -> bytes:
         """The translated picture, a PNG."""
 
-    async def reconstruct(self, name: str, picture: bytes) -> bytes:
-        """The reconstructed picture, a PNG."""
+    async def reconstruct(self, name: str, picture: bytes, label: int | None) -> bytes:
+        """The reconstructed picture, a PNG; ``label`` is its class where the model has classes."""
 
 
 class PngResponse(Response):
@@ -87,10 +89,11 @@ def create_api(cards: Mapping[str, ModelCard], backend: Backend) -> FastAPI:
         responses=_picture("One picture, or a sheet of several.", seed=True) | _problems(404, 413, 422, 503),
     )
     async def sample(name: Name, request: Annotated[SampleRequest | None, Body()] = None) -> PngResponse:
-        card_of(name, "sample")
+        card = card_of(name, "sample")
         request = request or SampleRequest()
+        label = class_number(card.classes, request.label)
         seed = secrets.randbelow(MAX_SEED + 1) if request.seed is None else request.seed
-        return PngResponse(await backend.sample(name, request.count, seed), headers={SEED_HEADER: str(seed)})
+        return PngResponse(await backend.sample(name, request.count, seed, label), headers={SEED_HEADER: str(seed)})
 
     @api.post(
         "/v1/models/{name}/translate",
@@ -120,14 +123,24 @@ def create_api(cards: Mapping[str, ModelCard], backend: Backend) -> FastAPI:
         responses=_picture("The reconstructed picture.") | _problems(404, 413, 415, 422, 503),
         openapi_extra=UPLOAD,
     )
-    async def reconstruct(name: Name, request: Request) -> PngResponse:
-        card_of(name, "reconstruct")
-        return PngResponse(await backend.reconstruct(name, await read_upload(request)))
+    async def reconstruct(
+        name: Name,
+        request: Request,
+        label: Annotated[
+            str | None, Query(description="The picture's class, by name or number; needed if the model has classes.")
+        ] = None,
+    ) -> PngResponse:
+        number = class_number(card_of(name, "reconstruct").classes, label, needed=True)
+        return PngResponse(await backend.reconstruct(name, await read_upload(request), number))
 
     @api.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
         faults = (f"{'.'.join(map(str, fault['loc'][1:])) or 'body'}: {fault['msg']}" for fault in error.errors())
         return _refusal(422, "; ".join(faults))
+
+    @api.exception_handler(ConfigError)
+    async def impossible(request: Request, error: ConfigError) -> JSONResponse:
+        return _refusal(422, str(error))
 
     @api.exception_handler(ImageError)
     async def unusable(request: Request, error: ImageError) -> JSONResponse:

@@ -57,17 +57,17 @@ class RayBackend:
     def __init__(self, generator: DeploymentHandle) -> None:
         self._generator = generator
 
-    async def sample(self, name: str, count: int, seed: int) -> bytes:
+    async def sample(self, name: str, count: int, seed: int, label: int | None) -> bytes:
         """See :meth:`Generator.sample`."""
-        return await self._ask("sample", name, count, seed)
+        return await self._ask("sample", name, count, seed, label)
 
     async def translate(self, name: str, picture: bytes, direction: str) -> bytes:
         """See :meth:`Generator.translate`."""
         return await self._ask("translate", name, picture, direction)
 
-    async def reconstruct(self, name: str, picture: bytes) -> bytes:
+    async def reconstruct(self, name: str, picture: bytes, label: int | None) -> bytes:
         """See :meth:`Generator.reconstruct`."""
-        return await self._ask("reconstruct", name, picture)
+        return await self._ask("reconstruct", name, picture, label)
 
     async def _ask(self, operation: str, *arguments: Any) -> bytes:
         try:

@@ -1,15 +1,15 @@
 """The models at work: what runs behind the HTTP interface."""
 
-import math
 from collections.abc import Mapping
 from typing import Any, cast
 
 import torch
 
 from genlab import modelstore
-from genlab.data.images import ImageError, encode_png, sheet
-from genlab.models.model import Model, Sampler, Translator
-from genlab.translation import read_picture, translate_picture, write_picture
+from genlab.models.model import Model, Translator
+from genlab.translation import translate_picture
+from genlab.use.models import labelled
+from genlab.use.pictures import as_png, as_sheet, read_fitting
 
 
 class Generator:
@@ -30,10 +30,9 @@ class Generator:
             name: modelstore.load(directory, device) for name, directory in directories.items()
         }
 
-    def sample(self, name: str, count: int, seed: int) -> bytes:
-        """Draw pictures: a PNG of one, or of a square sheet of several."""
-        images = cast("Sampler", self._models[name]).sample(count, seed).cpu().numpy()
-        return encode_png(images[0] if count == 1 else sheet(images, columns=math.ceil(math.sqrt(count))))
+    def sample(self, name: str, count: int, seed: int, label: int | None = None) -> bytes:
+        """Draw pictures, all of the class ``label`` if given: a PNG of one, or of a square sheet of several."""
+        return as_sheet(cast("Any", self._models[name]).sample(count, seed, **labelled(label, count)))
 
     def translate(self, name: str, picture: bytes, direction: str) -> bytes:
         """Translate a picture of any size into a PNG of that size.
@@ -43,15 +42,12 @@ class Generator:
         """
         return translate_picture(cast("Translator", self._models[name]), picture, direction)
 
-    def reconstruct(self, name: str, picture: bytes) -> bytes:
-        """What the model makes of a picture, as PNG.
+    def reconstruct(self, name: str, picture: bytes, label: int | None = None) -> bytes:
+        """What the model makes of a picture of the class ``label``, where it knows classes, as PNG.
 
         Raises:
             ImageError: it cannot be decoded, or has not the size of the model's images.
         """
         model = self._models[name]
-        pixels = read_picture(picture, model)
-        height, width, _ = model.image_shape
-        if pixels.shape[1:3] != (height, width):
-            raise ImageError(f"is {pixels.shape[2]}x{pixels.shape[1]} pixels; the model takes {width}x{height}")
-        return write_picture(cast("Any", model).reconstruct(pixels))
+        pixels = read_fitting(picture, model)
+        return as_png(cast("Any", model).reconstruct(pixels, **labelled(label, 1)))

@@ -10,6 +10,7 @@ from upath import UPath
 from genlab import modelstore
 from genlab.errors import RunError
 from genlab.translation import directions
+from genlab.use.models import class_names
 
 MAX_COUNT = 64
 """Pictures in one request."""
@@ -33,6 +34,7 @@ class ModelCard(BaseModel):
     image: ImageForm = Field(description="The images it was trained on; translate takes any height and width.")
     directions: list[str] = Field(description="Of translate, the default first; empty if it does not translate.")
     label_names: list[str] = Field(description="Names of the labels 0, 1, ...; empty if its images have none.")
+    classes: list[str] = Field(description="Names of the classes it is told, number 0 first; empty if it is told none.")
     step: int = Field(description="Training steps.")
     images: int = Field(description="Images seen in training.")
     metrics: dict[str, float | None] = Field(description="Its last measured figures; null where not finite.")
@@ -53,6 +55,12 @@ class SampleRequest(BaseModel):
             le=MAX_SEED,
             strict=True,
             description="The same seed and count give the same pictures; by default a random one.",
+        ),
+    ] = None
+    label: Annotated[
+        str | Annotated[int, Field(strict=True)] | None,
+        Field(
+            description="Class of all pictures, by name or number, if the model has classes; by default all in turn."
         ),
     ] = None
 
@@ -86,6 +94,7 @@ def read_card(name: str, directory: str | UPath) -> ModelCard:
             image=ImageForm(**{side: description["image"][side] for side in ("height", "width", "channels")}),
             directions=list(directions(description)),
             label_names=list(provenance["label_names"]),
+            classes=list(class_names(description)),
             step=provenance["step"],
             images=provenance["images"],
             metrics=metrics,

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from genlab.data import export as export_module
 from genlab.data.attributes import AttributesConfig
 from genlab.data.export import ExportConfig, export
 from genlab.data.ingest import IngestConfig, ingest
 from genlab.data.manifest import Attribute, Manifest, Origin
 from genlab.data.shards import ShardSet
 from genlab.errors import DataError
+from genlab.export import main
 from genlab.storage import locate
 from tests.data.support import write_shard
 
@@ -136,7 +136,7 @@ def test_encoded_files_come_back_byte_by_byte_with_their_splits(tmp_path: Path) 
 
 def test_the_command_says_how_to_come_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ingest(IngestConfig("synthetic:digits", str(tmp_path / "data"), count=20, test_fraction=0.3))
-    export_module.main([str(tmp_path / "data"), str(tmp_path / "files")])
+    main([str(tmp_path / "data"), str(tmp_path / "files")])
     command = capsys.readouterr().out.splitlines()[-1].split()
     assert command[:2] == ["genlab", "ingest"]
     from genlab.data import ingest as ingest_module

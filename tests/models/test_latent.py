@@ -66,6 +66,17 @@ def test_samples_of_a_conditional_vae_are_of_the_classes_asked_for_or_all_in_tur
 
 
 @pytest.mark.parametrize("family", ["vae", "cvae"])
+def test_many_samples_are_decoded_a_part_at_a_time(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = make(family)
+    label = label_of(model, 10)
+    whole = model.decode(model.draw(10, seed=3), label)
+    monkeypatch.setattr("genlab.models.latent.DECODED", 4)
+    parts = model.sample(10, seed=3, label=label)
+    assert (parts.int() - whole.int()).abs().max() <= 1, "a batch of another size may round otherwise"
+    assert torch.equal(parts, model.sample(10, seed=3)), "classes come in turn"
+
+
+@pytest.mark.parametrize("family", ["vae", "cvae"])
 def test_interpolation_runs_from_one_reconstruction_to_the_other(family: str) -> None:
     model = make(family)
     ends = pixels(2, 28, 28, 1)

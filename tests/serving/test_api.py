@@ -5,14 +5,17 @@ import struct
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
 import torch
 from fastapi.testclient import TestClient
 from PIL import Image
+from torch import Tensor
 
 from genlab import modelstore
+from genlab.models.cvae import CVAE
 from genlab.serving.api import create_api
 from genlab.serving.generator import Generator
 from genlab.serving.schema import read_card
@@ -25,19 +28,19 @@ class Direct:
     def __init__(self, generator: Generator) -> None:
         self.generator = generator
 
-    async def sample(self, name: str, count: int, seed: int) -> bytes:
-        return self.generator.sample(name, count, seed)
+    async def sample(self, name: str, count: int, seed: int, label: int | None) -> bytes:
+        return self.generator.sample(name, count, seed, label)
 
     async def translate(self, name: str, picture: bytes, direction: str) -> bytes:
         return self.generator.translate(name, picture, direction)
 
-    async def reconstruct(self, name: str, picture: bytes) -> bytes:
-        return self.generator.reconstruct(name, picture)
+    async def reconstruct(self, name: str, picture: bytes, label: int | None) -> bytes:
+        return self.generator.reconstruct(name, picture, label)
 
 
 @pytest.fixture(scope="module")
 def client(runs: Path) -> Iterator[TestClient]:
-    directories = {name: str(runs / name / "model") for name in ("digits", "monet")}
+    directories = {name: str(runs / name / "model") for name in ("digits", "monet", "classes")}
     cards = {name: read_card(name, directory) for name, directory in directories.items()}
     with TestClient(create_api(cards, Direct(Generator(directories))), raise_server_exceptions=False) as client:
         yield client
@@ -66,14 +69,15 @@ def translated(runs: Path, image: Image.Image, direction: str = "a_to_b") -> np.
 
 
 def test_models_are_listed_with_what_they_can_do(client: TestClient) -> None:
-    digits, monet = client.get("/v1/models").json()
+    digits, monet, classes = client.get("/v1/models").json()
     assert digits == {
         "name": "digits",
         "family": "vae",
-        "operations": ["sample", "reconstruct"],
+        "operations": ["sample", "reconstruct", "interpolate", "interpolate_draws"],
         "image": {"height": 28, "width": 28, "channels": 1},
         "directions": [],
         "label_names": ["zero", "one"],
+        "classes": [],
         "step": 100,
         "images": 1600,
         "metrics": {"test/loss": 0.25, "test/diverged": None},
@@ -81,6 +85,7 @@ def test_models_are_listed_with_what_they_can_do(client: TestClient) -> None:
     assert monet["operations"] == ["translate"]
     assert monet["directions"] == ["a_to_b", "b_to_a"]
     assert client.get("/v1/models/monet").json() == monet
+    assert classes["classes"] == ["cat", "dog", "2"], "the third has no name"
 
 
 def test_a_sample_can_be_drawn_again_by_its_seed(client: TestClient) -> None:
@@ -112,6 +117,47 @@ def test_a_parameter_out_of_range_is_named(client: TestClient, body: dict[str, o
     response = client.post("/v1/models/digits/sample", json=body)
     assert response.status_code == 422
     assert response.json()["detail"].startswith(f"{next(iter(body))}: ")
+
+
+def test_a_model_of_classes_draws_the_class_asked_for_or_all_in_turn(client: TestClient, runs: Path) -> None:
+    model = cast("CVAE", modelstore.load(str(runs / "classes" / "model")))
+    asked: list[tuple[object, Tensor | None]] = [
+        ("dog", torch.tensor([1])), (1, torch.tensor([1])), ("2", torch.tensor([2])), (None, None)
+    ]  # fmt: skip
+    for label, number in asked:
+        response = client.post("/v1/models/classes/sample", json={"seed": 3, "label": label})
+        np.testing.assert_array_equal(pixels_of(response.content), model.sample(1, 3, number)[0, :, :, 0])
+
+
+@pytest.mark.parametrize(
+    ("name", "label", "detail"),
+    [
+        ("classes", "bird", "label: no class 'bird'; choose from cat, dog, 2"),
+        ("classes", 3, "label: no class 3; choose from cat, dog, 2"),
+        ("classes", "9" * 5000, "label: no class '9"),
+        ("classes", True, "label.str: "),
+        ("digits", "zero", "label: this model knows no classes; leave it out"),
+    ],
+)
+def test_a_class_that_cannot_be_drawn_is_refused(client: TestClient, name: str, label: object, detail: str) -> None:
+    response = client.post(f"/v1/models/{name}/sample", json={"label": label})
+    assert response.status_code == 422
+    assert response.json()["detail"].startswith(detail)
+
+
+def test_reconstruct_is_told_the_class_by_a_model_of_classes_only(client: TestClient, runs: Path) -> None:
+    data = encoded(photo(16, 16, "L"))
+    model = cast("CVAE", modelstore.load(str(runs / "classes" / "model")))
+    pixels = torch.tensor(np.asarray(photo(16, 16, "L")))[None, :, :, None]
+    response = client.post("/v1/models/classes/reconstruct?label=dog", content=data)
+    expected = model.reconstruct(pixels, torch.tensor([1]))[0, :, :, 0]
+    np.testing.assert_array_equal(pixels_of(response.content), expected)
+    for path, detail in (
+        ("classes/reconstruct", "label: this model must be told the class of a picture; choose from cat, dog, 2"),
+        ("digits/reconstruct?label=zero", "label: this model knows no classes; leave it out"),
+    ):
+        refused = client.post(f"/v1/models/{path}", content=data)
+        assert (refused.status_code, refused.json()) == (422, {"detail": detail})
 
 
 def test_translate_gives_what_the_model_gives(client: TestClient, runs: Path) -> None:
@@ -158,13 +204,15 @@ def test_reconstruct_takes_the_models_size_only(client: TestClient) -> None:
 def test_an_unknown_model_is_told_the_known_ones(client: TestClient) -> None:
     for response in (client.get("/v1/models/manet"), client.post("/v1/models/manet/sample")):
         assert response.status_code == 404
-        assert response.json() == {"detail": "no model 'manet'; there are: digits, monet"}
+        assert response.json() == {"detail": "no model 'manet'; there are: digits, monet, classes"}
 
 
 def test_an_operation_the_model_lacks_is_not_found(client: TestClient) -> None:
     response = client.post("/v1/models/digits/translate", content=encoded(photo()))
     assert response.status_code == 404
-    assert response.json() == {"detail": "digits has no operation 'translate'; it has: sample, reconstruct"}
+    assert response.json() == {
+        "detail": "digits has no operation 'translate'; it has: sample, reconstruct, interpolate, interpolate_draws"
+    }
     assert client.post("/v1/models/monet/sample").status_code == 404
     assert client.post("/v1/models/monet/reconstruct", content=encoded(photo())).status_code == 404
 

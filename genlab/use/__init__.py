@@ -1,0 +1,1 @@
+"""Trained models at work: pictures in and out, and graphs for other runtimes."""
