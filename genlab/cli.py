@@ -10,6 +10,7 @@ COMMANDS = {
     "inspect": ("genlab.data.inspect", "print what is in a data set, check it, draw samples"),
     "export": ("genlab.data.export", "write a data set's images back as files, with a CSV of what is known of them"),
     "report": ("genlab.reports.report", "write a run's report.html"),
+    "describe": ("genlab.training.describe", "print the layers of a model, their output shapes and parameters"),
     "translate": ("genlab.translation", "translate a picture or a folder with a trained model"),
     "verify-resume": ("genlab.training.verify_resume", "prove that a killed run resumes bit for bit"),
     "verify-ddp": ("genlab.training.verify_ddp", "prove that results do not depend on the number of workers"),

@@ -72,6 +72,7 @@ def test_each_command_explains_itself_by_its_name(
         (["ingest", "synthetic:nothing", "{tmp}/out"], "nothing"),
         (["inspect", "{tmp}/nothing"], "{tmp}/nothing: not a data set"),
         (["report", "{tmp}/nothing"], "{tmp}/nothing"),
+        (["describe", "{tmp}/nothing"], "{tmp}/nothing"),
         (["translate", "{tmp}/nothing", "{tmp}/in.png", "{tmp}/out.png"], "{tmp}/nothing"),
         (["serve", "{tmp}/nothing"], "{tmp}/nothing"),
     ],
