@@ -14,7 +14,8 @@ from genlab.drawing.chart import INK, PAGE_WIDTH, canvas, dress, render
 from genlab.reports.page import Figure, chart
 from genlab.reports.run import RunRecord
 
-COLUMNS = 2
+MOST_IN_A_ROW = 3
+"""Panels; more of them are set two in a row."""
 SMOOTHED_SHARE = 0.04
 """Share of a curve over which its moving average is taken."""
 SETTLED = 0.05
@@ -53,7 +54,8 @@ def loss_figure(run: RunRecord, panels: Sequence[Panel]) -> Figure:
         f"Losses over the images seen. A point is the mean since the point before.{smoothed}{held_out} "
         f"The axes fit what comes after the first {SETTLED:.0%} of the run."
     )
-    return _figure("losses", caption, run, panels, columns=min(COLUMNS, len(panels)), height=250)
+    columns = len(panels) if len(panels) <= MOST_IN_A_ROW else 2
+    return _figure("losses", caption, run, panels, columns, height=250)
 
 
 def clock_figure(run: RunRecord) -> Figure:
