@@ -11,6 +11,7 @@ from torch import Tensor
 from genlab.data.images import Pixels, sheet
 from genlab.drawing.latent import Points, prior_line, prior_plane
 from genlab.models.latent import LatentModel
+from genlab.models.precision import full_precision
 
 SIDE = 10
 """Images in a row, and rows, of sheets and of decoded planes."""
@@ -62,5 +63,5 @@ def class_names(model: LatentModel, names: Sequence[str]) -> tuple[str, ...]:
 
 def _decoded(model: LatentModel, latents: Points, label: NDArray[np.int64]) -> Pixels:
     known = torch.from_numpy(label) if model.classes else None
-    images: Pixels = model.decode(torch.from_numpy(latents), known).cpu().numpy()
+    images: Pixels = model.decode(full_precision(torch.from_numpy(latents)), known).cpu().numpy()
     return images

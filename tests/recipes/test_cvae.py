@@ -66,6 +66,16 @@ def test_pictures_are_drawn_class_by_class() -> None:
         np.testing.assert_allclose(shown.astype(int), drawn.astype(int), atol=1)
 
 
+def test_pictures_are_drawn_in_double_precision_too() -> None:
+    """`genlab verify-ddp` trains in it."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert make().figures({"images": batch(ROWS, 28, 28, 1, seed=0, classes=10)})
+    finally:
+        torch.set_default_dtype(before)
+
+
 def test_more_classes_than_labels_are_called_by_their_numbers() -> None:
     recipe = make(("cat", "dog"), classes=12)
     pictures = recipe.figures({"images": batch(ROWS, 28, 28, 1, seed=0, classes=2)})
