@@ -10,6 +10,7 @@ COMMANDS = {
     "inspect": ("genlab.data.inspect", "print what is in a data set, check it, draw samples"),
     "export": ("genlab.export", "write a data set back as files, or a model as ONNX or for torch.export"),
     "report": ("genlab.reports.report", "write a run's report.html"),
+    "describe": ("genlab.training.describe", "print the layers of a model, their output shapes and parameters"),
     "evaluate": ("genlab.reports.evaluate", "measure a trained model on held-out images, with intervals"),
     "compare": ("genlab.evaluation.compare", "put evaluations side by side, ranked only where they can be"),
     "sample": ("genlab.use.sample", "draw pictures from a trained model"),

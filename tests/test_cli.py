@@ -73,6 +73,7 @@ def test_each_command_explains_itself_by_its_name(
         (["inspect", "{tmp}/nothing"], "{tmp}/nothing: not a data set"),
         (["export", "{tmp}/nothing", "{tmp}/out"], "{tmp}/nothing: neither a data set"),
         (["report", "{tmp}/nothing"], "{tmp}/nothing"),
+        (["describe", "{tmp}/nothing"], "{tmp}/nothing"),
         (["evaluate", "{tmp}/nothing"], "{tmp}/nothing"),
         (["compare", "{tmp}/nothing", "{tmp}/out"], "{tmp}/nothing: no such file"),
         (["sample", "{tmp}/nothing", "{tmp}/out.png"], "{tmp}/nothing"),

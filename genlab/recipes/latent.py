@@ -1,23 +1,39 @@
 """Training models with a Gaussian latent on the evidence lower bound (Kingma & Welling 2013, arXiv:1312.6114)."""
 
+import math
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Protocol, TypeVar
 
 import numpy as np
-import torch
 from annotated_types import Ge
 from torch import Tensor, nn
 
 from genlab.config import OPERATIONAL
 from genlab.data.images import sheet
+from genlab.drawing.latent import axis_name, widest
+from genlab.drawing.scatter import scatter
+from genlab.drawing.sheets import beside, titled
 from genlab.metrics.elbo import gaussian_kl, negative_log_likelihood
 from genlab.models.latent import LatentModel
 from genlab.models.model import Model
 from genlab.models.precision import full_precision
+from genlab.recipes.latent_views import (
+    CLASS_ROWS,
+    SIDE,
+    class_names,
+    class_planes,
+    decoded_classes,
+    decoded_plane,
+    posterior_means,
+)
 from genlab.recipes.options import Data
 from genlab.recipes.recipe import Batch, Batches, DomainInfo, Recipe, RecipeConfig, Step
+
+SCATTERED = 2000
+"""Held-out images whose posterior means are drawn as training goes on; fewer where these are more than FIGURE_BYTES."""
+FIGURE_BYTES = 16 * 2**20
 
 
 @dataclass(frozen=True)
@@ -70,6 +86,7 @@ class LatentRecipe(Recipe[C]):
         super().__init__(config, domains)
         self.vae = self.build(domains["images"])
         self.networks = nn.ModuleDict({"vae": self.vae})
+        self.figure_rows = max(SIDE**2, min(SCATTERED, FIGURE_BYTES // math.prod(domains["images"].shape)))
 
     @abstractmethod
     def build(self, images: DomainInfo) -> LatentModel:
@@ -91,13 +108,28 @@ class LatentRecipe(Recipe[C]):
         return self._named(*self._negative_elbo(batches["images"], step))
 
     def figures(self, batches: Batches) -> dict[str, np.ndarray]:
-        """Inputs above their reconstructions, and samples from the prior."""
-        images, label = batches["images"].image[:16], batches["images"].label
-        pairs = torch.cat([images, self.vae.reconstruct(images, None if label is None else label[:16])])
-        return {
-            "reconstructions": sheet(pairs.cpu().numpy(), columns=len(images)),
-            "samples": sheet(self.vae.sample(64, seed=self.config.run.seed).cpu().numpy(), columns=8),
-        }
+        """Inputs beside their reconstructions; samples; and in the two dimensions that are widest, posterior means by
+        class and the plane decoded at the prior's quantiles. With classes: a plane for each, and class × latent."""
+        model, names = self.vae, class_names(self.vae, self.domains["images"].label_names)
+        pixels, label = batches["images"].image, batches["images"].label
+        first, its_label = pixels[: SIDE**2], None if label is None else label[: SIDE**2]
+        inputs, outputs = (sheet(of.cpu().numpy(), SIDE) for of in (first, model.reconstruct(first, its_label)))
+        across = model.classes if 0 < model.classes <= CLASS_ROWS else SIDE
+        samples = model.sample(SIDE * across, seed=self.config.run.seed).cpu().numpy()
+        pictures = {"reconstructions": beside(inputs, outputs), "samples": sheet(samples, across)}
+        means = posterior_means(model, pixels, label)
+        if means.shape[1] > 1:
+            x, y = widest(means, 2)
+            known = label.cpu().numpy() if label is not None and names else None
+            axes = axis_name(x), axis_name(y)
+            pictures["latent-scatter"] = scatter(means[:, (x, y)], axes, known, names, preview=True)
+            if model.classes:
+                pictures["latent-plane"] = titled(class_planes(model, (x, y), names), across=5, opaque=True)
+            else:
+                pictures["latent-plane"] = sheet(decoded_plane(model, (x, y)), SIDE)
+        if model.classes:
+            pictures["class-by-latent"] = sheet(decoded_classes(model, widest(means, 1)[0]), SIDE)
+        return pictures
 
     def _negative_elbo(self, batch: Batch, step: Step) -> tuple[Tensor, Tensor]:
         model, label = self.vae, batch.label

@@ -111,11 +111,13 @@ class Recipe(nn.Module, ABC, Generic[C]):
     Attributes:
         networks: what is trained, by name; each has an optimiser of its own.
         averaged: names of the networks of which an exponential moving average is kept and exported.
+        figure_rows: how many held-out rows ``figures`` is given, where there are so many.
     """
 
     config_type: ClassVar[type]
     averaged: ClassVar[tuple[str, ...]]
     networks: nn.ModuleDict
+    figure_rows: int = 16
 
     def __init__(self, config: C, domains: Mapping[str, DomainInfo]) -> None:
         super().__init__()
@@ -132,7 +134,7 @@ class Recipe(nn.Module, ABC, Generic[C]):
 
     @abstractmethod
     def figures(self, batches: Batches) -> dict[str, np.ndarray]:
-        """Named pictures, uint8 [H, W, C], of a few held-out rows."""
+        """Named pictures, uint8 [H, W, C], of the first held-out rows."""
 
     @abstractmethod
     def model(self) -> Model:

@@ -1,6 +1,5 @@
 """Curves of a run's metrics over the images seen."""
 
-import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,17 +7,15 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure as Drawing
 from matplotlib.ticker import EngFormatter, MaxNLocator
 from numpy.typing import NDArray
 
-from genlab.reports.page import PAGE_WIDTH, Figure
+from genlab.drawing.chart import INK, PAGE_WIDTH, canvas, dress, render
+from genlab.reports.page import Figure, chart
 from genlab.reports.run import RunRecord
 
-COLUMNS = 2
-DOTS_PER_PIXEL = 2
-INCH = 96
-"""CSS pixels."""
+MOST_IN_A_ROW = 3
+"""Panels; more of them are set two in a row."""
 SMOOTHED_SHARE = 0.04
 """Share of a curve over which its moving average is taken."""
 SETTLED = 0.05
@@ -37,7 +34,6 @@ class Panel:
     """Whether the axis begins at zero; else it fits what comes after the first 5% of the run."""
 
 
-INK, GRID = "#24292f", "#d8dee4"
 LINES = ("#0969da", "#bc4c00")
 LEFT, RIGHT, TOP, BOTTOM = 62, 14, 46, 44
 """Room around each pair of axes for titles and scales, in CSS pixels: cheaper than having it measured."""
@@ -58,7 +54,8 @@ def loss_figure(run: RunRecord, panels: Sequence[Panel]) -> Figure:
         f"Losses over the images seen. A point is the mean since the point before.{smoothed}{held_out} "
         f"The axes fit what comes after the first {SETTLED:.0%} of the run."
     )
-    return _figure("losses", caption, run, panels, columns=min(COLUMNS, len(panels)), height=250)
+    columns = len(panels) if len(panels) <= MOST_IN_A_ROW else 2
+    return _figure("losses", caption, run, panels, columns, height=250)
 
 
 def clock_figure(run: RunRecord) -> Figure:
@@ -79,7 +76,7 @@ def _window(points: int) -> int:
 
 def _figure(name: str, caption: str, run: RunRecord, panels: Sequence[Panel], columns: int, height: int) -> Figure:
     rows = math.ceil(len(panels) / columns)
-    drawing = Drawing((PAGE_WIDTH / INCH, rows * height / INCH))
+    drawing = canvas(PAGE_WIDTH, rows * height)
     axes = drawing.subplots(rows, columns, squeeze=False).flatten()
     drawing.subplots_adjust(
         left=LEFT / PAGE_WIDTH,
@@ -93,9 +90,7 @@ def _figure(name: str, caption: str, run: RunRecord, panels: Sequence[Panel], co
         _panel(axis, run, panel)
     for axis in axes[len(panels) :]:
         axis.set_visible(False)
-    file = io.BytesIO()
-    drawing.savefig(file, format="png", dpi=DOTS_PER_PIXEL * INCH, transparent=True)
-    return Figure(name, caption, file.getvalue(), PAGE_WIDTH, kind="chart")
+    return chart(name, caption, render(drawing))
 
 
 def _panel(axis: Axes, run: RunRecord, panel: Panel) -> None:
@@ -137,16 +132,11 @@ def _scale(axis: Axes, run: RunRecord, panel: Panel) -> None:
 
 
 def _dress(axis: Axes, panel: Panel) -> None:
+    dress(axis, "images seen", panel.unit)
     axis.set_title(panel.title, loc="left", y=1, pad=20, fontsize=9.5, fontweight="bold", color=INK)
-    axis.set_xlabel("images seen", fontsize=8, color=INK)
-    axis.set_ylabel(panel.unit, fontsize=8, color=INK)
     axis.xaxis.set_major_formatter(EngFormatter(sep=""))
     axis.xaxis.set_major_locator(MaxNLocator(5))
-    axis.grid(color=GRID, linewidth=0.6)
-    axis.set_axisbelow(True)
-    axis.tick_params(colors=INK, labelsize=8, length=0)
     axis.yaxis.get_offset_text().set(color=INK, fontsize=8)
-    axis.spines[:].set_visible(False)
     if len(axis.get_legend_handles_labels()[0]) > len(panel.series) or len(panel.series) > 1:
         axis.legend(frameon=False, fontsize=8, labelcolor=INK)
 

@@ -1,14 +1,13 @@
 """What a report is made of: sections of text, tables and figures."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
+from genlab.data.images import Pixels, encode_png
+from genlab.drawing.chart import DOTS_PER_PIXEL, PAGE_WIDTH
+from genlab.drawing.sheets import clear_sheet, titled
 
-from genlab.data.images import Pixels, encode_png, sheet
-
-PAGE_WIDTH = 1000
-"""Width of the page, in CSS pixels."""
 PICTURE_WIDTH = 880
 """The most a picture is enlarged to, in CSS pixels: it leaves room for the names of its rows."""
 
@@ -61,5 +60,15 @@ def picture(name: str, caption: str, pixels: Pixels, rows: tuple[str, ...] = ())
 
 def image_grid(name: str, caption: str, images: Pixels, columns: int, rows: tuple[str, ...] = ()) -> Figure:
     """A figure of images, uint8 [n, height, width, channels], in rows; the page shows between them."""
-    gaps = sheet(np.zeros_like(images[..., :1]), columns)
-    return picture(name, caption, np.concatenate([sheet(images, columns), 255 - gaps], axis=2), rows)
+    return picture(name, caption, clear_sheet(images, columns), rows)
+
+
+def chart(name: str, caption: str, pixels: Pixels) -> Figure:
+    """A figure of a chart, see :mod:`genlab.drawing.chart`; dark ink, which the page turns over in the dark."""
+    return Figure(name, caption, encode_png(pixels), pixels.shape[1] // DOTS_PER_PIXEL, "chart")
+
+
+def titled_sheets(name: str, caption: str, sheets: Mapping[str, Pixels], across: int) -> Figure:
+    """A figure of sheets of one size, ``across`` of them in a row, each under its title."""
+    pixels = titled(sheets, across)
+    return Figure(name, caption, encode_png(pixels), min(pixels.shape[1] // DOTS_PER_PIXEL, PAGE_WIDTH), "picture")

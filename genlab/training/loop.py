@@ -33,7 +33,6 @@ from genlab.training.step import LoopStep
 from genlab.training.stopwatch import Stopwatch
 from genlab.training.tracking import CLOCK_FIELDS, TIME_FIELDS, Tracker, read_metrics
 
-FIGURE_ROWS = 16
 MOST_STEPS_BETWEEN_CHECKPOINTS = 1000
 
 
@@ -273,7 +272,7 @@ def _test(plan: Plan, state: TrainingState, session: Session) -> dict[str, float
 def _draw(plan: Plan, state: TrainingState, session: Session, tracker: Tracker, done: int) -> None:
     """Sample pictures of the first held-out rows, or of training rows where nothing is held out."""
     shards = _held_out(plan) or {name: open_split(plan, name, plan.config.data.split) for name in plan.domains}
-    rows = min(FIGURE_ROWS, *(len(domain) for domain in shards.values()))
+    rows = min(state.recipe.figure_rows, *(len(domain) for domain in shards.values()))
     with state.averaged():
         for name, image in state.recipe.figures(_read(shards, 0, rows, session.device)).items():
             tracker.picture(done, name, image)

@@ -4,6 +4,7 @@ import dataclasses
 import math
 import os
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +20,7 @@ from genlab.data.manifest import FILE_NAME as MANIFEST
 from genlab.data.shards import ShardSet
 from genlab.errors import ConfigError, DataError, RunError
 from genlab.recipes.options import Data, Run
-from genlab.recipes.recipe import DomainInfo, recipe_type
+from genlab.recipes.recipe import DomainInfo, Recipe, recipe_type
 from genlab.storage import is_remote, locate, read_json, require_absolute, write_json
 from genlab.training.checkpoints import Checkpoints
 
@@ -116,12 +117,7 @@ def make_plan(family: str, config: Any) -> Plan:
         if not url.startswith(SYNTHETIC):
             require_absolute(f"data.{domain}", url)
         domains[domain] = _plan_domain(domain, url, config.data, root, root / name)
-    recipe = recipe_type(family)
-    try:
-        with torch.device("meta"), _Undrawn():
-            recipe(config, {domain: plan.info for domain, plan in domains.items()})
-    except ValueError as error:
-        raise ConfigError(f"{', '.join(f'data.{domain}' for domain in domains)}: {error}") from None
+    build_undrawn(family, config, {domain: plan.info for domain, plan in domains.items()})
     for domain, plan in domains.items():
         if run.batch > plan.info.rows:
             raise ConfigError(
@@ -136,6 +132,19 @@ def make_plan(family: str, config: Any) -> Plan:
     steps = run.steps if run.steps is not None else math.ceil((run.epochs or 0) * rows / run.batch)
     config = dataclasses.replace(config, run=dataclasses.replace(run, name=name, storage=str(root)))
     return Plan(family, config, str(root / name), domains, steps)
+
+
+def build_undrawn(family: str, config: Any, domains: Mapping[str, DomainInfo]) -> Recipe[Any]:
+    """The recipe with its networks on the meta device: their shapes, at no cost.
+
+    Raises:
+        ConfigError: when config and data do not fit each other.
+    """
+    try:
+        with torch.device("meta"), _Undrawn():
+            return recipe_type(family)(config, domains)
+    except ValueError as error:
+        raise ConfigError(f"{', '.join(f'data.{domain}' for domain in domains)}: {error}") from None
 
 
 class _Undrawn(TorchFunctionMode):

@@ -1,33 +1,28 @@
-"""What ``genlab verify-resume`` and ``genlab verify-ddp`` share: reading their config, and comparing runs."""
+"""What ``genlab verify-resume`` and ``genlab verify-ddp`` share: their processes, and comparing runs."""
 
 import json
 import math
 import multiprocessing
 import os
 import signal
-import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import zip_longest
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 import xxhash
 from torch import Tensor
 from upath import UPath
 
-from genlab.config import from_dict, parse
 from genlab.errors import RunError
-from genlab.recipes.recipe import recipe_type
-from genlab.storage import locate, read_json, require_absolute
+from genlab.storage import locate, require_absolute
 from genlab.training.checkpoints import Checkpoints
 from genlab.training.tracking import CLOCK_FIELDS, METRICS, read_metrics
-
-Options = TypeVar("Options")
 
 PROCESSES = multiprocessing.get_context("forkserver")
 """Workers are forked from a server that has imported the loop once, and inherit none of this process's threads."""
@@ -35,43 +30,6 @@ PROCESSES.set_forkserver_preload(["genlab.training.loop"])
 
 LOG_LINES = 30
 """Lines of a failed process's log that are shown."""
-
-
-def read_options(
-    kind: type[Options], arguments: Sequence[str] | None, prog: str
-) -> tuple[Options, Callable[[str], tuple[str, Any]]]:
-    """The command's own options, and a function from its CONFIG to the family and its config.
-
-    Options with a dot in their name (``--run.batch 8``) are the family's, as its jobs take them; the others are the
-    command's.
-
-    Raises:
-        ConfigError: for a value out of range.
-        RunError: when CONFIG names a file that is not a run's ``config.json``.
-    """
-    own: list[str] = []
-    theirs: list[str] = []
-    target = own
-    for word in sys.argv[2:] if arguments is None else arguments:
-        if word.startswith("--"):
-            target = theirs if "." in word.partition("=")[0] else own
-        target.append(word)
-
-    def load(config: str) -> tuple[str, Any]:
-        if config.endswith(".json"):
-            family, default = _saved(locate(config))
-        else:
-            family, default = config, None
-        return family, parse(recipe_type(family).config_type, theirs, default=default, prog=f"{prog} {config}")
-
-    return parse(kind, own, prog=prog), load
-
-
-def _saved(file: UPath) -> tuple[str, Any]:
-    saved = read_json(file)
-    if not isinstance(saved, dict) or not {"family", "config"} <= saved.keys():
-        raise RunError(f"{file}: not the config.json of a run")
-    return saved["family"], from_dict(recipe_type(saved["family"]).config_type, saved["config"])
 
 
 @contextmanager

@@ -26,11 +26,12 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from genlab.config import override
 from genlab.errors import ConfigError, GenlabError, run_command
 from genlab.storage import locate
+from genlab.training.command import read_options
 from genlab.training.loop import train
 from genlab.training.plan import Plan, claim, make_plan
 from genlab.training.progress import Update
 from genlab.training.session import gather
-from genlab.training.verify import Helper, digest, read_options, spread_of_metrics, spread_of_tensors, storage_for
+from genlab.training.verify import Helper, digest, spread_of_metrics, spread_of_tensors, storage_for
 
 PROG = "genlab verify-ddp"
 ALLOWED = 1e-9
@@ -49,7 +50,7 @@ class DDPOptions:
     """
 
     config: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="CONFIG")]
-    """The config.json of a run, or the name of a family."""
+    """A run or its config.json, or the name of a family."""
     workers: Annotated[int, Ge(2)] = 2
     """The most workers; all smaller numbers are run as well."""
     steps: Annotated[int, Ge(1)] = 4

@@ -22,10 +22,11 @@ from genlab.config import override
 from genlab.errors import ConfigError, RunError, run_command
 from genlab.recipes.recipe import Batches, Step, recipe_type
 from genlab.storage import locate, write_atomic
+from genlab.training.command import read_options
 from genlab.training.launch import launch
 from genlab.training.plan import Plan
 from genlab.training.session import Session
-from genlab.training.verify import Helper, first_difference, read_options, storage_for
+from genlab.training.verify import Helper, first_difference, storage_for
 
 PROG = "genlab verify-resume"
 LOOK_SECONDS = 0.1
@@ -42,7 +43,7 @@ class ResumeOptions:
     """
 
     config: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="CONFIG")]
-    """The config.json of a run, or the name of a family."""
+    """A run or its config.json, or the name of a family."""
     workers: Annotated[int, Ge(0)] | None = None
     """Ray Train workers; 0 trains in one process without Ray. By default as the config says."""
     steps: Annotated[int, Ge(2)] = 24

@@ -1,12 +1,15 @@
 """One step of the VAE: the evidence lower bound, written down a second time."""
 
+import numpy as np
 import torch
 from torch.distributions import Bernoulli, Normal, kl_divergence
 
 from genlab.config import override
+from genlab.data.images import sheet
 from genlab.models.vae import VAEArchitecture
 from genlab.recipes.latent import LatentObjective
-from genlab.recipes.recipe import DomainInfo
+from genlab.recipes.latent_views import decoded_plane
+from genlab.recipes.recipe import Batch, DomainInfo
 from genlab.recipes.vae import VAEConfig, VAERecipe
 from tests.recipes.support import Onlooker, batch
 
@@ -62,18 +65,42 @@ def test_held_out_figures_are_those_of_a_step() -> None:
     assert step.losses == {}, "nothing is trained on held-out rows"
 
 
-def test_pictures_show_images_above_reconstructions_and_samples() -> None:
+def test_pictures_show_reconstructions_samples_and_the_latent_plane() -> None:
     for channels in (1, 3):
         recipe = make(shape=(8, 12, channels))
         pictures = recipe.figures({"images": batch(ROWS, 8, 12, channels, seed=0)})
-        assert pictures.keys() == {"reconstructions", "samples"}
-        assert all(picture.dtype == "uint8" and picture.shape[2] == channels for picture in pictures.values())
-        height, width = pictures["reconstructions"].shape[:2]
-        assert height >= 2 * 8
-        assert width >= ROWS * 12
-        height, width = pictures["samples"].shape[:2]
-        assert height >= 8 * 8
-        assert width >= 8 * 12
+        assert pictures.keys() == {"reconstructions", "samples", "latent-scatter", "latent-plane"}
+        assert all(picture.dtype == "uint8" for picture in pictures.values())
+        height, width = 10 * (8 + 2) + 2, 10 * (12 + 2) + 2
+        assert pictures["samples"].shape == pictures["latent-plane"].shape == (height, width, channels)
+        assert pictures["latent-scatter"].shape[2] == 3
+
+
+def test_inputs_stand_to_the_left_of_their_reconstructions() -> None:
+    recipe = make()
+    images = batch(12, 8, 12, 1, seed=0).image
+    picture = recipe.figures({"images": Batch(images, None)})["reconstructions"]
+    outputs = recipe.vae.reconstruct(images).numpy()
+    for left, shown in ((0, images.numpy()), (picture.shape[1] - 142, outputs)):
+        np.testing.assert_array_equal(picture[2:10, left + 2 :][:, :12], shown[0])
+        np.testing.assert_array_equal(picture[12:20, left + 2 + 14 :][:, :12], shown[11])
+
+
+def test_a_latent_line_has_no_plane_and_a_larger_space_shows_its_two_widest_dimensions() -> None:
+    config = override(VAEConfig(), {"model.channels": [4], "model.latent_dim": 1})
+    recipe = VAERecipe(config, {"images": DomainInfo(100, (8, 12, 1), ())})
+    assert recipe.figures({"images": batch(ROWS, 8, 12, 1, seed=0)}).keys() == {"reconstructions", "samples"}
+    recipe = VAERecipe(override(config, {"model.latent_dim": 5}), recipe.domains)
+    with torch.no_grad():
+        for factor, weight in zip((0, 2, 1, 5, 0), recipe.vae.encoder.mean.weight, strict=True):
+            weight.fill_(0.1 * factor)
+    drawn = recipe.figures({"images": batch(ROWS, 8, 12, 1, seed=0)})["latent-plane"]
+    np.testing.assert_array_equal(drawn, sheet(decoded_plane(recipe.vae, (1, 3)), 10))
+
+
+def test_as_many_rows_are_asked_for_as_make_a_scatter_of_small_images() -> None:
+    assert make().figure_rows == 2000
+    assert make(shape=(512, 512, 3)).figure_rows == 100, "and no more than a sheet of large ones"
 
 
 def test_the_model_served_is_the_one_trained() -> None:

@@ -32,7 +32,6 @@ from genlab.recipes.vae import VAEConfig
 from genlab.reports.family import family_report
 from genlab.reports.report import main, make_report
 from genlab.reports.run import RunRecord
-from genlab.reports.vae import prior_plane
 from genlab.storage import locate
 from genlab.training.launch import launch
 
@@ -174,25 +173,6 @@ def test_the_head_tells_data_config_and_attempts(cyclegan: Path) -> None:
     assert "<tr><td>objective.lambda_cycle</td><td>10.0</td><td></td></tr>" in html
     assert "<tr><td>start</td>" in html
     assert torch.__version__ in html
-
-
-def test_vae_has_elbo_reconstructions_samples_and_the_latent_plane(vae: Path) -> None:
-    html = page(vae)
-    test = [json.loads(line) for line in (vae / "metrics.jsonl").read_text().splitlines()]
-    last = [line for line in test if line["kind"] == "test"][-1]
-    cells = "".join(f"<td>{last[name]:.2f}</td>" for name in ("neg_elbo", "reconstruction", "kl"))
-    assert cells in html
-    names = {file.stem for file in (vae / "figures" / "report").iterdir()}
-    assert names == {"reconstructions", "samples", "latent-plane", "losses", "clock"}
-    plane = Image.open(vae / "figures" / "report" / "latent-plane.png")
-    assert plane.size == (10 * 30 + 2, 10 * 30 + 2)
-
-
-def test_the_latent_plane_has_z1_to_the_right_and_z2_upwards() -> None:
-    points = prior_plane(10).reshape(10, 10, 2)
-    assert points[0, :, 0].diff().min() > 0
-    assert points[:, 0, 1].diff().max() < 0
-    torch.testing.assert_close(torch.special.ndtr(points[0, :, 0]), torch.linspace(0.05, 0.95, 10))
 
 
 def test_an_unfinished_run_says_so_and_shows_what_training_drew(copy: Path) -> None:

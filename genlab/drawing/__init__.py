@@ -1,0 +1,1 @@
+"""Pictures from arrays: the same ones go to TensorBoard while a run trains and into its report."""

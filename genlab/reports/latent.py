@@ -1,0 +1,233 @@
+"""What the reports of models with a Gaussian latent share: the test ELBO, reconstructions, and the latent space."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from genlab.data.images import sheet, to_pixels
+from genlab.data.shards import ShardSet
+from genlab.drawing.latent import Points, axis_name, widest
+from genlab.drawing.scatter import scatter
+from genlab.drawing.sheets import beside, clear_sheet
+from genlab.models.latent import LatentModel
+from genlab.recipes.latent_views import SIDE, class_names, decoded_plane, posterior_means
+from genlab.reports.curves import Panel
+from genlab.reports.page import Figure, Section, Table, chart, image_grid, titled_sheets
+from genlab.reports.run import RunRecord
+
+COLUMNS = 14
+SAMPLE_ROWS = 6
+SCATTERED = 10_000
+"""Images whose posterior means are drawn, at most."""
+CHUNK = 500
+EPOCHS = 5
+"""Epochs whose reconstructions are shown, at most."""
+SHEETS_ACROSS = 3
+
+PANELS = (
+    Panel("−ELBO", {"neg_elbo": ""}, "nats/image"),
+    Panel("reconstruction, −log p(x|z)", {"reconstruction": ""}, "nats/image"),
+    Panel("KL(q(z|x) ‖ p(z))", {"kl": ""}, "nats/image"),
+)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A run's model, and the held-out images it is looked at with."""
+
+    run: RunRecord
+    model: LatentModel
+    source: str
+    """What the images are, for captions."""
+    shards: ShardSet
+
+    @staticmethod
+    def of(run: RunRecord, model: LatentModel) -> "Subject":
+        """The first held-out images of ``run``.
+
+        Raises:
+            DataError: when the run's data is gone or was changed.
+        """
+        split, domains = run.held_out()
+        return Subject(run, model, run.source_of(split), domains["images"])
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """The classes' names; none for images without labels."""
+        return class_names(self.model, self.shards.manifest.label_names)
+
+    @cached_property
+    def label(self) -> NDArray[np.int64] | None:
+        """The classes of the images that are scattered, [N]."""
+        rows = np.arange(len(self.means))
+        return self.shards.columns(rows)["label"].astype(np.int64) if self.shards.labelled else None
+
+    @cached_property
+    def means(self) -> Points:
+        """The posterior means of the first 10,000 images, [N, latent_dim]."""
+        rows = np.arange(min(SCATTERED, len(self.shards)))
+        parts = np.array_split(rows, -(-len(rows) // CHUNK))
+        return np.concatenate([posterior_means(self.model, *self.read(part)) for part in parts])
+
+    @property
+    def has_plane(self) -> bool:
+        """Whether there are two dimensions to show."""
+        return self.means.shape[1] > 1
+
+    @property
+    def axes(self) -> tuple[int, int]:
+        """The two dimensions shown: the widest."""
+        x, y = widest(self.means, 2)
+        return x, y
+
+    def read(self, rows: NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Images and classes: uint8 [n, H, W, C] and int64 [n]."""
+        found = self.shards.read(rows)
+        return torch.from_numpy(found.image), None if found.label is None else torch.from_numpy(found.label)
+
+
+def sections(
+    subject: Subject, pictures: Sequence[Figure], plane: Sequence[Figure], drawn: Sequence[Figure]
+) -> tuple[Section, ...]:
+    """The parts of the page: the test −ELBO, reconstructions, the latent plane, what is drawn from the prior."""
+    by_epoch = reconstructions_by_epoch(subject)
+    found = (
+        Section("Reconstructions", figures=(*((by_epoch,) if by_epoch else ()), *pictures)),
+        Section("Latent space", figures=tuple(plane)),
+        Section("Spread of the posterior means", tables=(spread(subject),)),
+        Section("Samples", figures=tuple(drawn)),
+    )
+    shown = tuple(section for section in found if section.figures or section.tables)
+    return (elbo(subject.run), *shown) if subject.run.test else shown
+
+
+def elbo(run: RunRecord) -> Section:
+    """The last and the lowest test −ELBO with its parts."""
+    rows = tuple(
+        (name, f"{line['epoch']:.4g}", *(f"{line[metric]:.2f}" for metric in ("neg_elbo", "reconstruction", "kl")))
+        for name, line in (("last", run.test[-1]), ("lowest", min(run.test, key=lambda line: line["neg_elbo"])))
+    )
+    columns = ("", "epoch", "−ELBO", "reconstruction", "KL")
+    caption = f"Split {run.config['data']['test_split']!r}, nats an image, one draw of z for each"
+    return Section("Test −ELBO", tables=(Table(caption, columns, rows),))
+
+
+def reconstructions(subject: Subject) -> Figure:
+    """Inputs above their outputs."""
+    images, label = subject.read(np.arange(min(COLUMNS, len(subject.shards))))
+    pixels = torch.cat([images, subject.model.reconstruct(images, label).cpu()]).numpy()
+    caption = f"Top: {subject.source}. Below: their reconstructions, decoded from the posterior means."
+    return image_grid("reconstructions", caption, pixels, len(images), ("input", "output"))
+
+
+def reconstructions_by_epoch(subject: Subject) -> Figure | None:
+    """The first 100 images, and what training drew of them after up to five epochs; ``None`` if it drew none."""
+    images = subject.read(np.arange(min(SIDE**2, len(subject.shards))))[0].numpy()
+    plain, inputs = sheet(images, SIDE), clear_sheet(images, SIDE)
+    drawn = {}
+    for folder in subject.run.directory.glob("figures/step-*"):
+        file = folder / "reconstructions.png"
+        if file.exists():
+            epoch = int(folder.name.removeprefix("step-")) * subject.run.epoch / subject.run.step
+            drawn[round(epoch, 2)] = file
+    sheets = {"input": inputs}
+    for epoch in chosen_epochs(sorted(drawn)):
+        with drawn[epoch].open("rb") as stream:
+            pixels = to_pixels(Image.open(stream))
+        # Of another number of images, should the split have changed its name or genlab its pictures.
+        if pixels.shape == beside(plain, plain).shape:
+            outputs = pixels[:, -plain.shape[1] :]
+            sheets[f"epoch {epoch:g}"] = np.concatenate([outputs, inputs[..., -1:]], axis=2)
+    if len(sheets) == 1:
+        return None
+    caption = (
+        f"The first {len(images)} {subject.source}, and their reconstructions after the "
+        f"epochs {', '.join(name.removeprefix('epoch ') for name in [*sheets][1:])}, as training drew them."
+    )
+    return titled_sheets("reconstructions-by-epoch", caption, sheets, SHEETS_ACROSS)
+
+
+def chosen_epochs(drawn: list[float]) -> list[float]:
+    """Up to five of the epochs after which pictures were drawn: 10, 20, ... of a run of 30 to 50, else evenly.
+
+    Args:
+        drawn: in order.
+    """
+    if not drawn:
+        return []
+    last = drawn[-1]
+    stride = 10 if last in (30, 40, 50) else last / EPOCHS
+    wanted = np.arange(1, round(last / stride) + 1) * stride
+    return sorted({min(drawn, key=lambda epoch: abs(epoch - target)) for target in wanted})
+
+
+def samples(subject: Subject) -> Figure:
+    """Draws from the prior."""
+    pixels = subject.model.sample(COLUMNS * SAMPLE_ROWS, seed=subject.run.config["run"]["seed"]).cpu().numpy()
+    return image_grid("samples", "Decoded draws from the prior, N(0, I).", pixels, COLUMNS)
+
+
+def latent_scatter(subject: Subject) -> Figure:
+    """Posterior means in the latent plane, by class."""
+    axes = subject.axes
+    dots = scatter(subject.means[:, axes], _names_of(axes), subject.label, subject.names)
+    classes = ", coloured by class; each class's name stands at its median" if subject.label is not None else ""
+    caption = f"Posterior means of the first {len(subject.means):,} {subject.source}{classes}.{axes_note(subject)}"
+    return chart("latent-scatter", caption, dots)
+
+
+def latent_plane(subject: Subject) -> Figure:
+    """The plane decoded at the prior's quantiles."""
+    caption = f"The latent plane, decoded {plane_note(subject)}"
+    return image_grid("latent-plane", caption, decoded_plane(subject.model, subject.axes), SIDE)
+
+
+def spread(subject: Subject) -> Table:
+    """Range and standard deviation of each class's posterior means in each dimension shown."""
+    axes = widest(subject.means, 2)
+    groups = {"all": subject.means}
+    if subject.label is not None:
+        present = {name: subject.means[subject.label == number] for number, name in enumerate(subject.names)}
+        groups = {name: means for name, means in present.items() if len(means)} | groups
+    rows = tuple(
+        (name, f"{len(means):,}", *(_shown(value) for axis in axes for value in _range(means[:, axis])))
+        for name, means in groups.items()
+    )
+    figures = (f"{axis_name(axis)} {what}" for axis in axes for what in ("min", "max", "SD"))
+    caption = f"Range and standard deviation of the posterior means of {subject.source}, by class"
+    return Table(caption, ("class", "images", *figures), rows, frozenset({len(rows) - 1}))
+
+
+def axes_note(subject: Subject) -> str:
+    """Which dimensions are shown, where there are more than two."""
+    size = subject.model.architecture.latent_dim
+    if size == 2:
+        return ""
+    return f" Of {size} dimensions the two whose posterior means vary most."
+
+
+def plane_note(subject: Subject) -> str:
+    """Where the plane is decoded."""
+    x, y = _names_of(subject.axes)
+    others = "" if subject.model.architecture.latent_dim == 2 else " The other dimensions are 0."
+    return (
+        f"at the prior's quantiles 5%, 15%, ..., 95%: {x} grows from left to right, {y} from bottom to top."
+        f"{axes_note(subject)}{others}"
+    )
+
+
+def _names_of(axes: tuple[int, int]) -> tuple[str, str]:
+    return axis_name(axes[0]), axis_name(axes[1])
+
+
+def _range(values: Points) -> tuple[float, float, float]:
+    return float(values.min()), float(values.max()), float(values.std())
+
+
+def _shown(value: float) -> str:
+    return f"{value:.2f}".replace("-", "−")
