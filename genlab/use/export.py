@@ -216,7 +216,7 @@ def _say(file: str, exported: _Exported) -> str:
 
     graph = exported.graph
     parts = [
-        f"{difference:g} levels" if graph.outputs[name].dtype == torch.uint8 else f"{difference:.1e} ({name})"
+        f"{difference:g} of 255 levels" if graph.outputs[name].dtype == torch.uint8 else f"{difference:.1e} ({name})"
         for name, difference in exported.differences.items()
     ]
     return (
