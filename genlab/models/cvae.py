@@ -2,7 +2,8 @@
 
 At 28x28x1, latent size 2 and 10 classes it has 339,998 parameters. Where the report leaves room, this is the reading:
 the label's channel holds the class's number scaled to [0, 1] at every pixel (one-hot planes would give another count);
-ReLU follows every layer but the outputs; weights begin as the VAE's do.
+ReLU follows every layer but the outputs and the decoder's last but one, whose single channel it would cut off where an
+image is dark; weights begin as the VAE's do.
 """
 
 import math
@@ -84,7 +85,7 @@ class Decoder(nn.Module):
         # What unpadded convolutions cut off on the way down is missing on the way up, 0 to 3 pixels here.
         reached = [_grown(side, len(architecture.channels)) for side in low]
         kernel = (height - reached[0] + 1, width - reached[1] + 1)
-        self.layers = nn.Sequential(*layers, nn.ConvTranspose2d(channels, channels, kernel))
+        self.layers = nn.Sequential(*layers[:-1], nn.ConvTranspose2d(channels, channels, kernel))
 
     def forward(self, latents: Tensor, label: Tensor) -> Tensor:
         """[N, latent_dim] and int64 [N] → logits [N, C, H, W]."""

@@ -40,7 +40,7 @@ from genlab.recipes.latent import LatentData
 from genlab.storage import locate
 from genlab.training.launch import launch
 from genlab.training.plan import default_storage
-from genlab.translation import best_device
+from genlab.use.pictures import best_device
 
 SAMPLES = 10_000
 """Samples that FID and KID are of, at most, unless told otherwise."""

@@ -98,8 +98,10 @@ class TrainingState:
                 prefix = f"optimizer.{name}.{key}."
                 moments = {n.removeprefix(prefix): value for n, value in tensors.items() if n.startswith(prefix)}
                 if moments:
+                    # In the parameter's own memory format, which the fused Adam takes for granted.
                     optimizer.state[key] = {
-                        moment: torch.empty_like(value, device=parameter.device) for moment, value in moments.items()
+                        moment: torch.empty_like(parameter if value.dim() else value, device=parameter.device)
+                        for moment, value in moments.items()
                     }
         own = self.tensors()
         if own.keys() != tensors.keys():
