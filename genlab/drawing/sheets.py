@@ -30,14 +30,14 @@ def titled(sheets: Mapping[str, Pixels], across: int, *, opaque: bool = False) -
     """Sheets in rows, each under its title.
 
     Args:
-        sheets: by title: of one size, uint8 [H, W, 1 to 4].
+        sheets: by title: of one size and kind, uint8 [H, W, C] with C of 1 or 3, and one more for opacity.
         across: sheets in a row.
         opaque: on white, rather than on no ground.
 
     Returns:
-        uint8 [H', W', 4] (RGBA), or [H', W', 3] if opaque. There are two dots a pixel, as of a chart.
+        uint8 [H', W', C + 1], or [H', W', C] if opaque. There are two dots a pixel, as of a chart.
     """
-    height, width = next(iter(sheets.values())).shape[:2]
+    height, width, channels = next(iter(sheets.values())).shape
     rows, columns = math.ceil(len(sheets) / across), min(across, len(sheets))
     # In dots of the picture. A sheet's pixel is a square of them where a page has room: then the titles are sharp.
     square = DOTS_PER_PIXEL if columns * (width + GAP) <= PAGE_WIDTH else 1
@@ -58,7 +58,8 @@ def titled(sheets: Mapping[str, Pixels], across: int, *, opaque: bool = False) -
             ha="center",
             va="center",
         )
-    return render(chart, opaque=opaque)
+    drawn = render(chart, opaque=opaque)
+    return drawn if channels > 2 else drawn[..., ::3]  # grey, and opacity if there is any
 
 
 def _with_opacity(picture: Pixels) -> Pixels:

@@ -1,25 +1,22 @@
 """Conditional VAE: what the VAE's report shows, class by class, and the grid of class × latent."""
 
-from typing import cast
-
 import numpy as np
 import torch
 
 from genlab.drawing.latent import axis_name, widest
-from genlab.drawing.scatter import Labels, class_scatters
 from genlab.models.cvae import CVAE
 from genlab.recipes.latent_views import CLASS_PICTURES, CLASS_ROWS, SIDE, class_planes, decoded_classes
 from genlab.reports import latent
 from genlab.reports.family import FamilyReport, Findings
-from genlab.reports.latent import COLUMNS, Subject
-from genlab.reports.page import Figure, chart, image_grid, titled_sheets
+from genlab.reports.latent import COLUMNS, Subject, first_classes
+from genlab.reports.page import Figure, image_grid, titled_sheets
 from genlab.reports.run import RunRecord
 
 
 def examine(run: RunRecord, model: CVAE) -> Findings:
     """Show what the model makes of held-out images of each class, and of its prior given the class."""
     subject = Subject.of(run, model)
-    plane = [latent.latent_scatter(subject), _scatters(subject), _planes(subject)] if subject.has_plane else []
+    plane = [*latent.scatters(subject), _planes(subject)] if subject.has_plane else []
     drawn = [_class_by_latent(subject), _samples(subject, model)]
     return Findings(latent.sections(subject, [_reconstructions(subject)], plane, drawn))
 
@@ -36,26 +33,15 @@ def _reconstructions(subject: Subject) -> Figure:
         names += [name, ""]
     caption = (
         f"Of each class, above, {subject.source}; below, their reconstructions, decoded from the posterior means and "
-        f"the class.{_first(subject, CLASS_PICTURES)}"
+        f"the class.{first_classes(subject, CLASS_PICTURES)}"
     )
     return image_grid("reconstructions", caption, torch.cat(images).numpy(), columns, tuple(names))
 
 
-def _scatters(subject: Subject) -> Figure:
-    x, y = subject.axes
-    label = cast("Labels", subject.label)  # the model could not have been trained without
-    names = subject.names[:CLASS_PICTURES]
-    pixels = class_scatters(subject.means[:, (x, y)], (axis_name(x), axis_name(y)), label, names)
-    caption = (
-        "The same points class by class, over those of all in grey. The decoder is told the class, so each class has "
-        f"the whole prior to itself.{_first(subject, CLASS_PICTURES)}"
-    )
-    return chart("latent-scatter-by-class", caption, pixels)
-
-
 def _planes(subject: Subject) -> Figure:
     sheets = class_planes(subject.model, subject.axes, subject.names)
-    caption = f"The latent plane of each class, decoded {latent.plane_note(subject)}{_first(subject, CLASS_PICTURES)}"
+    some = first_classes(subject, CLASS_PICTURES)
+    caption = f"The latent plane of each class, decoded {latent.plane_note(subject)}{some}"
     return titled_sheets("latent-plane", caption, sheets, latent.SHEETS_ACROSS)
 
 
@@ -63,8 +49,9 @@ def _class_by_latent(subject: Subject) -> Figure:
     [axis] = widest(subject.means, 1)
     others = "" if subject.model.architecture.latent_dim == 1 else ", the other dimensions at 0"
     caption = (
-        f"Class × latent: each column is one point of the latent space, {axis_name(axis)} (whose posterior mean varies "
-        f"most) at the prior's quantiles 5%, 15%, ..., 95%{others}; each row is a class.{_first(subject, CLASS_ROWS)}"
+        f"Class × latent: each row is a class, and each column one point of the latent space: {axis_name(axis)}, whose "
+        f"posterior mean varies most, at the prior's quantiles 5%, 15%, ..., 95%{others}."
+        f"{first_classes(subject, CLASS_ROWS)}"
     )
     pixels = decoded_classes(subject.model, axis)
     return image_grid("class-by-latent", caption, pixels, SIDE, subject.names[:CLASS_ROWS])
@@ -74,13 +61,8 @@ def _samples(subject: Subject, model: CVAE) -> Figure:
     classes = min(model.classes, CLASS_ROWS)
     label = torch.arange(classes).repeat_interleave(COLUMNS)
     pixels = model.sample(len(label), subject.run.config["run"]["seed"], label).cpu().numpy()
-    caption = f"Decoded draws from the prior, N(0, I), for each class.{_first(subject, CLASS_ROWS)}"
+    caption = f"Decoded draws from the prior, N(0, I), for each class.{first_classes(subject, CLASS_ROWS)}"
     return image_grid("samples", caption, pixels, COLUMNS, subject.names[:CLASS_ROWS])
-
-
-def _first(subject: Subject, shown: int) -> str:
-    """A remark where not all classes are shown."""
-    return f" The first {shown} of {subject.model.classes} classes." if subject.model.classes > shown else ""
 
 
 REPORT = FamilyReport(latent.PANELS, examine)

@@ -12,10 +12,10 @@ from PIL import Image
 from genlab.data.images import sheet, to_pixels
 from genlab.data.shards import ShardSet
 from genlab.drawing.latent import Points, axis_name, widest
-from genlab.drawing.scatter import scatter
+from genlab.drawing.scatter import class_scatters, scatter
 from genlab.drawing.sheets import beside, clear_sheet
 from genlab.models.latent import LatentModel
-from genlab.recipes.latent_views import SIDE, class_names, decoded_plane, posterior_means
+from genlab.recipes.latent_views import CLASS_PICTURES, SIDE, class_names, decoded_plane, posterior_means
 from genlab.reports.curves import Panel
 from genlab.reports.page import Figure, Section, Table, chart, image_grid, titled_sheets
 from genlab.reports.run import RunRecord
@@ -172,13 +172,19 @@ def samples(subject: Subject) -> Figure:
     return image_grid("samples", "Decoded draws from the prior, N(0, I).", pixels, COLUMNS)
 
 
-def latent_scatter(subject: Subject) -> Figure:
-    """Posterior means in the latent plane, by class."""
-    axes = subject.axes
-    dots = scatter(subject.means[:, axes], _names_of(axes), subject.label, subject.names)
-    classes = ", coloured by class; each class's name stands at its median" if subject.label is not None else ""
-    caption = f"Posterior means of the first {len(subject.means):,} {subject.source}{classes}.{axes_note(subject)}"
-    return chart("latent-scatter", caption, dots)
+def scatters(subject: Subject) -> list[Figure]:
+    """Posterior means in the latent plane: together, and class by class where there are any."""
+    axes, points = _names_of(subject.axes), subject.means[:, subject.axes]
+    classes = "" if subject.label is None else ", coloured by class; each class's name stands at its median"
+    caption = f"Posterior means of the first {len(points):,} {subject.source}{classes}.{axes_note(subject)}"
+    figures = [chart("latent-scatter", caption, scatter(points, axes, subject.label, subject.names))]
+    if subject.label is not None:
+        pixels = class_scatters(points, axes, subject.label, subject.names[:CLASS_PICTURES])
+        told = " The decoder is told the class, so a class may have the whole prior." if subject.model.classes else ""
+        remark = told + first_classes(subject, CLASS_PICTURES)
+        caption = f"The same points class by class, over those of all in grey.{remark}"
+        figures.append(chart("latent-scatter-by-class", caption, pixels))
+    return figures
 
 
 def latent_plane(subject: Subject) -> Figure:
@@ -219,6 +225,11 @@ def plane_note(subject: Subject) -> str:
         f"at the prior's quantiles 5%, 15%, ..., 95%: {x} grows from left to right, {y} from bottom to top."
         f"{axes_note(subject)}{others}"
     )
+
+
+def first_classes(subject: Subject, shown: int) -> str:
+    """A remark where there are more than ``shown`` classes."""
+    return f" The first {shown} of {len(subject.names)} classes." if len(subject.names) > shown else ""
 
 
 def _names_of(axes: tuple[int, int]) -> tuple[str, str]:

@@ -9,7 +9,7 @@ from genlab.reports.run import RunRecord
 def examine(run: RunRecord, model: VAE) -> Findings:
     """Show what the model makes of held-out images and of its prior."""
     subject = latent.Subject.of(run, model)
-    plane = [latent.latent_scatter(subject), latent.latent_plane(subject)] if subject.has_plane else []
+    plane = [*latent.scatters(subject), latent.latent_plane(subject)] if subject.has_plane else []
     return Findings(latent.sections(subject, [latent.reconstructions(subject)], plane, [latent.samples(subject)]))
 
 

@@ -90,7 +90,7 @@ def caption_of(run: Path, name: str) -> str:
 
 
 def test_the_vaes_pictures_and_its_elbo(vae: Path) -> None:
-    assert names(vae) == ALWAYS | {"latent-scatter", "latent-plane"}
+    assert names(vae) == ALWAYS | {"latent-scatter", "latent-scatter-by-class", "latent-plane"}
     lines = [json.loads(line) for line in (vae / "metrics.jsonl").read_text().splitlines()]
     last = [line for line in lines if line["kind"] == "test"][-1]
     assert "".join(f"<td>{last[name]:.2f}</td>" for name in ("neg_elbo", "reconstruction", "kl")) in page(vae)
@@ -180,6 +180,7 @@ def test_images_without_labels_and_a_latent_line(tmp_path: Path) -> None:
     ingest(IngestConfig("synthetic:scenes-a", str(tmp_path / "scenes"), count=24, size=32, test_fraction=0.5))
     small = {"model.channels": [4], "model.hidden": 4, "run.batch": 4, "run.steps": 3}
     run = reported("vae", tmp_path, tmp_path / "scenes", **small)
+    assert names(run) == ALWAYS | {"latent-scatter", "latent-plane"}
     assert "coloured by class" not in caption_of(run, "latent-scatter")
     assert page(run).count('<tr class="marked"><td>all</td>') == 1
     line = reported("vae", tmp_path / "line", tmp_path / "scenes", **small | {"model.latent_dim": 1})
