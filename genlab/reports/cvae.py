@@ -23,9 +23,9 @@ def examine(run: RunRecord, model: CVAE) -> Findings:
 
 def _reconstructions(subject: Subject) -> Figure:
     """Inputs of each class above their outputs."""
-    rows = [np.flatnonzero(subject.label == number) for number in range(min(subject.model.classes, CLASS_PICTURES))]
-    present = {name: of for name, of in zip(subject.names, rows, strict=False) if len(of)}
-    columns = min(COLUMNS, *(len(of) for of in present.values()))
+    rows = {name: np.flatnonzero(subject.label == number) for number, name in enumerate(subject.names)}
+    present = dict([(name, of) for name, of in rows.items() if len(of)][:CLASS_PICTURES])
+    columns = min([COLUMNS, *map(len, present.values())])
     images, names = [], list[str]()
     for name, of in present.items():
         pixels, label = subject.read(of[:columns])

@@ -161,8 +161,8 @@ def chosen_epochs(drawn: list[float]) -> list[float]:
     if not drawn:
         return []
     last = drawn[-1]
-    stride = 10 if last in (30, 40, 50) else last / EPOCHS
-    wanted = np.arange(1, round(last / stride) + 1) * stride
+    stride = 10 if round(last) in (30, 40, 50) else last / EPOCHS
+    wanted = np.arange(1, round(last / stride) + 1) * stride  # the nearest are taken
     return sorted({min(drawn, key=lambda epoch: abs(epoch - target)) for target in wanted})
 
 

@@ -98,8 +98,10 @@ def describe_model(directory: UPath) -> tuple[str, list[Network]]:
     description = modelstore.describe(directory)
     family, image, provenance = description["family"], description["image"], description["provenance"]
     info = DomainInfo(0, (image["height"], image["width"], image["channels"]), tuple(provenance["label_names"]))
+    trained = provenance["config"]
+    values = trained | {"model": trained.get("model", {}) | description["architecture"]}
     try:
-        config: Any = from_dict(recipe_type(family).config_type, provenance["config"])
+        config: Any = from_dict(recipe_type(family).config_type, values)
         domains = dict.fromkeys(config.data.domains, info)
         recipe = build_undrawn(family, config, domains)
     except ConfigError as error:

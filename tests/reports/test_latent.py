@@ -114,6 +114,7 @@ def test_up_to_five_epochs_are_chosen() -> None:
     each = [float(epoch) for epoch in range(1, 101)]
     assert chosen_epochs(each[:50]) == [10, 20, 30, 40, 50]
     assert chosen_epochs(each[:40]) == [10, 20, 30, 40]
+    assert chosen_epochs([1.01 * epoch for epoch in each[:30]]) == pytest.approx([10.1, 20.2, 30.3])
     assert chosen_epochs(each) == [20, 40, 60, 80, 100]
     assert chosen_epochs(each[:15]) == [3, 6, 9, 12, 15]
     assert chosen_epochs(each[:3]) == [1, 2, 3]
