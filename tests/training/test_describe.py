@@ -65,7 +65,7 @@ def test_a_run_and_its_config(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     write_json(locate(tmp_path / "run" / "config.json"), {"family": "cvae", "config": to_dict(config)})
     printed = described(capsys, str(tmp_path / "run"))
     assert "images of 20x20x1" in printed
-    assert any(row.startswith("layers.4 ConvTranspose2d 1 x 20 x 20") for row in rows(printed))
+    assert any(row.startswith("layers.3 ConvTranspose2d 1 x 20 x 20") for row in rows(printed))
     assert described(capsys, str(tmp_path / "run" / "config.json")) == printed
 
 
