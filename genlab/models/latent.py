@@ -21,7 +21,6 @@ literature. ``gaussian``: normal, with one learned σ for all pixels (Rybkin et 
 START_SIGMA = 0.1
 """σ of an untrained Gaussian likelihood, in the range [0, 1] of pixels."""
 
-
 DECODED = 1024
 """Samples decoded at a time, to bound the memory."""
 

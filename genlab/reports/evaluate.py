@@ -103,7 +103,6 @@ def evaluate(config: EvaluateConfig) -> tuple[Evaluation, UPath]:
     model = modelstore.load(directory, device)
     if not isinstance(model, LatentModel):
         raise RunError(f"{config.model}: a {model.family} model; vae and cvae are what can be evaluated")
-    model = model.to(memory_format=torch.channels_last)  # twice as fast on a CPU, and more
     held_out = open_held_out(config, description["provenance"])
     _check_fit(model, held_out)
     inception = Inception(config.inception, device) if config.inception else None
