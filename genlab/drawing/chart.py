@@ -1,6 +1,7 @@
 """The look of charts, and how they become pixels.
 
-A chart is dark ink on a transparent ground, so that a page can lay it on its own ground, and turn it over in the dark.
+A chart lies on no ground, so that a page can lay it on its own. Curves are dark ink, which a page turns over in the
+dark. What has colours that must stay as they are is drawn in grey, which can be read on white and on black.
 matplotlib is imported when the first one is drawn: workers start without it.
 """
 
@@ -15,8 +16,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 INK, GRID = "#24292f", "#d8dee4"
-QUIET = "#767676"
-"""For words beside photographs, which are not turned over in the dark: as far from white as from black."""
+GREY, GREY_GRID = "#767676", "#76767640"
+"""Ink and grid of what is not turned over in the dark: as far from white as from black."""
 PAGE_WIDTH = 1000
 """Of a report, in CSS pixels."""
 INCH = 96
@@ -50,11 +51,11 @@ def render(chart: "Figure", *, opaque: bool = False) -> Pixels:
     return np.array(chart.canvas.buffer_rgba())[..., : 3 if opaque else 4]  # type: ignore[attr-defined]
 
 
-def dress(axis: "Axes", x: str, y: str) -> None:
+def dress(axis: "Axes", x: str, y: str, *, ink: str = INK, grid: str = GRID) -> None:
     """Give a pair of axes its names, quiet scales and a grid."""
-    axis.set_xlabel(x, fontsize=8, color=INK)
-    axis.set_ylabel(y, fontsize=8, color=INK)
-    axis.grid(color=GRID, linewidth=0.6)
+    axis.set_xlabel(x, fontsize=8, color=ink)
+    axis.set_ylabel(y, fontsize=8, color=ink)
+    axis.grid(color=grid, linewidth=0.6)
     axis.set_axisbelow(True)
-    axis.tick_params(colors=INK, labelsize=8, length=0)
+    axis.tick_params(colors=ink, labelsize=8, length=0)
     axis.spines[:].set_visible(False)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genlab.data.images import Pixels
-from genlab.drawing.chart import DOTS_PER_PIXEL, GRID, INK, canvas, dress, render
+from genlab.drawing.chart import DOTS_PER_PIXEL, GREY, GREY_GRID, INK, canvas, dress, render
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -34,6 +34,8 @@ WIDTH, HEIGHT = 880, 660
 """Of the scatter with a legend, in CSS pixels."""
 ACROSS = 5
 """Panels in a row of a scatter for each class."""
+OTHERS = 700
+"""Opaque dots, as which those of all classes together count in such a panel: a shade behind those of its class."""
 
 Points = NDArray[np.float32]
 Labels = NDArray[np.int64]
@@ -63,7 +65,7 @@ def scatter(
     columns = math.ceil(len(names) / LEGEND_ROWS) if labels is not None and len(names) <= MOST_IN_LEGEND else 0
     axis = chart.add_axes((0.07, 0.08, 0.91 - 0.12 * columns, 0.89))
     axis.set_aspect("equal", adjustable="datalim")
-    dress(axis, *axes)
+    dress(axis, *axes, ink=GREY, grid=GREY_GRID)
     colours = np.array(COLOURS)[np.zeros(len(points), int) if labels is None else labels % len(COLOURS)]
     shapes = np.zeros(len(points), int) if labels is None else labels // len(COLOURS) % len(MARKERS)
     # A class drawn as a whole would hide those before it.
@@ -106,21 +108,29 @@ def class_scatters(points: Points, axes: tuple[str, str], labels: Labels, names:
         panel = panels.flat[number]
         panel.set_aspect("equal", adjustable="box")
         lowest, leftmost = number + ACROSS >= len(names), number % ACROSS == 0
-        dress(panel, axes[0] if lowest else "", axes[1] if leftmost else "")
+        dress(panel, axes[0] if lowest else "", axes[1] if leftmost else "", ink=GREY, grid=GREY_GRID)
         panel.tick_params(labelbottom=lowest)
         panel.xaxis.set_major_locator(MaxNLocator(4))
         panel.yaxis.set_major_locator(MaxNLocator(4))
-        panel.set_title(name, fontsize=9, fontweight="bold", color=INK, pad=4)
-        _dots(panel, points, GRID, 4 * len(points))
+        panel.set_title(name, fontsize=9, fontweight="bold", color=GREY, pad=4)
+        _dots(panel, points, GREY, 4 * len(points), opacity=min(1.0, OTHERS / len(points)))
         own = points[labels == number]
         _dots(panel, own, COLOURS[number % len(COLOURS)], 8 * len(own))
     return render(chart)
 
 
-def _dots(axis: "Axes", points: Points, colours: Any, count: int, marker: str = "o") -> None:
+def _dots(axis: "Axes", points: Points, colours: Any, count: int, marker: str = "o", opacity: float = 0.8) -> None:
     """Dots that grow smaller as there are more of them (``count`` on a whole chart)."""
     size = min(20.0, max(2.5, 15_000 / count))
-    axis.scatter(points[:, 0], points[:, 1], s=size, c=colours, marker=marker, linewidths=0, alpha=0.8)
+    axis.scatter(
+        points[:, 0],
+        points[:, 1],
+        s=size,
+        c=colours,
+        marker=marker,
+        linewidths=0,
+        alpha=opacity,
+    )
 
 
 def _name(axis: "Axes", place: Points, name: str) -> None:
@@ -155,5 +165,5 @@ def _legend(axis: "Axes", names: Sequence[str], columns: int) -> None:
         ncols=columns,
         frameon=False,
         fontsize=9,
-        labelcolor=INK,
+        labelcolor=GREY,
     )

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from genlab.data.images import Pixels, sheet
-from genlab.drawing.chart import DOTS_PER_PIXEL, INCH, PAGE_WIDTH, QUIET, canvas, render
+from genlab.drawing.chart import DOTS_PER_PIXEL, GREY, INCH, PAGE_WIDTH, canvas, render
 
 GAP = 16
 """Pixels between sheets."""
@@ -53,7 +53,7 @@ def titled(sheets: Mapping[str, Pixels], across: int, *, opaque: bool = False) -
             (left + width * square / 2) / wide,
             1 - (top + 0.45 * title) / high,
             name,
-            color=QUIET,
+            color=GREY,
             fontsize=0.6 * TITLE * 72 / INCH,
             ha="center",
             va="center",

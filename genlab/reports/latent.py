@@ -17,7 +17,7 @@ from genlab.drawing.sheets import beside, clear_sheet
 from genlab.models.latent import LatentModel
 from genlab.recipes.latent_views import CLASS_PICTURES, SIDE, class_names, decoded_plane, posterior_means
 from genlab.reports.curves import Panel
-from genlab.reports.page import Figure, Section, Table, chart, image_grid, titled_sheets
+from genlab.reports.page import Figure, Section, Table, image_grid, plate, titled_sheets
 from genlab.reports.run import RunRecord
 
 COLUMNS = 14
@@ -177,13 +177,13 @@ def scatters(subject: Subject) -> list[Figure]:
     axes, points = _names_of(subject.axes), subject.means[:, subject.axes]
     classes = "" if subject.label is None else ", coloured by class; each class's name stands at its median"
     caption = f"Posterior means of the first {len(points):,} {subject.source}{classes}.{axes_note(subject)}"
-    figures = [chart("latent-scatter", caption, scatter(points, axes, subject.label, subject.names))]
+    figures = [plate("latent-scatter", caption, scatter(points, axes, subject.label, subject.names))]
     if subject.label is not None:
         pixels = class_scatters(points, axes, subject.label, subject.names[:CLASS_PICTURES])
         told = " The decoder is told the class, so a class may have the whole prior." if subject.model.classes else ""
         remark = told + first_classes(subject, CLASS_PICTURES)
         caption = f"The same points class by class, over those of all in grey.{remark}"
-        figures.append(chart("latent-scatter-by-class", caption, pixels))
+        figures.append(plate("latent-scatter-by-class", caption, pixels))
     return figures
 
 

@@ -70,5 +70,10 @@ def chart(name: str, caption: str, pixels: Pixels) -> Figure:
 
 def titled_sheets(name: str, caption: str, sheets: Mapping[str, Pixels], across: int) -> Figure:
     """A figure of sheets of one size, ``across`` of them in a row, each under its title."""
-    pixels = titled(sheets, across)
-    return Figure(name, caption, encode_png(pixels), min(pixels.shape[1] // DOTS_PER_PIXEL, PAGE_WIDTH), "picture")
+    return plate(name, caption, titled(sheets, across))
+
+
+def plate(name: str, caption: str, pixels: Pixels) -> Figure:
+    """A figure of two dots a pixel, like a chart, that is the same in the dark."""
+    width = min(pixels.shape[1] // DOTS_PER_PIXEL, PAGE_WIDTH)
+    return Figure(name, caption, encode_png(pixels), width, "picture")
