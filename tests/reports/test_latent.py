@@ -51,7 +51,8 @@ def vae(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def cvae(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return reported("cvae", tmp_path_factory.mktemp("cvae"), digits, **{"model.channels": [4, 4], "model.hidden": 8})
+    small = {"model.channels": [4, 4], "model.hidden": 8, "run.epochs": 1}
+    return reported("cvae", tmp_path_factory.mktemp("cvae"), digits, **small)
 
 
 def page(run: Path) -> str:
