@@ -40,6 +40,15 @@ def permutation(seed: int, epoch: int, rows: int) -> Ints:
     return _sorted_by(_random(seed, epoch, 0, rows))
 
 
+def evenly(rows: int, count: int) -> Ints:
+    """``count`` of the rows, or all if they are fewer, at even distances, ascending.
+
+    Of a split that lies class by class, as folders do, that is some of each class.
+    """
+    count = min(rows, count)
+    return np.arange(count) * rows // max(1, count)
+
+
 def rank_slice(count: int, rank: int, world_size: int) -> slice:
     """The part of ``count`` rows that is ``rank``'s: contiguous, sizes differ by at most one, larger ones first."""
     share, extra = divmod(count, world_size)

@@ -27,8 +27,9 @@ def negative_log_likelihood(
         likelihood: see :data:`genlab.models.latent.Likelihood`.
         logits: [N, C, H, W]; the sigmoid of them is the mean of x.
         images: [N, C, H, W] in [0, 1]; 0 or 1 for ``binary``.
-        log_sigma: scalar, for ``gaussian``. The density times the width of a grey level stands for the probability of
-            one, so that nats of 8-bit images come out, as for the other likelihoods.
+        log_sigma: log σ, scalar, for ``gaussian``. The density times the width of a grey level stands for the
+            probability of one. The variance is σ² plus that width squared, so that this holds however small σ becomes:
+            a narrower density would promise more than all levels together can have.
 
     Returns:
         [N].
@@ -36,9 +37,10 @@ def negative_log_likelihood(
     if likelihood == "gaussian":
         if log_sigma is None:
             raise ValueError("a Gaussian likelihood needs log_sigma")
-        deviation = (images - logits.sigmoid()) * torch.exp(-log_sigma)
-        constant = 0.5 * math.log(2 * math.pi) - math.log(GREY_LEVEL)
-        return (0.5 * deviation.square() + log_sigma + constant).flatten(1).sum(1)
+        variance = torch.exp(2 * log_sigma) + GREY_LEVEL**2
+        constant = math.log(2 * math.pi) - 2 * math.log(GREY_LEVEL)
+        squared = (images - logits.sigmoid()).square()
+        return 0.5 * (squared / variance + variance.log() + constant).flatten(1).sum(1)
     return F.binary_cross_entropy_with_logits(logits, images, reduction="none").flatten(1).sum(1)
 
 

@@ -1,7 +1,6 @@
 """A small convolutional classifier: the judge of class-consistency, and the features in which digits are compared.
 
-At 28x28x1 and 10 classes it has 467,818 parameters. No batch normalisation, so that what it learns does not depend on
-how a global batch falls on the workers.
+At 28x28x1 and 10 classes it has 467,818 parameters. No batch normalisation: nothing in it is a statistic of a batch.
 """
 
 import math

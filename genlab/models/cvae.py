@@ -103,6 +103,7 @@ class CVAE(LatentModel):
     """
 
     family = "cvae"
+    conditional = True
     Architecture = CVAEArchitecture
     architecture: CVAEArchitecture
     encoder: Encoder

@@ -2,6 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
+from itertools import count as numbers
 from itertools import repeat
 from typing import Any, ClassVar, Literal, Protocol
 
@@ -168,7 +169,8 @@ class LatentModel(Sampler, ABC):
         pixels = TensorSpec(torch.uint8, ("N", *self.image_shape))
         latents = TensorSpec(torch.float32, ("N", self.architecture.latent_dim))
         label = {"label": TensorSpec(torch.int64, ("N",), self.classes)} if self.classes else {}
-        sizes = {"N": (2, 1)}
+        fixed = {*self.image_shape, self.architecture.latent_dim}
+        sizes = {"N": (next(size for size in numbers(2) if size not in fixed), 1)}
         return {
             "encoder": Graph(
                 _Encoding(self), {"pixels": pixels, **label}, {"mean": latents, "log_variance": latents}, sizes

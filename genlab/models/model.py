@@ -29,8 +29,8 @@ class Model(nn.Module):
     * ``interpolate(pixels uint8 [2, H, W, C], steps) -> uint8 [steps, H, W, C]``
     * ``interpolate_draws(seeds, steps) -> uint8 [steps, H, W, C]``, between ``sample(1, seed)`` of two seeds
 
-    A model that is told a class has their number as ``classes`` in its architecture; all its operations take
-    ``label``, int64 [N], beside the above.
+    A ``conditional`` model is told a class and has their number as ``classes`` in its architecture; all its operations
+    take ``label``, int64 [N], beside the above.
 
     Attributes:
         image_shape: (height, width, channels) of the images the model was made for.
@@ -40,6 +40,7 @@ class Model(nn.Module):
     family: ClassVar[str]
     Architecture: ClassVar[type]
     operations: ClassVar[tuple[str, ...]]
+    conditional: ClassVar[bool] = False
 
     def __init__(self, image_shape: Shape, architecture: Any) -> None:
         super().__init__()

@@ -12,8 +12,7 @@ from genlab.models.classifier import Classifier, ClassifierArchitecture
 from genlab.models.model import Model
 from genlab.models.pixels import to_unit
 from genlab.models.precision import full_precision
-from genlab.recipes.latent import LatentData
-from genlab.recipes.options import Optimization, Run
+from genlab.recipes.options import ImageData, Optimization, Run
 from genlab.recipes.recipe import Batch, Batches, DomainInfo, Recipe, Step
 
 
@@ -22,7 +21,7 @@ class ClassifierConfig:
     """Train a classifier on a labelled genlab data set."""
 
     run: Run = field(default_factory=lambda: Run(epochs=4))
-    data: LatentData = field(default_factory=LatentData)
+    data: ImageData = field(default_factory=ImageData)
     model: ClassifierArchitecture = field(default_factory=ClassifierArchitecture)
     optimization: Optimization = field(default_factory=lambda: Optimization(schedule="cosine"))
 

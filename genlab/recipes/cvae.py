@@ -4,8 +4,8 @@ import dataclasses
 from dataclasses import dataclass, field
 
 from genlab.models.cvae import CVAE, CVAEArchitecture
-from genlab.recipes.latent import LatentData, LatentObjective, LatentRecipe
-from genlab.recipes.options import Optimization, Run
+from genlab.recipes.latent import LatentObjective, LatentRecipe
+from genlab.recipes.options import ImageData, Optimization, Run
 from genlab.recipes.recipe import DomainInfo
 
 
@@ -14,7 +14,7 @@ class CVAEConfig:
     """Train a conditional variational autoencoder on a labelled genlab data set."""
 
     run: Run = field(default_factory=lambda: Run(epochs=40))
-    data: LatentData = field(default_factory=LatentData)
+    data: ImageData = field(default_factory=ImageData)
     model: CVAEArchitecture = field(default_factory=CVAEArchitecture)
     objective: LatentObjective = field(default_factory=LatentObjective)
     optimization: Optimization = field(default_factory=Optimization)

@@ -10,7 +10,6 @@ import numpy as np
 from annotated_types import Ge
 from torch import Tensor, nn
 
-from genlab.config import OPERATIONAL
 from genlab.data.images import sheet
 from genlab.drawing.latent import axis_name, widest
 from genlab.drawing.scatter import scatter
@@ -28,25 +27,11 @@ from genlab.recipes.latent_views import (
     decoded_plane,
     posterior_means,
 )
-from genlab.recipes.options import Data
 from genlab.recipes.recipe import Batch, Batches, DomainInfo, Recipe, RecipeConfig, Step
 
 SCATTERED = 2000
 """Held-out images whose posterior means are drawn as training goes on; fewer where these are more than FIGURE_BYTES."""
 FIGURE_BYTES = 16 * 2**20
-
-
-@dataclass(frozen=True)
-class LatentData(Data):
-    """The images."""
-
-    images: Annotated[str, OPERATIONAL] = "synthetic:digits"
-    """Data set made by `genlab ingest`: a folder or URL. `synthetic:digits` is drawn on the spot."""
-
-    @property
-    def domains(self) -> dict[str, str]:
-        """URL of each domain's data set."""
-        return {"images": self.images}
 
 
 @dataclass(frozen=True)

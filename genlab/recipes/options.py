@@ -76,6 +76,19 @@ class Data:
 
 
 @dataclass(frozen=True)
+class ImageData(Data):
+    """The images of a family that is trained on one data set."""
+
+    images: Annotated[str, OPERATIONAL] = "synthetic:digits"
+    """Data set made by `genlab ingest`: a folder or URL. `synthetic:digits` is drawn on the spot."""
+
+    @property
+    def domains(self) -> dict[str, str]:
+        """URL of each domain's data set."""
+        return {"images": self.images}
+
+
+@dataclass(frozen=True)
 class Optimization:
     """Adam (Kingma & Ba 2014), its learning rate over time, and what is done to gradients and weights."""
 

@@ -111,7 +111,8 @@ class Recipe(nn.Module, ABC, Generic[C]):
     Attributes:
         networks: what is trained, by name; each has an optimiser of its own.
         averaged: names of the networks of which an exponential moving average is kept and exported.
-        figure_rows: how many held-out rows ``figures`` is given, where there are so many.
+        figure_rows: how many held-out rows ``figures`` is given: up to a hundred from the first, then some of the whole
+            split.
     """
 
     config_type: ClassVar[type]
@@ -134,7 +135,7 @@ class Recipe(nn.Module, ABC, Generic[C]):
 
     @abstractmethod
     def figures(self, batches: Batches) -> dict[str, np.ndarray]:
-        """Named pictures, uint8 [H, W, C], of the first held-out rows."""
+        """Named pictures, uint8 [H, W, C], of held-out rows, see ``figure_rows``."""
 
     @abstractmethod
     def model(self) -> Model:

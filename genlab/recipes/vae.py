@@ -3,8 +3,8 @@
 from dataclasses import dataclass, field
 
 from genlab.models.vae import VAE, VAEArchitecture
-from genlab.recipes.latent import LatentData, LatentObjective, LatentRecipe
-from genlab.recipes.options import Optimization, Run
+from genlab.recipes.latent import LatentObjective, LatentRecipe
+from genlab.recipes.options import ImageData, Optimization, Run
 from genlab.recipes.recipe import DomainInfo
 
 
@@ -13,7 +13,7 @@ class VAEConfig:
     """Train a variational autoencoder on a genlab data set."""
 
     run: Run = field(default_factory=lambda: Run(epochs=50))
-    data: LatentData = field(default_factory=LatentData)
+    data: ImageData = field(default_factory=ImageData)
     model: VAEArchitecture = field(default_factory=VAEArchitecture)
     objective: LatentObjective = field(default_factory=LatentObjective)
     optimization: Optimization = field(default_factory=Optimization)

@@ -36,7 +36,7 @@ from genlab.evaluation.latent import (
 from genlab.models.classifier import Classifier
 from genlab.models.latent import LatentModel
 from genlab.recipes.classifier import ClassifierConfig
-from genlab.recipes.latent import LatentData
+from genlab.recipes.options import ImageData
 from genlab.storage import locate
 from genlab.training.launch import launch
 from genlab.training.plan import default_storage
@@ -160,7 +160,7 @@ def trained_classifier(data: HeldOut) -> UPath:
             return run / "model"
     except RunError:
         print(f"training a classifier of {data.shards.directory}, once for this data set (--classifier names another)")
-    config = ClassifierConfig(data=LatentData(images=str(data.shards.directory)))
+    config = ClassifierConfig(data=ImageData(images=str(data.shards.directory)))
     rows = data.shards.manifest.splits.get(config.data.split, config.run.batch)
     batch = min(config.run.batch, rows)
     steps = max(JUDGE_STEPS, math.ceil((config.run.epochs or 0) * rows / batch))

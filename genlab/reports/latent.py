@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from genlab.data.images import sheet, to_pixels
+from genlab.data.order import evenly
 from genlab.data.shards import ShardSet
 from genlab.drawing.latent import Points, axis_name, widest
 from genlab.drawing.scatter import class_scatters, scatter
@@ -64,14 +65,17 @@ class Subject:
     @cached_property
     def label(self) -> NDArray[np.int64] | None:
         """The classes of the images that are scattered, [N]."""
-        rows = np.arange(len(self.means))
-        return self.shards.columns(rows)["label"].astype(np.int64) if self.shards.labelled else None
+        return self.shards.columns(self.scattered)["label"].astype(np.int64) if self.shards.labelled else None
+
+    @property
+    def scattered(self) -> NDArray[np.int64]:
+        """The rows that are scattered: all, or 10,000 from the whole split."""
+        return evenly(len(self.shards), SCATTERED)
 
     @cached_property
     def means(self) -> Points:
-        """The posterior means of the first 10,000 images, [N, latent_dim]."""
-        rows = np.arange(min(SCATTERED, len(self.shards)))
-        parts = np.array_split(rows, -(-len(rows) // CHUNK))
+        """The posterior means of these images, [N, latent_dim]."""
+        parts = np.array_split(self.scattered, -(-len(self.scattered) // CHUNK))
         return np.concatenate([posterior_means(self.model, *self.read(part)) for part in parts])
 
     @property
@@ -176,7 +180,8 @@ def scatters(subject: Subject) -> list[Figure]:
     """Posterior means in the latent plane: together, and class by class where there are any."""
     axes, points = _names_of(subject.axes), subject.means[:, subject.axes]
     classes = "" if subject.label is None else ", coloured by class; each class's name stands at its median"
-    caption = f"Posterior means of the first {len(points):,} {subject.source}{classes}.{axes_note(subject)}"
+    some = "" if len(points) == len(subject.shards) else f"{len(points):,} of all "
+    caption = f"Posterior means of {some}{subject.source}{classes}.{axes_note(subject)}"
     figures = [plate("latent-scatter", caption, scatter(points, axes, subject.label, subject.names))]
     if subject.label is not None:
         pixels = class_scatters(points, axes, subject.label, subject.names[:CLASS_PICTURES])

@@ -24,6 +24,17 @@ def read_options(
         ConfigError: for a value out of range.
         RunError: when CONFIG is neither a family nor a run or its ``config.json``.
     """
+    own, theirs = split_options(arguments)
+
+    def load(config: str) -> tuple[str, Any]:
+        family, default = (config, None) if config in families() else _saved(config)
+        return family, parse(recipe_type(family).config_type, theirs, default=default, prog=f"{prog} {config}")
+
+    return parse(kind, own, prog=prog), load
+
+
+def split_options(arguments: Sequence[str] | None) -> tuple[list[str], list[str]]:
+    """The words of the command itself, by default of this process's, and those of the family's options."""
     own: list[str] = []
     theirs: list[str] = []
     target = own
@@ -31,12 +42,7 @@ def read_options(
         if word.startswith("--"):
             target = theirs if "." in word.partition("=")[0] else own
         target.append(word)
-
-    def load(config: str) -> tuple[str, Any]:
-        family, default = (config, None) if config in families() else _saved(config)
-        return family, parse(recipe_type(family).config_type, theirs, default=default, prog=f"{prog} {config}")
-
-    return parse(kind, own, prog=prog), load
+    return own, theirs
 
 
 def _saved(config: str) -> tuple[str, Any]:

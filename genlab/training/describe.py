@@ -21,7 +21,7 @@ from genlab.errors import ConfigError, DataError, RunError, run_command
 from genlab.models.layers import Network, networks
 from genlab.recipes.recipe import Batch, DomainInfo, Recipe, recipe_type
 from genlab.storage import locate
-from genlab.training.command import read_options
+from genlab.training.command import read_options, split_options
 from genlab.training.plan import SYNTHETIC, build_undrawn
 
 PROG = "genlab describe"
@@ -70,6 +70,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         options, load = read_options(DescribeOptions, arguments, PROG)
         root = locate(options.what)
         if (root / modelstore.DESCRIPTION).exists():
+            if theirs := split_options(arguments)[1]:
+                raise ConfigError(f"{theirs[0]}: {root} is a trained model, which has its options; leave this one out")
             title, found = describe_model(root)
         else:
             title, found = describe_config(*load(options.what))

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from genlab import modelstore
 from genlab.config import to_dict
-from genlab.data.order import rank_slice
+from genlab.data.order import Ints, evenly, rank_slice
 from genlab.data.shards import ShardSet
 from genlab.data.stream import ShardStream
 from genlab.errors import RunError
@@ -34,6 +34,8 @@ from genlab.training.stopwatch import Stopwatch
 from genlab.training.tracking import CLOCK_FIELDS, TIME_FIELDS, Tracker, read_metrics
 
 MOST_STEPS_BETWEEN_CHECKPOINTS = 1000
+FIRST_ROWS = 100
+"""Held-out rows, from the first, that pictures show; what needs more of them gets rows from the whole split."""
 
 
 def train(plan: Plan, session: Session) -> TrainingState:
@@ -231,14 +233,14 @@ def _held_out(plan: Plan) -> dict[str, ShardSet] | None:
     return {name: shards for name, shards in splits.items() if shards} if all(splits.values()) else None
 
 
-def _read(shards: Mapping[str, ShardSet], first: int, end: int, device: torch.device) -> dict[str, Batch]:
-    """Rows ``first`` to ``end`` of every domain, in order."""
+def _read(shards: Mapping[str, ShardSet], rows: Ints, device: torch.device) -> dict[str, Batch]:
+    """The same rows of every domain."""
     batches = {}
     for name, domain in shards.items():
-        rows = domain.read(np.arange(first, end))
-        columns = {column: torch.from_numpy(values).to(device) for column, values in rows.columns.items()}
+        found = domain.read(rows)
+        columns = {column: torch.from_numpy(values).to(device) for column, values in found.columns.items()}
         label = columns.pop("label", None)
-        batches[name] = Batch(torch.from_numpy(rows.image).to(device), label, columns)
+        batches[name] = Batch(torch.from_numpy(found.image).to(device), label, columns)
     return batches
 
 
@@ -264,7 +266,7 @@ def _test(plan: Plan, state: TrainingState, session: Session) -> dict[str, float
                 key=(plan.run.seed, "test", first),
                 precision=plan.run.precision,
             )
-            batches = _read(shards, first + local.start, first + local.stop, session.device)
+            batches = _read(shards, np.arange(first + local.start, first + local.stop), session.device)
             meter.add(state.recipe.test_metrics(batches, step), step.share, weight=whole)
     return meter.means()
 
@@ -272,9 +274,12 @@ def _test(plan: Plan, state: TrainingState, session: Session) -> dict[str, float
 def _draw(plan: Plan, state: TrainingState, session: Session, tracker: Tracker, done: int) -> None:
     """Sample pictures of the first held-out rows, or of training rows where nothing is held out."""
     shards = _held_out(plan) or {name: open_split(plan, name, plan.config.data.split) for name in plan.domains}
-    rows = min(state.recipe.figure_rows, *(len(domain) for domain in shards.values()))
+    there = min(len(domain) for domain in shards.values())
+    wanted = min(state.recipe.figure_rows, there)
+    first = min(FIRST_ROWS, wanted)
+    rows = np.concatenate([np.arange(first), evenly(there, wanted - first)])
     with state.averaged():
-        for name, image in state.recipe.figures(_read(shards, 0, rows, session.device)).items():
+        for name, image in state.recipe.figures(_read(shards, rows, session.device)).items():
             tracker.picture(done, name, image)
 
 

@@ -28,7 +28,7 @@ def find(url: str, operation: str) -> tuple[UPath, Mapping[str, Any]]:
     if operation not in operations:
         raise RunError(
             f"{url}: this {description['family']} model does not {operation.replace('_', ' ')}; "
-            f"its operations are: {', '.join(operations)}"
+            f"its operations are: {', '.join(operations) or 'none'}"
         )
     return directory, description
 
@@ -41,8 +41,9 @@ def class_names(description: Mapping[str, Any]) -> tuple[str, ...]:
     Args:
         description: a model's ``genlab.json``.
     """
-    names = description["provenance"]["label_names"]
-    classes = description["architecture"].get("classes", 0)
+    if not model_type(description["family"]).conditional:
+        return ()
+    names, classes = description["provenance"]["label_names"], description["architecture"]["classes"]
     return tuple(names[number] if number < len(names) else str(number) for number in range(classes))
 
 

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from genlab.data.order import Ints, Line, Windowed, lane_count, permutation, rank_slice
+from genlab.data.order import Ints, Line, Windowed, evenly, lane_count, permutation, rank_slice
 
 
 def starts_of(rows: int, seed: int, most: int = 12) -> Ints:
@@ -121,3 +121,9 @@ def test_lanes_divide_the_batch() -> None:
 def test_slices_are_those_of_array_split(count: int, world_size: int) -> None:
     for rank, part in enumerate(np.array_split(np.arange(count), world_size)):
         assert np.arange(count)[rank_slice(count, rank, world_size)].tolist() == part.tolist()
+
+
+def test_rows_at_even_distances_are_of_the_whole_split() -> None:
+    assert evenly(10, 4).tolist() == [0, 2, 5, 7]
+    assert evenly(3, 5).tolist() == [0, 1, 2]
+    assert evenly(7, 0).tolist() == []

@@ -44,36 +44,6 @@ def test_the_closed_form_is_the_mean_log_ratio_of_the_densities() -> None:
     assert ((gaussian_kl(mean, log_variance) - ratios.mean(0)).abs() < 4 * error).all()
 
 
-def test_the_pathwise_gradient_is_that_of_the_expectation_and_far_less_noisy_than_the_score_functions() -> None:
-    """The course report's contrast: d/dμ E[f(z)], z ~ N(μ, σ²), for f(z) = −log N(x; z, 1), where it is μ − x."""
-    generator = torch.Generator().manual_seed(0)
-    mean, sigma, target, draws = 0.7, 1.3, 2.0, 200_000
-    noise = torch.randn(draws, generator=generator, dtype=torch.float64)
-    latents = mean + sigma * noise
-    loss = 0.5 * (latents - target).square()
-    pathwise = latents - target  # f'(z) dz/dμ
-    score = loss * noise / sigma  # f(z) d/dμ log q(z)
-    for estimate in (pathwise, score):
-        error = estimate.std() / draws**0.5
-        assert (estimate.mean() - (mean - target)).abs() < 4 * error
-    assert score.var() > 4 * pathwise.var()
-
-
-def test_autograd_takes_the_pathwise_gradient() -> None:
-    generator = torch.Generator().manual_seed(0)
-    mean = torch.tensor([[0.3, -0.2]], dtype=torch.float64, requires_grad=True)
-    log_variance = torch.tensor([[0.1, -0.4]], dtype=torch.float64, requires_grad=True)
-    noise = torch.randn(400_000, 2, generator=generator, dtype=torch.float64)
-    latents = mean + (0.5 * log_variance).exp() * noise
-    (latents.square().sum(1).mean() + gaussian_kl(mean, log_variance).sum()).backward()
-    # E[z²] = μ² + σ²; the KL's gradients are μ and (σ² - 1)/2.
-    variance = log_variance.exp().detach()
-    assert mean.grad is not None
-    assert log_variance.grad is not None
-    torch.testing.assert_close(mean.grad, 3 * mean.detach(), atol=2e-2, rtol=0)
-    torch.testing.assert_close(log_variance.grad, variance + (variance - 1) / 2, atol=2e-2, rtol=0)
-
-
 def test_the_mean_log_importance_weight_is_the_elbo() -> None:
     generator = torch.Generator().manual_seed(0)
     mean, log_variance = torch.randn(2, 3, 4, generator=generator, dtype=torch.float64)
@@ -116,7 +86,8 @@ def test_likelihoods_are_those_of_torch() -> None:
         expected = -bernoulli.log_prob(pixels).sum((1, 2, 3))
         torch.testing.assert_close(negative_log_likelihood(kind, logits, pixels), expected)  # type: ignore[arg-type]
     sigma = torch.tensor(0.2)
-    mass = torch.distributions.Normal(logits.sigmoid(), sigma).log_prob(images) - torch.tensor(255.0).log()
+    total = (sigma.square() + 255**-2).sqrt()
+    mass = torch.distributions.Normal(logits.sigmoid(), total).log_prob(images) - torch.tensor(255.0).log()
     error = negative_log_likelihood("gaussian", logits, images, sigma.log())
     torch.testing.assert_close(error, -mass.sum((1, 2, 3)))
 
@@ -124,3 +95,12 @@ def test_likelihoods_are_those_of_torch() -> None:
 def test_units_that_do_not_vary_are_not_active() -> None:
     means = torch.stack([torch.linspace(-1, 1, 50), torch.linspace(-0.1, 0.1, 50), torch.zeros(50)], dim=1)
     assert active_units(means) == 1
+
+
+@pytest.mark.parametrize("sigma", [1e-6, 0.3 / 255, 1 / 255, 0.1])
+def test_all_levels_of_a_pixel_together_are_as_likely_as_can_be_and_no_more(sigma: float) -> None:
+    levels = torch.arange(256, dtype=torch.float64).reshape(256, 1, 1, 1) / 255
+    for mean in (100.0, 100.5):
+        logits = torch.tensor(mean / 255, dtype=torch.float64).logit().expand_as(levels)
+        error = negative_log_likelihood("gaussian", logits, levels, torch.tensor(sigma).double().log())
+        assert error.neg().exp().sum().item() == pytest.approx(1, abs=1e-3)

@@ -6,6 +6,7 @@ from torch.distributions import Bernoulli, Normal, kl_divergence
 
 from genlab.config import override
 from genlab.data.images import sheet
+from genlab.metrics.elbo import negative_log_likelihood
 from genlab.models.vae import VAEArchitecture
 from genlab.recipes.latent import LatentObjective
 from genlab.recipes.latent_views import decoded_plane
@@ -140,5 +141,40 @@ def test_a_gaussian_likelihood_learns_its_sigma_and_counts_nats_of_8_bit_images(
     images = batches["images"].image.permute(0, 3, 1, 2) / 255
     mean, log_variance = recipe.vae.encoder(images)
     logits = recipe.vae.decoder(mean + (log_variance / 2).exp() * step.noise("z", 2))
-    level = Normal(logits.sigmoid(), 0.1).log_prob(images) + torch.tensor(1 / 255).log()
+    sigma = (0.1**2 + 1 / 255**2) ** 0.5
+    level = Normal(logits.sigmoid(), sigma).log_prob(images) + torch.tensor(1 / 255).log()
     torch.testing.assert_close(metrics["reconstruction"], -level.sum((1, 2, 3)).mean())
+
+
+class Drawing(Onlooker):
+    """Other noise each time."""
+
+    generator = torch.Generator().manual_seed(0)
+
+    def noise(self, name: str, *shape: int) -> torch.Tensor:
+        self.drawn = torch.randn(self._rows, *shape, generator=self.generator)
+        return self.drawn
+
+
+def test_the_gradient_of_a_step_is_that_of_the_expected_loss_and_far_less_noisy_than_the_score_functions() -> None:
+    """The course report's contrast. With respect to the bias of the mean, the score is (z - mean) / variance."""
+    draws, recipe = 500, make()
+    image = batch(1, 8, 12, 1, seed=0).image.expand(draws, -1, -1, -1)
+    with torch.no_grad():
+        mean, log_variance = recipe.vae.encoder(image.permute(0, 3, 1, 2) / 255)
+    deviation = (0.5 * log_variance).exp()
+    pathwise, score = [], []
+    for _ in range(40):
+        step = Drawing(recipe, draws)
+        recipe.step({"images": Batch(image, None)}, step)
+        gradient = step.gradients["vae"]["encoder.mean.bias"]
+        assert gradient is not None
+        pathwise.append(gradient)
+        with torch.no_grad():
+            logits = recipe.vae.decoder(mean + deviation * step.drawn)
+        error = negative_log_likelihood("bernoulli", logits, image.permute(0, 3, 1, 2) / 255)
+        score.append((error[:, None] * step.drawn / deviation).mean(0) + mean[0])  # the KL term's own is the mean
+    one, other = torch.stack(pathwise), torch.stack(score)
+    spread = (one.var(0) + other.var(0)).div(len(one)).sqrt()
+    assert ((one.mean(0) - other.mean(0)).abs() < 4 * spread).all()
+    assert (other.var(0) > 100 * one.var(0)).all()

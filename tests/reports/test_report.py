@@ -26,8 +26,7 @@ from genlab.metrics.image import psnr
 from genlab.models.cyclegan import CycleGAN
 from genlab.models.vae import VAEArchitecture
 from genlab.recipes.cyclegan import CycleGANConfig, CycleGANData, CycleGANModel
-from genlab.recipes.latent import LatentData
-from genlab.recipes.options import Run
+from genlab.recipes.options import ImageData, Run
 from genlab.recipes.vae import VAEConfig
 from genlab.reports.family import family_report
 from genlab.reports.report import main, make_report
@@ -60,7 +59,7 @@ def vae(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ingest(IngestConfig("synthetic:digits", str(root / "digits"), count=60, test_fraction=0.4))
     config = VAEConfig(
         run=Run(name="digits-run", storage=str(root), epochs=2, batch=12, workers=0, threads=1, log_every=1),
-        data=LatentData(images=str(root / "digits")),
+        data=ImageData(images=str(root / "digits")),
         model=VAEArchitecture(channels=(4,), hidden=4),
     )
     launch("vae", config)

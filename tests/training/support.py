@@ -23,8 +23,7 @@ from genlab import modelstore
 from genlab.config import override
 from genlab.models.vae import VAEArchitecture
 from genlab.recipes.cyclegan import CycleGANConfig, CycleGANData, CycleGANModel
-from genlab.recipes.latent import LatentData
-from genlab.recipes.options import Optimization, Run
+from genlab.recipes.options import ImageData, Optimization, Run
 from genlab.recipes.recipe import Batches, Step, recipe_type
 from genlab.recipes.vae import VAEConfig
 from genlab.storage import write_json
@@ -87,7 +86,7 @@ def vae_config(data: Path, **run: Any) -> VAEConfig:
     """Everything that is a function of time is on; 12 steps with checkpoints after 6, 9 and 12."""
     return VAEConfig(
         run=dataclasses.replace(Run(steps=12, batch=6, workers=0, threads=1, log_every=3, checkpoint_every=4), **run),
-        data=LatentData(images=str(data)),
+        data=ImageData(images=str(data)),
         model=VAEArchitecture(channels=(4, 8), hidden=8),
         optimization=Optimization(schedule="linear", decay_from=0.25, warmup_images=12, ema_images=30, clip_norm=200.0),
     )

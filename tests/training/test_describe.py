@@ -76,6 +76,9 @@ def test_a_model_directory(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
         provenance = modelstore.Provenance("run", 1, 1, {}, config, {})
         modelstore.save(tmp_path / "model", VAE((28, 28, 1), architecture), provenance)
         printed = described(capsys, str(tmp_path / "model"))
+        with pytest.raises(SystemExit):
+            main([str(tmp_path / "model"), "--model.latent-dim", "8"])
+        assert "--model.latent-dim: " in capsys.readouterr().err
         assert totals(printed) == [1, 69_076, 65_089, 134_166]
         assert "log_sigma Parameter 1" in rows(printed)
 

@@ -42,15 +42,15 @@ from torch import nn
 from genlab.data.images import sheet
 from genlab.models.pixels import to_unit
 from genlab.models.toy import Toy, ToyArchitecture
-from genlab.recipes.options import Optimization, Run
+from genlab.recipes.options import ImageData, Optimization, Run
 from genlab.recipes.recipe import Recipe
-from genlab.recipes.latent import LatentData
+from genlab.recipes.options import ImageData
 
 @dataclass(frozen=True)
 class ToyConfig:
     """Train a toy."""
     run: Run = field(default_factory=lambda: Run(epochs=1))
-    data: LatentData = field(default_factory=LatentData)
+    data: ImageData = field(default_factory=ImageData)
     model: ToyArchitecture = field(default_factory=ToyArchitecture)
     optimization: Optimization = field(default_factory=lambda: Optimization(learning_rate=0.1))
 

@@ -52,9 +52,9 @@ import torch.distributed as dist
 from torch import nn
 from genlab.models.faulty import Faulty, FaultyArchitecture
 from genlab.models.pixels import to_unit
-from genlab.recipes.options import Optimization, Run
+from genlab.recipes.options import ImageData, Optimization, Run
 from genlab.recipes.recipe import Recipe
-from genlab.recipes.latent import LatentData
+from genlab.recipes.options import ImageData
 
 @dataclass(frozen=True)
 class Objective:
@@ -66,7 +66,7 @@ class Objective:
 class FaultyConfig:
     """Train a toy."""
     run: Run = field(default_factory=lambda: Run(epochs=1))
-    data: LatentData = field(default_factory=LatentData)
+    data: ImageData = field(default_factory=ImageData)
     model: FaultyArchitecture = field(default_factory=FaultyArchitecture)
     objective: Objective = field(default_factory=Objective)
     optimization: Optimization = field(default_factory=lambda: Optimization(learning_rate=0.1))
