@@ -6,8 +6,6 @@ position alone: everything else is a function of it, so any number of workers ca
 
 import functools
 import math
-import sys
-import threading
 import time
 import weakref
 from collections import deque
@@ -22,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 
 from genlab.data.augment import Augmentation, Draws
+from genlab.data.buffers import Buffers, decoders
 from genlab.data.order import Ints, Line, Windowed, lane_count, rank_slice
 from genlab.data.readahead import ReadAhead, Units
 from genlab.data.shards import Column, Piece, ShardSet
@@ -131,10 +130,10 @@ class ShardStream(Iterator[StreamBatch]):
         # Copying a few pixels out of a memory map takes less time than handing them over.
         self._heavy = shards.encoded_files or augmentation is not None
         light = not self._heavy and self._ahead is None and self._rows * math.prod(self._shape) <= CHUNK_BYTES
-        self._pool = None if light else _pool(shards.threads)
+        self._pool = None if light else decoders(shards.threads)
         self._depth = 1 if light else prefetch + 1
         self._close = weakref.finalize(self, _close, self._pool, self._ahead)
-        self._buffers = _Buffers((self._chunk * self._rows, *self._shape), self._depth + 2)
+        self._buffers = Buffers((self._chunk * self._rows, *self._shape), self._depth + 2)
         self._pending: deque[_Chunk] = deque()
         self._ready: deque[StreamBatch] = deque()
         self._position = start
@@ -285,30 +284,6 @@ class _Feed:
         self._known.append((first, epoch, order))
 
 
-class _Buffers:
-    """Arrays for chunks, used again once nothing refers to them: a fresh one costs a page fault for every 4 KiB."""
-
-    def __init__(self, shape: tuple[int, ...], most: int) -> None:
-        self._shape = shape
-        self._most = most
-        self._pinned = torch.cuda.is_available()
-        self._arrays: list[NDArray[np.uint8]] = []
-        # How many references Python counts while a list alone holds an array; that differs between its versions.
-        alone = [np.empty(0)]
-        self._idle = sys.getrefcount(alone[0])
-
-    def take(self) -> NDArray[np.uint8]:
-        """An array that nobody else has."""
-        for index in range(len(self._arrays)):
-            # Tensors made of an array, and views of it, hold further references.
-            if sys.getrefcount(self._arrays[index]) <= self._idle:
-                return self._arrays[index]
-        array = torch.empty(self._shape, dtype=torch.uint8, pin_memory=self._pinned).numpy()
-        if len(self._arrays) < self._most:
-            self._arrays.append(array)
-        return array
-
-
 def _work(
     shards: ShardSet,
     pieces: Sequence[Piece],
@@ -329,25 +304,6 @@ def _work(
     augmentation.apply(pixels, Draws(draws.top[here], draws.left[here], draws.flip[here]), out=pixels)
     if not together:
         image[here] = changed
-
-
-def _pool(threads: int) -> ThreadPoolExecutor:
-    """Threads that run PyTorch's operations by themselves: each would else start as many more for every image.
-
-    PyTorch keeps that number for each thread, and one for threads that have none yet, which is set back here.
-    """
-    before, begun = torch.get_num_threads(), threading.Barrier(threads + 1)
-
-    def begin() -> None:
-        torch.set_num_threads(1)
-        begun.wait()
-
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="genlab-stream", initializer=begin)
-    for _ in range(threads):
-        pool.submit(int)
-    begun.wait()
-    torch.set_num_threads(before)
-    return pool
 
 
 def _close(pool: ThreadPoolExecutor | None, ahead: ReadAhead | None) -> None:
