@@ -26,7 +26,7 @@ class ClassifierArchitecture:
     """Channels at the image's own size; they double each time it is halved, up to four times this."""
     features: Annotated[int, Gt(0)] = 128
     """Width of the layer before the logits: the features that FID and KID are taken in."""
-    dropout: Annotated[float, Interval(ge=0, lt=1)] = 0.5
+    dropout: Annotated[float, Interval(ge=0, lt=1)] = 0.25
     """Probability of dropping a feature, while training."""
     classes: Annotated[int, Ge(0)] = 0
     """Number of classes; 0 takes as many as the data set has."""
@@ -60,6 +60,11 @@ class Classifier(Model):
         self.trunk = nn.Sequential(*layers, nn.Flatten(), dense, nn.ReLU())
         self.dropout = nn.Dropout(architecture.dropout)
         self.head = nn.Linear(architecture.features, architecture.classes)
+        for module in self.trunk:
+            if isinstance(module, nn.Conv2d | nn.Linear):
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")  # He et al. 2015
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
 
     def forward(self, images: Tensor) -> Tensor:
         """Float [N, C, H, W] in [0, 1] → logits [N, classes]."""
