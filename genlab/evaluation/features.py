@@ -33,9 +33,9 @@ def cache_folder() -> UPath:
 
 
 def held_out_features(held_out: HeldOut, extractor: Extractor) -> Tensor:
-    """Features of all rows of a split, float32 [rows, D], on the CPU; from the cache where they are there."""
+    """Features of held-out rows, float32 [rows, D], on the CPU; from the cache where they are there."""
     shape = (len(held_out), extractor.dimension)
-    key = held_out.passport(len(held_out)) | extractor.passport
+    key = held_out.passport | extractor.passport
     del key["genlab"]  # features do not depend on it
     file = cache_folder() / "features" / f"{sha256(json_bytes(key))}.safetensors"
     with contextlib.suppress(OSError, SafetensorError, KeyError):

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from genlab.data.order import permutation
 from genlab.data.progress import progress
 from genlab.evaluation.figures import Better, Figure, Passport
 from genlab.evaluation.held_out import HeldOut, Rows, rows_a_pass
@@ -40,7 +41,7 @@ def elbo_figures(model: LatentModel, held_out: HeldOut, seed: int) -> dict[str, 
             kl.append(gaussian_kl(mean, log_variance).double().cpu())
             means.append(mean.cpu())
             advance(len(mean))
-    passport = _density(model, held_out, len(held_out), seed)
+    passport = _density(model, held_out, seed)
     parts = {"reconstruction": torch.cat(reconstruction), "kl": torch.cat(kl)}
     titles = {"reconstruction": "reconstruction, −log p(x|z)", "kl": "KL(q(z|x) ‖ p(z))"}
     return {
@@ -49,19 +50,18 @@ def elbo_figures(model: LatentModel, held_out: HeldOut, seed: int) -> dict[str, 
         "active_units": Figure(
             "active units",
             active_units(torch.cat(means)),
-            held_out.passport(len(held_out)) | {"seed": seed},
+            held_out.passport | {"seed": seed},
         ),
     }
 
 
 @torch.inference_mode()
-def bound_figures(model: LatentModel, held_out: HeldOut, images: int, seed: int) -> dict[str, Figure]:
-    """The importance-weighted bounds on −log p(x) of the first ``images`` rows, for each K of :data:`DRAWS`."""
-    count = min(images, len(held_out))
+def bound_figures(model: LatentModel, held_out: HeldOut, seed: int) -> dict[str, Figure]:
+    """The importance-weighted bounds on −log p(x), for each K of :data:`DRAWS`."""
     images_a_pass = max(1, rows_a_pass(model.image_shape) // DRAWS_A_PASS)
     found = []
-    with progress("importance-weighted bounds", count, "images") as advance:
-        for rows in held_out.batches(count):
+    with progress("importance-weighted bounds", len(held_out), "images") as advance:
+        for rows in held_out.batches():
             observed, label = _observed(model, rows, seed)
             mean, log_variance = model.infer(observed, label)
             for begin in range(0, len(mean), images_a_pass):
@@ -76,7 +76,7 @@ def bound_figures(model: LatentModel, held_out: HeldOut, images: int, seed: int)
                 )
                 found.append(-importance_weighted_bounds(weights, DRAWS))
                 advance(len(mean[part]))
-    passport = _density(model, held_out, count, seed)
+    passport = _density(model, held_out, seed)
     values = torch.cat(found, dim=1)
     return {
         f"nll_{draws}": _nats(f"−log p(x) at most, K = {draws:,}", bound, passport, "lower")
@@ -104,7 +104,7 @@ def reconstruction_figures(
                 right += int(torch.count_nonzero(classifier.classify(pixels).cpu() == rows.label))
                 known += int(torch.count_nonzero(classifier.classify(rows.image).cpu() == rows.label))
             advance(len(pixels))
-    passport = held_out.passport(len(held_out))
+    passport = held_out.passport
     error = torch.cat(errors)
     title = "reconstruction MSE, pixels in [0, 1]"
     figures = {"mse": Figure(title, float(error.mean()), passport, "", "lower", mean_interval(error))}
@@ -134,7 +134,7 @@ def consistency_figure(
     """
     label = torch.arange(max(1, count // model.classes) * model.classes) % model.classes
     seen = torch.cat([classifier.classify(pixels).cpu() for pixels in samples(model, label, len(label), seed)])
-    passport = held_out.passport(len(held_out)) | {
+    passport = held_out.passport | {
         "classifier_weights": weights,
         "samples": len(label),
         "classes": model.classes,
@@ -144,19 +144,34 @@ def consistency_figure(
     return {"sample_consistency": _share("samples recognised as their class", right, len(label), passport, "higher")}
 
 
+def classes_to_sample(held_out: HeldOut, count: int, seed: int) -> Tensor | None:
+    """Labels of the rows in a random order, over and over again: int64 [count], with the rows' shares of each class.
+
+    Args:
+        held_out: whose labels; ``None`` comes where there are none.
+        count: how many.
+        seed: of the order.
+    """
+    labels = held_out.labels
+    if labels is None:
+        return None
+    order = torch.from_numpy(permutation(derived_seed(seed, "classes"), 0, len(labels)))
+    return labels[order[torch.arange(count) % len(order)]]
+
+
 def samples(model: LatentModel, label: Tensor | None, count: int, seed: int) -> Iterator[Tensor]:
     """``count`` draws from the prior, decoded: uint8 [N, H, W, C], :func:`rows_a_pass` at a time.
 
     Args:
         model: that samples.
-        label: int64 [rows], the classes that a model with classes is told, over and over again.
+        label: int64 [count], the classes that a model with classes is told.
         count: how many.
         seed: of the draws.
     """
     step = rows_a_pass(model.image_shape)
     for first in range(0, count, step):
         size = min(step, count - first)
-        told = label[torch.arange(first, first + size) % len(label)] if model.classes and label is not None else None
+        told = label[first : first + size] if model.classes and label is not None else None
         yield model.decode(_noise(seed, "samples", first, size, model.architecture.latent_dim), told)
 
 
@@ -198,9 +213,9 @@ def _error(model: LatentModel, logits: Tensor, images: Tensor) -> Tensor:
     return negative_log_likelihood(model.architecture.likelihood, logits, images, model.log_sigma)
 
 
-def _density(model: LatentModel, held_out: HeldOut, rows: int, seed: int) -> Passport:
+def _density(model: LatentModel, held_out: HeldOut, seed: int) -> Passport:
     """Of figures in nats: those of different likelihoods, or told the class or not, are of different quantities."""
-    return held_out.passport(rows) | {
+    return held_out.passport | {
         "seed": seed,
         "likelihood": model.architecture.likelihood,
         "density": "p(x|class)" if model.classes else "p(x)",

@@ -28,6 +28,7 @@ from genlab.evaluation.figures import FILE_NAME, Evaluation, Figure
 from genlab.evaluation.held_out import HeldOut
 from genlab.evaluation.latent import (
     bound_figures,
+    classes_to_sample,
     consistency_figure,
     elbo_figures,
     reconstruction_figures,
@@ -70,11 +71,11 @@ class EvaluateConfig:
     the classifier's features for grey images, and in EfficientNet-Lite0's for colour."""
     samples: Annotated[Annotated[int, Ge(FEWEST)] | None, tyro.conf.arg(metavar="N")] = None
     """Samples to draw for FID and KID. By default as many as there are images in the split, at most 10,000."""
-    iwae_images: Annotated[Annotated[int, Ge(1)] | None, tyro.conf.arg(metavar="N")] = None
-    """How many images, from the first, the importance-weighted bounds are of. By default 1,000 on a CPU, all on a
+    iwae_images: Annotated[Annotated[int, Ge(2)] | None, tyro.conf.arg(metavar="N")] = None
+    """How many images, drawn at random, the importance-weighted bounds are of. By default 1,000 on a CPU, all on a
     GPU."""
     seed: Annotated[int, Ge(0)] = 0
-    """Seed of all noise."""
+    """Seed of all noise, and of what is drawn at random."""
     output: str | None = None
     """JSON file to write. By default evaluation.json in the run directory, or beside the model directory."""
 
@@ -112,7 +113,7 @@ def evaluate(config: EvaluateConfig) -> tuple[Evaluation, UPath]:
 
     figures = elbo_figures(model, held_out, config.seed)
     images = config.iwae_images or (BOUND_IMAGES if device == "cpu" else len(held_out))
-    figures |= bound_figures(model, held_out, images, config.seed)
+    figures |= bound_figures(model, held_out.drawn(images, config.seed), config.seed)
     figures |= reconstruction_figures(model, held_out, classifier, weights)
     count = config.samples or min(SAMPLES, len(held_out))
     if classifier is not None and model.classes:
@@ -229,9 +230,9 @@ def _extractor(held_out: HeldOut, classifier: Classifier | None, weights: str, d
 
 def _distances(model: LatentModel, held_out: HeldOut, extractor: Extractor, count: int, seed: int) -> dict[str, Figure]:
     reference = held_out_features(held_out, extractor)
-    label = held_out.labels if model.classes else None
+    label = classes_to_sample(held_out, count, seed) if model.classes else None
     made = extract(extractor, samples(model, label, count, seed), count, "features of samples")
-    return distance_figures(extractor, reference, held_out.passport(len(held_out)), made, seed)
+    return distance_figures(extractor, reference, held_out.passport, made, seed)
 
 
 def _size(shape: tuple[int, int, int]) -> str:

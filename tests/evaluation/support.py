@@ -6,9 +6,11 @@ from typing import TypeVar
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from genlab import modelstore
+from genlab.data.attributes import AttributesConfig
 from genlab.data.ingest import IngestConfig, ingest
 from genlab.data.shards import ShardSet
 from genlab.evaluation.held_out import HeldOut
@@ -26,6 +28,18 @@ def held_out(directory: Path, count: int = 60) -> HeldOut:
     """The test split, about half, of drawn digits: 28x28x1, labelled."""
     if not directory.exists():
         ingest(IngestConfig("synthetic:digits", str(directory), count=count, test_fraction=0.5, seed=1))
+    return HeldOut(ShardSet.open(str(directory)).split("test"), "test")
+
+
+def sorted_by_class(directory: Path, names: Sequence[str] = ("cat", "dog"), each: int = 40) -> HeldOut:
+    """The test split of a folder of labelled pictures, as an ingest leaves it: all of one class, then the next."""
+    pictures = directory.with_name(f"{directory.name}-pictures") / "test"
+    for name in names:
+        (pictures / name).mkdir(parents=True)
+        for number in range(each):
+            Image.new("L", (28, 28), number).save(pictures / name / f"{number:03}.png")
+    attributes = AttributesConfig(pattern="/(?P<label>[a-z]+)/")
+    ingest(IngestConfig(f"folder:{pictures.parent}", str(directory), channels=1, attributes=attributes))
     return HeldOut(ShardSet.open(str(directory)).split("test"), "test")
 
 

@@ -1,6 +1,7 @@
 """Figures of latent models, where they can be known otherwise."""
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from genlab.evaluation.held_out import HeldOut, rows_a_pass
 from genlab.evaluation.latent import (
     DRAWS,
     bound_figures,
+    classes_to_sample,
     consistency_figure,
     elbo_figures,
     reconstruction_figures,
@@ -16,7 +18,7 @@ from genlab.evaluation.latent import (
 )
 from genlab.metrics.elbo import gaussian_kl
 from genlab.models.latent import Likelihood
-from tests.evaluation.support import blind, classifier, cvae, held_out, vae
+from tests.evaluation.support import blind, classifier, cvae, held_out, sorted_by_class, vae
 
 COIN = 28 * 28 * math.log(2)
 
@@ -30,7 +32,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> HeldOut:
 def test_a_model_that_learned_nothing_pays_a_bit_a_pixel(likelihood: Likelihood, data: HeldOut) -> None:
     """Its posterior is the prior and its decoder a coin, so the bounds are equal and exact for every K."""
     model = blind(vae(likelihood))
-    figures = elbo_figures(model, data, 0) | bound_figures(model, data, 2, 0)
+    figures = elbo_figures(model, data, 0) | bound_figures(model, data.drawn(2, seed=0), 0)
     for name in ("neg_elbo", "reconstruction", *(f"nll_{draws}" for draws in DRAWS)):
         assert figures[name].value == pytest.approx(COIN, rel=1e-6)
     assert figures["kl"].value == 0
@@ -43,7 +45,7 @@ def test_a_model_that_learned_nothing_pays_a_bit_a_pixel(likelihood: Likelihood,
 def test_the_elbo_has_its_two_parts_and_the_bounds_tighten(make: type, data: HeldOut) -> None:
     model = make()
     model.encoder.mean.bias += 1.5  # An untrained posterior is the prior, more or less: there is nothing to tighten.
-    figures = elbo_figures(model, data, 0) | bound_figures(model, data, 4, 0)
+    figures = elbo_figures(model, data, 0) | bound_figures(model, data.drawn(4, seed=0), 0)
     assert figures["neg_elbo"].value == pytest.approx(figures["reconstruction"].value + figures["kl"].value)
     (rows,) = data.batches()
     kl = gaussian_kl(*model.encode(rows.image, rows.label if model.classes else None)).mean()
@@ -55,8 +57,9 @@ def test_the_elbo_has_its_two_parts_and_the_bounds_tighten(make: type, data: Hel
 
 def test_all_noise_comes_from_the_seed(data: HeldOut) -> None:
     model = vae("binary")
+    few = data.drawn(2, seed=0)
     values = [
-        [figure.value for figure in (elbo_figures(model, data, seed) | bound_figures(model, data, 2, seed)).values()]
+        [figure.value for figure in (elbo_figures(model, data, seed) | bound_figures(model, few, seed)).values()]
         for seed in (1, 1, 2)
     ]
     assert values[0] == values[1]
@@ -89,12 +92,34 @@ def test_consistency_counts_what_the_classifier_sees(data: HeldOut) -> None:
 
 
 def test_samples_are_of_the_classes_asked_for() -> None:
-    model, label = cvae(), torch.tensor([7, 2])
+    model, label = cvae(), torch.tensor([7, 2, 7, 2, 7])
     (drawn,) = samples(model, label, 5, seed=0)
-    (sevens,) = samples(model, torch.tensor([7]), 5, seed=0)
+    (sevens,) = samples(model, torch.full((5,), 7), 5, seed=0)
     assert drawn.shape == (5, 28, 28, 1)
     assert torch.equal(drawn[::2], sevens[::2])
     assert not torch.equal(drawn[1::2], sevens[1::2])
+
+
+def test_what_is_drawn_from_a_set_sorted_by_class_is_of_all_of_them(tmp_path: Path) -> None:
+    data = sorted_by_class(tmp_path / "animals", ("cat", "dog"), each=40)
+    few = data.drawn(20, seed=0)
+    assert len(few) == 20
+    assert few.labels is not None
+    assert 4 <= few.labels.sum() <= 16
+    (rows,) = few.batches()
+    assert torch.equal(rows.image[:, 0, 0, 0], torch.from_numpy(few.rows % 40)), "the pictures of these rows"
+    assert rows.label is not None
+    assert torch.equal(rows.label, few.labels)
+    assert few.passport == data.passport | {"rows": 20, "subset": "random, seed 0"}
+    assert torch.equal(few.labels, data.drawn(20, seed=0).labels)
+    assert few.rows.tolist() != data.drawn(20, seed=1).rows.tolist()
+    assert data.drawn(80, seed=0) is data
+
+    for count, dogs in ((20, range(4, 17)), (80, [40]), (160, [80])):
+        told = classes_to_sample(data, count, seed=0)
+        assert told is not None
+        assert len(told) == count
+        assert int(told.sum()) in dogs
 
 
 def test_large_images_go_through_a_few_at_a_time() -> None:
