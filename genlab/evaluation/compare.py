@@ -23,7 +23,8 @@ class CompareConfig:
     """Put evaluations side by side."""
 
     evaluations: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
-    """Files that `genlab evaluate` wrote, two or more; or run directories, for the evaluation.json in them."""
+    """Files that `genlab evaluate` wrote, two or more; or run or model directories, for the evaluation.json
+    of each."""
 
 
 @dataclasses.dataclass(frozen=True)

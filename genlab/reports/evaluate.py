@@ -4,9 +4,10 @@ It stands among the reports, above training, because it trains a classifier wher
 ``genlab.evaluation``.
 """
 
+import contextlib
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any
 
 import torch
@@ -24,7 +25,7 @@ from genlab.errors import ConfigError, DataError, RunError, run_command
 from genlab.evaluation.compare import passports
 from genlab.evaluation.extractors import ClassifierFeatures, EfficientNetLite, Extractor, Inception, load_classifier
 from genlab.evaluation.features import distance_figures, extract, held_out_features
-from genlab.evaluation.figures import FILE_NAME, Evaluation, Figure
+from genlab.evaluation.figures import Evaluation, Figure, evaluation_file
 from genlab.evaluation.held_out import HeldOut
 from genlab.evaluation.latent import (
     bound_figures,
@@ -38,7 +39,7 @@ from genlab.models.classifier import Classifier
 from genlab.models.latent import LatentModel
 from genlab.recipes.classifier import ClassifierConfig
 from genlab.recipes.latent import LatentData
-from genlab.storage import locate
+from genlab.storage import locate, write_atomic
 from genlab.training.launch import launch
 from genlab.training.plan import default_storage
 from genlab.use.pictures import best_device
@@ -77,7 +78,7 @@ class EvaluateConfig:
     seed: Annotated[int, Ge(0)] = 0
     """Seed of all noise, and of what is drawn at random."""
     output: str | None = None
-    """JSON file to write. By default evaluation.json in the run directory, or beside the model directory."""
+    """JSON file to write. By default evaluation.json in the run directory, or in a model directory of no run."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -106,6 +107,8 @@ def evaluate(config: EvaluateConfig) -> tuple[Evaluation, UPath]:
         raise RunError(f"{config.model}: a {model.family} model; vae and cvae are what can be evaluated")
     held_out = open_held_out(config, description["provenance"])
     _check_fit(model, held_out)
+    file = locate(config.output) if config.output else evaluation_file(directory)
+    _require_writable(file)
     inception = Inception(config.inception, device) if config.inception else None
     classifier, weights = _classifier(config, held_out, device)
     extractor = inception or _extractor(held_out, classifier, weights, device)
@@ -130,8 +133,8 @@ def evaluate(config: EvaluateConfig) -> tuple[Evaluation, UPath]:
         },
         figures,
     )
-    file = locate(config.output) if config.output else directory.parent / FILE_NAME
-    evaluation.save(file)
+    with _writing(file):
+        evaluation.save(file)
     return evaluation, file
 
 
@@ -187,6 +190,25 @@ def show(evaluation: Evaluation) -> None:
             console.print(f"(!) {figure.title}: {figure.caution}", markup=False)
     for line in passports(evaluation.figures):
         console.print(line, markup=False, style="dim")
+
+
+def _require_writable(file: UPath) -> None:
+    """Measuring takes long, so that what cannot be written afterwards is refused before."""
+    probe = file.with_name(f".{file.name}.probe")
+    with _writing(file):
+        if file.is_dir():
+            raise IsADirectoryError("it is a folder")
+        write_atomic(probe, b"")
+        with contextlib.suppress(OSError):  # A store may take files and not give them up.
+            probe.unlink()
+
+
+@contextlib.contextmanager
+def _writing(file: UPath) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise DataError(f"{file}: cannot be written ({error.strerror or error}); name another with --output") from None
 
 
 def _check_fit(model: LatentModel, held_out: HeldOut) -> None:

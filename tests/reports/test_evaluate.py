@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from genlab.data.ingest import IngestConfig, ingest
+from genlab.evaluation.compare import main as compare
 from genlab.evaluation.figures import Evaluation
 from genlab.models.vae import VAE, VAEArchitecture
 from genlab.reports.evaluate import main
@@ -75,7 +76,37 @@ def test_colour_images_without_labels_are_compared_in_efficientnets_features(tmp
     assert figures.keys() == LATENT | {"fid", "kid"}
     assert figures["fid"].passport["extractor"] == "efficientnet-lite0, pooled"
     assert figures["fid"].passport["samples"] == 6
-    assert not (runs / "classifier").exists()
+    assert not list(runs.glob("classifier-*"))
+
+
+def test_models_of_one_folder_keep_their_own_evaluations(
+    data: Path, runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    judge = save(runs / "judge", classifier(), data)
+    models = [save(runs / name, vae(seed=seed), data) for seed, name in enumerate(("weak", "strong"))]
+    for run in models:
+        shutil.move(run / "model", tmp_path / run.name)
+        main([str(tmp_path / run.name), *FEW, "--classifier", str(judge)])
+    assert {path.parent.name for path in tmp_path.glob("*/evaluation.json")} == {"weak", "strong"}
+    capsys.readouterr()
+    compare([str(tmp_path / run.name) for run in models])
+    assert {"weak", "strong"} <= set(capsys.readouterr().out.split())
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_the_work(
+    data: Path, runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = save(runs / "digits", cvae(), data)
+    (tmp_path / "file").touch()
+    for output in (tmp_path / "file" / "evaluation.json", tmp_path):
+        with pytest.raises(SystemExit) as ended:
+            main([str(run), "--output", str(output)])
+        assert ended.value.code == 2
+        printed = capsys.readouterr()
+        assert f"{output}: cannot be written" in printed.err
+        assert "--output" in printed.err
+        assert "training a classifier" not in printed.out
+    assert not list(tmp_path.glob("**/.*probe"))
 
 
 def test_what_cannot_be_measured_is_refused(
