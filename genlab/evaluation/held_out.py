@@ -81,8 +81,13 @@ class HeldOut:
     @property
     def passport(self) -> Passport:
         """Of a figure that is measured on these rows."""
-        subset: Passport = {} if self.part is None else {"subset": f"random, seed {self.seed}"}
-        return {"data": self.shards.checksum, "split": self.split, "rows": len(self), "genlab": __version__} | subset
+        passport: Passport = {
+            "data": self.shards.checksum,
+            "split": self.split,
+            "rows": len(self),
+            "genlab": __version__,
+        }
+        return passport if self.part is None else passport | {"subset": f"random, seed {self.seed}"}
 
     def batches(self) -> Iterator[Rows]:
         """These rows in their order, :func:`rows_a_pass` at a time."""

@@ -1,6 +1,7 @@
 """Figures of models with a Gaussian latent: likelihood, reconstructions, and samples."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -9,6 +10,7 @@ from genlab.data.order import permutation
 from genlab.data.progress import progress
 from genlab.evaluation.figures import Better, Figure, Passport
 from genlab.evaluation.held_out import HeldOut, Rows, rows_a_pass
+from genlab.evaluation.judge import Judge
 from genlab.metrics.elbo import (
     active_units,
     gaussian_kl,
@@ -17,7 +19,6 @@ from genlab.metrics.elbo import (
     negative_log_likelihood,
 )
 from genlab.metrics.intervals import mean_interval, share_interval
-from genlab.models.classifier import Classifier
 from genlab.models.latent import LatentModel
 from genlab.seeds import derived_seed
 
@@ -84,60 +85,64 @@ def bound_figures(model: LatentModel, held_out: HeldOut, seed: int) -> dict[str,
     }
 
 
-def reconstruction_figures(
-    model: LatentModel, held_out: HeldOut, classifier: Classifier | None, weights: str
-) -> dict[str, Figure]:
+def reconstruction_figures(model: LatentModel, held_out: HeldOut, judge: Judge | None) -> dict[str, Figure]:
     """How near reconstructions from the posterior mean come, and whether a classifier sees the right class in them.
 
     Args:
         model: that reconstructs.
         held_out: all of these rows.
-        classifier: of these images, if there is one; without labels it is not asked.
-        weights: the hash of its weights.
+        judge: of these images, if there is one; without labels it is not asked.
     """
     errors, right, known = [], 0, 0
     with progress("reconstructions", len(held_out), "images") as advance:
         for rows in held_out.batches():
             pixels = model.reconstruct(rows.image, rows.label if model.classes else None).cpu()
             errors.append(((pixels.double() - rows.image.double()) / 255).square().flatten(1).mean(1))
-            if classifier is not None and rows.label is not None:
-                right += int(torch.count_nonzero(classifier.classify(pixels).cpu() == rows.label))
-                known += int(torch.count_nonzero(classifier.classify(rows.image).cpu() == rows.label))
+            if judge is not None and rows.label is not None:
+                right += int(torch.count_nonzero(judge.classifier.classify(pixels).cpu() == rows.label))
+                known += int(torch.count_nonzero(judge.classifier.classify(rows.image).cpu() == rows.label))
             advance(len(pixels))
     passport = held_out.passport
     error = torch.cat(errors)
     title = "reconstruction MSE, pixels in [0, 1]"
     figures = {"mse": Figure(title, float(error.mean()), passport, "", "lower", mean_interval(error))}
-    if classifier is not None and held_out.shards.labelled:
-        passport = passport | {"classifier_weights": weights}
-        figures |= {
+    if judge is not None and held_out.shards.labelled:
+        passport, caution = passport | {"classifier_weights": judge.weights}, judge.caution(held_out)
+        shares = {
+            # A model that is told the class has it easier.
             "reconstruction_consistency": _share(
-                "reconstructions recognised as their class", right, len(held_out), passport, "higher"
+                "reconstructions recognised as their class",
+                right,
+                len(held_out),
+                passport | {"told_class": "yes" if model.classes else "no"},
+                "higher",
             ),
             "classifier_accuracy": _share("images recognised as their class", known, len(held_out), passport),
         }
+        figures |= {name: replace(figure, caution=caution) for name, figure in shares.items()}
     return figures
 
 
-def consistency_figure(
-    model: LatentModel, held_out: HeldOut, classifier: Classifier, weights: str, count: int, seed: int
-) -> dict[str, Figure]:
+def consistency_figure(model: LatentModel, held_out: HeldOut, judge: Judge, count: int, seed: int) -> dict[str, Figure]:
     """Whether a classifier sees in samples of each class that class; as many of each, ``count`` in all.
+
+    The classes are those that it can name: the model may have room for more.
 
     Args:
         model: that samples, told the class.
         held_out: whose classes these are.
-        classifier: of these classes.
-        weights: the hash of its weights.
+        judge: of these classes.
         count: how many.
         seed: of the draws.
     """
-    label = torch.arange(max(1, count // model.classes) * model.classes) % model.classes
-    seen = torch.cat([classifier.classify(pixels).cpu() for pixels in samples(model, label, len(label), seed)])
+    classes = min(model.classes, len(judge.label_names))
+    label = torch.arange(max(1, count // classes) * classes) % classes
+    drawn = samples(model, label, len(label), seed)
+    seen = torch.cat([judge.classifier.classify(pixels).cpu() for pixels in drawn])
     passport = held_out.passport | {
-        "classifier_weights": weights,
+        "classifier_weights": judge.weights,
         "samples": len(label),
-        "classes": model.classes,
+        "classes": classes,
         "seed": seed,
     }
     right = int(torch.count_nonzero(seen == label))

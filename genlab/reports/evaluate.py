@@ -23,10 +23,11 @@ from genlab.config import parse
 from genlab.data.shards import ShardSet
 from genlab.errors import ConfigError, DataError, RunError, run_command
 from genlab.evaluation.compare import passports
-from genlab.evaluation.extractors import ClassifierFeatures, EfficientNetLite, Extractor, Inception, load_classifier
+from genlab.evaluation.extractors import ClassifierFeatures, EfficientNetLite, Extractor, Inception
 from genlab.evaluation.features import distance_figures, extract, held_out_features
 from genlab.evaluation.figures import Evaluation, Figure, evaluation_file
 from genlab.evaluation.held_out import HeldOut
+from genlab.evaluation.judge import Judge, load_judge
 from genlab.evaluation.latent import (
     bound_figures,
     classes_to_sample,
@@ -35,7 +36,6 @@ from genlab.evaluation.latent import (
     reconstruction_figures,
     samples,
 )
-from genlab.models.classifier import Classifier
 from genlab.models.latent import LatentModel
 from genlab.recipes.classifier import ClassifierConfig
 from genlab.recipes.latent import LatentData
@@ -50,6 +50,7 @@ FEWEST = 4
 """Images that there must be: KID compares halves of both sets."""
 JUDGE_STEPS = 1000
 """Steps that a classifier is trained for at least: on a small data set its usual epochs would teach it little."""
+NO_CLASSIFIER = "none"
 BOUND_IMAGES = 1000
 """Images that the importance-weighted bounds are of on a CPU, unless told otherwise."""
 
@@ -65,8 +66,8 @@ class EvaluateConfig:
     split: str | None = None
     """The split to measure on. By default the run's held-out split."""
     classifier: str | None = None
-    """Run or model directory of a classifier of these images. By default one is trained, once for each data set, if
-    the images have labels."""
+    """Run or model directory of a classifier of these images; `none` for none. By default one is trained, once for each
+    data set, if the images have labels."""
     inception: str | None = None
     """Weights of torch-fidelity's Inception-v3, for FID and KID as they are published. By default they are taken in
     the classifier's features for grey images, and in EfficientNet-Lite0's for colour."""
@@ -99,28 +100,29 @@ def evaluate(config: EvaluateConfig) -> tuple[Evaluation, UPath]:
     Raises:
         ConfigError, DataError, RunError: the model, its data, or what was given to measure with cannot be used.
     """
-    directory = next(iter(modelstore.find([config.model]).values()))
+    directory = _model_directory(config.model)
     description = modelstore.describe(directory)
+    provenance = description["provenance"]
     device = best_device()
     model = modelstore.load(directory, device)
     if not isinstance(model, LatentModel):
         raise RunError(f"{config.model}: a {model.family} model; vae and cvae are what can be evaluated")
-    held_out = open_held_out(config, description["provenance"])
-    _check_fit(model, held_out)
+    held_out = open_held_out(config, provenance)
+    _check_fit(model, held_out, provenance["label_names"])
     file = locate(config.output) if config.output else evaluation_file(directory)
     _require_writable(file)
     inception = Inception(config.inception, device) if config.inception else None
-    classifier, weights = _classifier(config, held_out, device)
-    extractor = inception or _extractor(held_out, classifier, weights, device)
+    judge = _judge(config, held_out, provenance, device)
+    extractor = inception or _extractor(held_out, judge, device)
     torch.backends.cudnn.allow_tf32 = False  # A figure's last digits are worth more than a minute.
 
     figures = elbo_figures(model, held_out, config.seed)
     images = config.iwae_images or (BOUND_IMAGES if device == "cpu" else len(held_out))
     figures |= bound_figures(model, held_out.drawn(images, config.seed), config.seed)
-    figures |= reconstruction_figures(model, held_out, classifier, weights)
+    figures |= reconstruction_figures(model, held_out, judge)
     count = config.samples or min(SAMPLES, len(held_out))
-    if classifier is not None and model.classes:
-        figures |= consistency_figure(model, held_out, classifier, weights, count, config.seed)
+    if judge is not None and model.classes:
+        figures |= consistency_figure(model, held_out, judge, count, config.seed)
     figures |= _distances(model, held_out, extractor, count, config.seed)
 
     evaluation = Evaluation(
@@ -128,7 +130,7 @@ def evaluate(config: EvaluateConfig) -> tuple[Evaluation, UPath]:
         {
             "path": str(directory),
             "family": model.family,
-            "step": description["provenance"]["step"],
+            "step": provenance["step"],
             "weights": description["weights"]["sha256"],
         },
         figures,
@@ -152,25 +154,25 @@ def open_held_out(config: EvaluateConfig, provenance: Mapping[str, Any]) -> Held
     return HeldOut(shards.split(split), split)
 
 
-def trained_classifier(data: HeldOut) -> UPath:
-    """The model directory of a classifier of this data set, trained now if it was not before.
+def trained_classifier(shards: ShardSet, split: str) -> UPath:
+    """The model directory of a classifier of these images, trained on ``split`` now if it was not before.
 
-    It is an ordinary run in the runs folder, named after the data set's checksum.
+    It is an ordinary run in the runs folder, named after the data set's checksum and the split.
     """
-    checksum = data.shards.checksum
-    run = locate(default_storage()) / f"classifier-{checksum[:12]}"
+    checksum = shards.checksum
+    run = locate(default_storage()) / f"classifier-{checksum[:12]}-{split}"
     try:
         if modelstore.describe(run / "model")["provenance"]["data"]["images"]["checksum"] == checksum:
             return run / "model"
     except RunError:
-        print(f"training a classifier of {data.shards.directory}, once for this data set (--classifier names another)")
-    config = ClassifierConfig(data=LatentData(images=str(data.shards.directory)))
-    rows = data.shards.manifest.splits.get(config.data.split, config.run.batch)
+        print(f"training a classifier of {shards.directory}, once for this data set (--classifier names another)")
+    config = ClassifierConfig(data=LatentData(images=str(shards.directory), split=split))
+    rows = shards.manifest.splits[split]
     batch = min(config.run.batch, rows)
     steps = max(JUDGE_STEPS, math.ceil((config.run.epochs or 0) * rows / batch))
     options = dataclasses.replace(config.run, name=run.name, workers=0, batch=batch, steps=steps)
-    launch("classifier", dataclasses.replace(config, run=options))
-    torch.set_deterministic_debug_mode("default")  # as training leaves this process
+    with _torch_settings_kept():
+        launch("classifier", dataclasses.replace(config, run=options))
     return run / "model"
 
 
@@ -192,6 +194,21 @@ def show(evaluation: Evaluation) -> None:
         console.print(line, markup=False, style="dim")
 
 
+@contextlib.contextmanager
+def _torch_settings_kept() -> Iterator[None]:
+    """Undo what training sets for the whole process."""
+    mode, threads = torch.get_deterministic_debug_mode(), torch.get_num_threads()
+    fill = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
+    benchmark = torch.backends.cudnn.benchmark
+    try:
+        yield
+    finally:
+        torch.set_deterministic_debug_mode(mode)
+        torch.set_num_threads(threads)
+        torch.utils.deterministic.fill_uninitialized_memory = fill  # type: ignore[attr-defined]
+        torch.backends.cudnn.benchmark = benchmark
+
+
 def _require_writable(file: UPath) -> None:
     """Measuring takes long, so that what cannot be written afterwards is refused before."""
     probe = file.with_name(f".{file.name}.probe")
@@ -211,7 +228,7 @@ def _writing(file: UPath) -> Iterator[None]:
         raise DataError(f"{file}: cannot be written ({error.strerror or error}); name another with --output") from None
 
 
-def _check_fit(model: LatentModel, held_out: HeldOut) -> None:
+def _check_fit(model: LatentModel, held_out: HeldOut, label_names: Sequence[str]) -> None:
     shards = held_out.shards
     if shards.fixed_shape() != model.image_shape:
         raise DataError(
@@ -222,31 +239,62 @@ def _check_fit(model: LatentModel, held_out: HeldOut) -> None:
     if model.classes and not 0 < len(shards.manifest.label_names) <= model.classes:
         found = len(shards.manifest.label_names)
         raise DataError(f"{shards.directory}: has {found} classes; the model is one of {model.classes}")
+    if model.classes and (difference := _first_difference(shards, label_names)):
+        raise DataError(f"data: the model was trained on other labels: {difference}")
 
 
-def _classifier(config: EvaluateConfig, held_out: HeldOut, device: str) -> tuple[Classifier | None, str]:
-    """The classifier to judge by and its weights' hash; none for images without labels, unless one is given.
+def _judge(config: EvaluateConfig, held_out: HeldOut, provenance: Mapping[str, Any], device: str) -> Judge | None:
+    """What to recognise classes by; none for images without labels, unless one is given.
 
     Raises:
         ConfigError: when the one given is of other images or labels.
+        DataError: when there is nothing to train one on.
     """
     shards = held_out.shards
+    if config.classifier == NO_CLASSIFIER or (config.classifier is None and not shards.labelled):
+        return None
     if config.classifier is None:
-        return load_classifier(trained_classifier(held_out), device) if shards.labelled else (None, "")
-    directory = next(iter(modelstore.find([config.classifier]).values()))
-    classifier, weights = load_classifier(directory, device)
-    if classifier.image_shape != shards.fixed_shape():
-        raise ConfigError(f"classifier: it takes {_size(classifier.image_shape)}, not {_size(shards.fixed_shape())}")
-    names = modelstore.describe(directory)["provenance"]["label_names"]
-    if shards.labelled and list(names) != list(shards.manifest.label_names):
-        raise ConfigError(f"classifier: {config.classifier} was trained on other labels than {shards.directory} has")
-    return classifier, weights
+        return load_judge(trained_classifier(shards, _split_to_train_on(shards, provenance)), device)
+    judge = load_judge(_model_directory(config.classifier), device)
+    if judge.classifier.image_shape != shards.fixed_shape():
+        shape = judge.classifier.image_shape
+        raise ConfigError(f"classifier: it takes {_size(shape)}, not {_size(shards.fixed_shape())}")
+    if difference := _first_difference(shards, judge.label_names):
+        raise ConfigError(f"classifier: {config.classifier} was trained on other labels: {difference}")
+    return judge
 
 
-def _extractor(held_out: HeldOut, classifier: Classifier | None, weights: str, device: str) -> Extractor:
+def _split_to_train_on(shards: ShardSet, provenance: Mapping[str, Any]) -> str:
+    """The split that the model was trained on, where this data set has it, else the usual one."""
+    splits = provenance["config"]["data"]["split"], LatentData().split
+    for split in splits:
+        if split in shards.manifest.splits:
+            return split
+    raise DataError(
+        f"{shards.directory}: no split {splits[0]!r} to train a classifier on; give one with --classifier RUN, "
+        f"or do without: --classifier {NO_CLASSIFIER}"
+    )
+
+
+def _first_difference(shards: ShardSet, known: Sequence[str]) -> str:
+    """The first class of a data set that has not the name by which a model knows it; empty where all have."""
+    for number, name in enumerate(shards.manifest.label_names):
+        if number >= len(known):
+            return f"class {number} is {name!r} in {shards.directory}, and there was none such"
+        if name != known[number]:
+            return f"class {number} is {name!r} in {shards.directory}, and was {known[number]!r}"
+    return ""
+
+
+def _model_directory(url: str) -> UPath:
+    [directory] = modelstore.find([url]).values()
+    return directory
+
+
+def _extractor(held_out: HeldOut, judge: Judge | None, device: str) -> Extractor:
     """Whose features to compare in where Inception's weights are not given."""
-    if classifier is not None and held_out.shards.manifest.channels == 1:
-        return ClassifierFeatures(classifier, weights)
+    if judge is not None and held_out.shards.manifest.channels == 1:
+        return ClassifierFeatures(judge)
     return EfficientNetLite(device)
 
 

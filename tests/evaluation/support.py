@@ -14,6 +14,7 @@ from genlab.data.attributes import AttributesConfig
 from genlab.data.ingest import IngestConfig, ingest
 from genlab.data.shards import ShardSet
 from genlab.evaluation.held_out import HeldOut
+from genlab.evaluation.judge import Judge
 from genlab.models.classifier import Classifier, ClassifierArchitecture
 from genlab.models.cvae import CVAE, CVAEArchitecture
 from genlab.models.latent import LatentModel, Likelihood
@@ -61,6 +62,12 @@ def classifier(always: int | None = None) -> Classifier:
         model.head.weight.zero_()
         model.head.bias.copy_(torch.eye(10)[always])
     return model
+
+
+def judge(always: int | None = None, trained_on: HeldOut | None = None, label_names: Sequence[str] = TEN) -> Judge:
+    """:func:`classifier`, of these classes and rows."""
+    data, split = (trained_on.shards.checksum, trained_on.split) if trained_on else ("0" * 64, "train")
+    return Judge(classifier(always), "f" * 64, tuple(label_names), data, split)
 
 
 def blind(model: LatentModel) -> LatentModel:

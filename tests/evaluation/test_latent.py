@@ -18,7 +18,7 @@ from genlab.evaluation.latent import (
 )
 from genlab.metrics.elbo import gaussian_kl
 from genlab.models.latent import Likelihood
-from tests.evaluation.support import blind, classifier, cvae, held_out, sorted_by_class, vae
+from tests.evaluation.support import TEN, blind, cvae, held_out, judge, sorted_by_class, vae
 
 COIN = 28 * 28 * math.log(2)
 
@@ -71,24 +71,41 @@ def test_a_model_without_classes_is_given_no_labels(data: HeldOut) -> None:
     model = vae()
     (rows,) = data.batches()
     expected = (model.reconstruct(rows.image).double() - rows.image.double()).div(255).square().mean()
-    figures = reconstruction_figures(model, data, None, "")
+    figures = reconstruction_figures(model, data, None)
     assert figures.keys() == {"mse"}
     assert figures["mse"].value == pytest.approx(float(expected))
 
 
 def test_consistency_counts_what_the_classifier_sees(data: HeldOut) -> None:
-    model, judge = cvae(), classifier(always=3)
+    model, threes = cvae(), judge(always=3)
     assert data.labels is not None
     share = float((data.labels == 3).double().mean())
-    figures = reconstruction_figures(model, data, judge, "f" * 64)
+    figures = reconstruction_figures(model, data, threes)
     for name in ("reconstruction_consistency", "classifier_accuracy"):
         assert figures[name].value == share
         assert figures[name].passport["classifier_weights"] == "f" * 64
-    sampled = consistency_figure(model, data, judge, "f" * 64, count=57, seed=0)["sample_consistency"]
+        assert figures[name].caution == ""
+    assert figures["reconstruction_consistency"].passport["told_class"] == "yes"
+    sampled = consistency_figure(model, data, threes, count=57, seed=0)["sample_consistency"]
     assert sampled.value == 0.1
     assert sampled.passport["samples"] == 50
     assert sampled.interval is not None
     assert 0 < sampled.interval[0] < 0.1 < sampled.interval[1] < 0.25
+
+
+def test_samples_are_of_classes_that_the_classifier_can_name(data: HeldOut) -> None:
+    """The model has room for ten."""
+    sampled = consistency_figure(cvae(), data, judge(always=3, label_names=TEN[:5]), count=57, seed=0)
+    assert sampled["sample_consistency"].value == 1 / 5
+    assert sampled["sample_consistency"].passport["classes"] == 5
+
+
+def test_what_a_classifier_sees_in_its_own_training_images_is_marked(data: HeldOut) -> None:
+    figures = reconstruction_figures(vae(), data, judge(trained_on=data))
+    assert figures["reconstruction_consistency"].passport["told_class"] == "no"
+    for name in ("reconstruction_consistency", "classifier_accuracy"):
+        assert "trained on these very images" in figures[name].caution
+    assert figures["mse"].caution == ""
 
 
 def test_samples_are_of_the_classes_asked_for() -> None:
@@ -111,7 +128,7 @@ def test_what_is_drawn_from_a_set_sorted_by_class_is_of_all_of_them(tmp_path: Pa
     assert rows.label is not None
     assert torch.equal(rows.label, few.labels)
     assert few.passport == data.passport | {"rows": 20, "subset": "random, seed 0"}
-    assert torch.equal(few.labels, data.drawn(20, seed=0).labels)
+    assert few.rows.tolist() == data.drawn(20, seed=0).rows.tolist()
     assert few.rows.tolist() != data.drawn(20, seed=1).rows.tolist()
     assert data.drawn(80, seed=0) is data
 
