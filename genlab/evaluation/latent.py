@@ -44,7 +44,8 @@ def elbo_figures(model: LatentModel, held_out: HeldOut, seed: int) -> dict[str, 
             advance(len(mean))
     passport = _density(model, held_out, seed)
     parts = {"reconstruction": torch.cat(reconstruction), "kl": torch.cat(kl)}
-    titles = {"reconstruction": "reconstruction, −log p(x|z)", "kl": "KL(q(z|x) ‖ p(z))"}
+    given = ",y" if model.classes else ""
+    titles = {"reconstruction": f"reconstruction, −log p(x|z{given})", "kl": f"KL(q(z|x{given}) ‖ p(z))"}
     return {
         "neg_elbo": _nats("−ELBO", parts["reconstruction"] + parts["kl"], passport, "lower"),
         **{name: _nats(titles[name], values, passport) for name, values in parts.items()},
@@ -58,7 +59,7 @@ def elbo_figures(model: LatentModel, held_out: HeldOut, seed: int) -> dict[str, 
 
 @torch.inference_mode()
 def bound_figures(model: LatentModel, held_out: HeldOut, seed: int) -> dict[str, Figure]:
-    """The importance-weighted bounds on −log p(x), for each K of :data:`DRAWS`."""
+    """The importance-weighted bounds on −log p(x), for each K of :data:`DRAWS`: above it in expectation over draws."""
     images_a_pass = max(1, rows_a_pass(model.image_shape) // DRAWS_A_PASS)
     found = []
     with progress("importance-weighted bounds", len(held_out), "images") as advance:
@@ -79,8 +80,9 @@ def bound_figures(model: LatentModel, held_out: HeldOut, seed: int) -> dict[str,
                 advance(len(mean[part]))
     passport = _density(model, held_out, seed)
     values = torch.cat(found, dim=1)
+    density = "−log p(x|y)" if model.classes else "−log p(x)"
     return {
-        f"nll_{draws}": _nats(f"−log p(x) at most, K = {draws:,}", bound, passport, "lower")
+        f"nll_{draws}": _nats(f"{density} at most (in expectation), K = {draws:,}", bound, passport, "lower")
         for draws, bound in zip(DRAWS, values, strict=True)
     }
 

@@ -96,7 +96,8 @@ def test_distances_carry_their_passport(data: HeldOut) -> None:
 def test_fid_of_fewer_images_than_features_is_marked(data: HeldOut) -> None:
     extractor = Levels()
     reference = held_out_features(data, extractor)
-    figures = distance_figures(extractor, reference, data.passport, reference[:4], seed=0)
-    assert "4 images for 4 features" in figures["fid"].caution
-    assert figures["fid"].interval is None
-    assert figures["kid"].caution == ""
+    for count, caution in ((4, "4 images for 4 features: singular"), (6, "6 images for 4 features: too few"), (7, "")):
+        figures = distance_figures(extractor, reference, data.passport, reference[:count], seed=0)
+        assert figures["fid"].caution.startswith(caution)
+        assert bool(figures["fid"].caution) == (figures["fid"].interval is None) == (count < 7)
+        assert figures["kid"].caution == ""
