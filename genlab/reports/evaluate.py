@@ -69,8 +69,8 @@ class EvaluateConfig:
     """Run or model directory of a classifier of these images; `none` for none. By default one is trained, once for each
     data set, if the images have labels."""
     inception: str | None = None
-    """Weights of torch-fidelity's Inception-v3, for FID and KID as they are published. By default they are taken in
-    the classifier's features for grey images, and in EfficientNet-Lite0's for colour."""
+    """Weights of torch-fidelity's Inception-v3, for FID and KID in the features of published figures. By default they
+    are taken in the classifier's features for grey images with labels, and in EfficientNet-Lite0's for others."""
     samples: Annotated[Annotated[int, Ge(FEWEST)] | None, tyro.conf.arg(metavar="N")] = None
     """Samples to draw for FID and KID. By default as many as there are images in the split, at most 10,000."""
     iwae_images: Annotated[Annotated[int, Ge(2)] | None, tyro.conf.arg(metavar="N")] = None
