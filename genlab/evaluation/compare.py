@@ -23,8 +23,8 @@ class CompareConfig:
     """Put evaluations side by side."""
 
     evaluations: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
-    """Files that `genlab evaluate` wrote, two or more; or run or model directories, for the evaluation.json
-    of each."""
+    """Files that `genlab evaluate` wrote, two or more; or the runs or models themselves, for their
+    evaluation.json."""
 
 
 @dataclasses.dataclass(frozen=True)

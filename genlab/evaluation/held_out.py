@@ -56,7 +56,7 @@ class HeldOut:
         return len(self.shards) if self.part is None else self.part
 
     def drawn(self, count: int, seed: int) -> "HeldOut":
-        """``count`` of these rows, drawn at random: the first would be of one class where a folder was ingested.
+        """``count`` rows of the split, drawn at random: the first would be of one class where a folder was ingested.
 
         Args:
             count: how many; all rows where it is not less than there are.

@@ -6,7 +6,6 @@ It stands among the reports, above training, because it trains a classifier wher
 
 import contextlib
 import dataclasses
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any
 
@@ -37,20 +36,14 @@ from genlab.evaluation.latent import (
     samples,
 )
 from genlab.models.latent import LatentModel
-from genlab.recipes.classifier import ClassifierConfig
-from genlab.recipes.latent import LatentData
+from genlab.reports.judge import NO_CLASSIFIER, split_to_train_on, trained_classifier
 from genlab.storage import locate, write_atomic
-from genlab.training.launch import launch
-from genlab.training.plan import default_storage
 from genlab.use.pictures import best_device
 
 SAMPLES = 10_000
 """Samples that FID and KID are of, at most, unless told otherwise."""
 FEWEST = 4
 """Images that there must be: KID compares halves of both sets."""
-JUDGE_STEPS = 1000
-"""Steps that a classifier is trained for at least: on a small data set its usual epochs would teach it little."""
-NO_CLASSIFIER = "none"
 BOUND_IMAGES = 1000
 """Images that the importance-weighted bounds are of on a CPU, unless told otherwise."""
 
@@ -154,28 +147,6 @@ def open_held_out(config: EvaluateConfig, provenance: Mapping[str, Any]) -> Held
     return HeldOut(shards.split(split), split)
 
 
-def trained_classifier(shards: ShardSet, split: str) -> UPath:
-    """The model directory of a classifier of these images, trained on ``split`` now if it was not before.
-
-    It is an ordinary run in the runs folder, named after the data set's checksum and the split.
-    """
-    checksum = shards.checksum
-    run = locate(default_storage()) / f"classifier-{checksum[:12]}-{split}"
-    try:
-        if modelstore.describe(run / "model")["provenance"]["data"]["images"]["checksum"] == checksum:
-            return run / "model"
-    except RunError:
-        print(f"training a classifier of {shards.directory}, once for this data set (--classifier names another)")
-    config = ClassifierConfig(data=LatentData(images=str(shards.directory), split=split))
-    rows = shards.manifest.splits[split]
-    batch = min(config.run.batch, rows)
-    steps = max(JUDGE_STEPS, math.ceil((config.run.epochs or 0) * rows / batch))
-    options = dataclasses.replace(config.run, name=run.name, workers=0, batch=batch, steps=steps)
-    with _torch_settings_kept():
-        launch("classifier", dataclasses.replace(config, run=options))
-    return run / "model"
-
-
 def show(evaluation: Evaluation) -> None:
     """Print the figures, what is to be said against them, and what they were measured with."""
     table = Table(show_edge=False)
@@ -192,21 +163,6 @@ def show(evaluation: Evaluation) -> None:
             console.print(f"(!) {figure.title}: {figure.caution}", markup=False)
     for line in passports(evaluation.figures):
         console.print(line, markup=False, style="dim")
-
-
-@contextlib.contextmanager
-def _torch_settings_kept() -> Iterator[None]:
-    """Undo what training sets for the whole process."""
-    mode, threads = torch.get_deterministic_debug_mode(), torch.get_num_threads()
-    fill = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
-    benchmark = torch.backends.cudnn.benchmark
-    try:
-        yield
-    finally:
-        torch.set_deterministic_debug_mode(mode)
-        torch.set_num_threads(threads)
-        torch.utils.deterministic.fill_uninitialized_memory = fill  # type: ignore[attr-defined]
-        torch.backends.cudnn.benchmark = benchmark
 
 
 def _require_writable(file: UPath) -> None:
@@ -254,7 +210,7 @@ def _judge(config: EvaluateConfig, held_out: HeldOut, provenance: Mapping[str, A
     if config.classifier == NO_CLASSIFIER or (config.classifier is None and not shards.labelled):
         return None
     if config.classifier is None:
-        return load_judge(trained_classifier(shards, _split_to_train_on(shards, provenance)), device)
+        return load_judge(trained_classifier(shards, split_to_train_on(shards, provenance)), device)
     judge = load_judge(_model_directory(config.classifier), device)
     if judge.classifier.image_shape != shards.fixed_shape():
         shape = judge.classifier.image_shape
@@ -262,18 +218,6 @@ def _judge(config: EvaluateConfig, held_out: HeldOut, provenance: Mapping[str, A
     if difference := _first_difference(shards, judge.label_names):
         raise ConfigError(f"classifier: {config.classifier} was trained on other labels: {difference}")
     return judge
-
-
-def _split_to_train_on(shards: ShardSet, provenance: Mapping[str, Any]) -> str:
-    """The split that the model was trained on, where this data set has it, else the usual one."""
-    splits = provenance["config"]["data"]["split"], LatentData().split
-    for split in splits:
-        if split in shards.manifest.splits:
-            return split
-    raise DataError(
-        f"{shards.directory}: no split {splits[0]!r} to train a classifier on; give one with --classifier RUN, "
-        f"or do without: --classifier {NO_CLASSIFIER}"
-    )
 
 
 def _first_difference(shards: ShardSet, known: Sequence[str]) -> str:

@@ -17,7 +17,7 @@ from genlab.evaluation.held_out import HeldOut
 from genlab.evaluation.judge import Judge
 from genlab.models.classifier import Classifier, ClassifierArchitecture
 from genlab.models.cvae import CVAE, CVAEArchitecture
-from genlab.models.latent import LatentModel, Likelihood
+from genlab.models.latent import Likelihood
 from genlab.models.model import Model
 from genlab.models.vae import VAE, VAEArchitecture
 
@@ -70,7 +70,7 @@ def judge(always: int | None = None, trained_on: HeldOut | None = None, label_na
     return Judge(classifier(always), "f" * 64, tuple(label_names), data, split)
 
 
-def blind(model: LatentModel) -> LatentModel:
+def blind(model: M) -> M:
     """The model with q(z|x) = p(z), and every pixel white or black with probability one half."""
     for tensor in model.parameters():
         tensor.zero_()

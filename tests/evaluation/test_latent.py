@@ -1,7 +1,6 @@
 """Figures of latent models, where they can be known otherwise."""
 
 import math
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,7 +17,7 @@ from genlab.evaluation.latent import (
     samples,
 )
 from genlab.metrics.elbo import gaussian_kl
-from genlab.models.latent import LatentModel, Likelihood
+from genlab.models.latent import Likelihood
 from tests.evaluation.support import TEN, blind, cvae, held_out, judge, sorted_by_class, vae
 
 COIN = 28 * 28 * math.log(2)
@@ -43,7 +42,7 @@ def test_a_model_that_learned_nothing_pays_a_bit_a_pixel(likelihood: Likelihood,
 
 
 @pytest.mark.parametrize("make", [vae, cvae])
-def test_the_bounds_close_a_gap_that_is_known(make: Callable[[], LatentModel], data: HeldOut) -> None:
+def test_the_bounds_close_a_gap_that_is_known(make: type, data: HeldOut) -> None:
     """The decoder does not look at z, so −log p(x) is known, but q is not the prior, and the ELBO pays for that."""
     model = blind(make())
     model.encoder.mean.bias += 1

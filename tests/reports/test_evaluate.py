@@ -14,7 +14,8 @@ from genlab.evaluation.compare import main as compare
 from genlab.evaluation.figures import Evaluation
 from genlab.evaluation.judge import load_judge
 from genlab.models.vae import VAE, VAEArchitecture
-from genlab.reports.evaluate import main, trained_classifier
+from genlab.reports.evaluate import main
+from genlab.reports.judge import trained_classifier
 from tests.evaluation.support import classifier, cvae, held_out, save, sorted_by_class, vae
 
 LATENT = {"neg_elbo", "reconstruction", "kl", "active_units", "nll_1", "nll_50", "nll_500", "nll_1000", "mse"}
@@ -35,7 +36,7 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("GENLAB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("GENLAB_RUNS", str(tmp_path / "runs"))
     monkeypatch.setenv("COLUMNS", "120")
-    monkeypatch.setattr("genlab.reports.evaluate.JUDGE_STEPS", 5)
+    monkeypatch.setattr("genlab.reports.judge.JUDGE_STEPS", 5)
     return tmp_path / "runs"
 
 
