@@ -87,7 +87,7 @@ class HeldOut:
             "rows": len(self),
             "genlab": __version__,
         }
-        return passport if self.part is None else passport | {"subset": f"random, seed {self.seed}"}
+        return passport if self.part is None else passport | {"subset": f"random by seed {self.seed}"}
 
     def batches(self) -> Iterator[Rows]:
         """These rows in their order, :func:`rows_a_pass` at a time."""

@@ -144,7 +144,7 @@ def test_what_is_drawn_from_a_set_sorted_by_class_is_of_all_of_them(tmp_path: Pa
     assert torch.equal(rows.image[:, 0, 0, 0], torch.from_numpy(few.rows % 40)), "the pictures of these rows"
     assert rows.label is not None
     assert torch.equal(rows.label, few.labels)
-    assert few.passport == data.passport | {"rows": 20, "subset": "random, seed 0"}
+    assert few.passport == data.passport | {"rows": 20, "subset": "random by seed 0"}
     assert few.rows.tolist() == data.drawn(20, seed=0).rows.tolist()
     assert few.rows.tolist() != data.drawn(20, seed=1).rows.tolist()
     assert data.drawn(80, seed=0) is data
