@@ -23,7 +23,8 @@ class CompareConfig:
     """Put evaluations side by side."""
 
     evaluations: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
-    """Files that `genlab evaluate` wrote, two or more; or run directories, for the evaluation.json in them."""
+    """Files that `genlab evaluate` wrote, two or more; or the runs or models themselves, for their
+    evaluation.json."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,6 +55,17 @@ def passport_differences(figures: Sequence[Figure]) -> dict[str, list[str]]:
         for name, values in said.items()
         if any(figure.passport.get(name) != figures[0].passport.get(name) for figure in figures)
     }
+
+
+def passports(figures: Mapping[str, Figure]) -> list[str]:
+    """What figures were measured with: a line for what all of them share, then one for what some have besides."""
+    shared = set.intersection(*(set(figure.passport.items()) for figure in figures.values()))
+    lines = {_line(dict(sorted(shared))): "all"}
+    for name, figure in figures.items():
+        own = {key: value for key, value in figure.passport.items() if (key, value) not in shared}
+        if own:
+            lines[_line(own)] = f"{lines[_line(own)]}, {name}" if _line(own) in lines else name
+    return [f"{who}: {line}" for line, who in lines.items()]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -135,17 +147,6 @@ def _shown(value: str | int | float | None) -> str:
         case int() | float():
             return f"{value:,}"
     return value
-
-
-def passports(figures: Mapping[str, Figure]) -> list[str]:
-    """What figures were measured with: a line for what all of them share, then one for what some have besides."""
-    shared = set.intersection(*(set(figure.passport.items()) for figure in figures.values()))
-    lines = {_line(dict(sorted(shared))): "all"}
-    for name, figure in figures.items():
-        own = {key: value for key, value in figure.passport.items() if (key, value) not in shared}
-        if own:
-            lines[_line(own)] = f"{lines[_line(own)]}, {name}" if _line(own) in lines else name
-    return [f"{who}: {line}" for line, who in lines.items()]
 
 
 def _line(passport: Mapping[str, str | int | float]) -> str:

@@ -4,17 +4,15 @@ import io
 from abc import ABC, abstractmethod
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any, cast
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from upath import UPath
 
-from genlab import modelstore
 from genlab.errors import RunError
 from genlab.evaluation.figures import Passport
-from genlab.models.classifier import Classifier
+from genlab.evaluation.judge import Judge
 from genlab.storage import locate, read_bytes, sha256
 
 
@@ -132,27 +130,15 @@ class ClassifierFeatures(Extractor):
     label = "classifier"
     resizer = "none"
 
-    def __init__(self, classifier: Classifier, weights: str) -> None:
-        self.name = f"classifier {'x'.join(map(str, classifier.image_shape))}, last hidden layer"
-        self.weights = weights
-        self.dimension = classifier.architecture.features
-        self._classifier = classifier
+    def __init__(self, judge: Judge) -> None:
+        self._classifier = judge.classifier
+        self.name = f"classifier {'x'.join(map(str, self._classifier.image_shape))}, last hidden layer"
+        self.weights = judge.weights
+        self.dimension = self._classifier.architecture.features
 
     def features(self, pixels: Tensor) -> Tensor:
         """See :meth:`Extractor.features`."""
         return self._classifier.features(pixels)
-
-
-def load_classifier(directory: UPath, device: str | torch.device) -> tuple[Classifier, str]:
-    """The classifier in a model directory, and the SHA-256 of its weights.
-
-    Raises:
-        RunError: it cannot be loaded, or is something else than a classifier.
-    """
-    description: dict[str, Any] = modelstore.describe(directory)
-    if description["family"] != Classifier.family:
-        raise RunError(f"{directory}: a {description['family']}, not a classifier; train one with jobs/classifier.py")
-    return cast("Classifier", modelstore.load(directory, device)), description["weights"]["sha256"]
 
 
 def _three_channels(pixels: Tensor) -> Tensor:

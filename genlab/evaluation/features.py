@@ -1,6 +1,7 @@
 """Features of a data set, computed once and kept, and of what a model makes; FID and KID between them."""
 
 import contextlib
+import math
 import os
 from collections.abc import Iterable
 
@@ -26,6 +27,9 @@ from genlab.metrics.intervals import normal_interval
 from genlab.seeds import derived_seed
 from genlab.storage import json_bytes, locate, read_bytes, sha256, write_atomic
 
+DISTINCT = 1 - 1 / math.e
+"""Share of the rows that are in a resample of the bootstrap, each once or more: these must span the features."""
+
 
 def cache_folder() -> UPath:
     """Where features of data sets are kept: ``$GENLAB_CACHE``, else ``~/.cache/genlab``. It may be deleted."""
@@ -33,9 +37,9 @@ def cache_folder() -> UPath:
 
 
 def held_out_features(held_out: HeldOut, extractor: Extractor) -> Tensor:
-    """Features of all rows of a split, float32 [rows, D], on the CPU; from the cache where they are there."""
+    """Features of held-out rows, float32 [rows, D], on the CPU; from the cache where they are there."""
     shape = (len(held_out), extractor.dimension)
-    key = held_out.passport(len(held_out)) | extractor.passport
+    key = held_out.passport | extractor.passport
     del key["genlab"]  # features do not depend on it
     file = cache_folder() / "features" / f"{sha256(json_bytes(key))}.safetensors"
     with contextlib.suppress(OSError, SafetensorError, KeyError):
@@ -83,6 +87,8 @@ def distance_figures(
     caution = ""
     if fewest <= extractor.dimension:
         caution = f"{fewest:,} images for {extractor.dimension:,} features: singular covariance, FID far too high"
+    elif DISTINCT * fewest <= extractor.dimension:
+        caution = f"{fewest:,} images for {extractor.dimension:,} features: too few for an interval, FID too high"
     fid = frechet_distance(moments(reference), moments(samples))
     interval = None
     if not caution:  # else there is no telling

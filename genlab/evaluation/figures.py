@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import TypeAdapter, ValidationError
 from upath import UPath
 
+from genlab import modelstore
 from genlab.errors import RunError
 from genlab.metrics.intervals import Interval
 from genlab.storage import locate, read_json, write_json
@@ -14,7 +15,7 @@ from genlab.storage import locate, read_json, write_json
 FORMAT = "genlab-evaluation"
 VERSION = 1
 FILE_NAME = "evaluation.json"
-"""Of an evaluation in its run directory, unless it was written elsewhere."""
+"""Of an evaluation, unless it was written elsewhere."""
 
 Passport = dict[str, str | int | float]
 """All that a figure depends on besides the model: data set, split, rows, seed, extractor and its weights, ...
@@ -52,6 +53,16 @@ class Figure:
         return f"{self.value:,.{decimals}f} ± {self.half_width:,.{decimals}f}"
 
 
+def evaluation_file(directory: UPath) -> UPath:
+    """Where the evaluation of a run, or of a model directory, is kept.
+
+    It is the run directory, for the run's ``model`` too, so that this holds only what was trained; and else the model
+    directory itself, since many may lie in one folder.
+    """
+    of_run = directory.name == "model" and (directory / modelstore.DESCRIPTION).exists()
+    return (directory.parent if of_run else directory) / FILE_NAME
+
+
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
     """The figures of one model."""
@@ -68,14 +79,14 @@ class Evaluation:
 
     @staticmethod
     def load(path: str | UPath) -> "Evaluation":
-        """Read an evaluation from its file, or from the run directory that holds it.
+        """Read an evaluation from its file, or from where that of a run or a model directory is kept.
 
         Raises:
             GenlabError: there is none, or the file is something else or of a newer format.
         """
         file = locate(path)
         if file.is_dir():
-            file = file / FILE_NAME
+            file = evaluation_file(file)
         content = read_json(file)
         if not isinstance(content, dict) or content.pop("format", None) != FORMAT:
             raise RunError(f"{file}: not an evaluation; `genlab evaluate RUN` writes them")

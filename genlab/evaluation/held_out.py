@@ -1,16 +1,19 @@
 """The rows that a model is measured on."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from genlab import __version__
+from genlab.data.order import Ints, permutation
 from genlab.data.shards import ShardSet
 from genlab.evaluation.figures import Passport
 from genlab.models.model import Shape
+from genlab.seeds import derived_seed
 
 MOST_ROWS, MOST_PIXELS = 500, 2**21
 """That go through a model at a time."""
@@ -30,7 +33,7 @@ class Rows:
     """Some rows."""
 
     first: int
-    """The number of the first."""
+    """The place of the first among all that are measured."""
     image: Tensor
     """uint8 [N, H, W, C]"""
     label: Tensor | None
@@ -39,30 +42,57 @@ class Rows:
 
 @dataclass(frozen=True)
 class HeldOut:
-    """A split of a data set."""
+    """A split of a data set, or a random part of it."""
 
     shards: ShardSet
-    """Its rows."""
+    """The rows of the split."""
     split: str
+    part: int | None = None
+    """How many of them are measured; all by default."""
+    seed: int = 0
+    """Of the draw of that part."""
 
     def __len__(self) -> int:
-        return len(self.shards)
+        return len(self.shards) if self.part is None else self.part
+
+    def drawn(self, count: int, seed: int) -> "HeldOut":
+        """``count`` rows of the split, drawn at random: the first would be of one class where a folder was ingested.
+
+        Args:
+            count: how many; all rows where it is not less than there are.
+            seed: of the draw.
+        """
+        return self if count >= len(self) else replace(self, part=count, seed=seed)
+
+    @cached_property
+    def rows(self) -> Ints:
+        """Row numbers in the split, ascending: int64 [len]."""
+        if self.part is None:
+            return np.arange(len(self))
+        return np.sort(permutation(derived_seed(self.seed, "rows"), 0, len(self.shards))[: self.part])
 
     @property
     def labels(self) -> Tensor | None:
-        """int64 [rows]; ``None`` when the images are not labelled."""
+        """int64 [len]; ``None`` when the images are not labelled."""
         if not self.shards.labelled:
             return None
-        return torch.from_numpy(self.shards.columns(np.arange(len(self)))["label"].astype(np.int64))
+        return torch.from_numpy(self.shards.columns(self.rows)["label"].astype(np.int64))
 
-    def passport(self, rows: int) -> Passport:
-        """Of a figure that is measured on the first ``rows`` of these."""
-        return {"data": self.shards.checksum, "split": self.split, "rows": rows, "genlab": __version__}
+    @property
+    def passport(self) -> Passport:
+        """Of a figure that is measured on these rows."""
+        passport: Passport = {
+            "data": self.shards.checksum,
+            "split": self.split,
+            "rows": len(self),
+            "genlab": __version__,
+        }
+        return passport if self.part is None else passport | {"subset": f"random by seed {self.seed}"}
 
-    def batches(self, rows: int | None = None) -> Iterator[Rows]:
-        """The first ``rows`` (all by default) in their order, :func:`rows_a_pass` at a time."""
-        end, step = len(self) if rows is None else rows, rows_a_pass(self.shards.fixed_shape())
-        for first in range(0, end, step):
-            read = self.shards.read(np.arange(first, min(first + step, end)))
+    def batches(self) -> Iterator[Rows]:
+        """These rows in their order, :func:`rows_a_pass` at a time."""
+        step = rows_a_pass(self.shards.fixed_shape())
+        for first in range(0, len(self), step):
+            read = self.shards.read(self.rows[first : first + step])
             label = read.label
             yield Rows(first, torch.from_numpy(read.image), None if label is None else torch.from_numpy(label))

@@ -1,13 +1,16 @@
 """Figures of models with a Gaussian latent: likelihood, reconstructions, and samples."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
+from genlab.data.order import permutation
 from genlab.data.progress import progress
 from genlab.evaluation.figures import Better, Figure, Passport
 from genlab.evaluation.held_out import HeldOut, Rows, rows_a_pass
+from genlab.evaluation.judge import Judge
 from genlab.metrics.elbo import (
     active_units,
     gaussian_kl,
@@ -16,7 +19,6 @@ from genlab.metrics.elbo import (
     negative_log_likelihood,
 )
 from genlab.metrics.intervals import mean_interval, share_interval
-from genlab.models.classifier import Classifier
 from genlab.models.latent import LatentModel
 from genlab.seeds import derived_seed
 
@@ -40,28 +42,28 @@ def elbo_figures(model: LatentModel, held_out: HeldOut, seed: int) -> dict[str, 
             kl.append(gaussian_kl(mean, log_variance).double().cpu())
             means.append(mean.cpu())
             advance(len(mean))
-    passport = _density(model, held_out, len(held_out), seed)
+    passport = _density(model, held_out, seed)
     parts = {"reconstruction": torch.cat(reconstruction), "kl": torch.cat(kl)}
-    titles = {"reconstruction": "reconstruction, −log p(x|z)", "kl": "KL(q(z|x) ‖ p(z))"}
+    given = ",y" if model.classes else ""
+    titles = {"reconstruction": f"reconstruction, −log p(x|z{given})", "kl": f"KL(q(z|x{given}) ‖ p(z))"}
     return {
         "neg_elbo": _nats("−ELBO", parts["reconstruction"] + parts["kl"], passport, "lower"),
         **{name: _nats(titles[name], values, passport) for name, values in parts.items()},
         "active_units": Figure(
             "active units",
             active_units(torch.cat(means)),
-            held_out.passport(len(held_out)) | {"seed": seed},
+            held_out.passport | {"seed": seed},
         ),
     }
 
 
 @torch.inference_mode()
-def bound_figures(model: LatentModel, held_out: HeldOut, images: int, seed: int) -> dict[str, Figure]:
-    """The importance-weighted bounds on −log p(x) of the first ``images`` rows, for each K of :data:`DRAWS`."""
-    count = min(images, len(held_out))
+def bound_figures(model: LatentModel, held_out: HeldOut, seed: int) -> dict[str, Figure]:
+    """The importance-weighted bounds on −log p(x), for each K of :data:`DRAWS`: above it in expectation over draws."""
     images_a_pass = max(1, rows_a_pass(model.image_shape) // DRAWS_A_PASS)
     found = []
-    with progress("importance-weighted bounds", count, "images") as advance:
-        for rows in held_out.batches(count):
+    with progress("importance-weighted bounds", len(held_out), "images") as advance:
+        for rows in held_out.batches():
             observed, label = _observed(model, rows, seed)
             mean, log_variance = model.infer(observed, label)
             for begin in range(0, len(mean), images_a_pass):
@@ -76,72 +78,92 @@ def bound_figures(model: LatentModel, held_out: HeldOut, images: int, seed: int)
                 )
                 found.append(-importance_weighted_bounds(weights, DRAWS))
                 advance(len(mean[part]))
-    passport = _density(model, held_out, count, seed)
+    passport = _density(model, held_out, seed)
     values = torch.cat(found, dim=1)
+    density = "−log p(x|y)" if model.classes else "−log p(x)"
     return {
-        f"nll_{draws}": _nats(f"−log p(x) at most, K = {draws:,}", bound, passport, "lower")
+        f"nll_{draws}": _nats(f"{density} at most (in expectation), K = {draws:,}", bound, passport, "lower")
         for draws, bound in zip(DRAWS, values, strict=True)
     }
 
 
-def reconstruction_figures(
-    model: LatentModel, held_out: HeldOut, classifier: Classifier | None, weights: str
-) -> dict[str, Figure]:
+def reconstruction_figures(model: LatentModel, held_out: HeldOut, judge: Judge | None) -> dict[str, Figure]:
     """How near reconstructions from the posterior mean come, and whether a classifier sees the right class in them.
 
     Args:
         model: that reconstructs.
         held_out: all of these rows.
-        classifier: of these images, if there is one; without labels it is not asked.
-        weights: the hash of its weights.
+        judge: of these images, if there is one; without labels it is not asked.
     """
     errors, right, known = [], 0, 0
     with progress("reconstructions", len(held_out), "images") as advance:
         for rows in held_out.batches():
             pixels = model.reconstruct(rows.image, rows.label if model.classes else None).cpu()
             errors.append(((pixels.double() - rows.image.double()) / 255).square().flatten(1).mean(1))
-            if classifier is not None and rows.label is not None:
-                right += int(torch.count_nonzero(classifier.classify(pixels).cpu() == rows.label))
-                known += int(torch.count_nonzero(classifier.classify(rows.image).cpu() == rows.label))
+            if judge is not None and rows.label is not None:
+                right += int(torch.count_nonzero(judge.classifier.classify(pixels).cpu() == rows.label))
+                known += int(torch.count_nonzero(judge.classifier.classify(rows.image).cpu() == rows.label))
             advance(len(pixels))
-    passport = held_out.passport(len(held_out))
+    passport = held_out.passport
     error = torch.cat(errors)
     title = "reconstruction MSE, pixels in [0, 1]"
     figures = {"mse": Figure(title, float(error.mean()), passport, "", "lower", mean_interval(error))}
-    if classifier is not None and held_out.shards.labelled:
-        passport = passport | {"classifier_weights": weights}
-        figures |= {
+    if judge is not None and held_out.shards.labelled:
+        passport, caution = passport | {"classifier_weights": judge.weights}, judge.caution(held_out)
+        shares = {
+            # A model that is told the class has it easier.
             "reconstruction_consistency": _share(
-                "reconstructions recognised as their class", right, len(held_out), passport, "higher"
+                "reconstructions recognised as their class",
+                right,
+                len(held_out),
+                passport | {"told_class": "yes" if model.classes else "no"},
+                "higher",
             ),
             "classifier_accuracy": _share("images recognised as their class", known, len(held_out), passport),
         }
+        figures |= {name: replace(figure, caution=caution) for name, figure in shares.items()}
     return figures
 
 
-def consistency_figure(
-    model: LatentModel, held_out: HeldOut, classifier: Classifier, weights: str, count: int, seed: int
-) -> dict[str, Figure]:
+def consistency_figure(model: LatentModel, held_out: HeldOut, judge: Judge, count: int, seed: int) -> dict[str, Figure]:
     """Whether a classifier sees in samples of each class that class; as many of each, ``count`` in all.
+
+    The classes are those that it can name: the model may have room for more.
 
     Args:
         model: that samples, told the class.
         held_out: whose classes these are.
-        classifier: of these classes.
-        weights: the hash of its weights.
+        judge: of these classes.
         count: how many.
         seed: of the draws.
     """
-    label = torch.arange(max(1, count // model.classes) * model.classes) % model.classes
-    seen = torch.cat([classifier.classify(pixels).cpu() for pixels in samples(model, label, len(label), seed)])
-    passport = held_out.passport(len(held_out)) | {
-        "classifier_weights": weights,
+    classes = min(model.classes, len(judge.label_names))
+    label = torch.arange(max(1, count // classes) * classes) % classes
+    drawn = samples(model, label, len(label), seed)
+    seen = torch.cat([judge.classifier.classify(pixels).cpu() for pixels in drawn])
+    passport = held_out.passport | {
+        "classifier_weights": judge.weights,
         "samples": len(label),
-        "classes": model.classes,
+        "classes": classes,
         "seed": seed,
     }
     right = int(torch.count_nonzero(seen == label))
     return {"sample_consistency": _share("samples recognised as their class", right, len(label), passport, "higher")}
+
+
+def classes_to_sample(held_out: HeldOut, count: int, seed: int) -> Tensor | None:
+    """Labels of the rows in a random order, over and over again: int64 [count], with the rows' shares of each class.
+
+    Args:
+        held_out: whose labels; ``None`` comes where there are none.
+        count: how many.
+        seed: of the order.
+    """
+    labels = held_out.labels
+    if labels is None:
+        return None
+    order = torch.from_numpy(permutation(derived_seed(seed, "classes"), 0, len(labels)))
+    return labels[order[torch.arange(count) % len(order)]]
 
 
 def samples(model: LatentModel, label: Tensor | None, count: int, seed: int) -> Iterator[Tensor]:
@@ -149,14 +171,14 @@ def samples(model: LatentModel, label: Tensor | None, count: int, seed: int) -> 
 
     Args:
         model: that samples.
-        label: int64 [rows], the classes that a model with classes is told, over and over again.
+        label: int64 [count], the classes that a model with classes is told.
         count: how many.
         seed: of the draws.
     """
     step = rows_a_pass(model.image_shape)
     for first in range(0, count, step):
         size = min(step, count - first)
-        told = label[torch.arange(first, first + size) % len(label)] if model.classes and label is not None else None
+        told = label[first : first + size] if model.classes and label is not None else None
         yield model.decode(_noise(seed, "samples", first, size, model.architecture.latent_dim), told)
 
 
@@ -198,9 +220,9 @@ def _error(model: LatentModel, logits: Tensor, images: Tensor) -> Tensor:
     return negative_log_likelihood(model.architecture.likelihood, logits, images, model.log_sigma)
 
 
-def _density(model: LatentModel, held_out: HeldOut, rows: int, seed: int) -> Passport:
+def _density(model: LatentModel, held_out: HeldOut, seed: int) -> Passport:
     """Of figures in nats: those of different likelihoods, or told the class or not, are of different quantities."""
-    return held_out.passport(rows) | {
+    return held_out.passport | {
         "seed": seed,
         "likelihood": model.architecture.likelihood,
         "density": "p(x|class)" if model.classes else "p(x)",

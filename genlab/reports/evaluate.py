@@ -4,9 +4,9 @@ It stands among the reports, above training, because it trains a classifier wher
 ``genlab.evaluation``.
 """
 
+import contextlib
 import dataclasses
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any
 
 import torch
@@ -22,32 +22,28 @@ from genlab.config import parse
 from genlab.data.shards import ShardSet
 from genlab.errors import ConfigError, DataError, RunError, run_command
 from genlab.evaluation.compare import passports
-from genlab.evaluation.extractors import ClassifierFeatures, EfficientNetLite, Extractor, Inception, load_classifier
+from genlab.evaluation.extractors import ClassifierFeatures, EfficientNetLite, Extractor, Inception
 from genlab.evaluation.features import distance_figures, extract, held_out_features
-from genlab.evaluation.figures import FILE_NAME, Evaluation, Figure
+from genlab.evaluation.figures import Evaluation, Figure, evaluation_file
 from genlab.evaluation.held_out import HeldOut
+from genlab.evaluation.judge import Judge, load_judge
 from genlab.evaluation.latent import (
     bound_figures,
+    classes_to_sample,
     consistency_figure,
     elbo_figures,
     reconstruction_figures,
     samples,
 )
-from genlab.models.classifier import Classifier
 from genlab.models.latent import LatentModel
-from genlab.recipes.classifier import ClassifierConfig
-from genlab.recipes.options import ImageData
-from genlab.storage import locate
-from genlab.training.launch import launch
-from genlab.training.plan import default_storage
+from genlab.reports.judge import NO_CLASSIFIER, split_to_train_on, trained_classifier
+from genlab.storage import locate, write_atomic
 from genlab.use.pictures import best_device
 
 SAMPLES = 10_000
 """Samples that FID and KID are of, at most, unless told otherwise."""
 FEWEST = 4
 """Images that there must be: KID compares halves of both sets."""
-JUDGE_STEPS = 1000
-"""Steps that a classifier is trained for at least: on a small data set its usual epochs would teach it little."""
 BOUND_IMAGES = 1000
 """Images that the importance-weighted bounds are of on a CPU, unless told otherwise."""
 
@@ -63,20 +59,20 @@ class EvaluateConfig:
     split: str | None = None
     """The split to measure on. By default the run's held-out split."""
     classifier: str | None = None
-    """Run or model directory of a classifier of these images. By default one is trained, once for each data set, if
-    the images have labels."""
+    """Run or model directory of a classifier of these images; `none` for none. By default one is trained, once for each
+    data set, if the images have labels."""
     inception: str | None = None
-    """Weights of torch-fidelity's Inception-v3, for FID and KID as they are published. By default they are taken in
-    the classifier's features for grey images, and in EfficientNet-Lite0's for colour."""
+    """Weights of torch-fidelity's Inception-v3, for FID and KID in the features of published figures. By default they
+    are taken in the classifier's features for grey images with labels, and in EfficientNet-Lite0's for others."""
     samples: Annotated[Annotated[int, Ge(FEWEST)] | None, tyro.conf.arg(metavar="N")] = None
     """Samples to draw for FID and KID. By default as many as there are images in the split, at most 10,000."""
-    iwae_images: Annotated[Annotated[int, Ge(1)] | None, tyro.conf.arg(metavar="N")] = None
-    """How many images, from the first, the importance-weighted bounds are of. By default 1,000 on a CPU, all on a
+    iwae_images: Annotated[Annotated[int, Ge(2)] | None, tyro.conf.arg(metavar="N")] = None
+    """How many images, drawn at random, the importance-weighted bounds are of. By default 1,000 on a CPU, all on a
     GPU."""
     seed: Annotated[int, Ge(0)] = 0
-    """Seed of all noise."""
+    """Seed of all noise, and of what is drawn at random."""
     output: str | None = None
-    """JSON file to write. By default evaluation.json in the run directory, or beside the model directory."""
+    """JSON file to write. By default evaluation.json in the run directory, or in a model directory of no run."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -97,26 +93,29 @@ def evaluate(config: EvaluateConfig) -> tuple[Evaluation, UPath]:
     Raises:
         ConfigError, DataError, RunError: the model, its data, or what was given to measure with cannot be used.
     """
-    directory = next(iter(modelstore.find([config.model]).values()))
+    directory = _model_directory(config.model)
     description = modelstore.describe(directory)
+    provenance = description["provenance"]
     device = best_device()
     model = modelstore.load(directory, device)
     if not isinstance(model, LatentModel):
         raise RunError(f"{config.model}: a {model.family} model; vae and cvae are what can be evaluated")
-    held_out = open_held_out(config, description["provenance"])
-    _check_fit(model, held_out)
+    held_out = open_held_out(config, provenance)
+    _check_fit(model, held_out, provenance["label_names"])
+    file = locate(config.output) if config.output else evaluation_file(directory)
+    _require_writable(file)
     inception = Inception(config.inception, device) if config.inception else None
-    classifier, weights = _classifier(config, held_out, device)
-    extractor = inception or _extractor(held_out, classifier, weights, device)
+    judge = _judge(config, held_out, provenance, device)
+    extractor = inception or _extractor(held_out, judge, device)
     torch.backends.cudnn.allow_tf32 = False  # A figure's last digits are worth more than a minute.
 
     figures = elbo_figures(model, held_out, config.seed)
     images = config.iwae_images or (BOUND_IMAGES if device == "cpu" else len(held_out))
-    figures |= bound_figures(model, held_out, images, config.seed)
-    figures |= reconstruction_figures(model, held_out, classifier, weights)
+    figures |= bound_figures(model, held_out.drawn(images, config.seed), config.seed)
+    figures |= reconstruction_figures(model, held_out, judge)
     count = config.samples or min(SAMPLES, len(held_out))
-    if classifier is not None and model.classes:
-        figures |= consistency_figure(model, held_out, classifier, weights, count, config.seed)
+    if judge is not None and model.classes:
+        figures |= consistency_figure(model, held_out, judge, count, config.seed)
     figures |= _distances(model, held_out, extractor, count, config.seed)
 
     evaluation = Evaluation(
@@ -124,13 +123,13 @@ def evaluate(config: EvaluateConfig) -> tuple[Evaluation, UPath]:
         {
             "path": str(directory),
             "family": model.family,
-            "step": description["provenance"]["step"],
+            "step": provenance["step"],
             "weights": description["weights"]["sha256"],
         },
         figures,
     )
-    file = locate(config.output) if config.output else directory.parent / FILE_NAME
-    evaluation.save(file)
+    with _writing(file):
+        evaluation.save(file)
     return evaluation, file
 
 
@@ -146,28 +145,6 @@ def open_held_out(config: EvaluateConfig, provenance: Mapping[str, Any]) -> Held
         raise DataError(f"{shards.directory}: no longer the data set that the model was trained on; give --data")
     split = config.split or provenance["config"]["data"]["test_split"]
     return HeldOut(shards.split(split), split)
-
-
-def trained_classifier(data: HeldOut) -> UPath:
-    """The model directory of a classifier of this data set, trained now if it was not before.
-
-    It is an ordinary run in the runs folder, named after the data set's checksum.
-    """
-    checksum = data.shards.checksum
-    run = locate(default_storage()) / f"classifier-{checksum[:12]}"
-    try:
-        if modelstore.describe(run / "model")["provenance"]["data"]["images"]["checksum"] == checksum:
-            return run / "model"
-    except RunError:
-        print(f"training a classifier of {data.shards.directory}, once for this data set (--classifier names another)")
-    config = ClassifierConfig(data=ImageData(images=str(data.shards.directory)))
-    rows = data.shards.manifest.splits.get(config.data.split, config.run.batch)
-    batch = min(config.run.batch, rows)
-    steps = max(JUDGE_STEPS, math.ceil((config.run.epochs or 0) * rows / batch))
-    options = dataclasses.replace(config.run, name=run.name, workers=0, batch=batch, steps=steps)
-    launch("classifier", dataclasses.replace(config, run=options))
-    torch.set_deterministic_debug_mode("default")  # as training leaves this process
-    return run / "model"
 
 
 def show(evaluation: Evaluation) -> None:
@@ -188,7 +165,26 @@ def show(evaluation: Evaluation) -> None:
         console.print(line, markup=False, style="dim")
 
 
-def _check_fit(model: LatentModel, held_out: HeldOut) -> None:
+def _require_writable(file: UPath) -> None:
+    """Measuring takes long, so that what cannot be written afterwards is refused before."""
+    probe = file.with_name(f".{file.name}.probe")
+    with _writing(file):
+        if file.is_dir():
+            raise IsADirectoryError("it is a folder")
+        write_atomic(probe, b"")
+        with contextlib.suppress(OSError):  # A store may take files and not give them up.
+            probe.unlink()
+
+
+@contextlib.contextmanager
+def _writing(file: UPath) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise DataError(f"{file}: cannot be written ({error.strerror or error}); name another with --output") from None
+
+
+def _check_fit(model: LatentModel, held_out: HeldOut, label_names: Sequence[str]) -> None:
     shards = held_out.shards
     if shards.fixed_shape() != model.image_shape:
         raise DataError(
@@ -199,39 +195,58 @@ def _check_fit(model: LatentModel, held_out: HeldOut) -> None:
     if model.classes and not 0 < len(shards.manifest.label_names) <= model.classes:
         found = len(shards.manifest.label_names)
         raise DataError(f"{shards.directory}: has {found} classes; the model is one of {model.classes}")
+    if model.classes and (difference := _first_difference(shards, label_names)):
+        raise DataError(f"data: the model was trained on other labels: {difference}")
 
 
-def _classifier(config: EvaluateConfig, held_out: HeldOut, device: str) -> tuple[Classifier | None, str]:
-    """The classifier to judge by and its weights' hash; none for images without labels, unless one is given.
+def _judge(config: EvaluateConfig, held_out: HeldOut, provenance: Mapping[str, Any], device: str) -> Judge | None:
+    """What to recognise classes by; none for images without labels, unless one is given.
 
     Raises:
         ConfigError: when the one given is of other images or labels.
+        DataError: when there is nothing to train one on.
     """
     shards = held_out.shards
+    if config.classifier == NO_CLASSIFIER or (config.classifier is None and not shards.labelled):
+        return None
     if config.classifier is None:
-        return load_classifier(trained_classifier(held_out), device) if shards.labelled else (None, "")
-    directory = next(iter(modelstore.find([config.classifier]).values()))
-    classifier, weights = load_classifier(directory, device)
-    if classifier.image_shape != shards.fixed_shape():
-        raise ConfigError(f"classifier: it takes {_size(classifier.image_shape)}, not {_size(shards.fixed_shape())}")
-    names = modelstore.describe(directory)["provenance"]["label_names"]
-    if shards.labelled and list(names) != list(shards.manifest.label_names):
-        raise ConfigError(f"classifier: {config.classifier} was trained on other labels than {shards.directory} has")
-    return classifier, weights
+        return load_judge(trained_classifier(shards, split_to_train_on(shards, provenance)), device)
+    judge = load_judge(_model_directory(config.classifier), device)
+    if judge.classifier.image_shape != shards.fixed_shape():
+        shape = judge.classifier.image_shape
+        raise ConfigError(f"classifier: it takes {_size(shape)}, not {_size(shards.fixed_shape())}")
+    if difference := _first_difference(shards, judge.label_names):
+        raise ConfigError(f"classifier: {config.classifier} was trained on other labels: {difference}")
+    return judge
 
 
-def _extractor(held_out: HeldOut, classifier: Classifier | None, weights: str, device: str) -> Extractor:
+def _first_difference(shards: ShardSet, known: Sequence[str]) -> str:
+    """The first class of a data set that has not the name by which a model knows it; empty where all have."""
+    for number, name in enumerate(shards.manifest.label_names):
+        if number >= len(known):
+            return f"class {number} is {name!r} in {shards.directory}, and there was none such"
+        if name != known[number]:
+            return f"class {number} is {name!r} in {shards.directory}, and was {known[number]!r}"
+    return ""
+
+
+def _model_directory(url: str) -> UPath:
+    [directory] = modelstore.find([url]).values()
+    return directory
+
+
+def _extractor(held_out: HeldOut, judge: Judge | None, device: str) -> Extractor:
     """Whose features to compare in where Inception's weights are not given."""
-    if classifier is not None and held_out.shards.manifest.channels == 1:
-        return ClassifierFeatures(classifier, weights)
+    if judge is not None and held_out.shards.manifest.channels == 1:
+        return ClassifierFeatures(judge)
     return EfficientNetLite(device)
 
 
 def _distances(model: LatentModel, held_out: HeldOut, extractor: Extractor, count: int, seed: int) -> dict[str, Figure]:
     reference = held_out_features(held_out, extractor)
-    label = held_out.labels if model.classes else None
+    label = classes_to_sample(held_out, count, seed) if model.classes else None
     made = extract(extractor, samples(model, label, count, seed), count, "features of samples")
-    return distance_figures(extractor, reference, held_out.passport(len(held_out)), made, seed)
+    return distance_figures(extractor, reference, held_out.passport, made, seed)
 
 
 def _size(shape: tuple[int, int, int]) -> str:

@@ -6,15 +6,18 @@ from typing import TypeVar
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from genlab import modelstore
+from genlab.data.attributes import AttributesConfig
 from genlab.data.ingest import IngestConfig, ingest
 from genlab.data.shards import ShardSet
 from genlab.evaluation.held_out import HeldOut
+from genlab.evaluation.judge import Judge
 from genlab.models.classifier import Classifier, ClassifierArchitecture
 from genlab.models.cvae import CVAE, CVAEArchitecture
-from genlab.models.latent import LatentModel, Likelihood
+from genlab.models.latent import Likelihood
 from genlab.models.model import Model
 from genlab.models.vae import VAE, VAEArchitecture
 
@@ -26,6 +29,18 @@ def held_out(directory: Path, count: int = 60) -> HeldOut:
     """The test split, about half, of drawn digits: 28x28x1, labelled."""
     if not directory.exists():
         ingest(IngestConfig("synthetic:digits", str(directory), count=count, test_fraction=0.5, seed=1))
+    return HeldOut(ShardSet.open(str(directory)).split("test"), "test")
+
+
+def sorted_by_class(directory: Path, names: Sequence[str] = ("cat", "dog"), each: int = 40) -> HeldOut:
+    """The test split of a folder of labelled pictures, as an ingest leaves it: all of one class, then the next."""
+    pictures = directory.with_name(f"{directory.name}-pictures") / "test"
+    for name in names:
+        (pictures / name).mkdir(parents=True)
+        for number in range(each):
+            Image.new("L", (28, 28), number).save(pictures / name / f"{number:03}.png")
+    attributes = AttributesConfig(pattern="/(?P<label>[a-z]+)/")
+    ingest(IngestConfig(f"folder:{pictures.parent}", str(directory), channels=1, attributes=attributes))
     return HeldOut(ShardSet.open(str(directory)).split("test"), "test")
 
 
@@ -49,7 +64,13 @@ def classifier(always: int | None = None) -> Classifier:
     return model
 
 
-def blind(model: LatentModel) -> LatentModel:
+def judge(always: int | None = None, trained_on: HeldOut | None = None, label_names: Sequence[str] = TEN) -> Judge:
+    """:func:`classifier`, of these classes and rows."""
+    data, split = (trained_on.shards.checksum, trained_on.split) if trained_on else ("0" * 64, "train")
+    return Judge(classifier(always), "f" * 64, tuple(label_names), data, split)
+
+
+def blind(model: M) -> M:
     """The model with q(z|x) = p(z), and every pixel white or black with probability one half."""
     for tensor in model.parameters():
         tensor.zero_()

@@ -11,6 +11,7 @@ from genlab.errors import RunError
 from genlab.evaluation.compare import compare, main, passports
 from genlab.evaluation.figures import Evaluation, Figure
 from genlab.storage import locate
+from tests.evaluation.support import save, vae
 
 FID = Figure("FID", 12.0, {"data": "a" * 64, "samples": 1000}, better="lower", interval=(11.0, 13.0))
 SHARE = Figure("recognised", 0.97, {"data": "a" * 64}, "share", "higher", (0.96, 0.98))
@@ -76,6 +77,8 @@ def test_the_command_reads_files_and_runs(tmp_path: Path, capsys: pytest.Capture
     evaluation("one", fid=FID).save(locate(tmp_path / "one.json"))
     evaluation("two", fid=changed(FID, 5)).save(locate(tmp_path / "two" / "evaluation.json"))
     assert Evaluation.load(str(tmp_path / "one.json")) == evaluation("one", fid=FID)
+    save(tmp_path / "two", vae(), tmp_path / "data")
+    assert Evaluation.load(str(tmp_path / "two" / "model")) == Evaluation.load(str(tmp_path / "two"))
     main([str(tmp_path / "one.json"), str(tmp_path / "two")])
     printed = capsys.readouterr().out
     assert "12.0 ± 1.0" in printed

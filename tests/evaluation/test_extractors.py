@@ -12,8 +12,9 @@ from PIL import Image
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
 from genlab.errors import RunError
-from genlab.evaluation.extractors import ClassifierFeatures, EfficientNetLite, Inception, load_classifier
-from genlab.storage import locate
+from genlab.evaluation.extractors import ClassifierFeatures, EfficientNetLite, Inception
+from genlab.evaluation.judge import load_judge
+from genlab.storage import locate, sha256
 from tests.evaluation.support import classifier, colours, save, vae
 
 MILITARY_UNIFORM = 652
@@ -79,15 +80,15 @@ def test_a_file_of_weights_that_would_run_code_does_not(tmp_path: Path) -> None:
 
 def test_a_classifiers_features_are_what_its_logits_are_made_of(tmp_path: Path) -> None:
     run = save(tmp_path / "judge", classifier(), tmp_path / "data")
-    model, weights = load_classifier(locate(run / "model"), "cpu")
-    extractor, images = ClassifierFeatures(model, weights), colours(5, 28, 28, 1)
+    judge = load_judge(locate(run / "model"), "cpu")
+    extractor, images = ClassifierFeatures(judge), colours(5, 28, 28, 1)
     features = extractor.features(images)
     assert features.shape == (5, extractor.dimension)
-    assert torch.equal(model.head(features).argmax(1), model.classify(images))
-    assert extractor.passport["extractor_weights"] == weights
+    assert torch.equal(judge.classifier.head(features).argmax(1), judge.classifier.classify(images))
+    assert extractor.passport["extractor_weights"] == sha256((run / "model" / "model.safetensors").read_bytes())
 
 
 def test_another_model_is_no_classifier(tmp_path: Path) -> None:
     run = save(tmp_path / "vae", vae(), tmp_path / "data")
     with pytest.raises(RunError, match="a vae, not a classifier"):
-        load_classifier(locate(run / "model"), "cpu")
+        load_judge(locate(run / "model"), "cpu")

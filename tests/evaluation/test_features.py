@@ -69,7 +69,7 @@ def test_distances_carry_their_passport(data: HeldOut) -> None:
     extractor = Levels()
     reference = held_out_features(data, extractor)
     noise = extract(extractor, iter(colours(90, 28, 28, 1).split(40)), 90, "noise")
-    figures = distance_figures(extractor, reference, data.passport(len(data)), noise, seed=3)
+    figures = distance_figures(extractor, reference, data.passport, noise, seed=3)
     fid, kid = figures["fid"], figures["kid"]
     for figure in (fid, kid):
         assert (
@@ -88,7 +88,7 @@ def test_distances_carry_their_passport(data: HeldOut) -> None:
         assert figure.interval is not None
         assert figure.interval[0] < figure.value < figure.interval[1]
     assert fid.caution == ""
-    same = distance_figures(extractor, reference, data.passport(len(data)), reference, seed=3)
+    same = distance_figures(extractor, reference, data.passport, reference, seed=3)
     assert same["fid"].value == pytest.approx(0, abs=1e-6)
     assert same["kid"].value < 0.01 * kid.value
 
@@ -96,7 +96,8 @@ def test_distances_carry_their_passport(data: HeldOut) -> None:
 def test_fid_of_fewer_images_than_features_is_marked(data: HeldOut) -> None:
     extractor = Levels()
     reference = held_out_features(data, extractor)
-    figures = distance_figures(extractor, reference, data.passport(len(data)), reference[:4], seed=0)
-    assert "4 images for 4 features" in figures["fid"].caution
-    assert figures["fid"].interval is None
-    assert figures["kid"].caution == ""
+    for count, caution in ((4, "4 images for 4 features: singular"), (6, "6 images for 4 features: too few"), (7, "")):
+        figures = distance_figures(extractor, reference, data.passport, reference[:count], seed=0)
+        assert figures["fid"].caution.startswith(caution)
+        assert bool(figures["fid"].caution) == (figures["fid"].interval is None) == (count < 7)
+        assert figures["kid"].caution == ""

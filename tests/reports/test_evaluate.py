@@ -9,10 +9,14 @@ import torch
 from PIL import Image
 
 from genlab.data.ingest import IngestConfig, ingest
+from genlab.data.shards import ShardSet
+from genlab.evaluation.compare import main as compare
 from genlab.evaluation.figures import Evaluation
+from genlab.evaluation.judge import load_judge
 from genlab.models.vae import VAE, VAEArchitecture
 from genlab.reports.evaluate import main
-from tests.evaluation.support import classifier, cvae, held_out, save, vae
+from genlab.reports.judge import trained_classifier
+from tests.evaluation.support import classifier, cvae, held_out, save, sorted_by_class, vae
 
 LATENT = {"neg_elbo", "reconstruction", "kl", "active_units", "nll_1", "nll_50", "nll_500", "nll_1000", "mse"}
 FEW = ["--iwae-images", "2"]
@@ -32,7 +36,7 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("GENLAB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("GENLAB_RUNS", str(tmp_path / "runs"))
     monkeypatch.setenv("COLUMNS", "120")
-    monkeypatch.setattr("genlab.reports.evaluate.JUDGE_STEPS", 5)
+    monkeypatch.setattr("genlab.reports.judge.JUDGE_STEPS", 5)
     return tmp_path / "runs"
 
 
@@ -75,7 +79,63 @@ def test_colour_images_without_labels_are_compared_in_efficientnets_features(tmp
     assert figures.keys() == LATENT | {"fid", "kid"}
     assert figures["fid"].passport["extractor"] == "efficientnet-lite0, pooled"
     assert figures["fid"].passport["samples"] == 6
-    assert not (runs / "classifier").exists()
+    assert not list(runs.glob("classifier-*"))
+
+
+def test_models_of_one_folder_keep_their_own_evaluations(
+    data: Path, runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    judge = save(runs / "judge", classifier(), data)
+    models = [save(runs / name, vae(seed=seed), data) for seed, name in enumerate(("weak", "strong"))]
+    for run in models:
+        shutil.move(run / "model", tmp_path / run.name)
+        main([str(tmp_path / run.name), *FEW, "--classifier", str(judge)])
+    assert {path.parent.name for path in tmp_path.glob("*/evaluation.json")} == {"weak", "strong"}
+    capsys.readouterr()
+    compare([str(tmp_path / run.name) for run in models])
+    assert {"weak", "strong"} <= set(capsys.readouterr().out.split())
+
+
+def test_a_model_is_measured_without_a_classifier(data: Path, runs: Path) -> None:
+    run = save(runs / "digits", cvae(), data)
+    main([str(run), *FEW, "--samples", "4", "--classifier", "none"])
+    figures = Evaluation.load(str(run)).figures
+    assert figures.keys() == LATENT | {"fid", "kid"}
+    assert figures["fid"].passport["extractor"] == "efficientnet-lite0, pooled"
+    assert not list(runs.glob("classifier-*"))
+
+
+def test_the_classifier_is_trained_on_the_models_own_split(
+    data: Path, runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And training leaves torch as it was."""
+    before = torch.get_deterministic_debug_mode(), torch.get_num_threads(), torch.backends.cudnn.benchmark
+    shards = ShardSet.open(str(data))
+    judge = load_judge(trained_classifier(shards, "test"), "cpu")
+    assert (judge.data, judge.split) == (shards.checksum, "test")
+    assert (torch.get_deterministic_debug_mode(), torch.get_num_threads(), torch.backends.cudnn.benchmark) == before
+
+    only = sorted_by_class(tmp_path / "animals", each=4)
+    run = save(runs / "animals", vae(), data)
+    with pytest.raises(SystemExit):
+        main([str(run), "--data", str(only.shards.directory)])
+    assert "no split 'train' to train a classifier on; give one with --classifier RUN" in capsys.readouterr().err
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_the_work(
+    data: Path, runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = save(runs / "digits", cvae(), data)
+    (tmp_path / "file").touch()
+    for output in (tmp_path / "file" / "evaluation.json", tmp_path):
+        with pytest.raises(SystemExit) as ended:
+            main([str(run), "--output", str(output)])
+        assert ended.value.code == 2
+        printed = capsys.readouterr()
+        assert f"{output}: cannot be written" in printed.err
+        assert "--output" in printed.err
+        assert "training a classifier" not in printed.out
+    assert not list(tmp_path.glob("**/.*probe"))
 
 
 def test_what_cannot_be_measured_is_refused(
@@ -89,12 +149,15 @@ def test_what_cannot_be_measured_is_refused(
     other = tmp_path / "scenes"
     ingest(IngestConfig("synthetic:scenes-a", str(other), size=32, count=4, test_fraction=0.5))
     judge = str(save(runs / "judge", classifier(), data, label_names="abcdefghij"))
+    names = [*"012", "three", *"456789"]
+    told = str(save(runs / "told", cvae(), data, label_names=names))
     for arguments, message in (
         ([run], f"{moved}: no longer the data set that the model was trained on"),
         ([run, "--data", str(other)], f"{other}: images of 32x32x3; the model takes images of 28x28x1"),
         ([run, "--data", str(data), "--split", "dev"], "no split 'dev'"),
         ([run, "--data", str(data), "--classifier", run], "a vae, not a classifier"),
-        ([run, "--data", str(data), "--classifier", judge], "trained on other labels"),
+        ([run, "--data", str(data), "--classifier", judge], f"class 0 is '0' in {data}, and was 'a'"),
+        ([told, "--data", str(data)], f"class 3 is '3' in {data}, and was 'three'"),
         ([judge, "--data", str(data)], "a classifier model; vae and cvae are what can be evaluated"),
         ([str(data)], "not a model directory"),
     ):
