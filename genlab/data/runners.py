@@ -76,21 +76,19 @@ def run_on_ray(tasks: Sequence[ShardTask]) -> Iterator[ShardResult]:
         ahead = max(64, 2 * int(ray.cluster_resources().get("CPU", 1)))
         waiting: dict[Any, int] = {}
         rest = iter(tasks)
-        try:
-            while True:
-                while len(waiting) < ahead and (task := next(rest, None)) is not None:
-                    waiting[make.remote(pickle.dumps(task))] = len(task.rows)
-                if not waiting:
-                    return
-                (done, *_), _ = ray.wait(list(waiting))
-                result = ray.get(done)
-                if isinstance(result, GenlabError):
-                    raise result
-                advance(waiting.pop(done))
-                yield result
-        finally:
-            for task_left in waiting:
-                ray.cancel(task_left)
+        # After an error, tasks that are left end with the connection. Cancelling one at the moment when it ended by
+        # itself has aborted this process (a failed check in Ray 2.60's task manager).
+        while True:
+            while len(waiting) < ahead and (task := next(rest, None)) is not None:
+                waiting[make.remote(pickle.dumps(task))] = len(task.rows)
+            if not waiting:
+                return
+            (done, *_), _ = ray.wait(list(waiting))
+            result = ray.get(done)
+            if isinstance(result, GenlabError):
+                raise result
+            advance(waiting.pop(done))
+            yield result
 
 
 def _make(task: bytes) -> ShardResult | GenlabError:
