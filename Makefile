@@ -29,7 +29,7 @@ demo: setup ## Train a CycleGAN on drawn scenes under Ray, write a report (KEEP=
 test: lint unit cluster-test ## Linters, types, unit tests, then tests on a real Ray cluster
 
 unit: setup ## Unit tests
-	pytest --quiet
+	OMP_NUM_THREADS=1 pytest --quiet --numprocesses auto --dist loadscope
 
 cluster-test: setup ## Tests on real Ray clusters on loopback
 	pytest --quiet -m cluster

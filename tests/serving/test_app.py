@@ -163,7 +163,7 @@ def test_genlab_serve_answers_until_it_is_told_to_end(runs: Path, tmp_path: Path
             process.kill()
             print((tmp_path / "log").read_text())  # shown if the test fails
     assert f"serving at http://127.0.0.1:{port}" in (tmp_path / "log").read_text()
-    assert not [pid for pid in children if Path(f"/proc/{pid}").exists()]
+    wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in children))  # Ray's own end a moment later
 
 
 def descendants(pid: int) -> list[int]:
