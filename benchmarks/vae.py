@@ -106,7 +106,8 @@ def _genlab(precision: str, data: Path, threads: int, seed: int) -> Epochs:
     from genlab.training.session import LocalSession
 
     folder = tempfile.mkdtemp(prefix="genlab-vae-")
-    subprocess.run(["genlab", "ingest", f"mnist:{data}", f"{folder}/mnist"], check=True, stdout=sys.stderr)
+    ingest = [str(Path(sys.executable).with_name("genlab")), "ingest", f"mnist:{data}", f"{folder}/mnist"]
+    subprocess.run(ingest, check=True, stdout=sys.stderr)
     changes: dict[str, Any] = {
         "run.storage": folder, "run.name": "run", "run.workers": 0, "run.precision": precision, "run.epochs": 1000,
         "run.seed": seed, "run.batch": BATCH, "run.figures_every": 10**6, "data.images": f"{folder}/mnist",
