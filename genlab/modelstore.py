@@ -128,6 +128,12 @@ def find(directories: Sequence[str]) -> dict[str, UPath]:
     return found
 
 
+def find_one(url: str) -> UPath:
+    """The model directory that is ``url``, or that the run ``url`` holds; see :func:`find`."""
+    [directory] = find([url]).values()
+    return directory
+
+
 def _card(model: Model, provenance: Provenance) -> str:
     height, width, channels = model.image_shape
     parameters = sum(parameter.numel() for parameter in model.parameters())

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from genlab.data.images import Pixels
 from genlab.drawing.chart import DOTS_PER_PIXEL, GREY, GREY_GRID, INK, canvas, dress, render
+from genlab.drawing.latent import Points
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -37,7 +38,6 @@ ACROSS = 5
 OTHERS = 700
 """Opaque dots, as which those of all classes together count in such a panel: a shade behind those of its class."""
 
-Points = NDArray[np.float32]
 Labels = NDArray[np.int64]
 
 

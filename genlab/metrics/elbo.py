@@ -61,16 +61,10 @@ def log_importance_weight(error: Tensor, latents: Tensor, mean: Tensor, log_vari
     return 0.5 * (noise + log_variance - latents.square()).sum(1) - error
 
 
-def importance_weighted_bound(log_weights: Tensor) -> Tensor:
-    """The K-sample bound on log p(x) (Burda et al. 2016, eq. 8): log of the mean weight, [K, N] → [N].
+def importance_weighted_bounds(blocks: Iterable[Tensor], draws: Sequence[int]) -> Tensor:
+    """The K-sample bounds on log p(x) (Burda et al. 2016, eq. 8): the log of the mean of K weights, for several K.
 
     At K = 1 it is the ELBO with one draw; it rises towards log p(x) as K grows.
-    """
-    return torch.logsumexp(log_weights, 0) - math.log(len(log_weights))
-
-
-def importance_weighted_bounds(blocks: Iterable[Tensor], draws: Sequence[int]) -> Tensor:
-    """:func:`importance_weighted_bound` for several K at once, from log weights that come a block at a time.
 
     Args:
         blocks: log weights of further draws, [k, N] each with any k; never held together.

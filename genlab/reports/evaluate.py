@@ -93,7 +93,7 @@ def evaluate(config: EvaluateConfig) -> tuple[Evaluation, UPath]:
     Raises:
         ConfigError, DataError, RunError: the model, its data, or what was given to measure with cannot be used.
     """
-    directory = _model_directory(config.model)
+    directory = modelstore.find_one(config.model)
     description = modelstore.describe(directory)
     provenance = description["provenance"]
     device = best_device()
@@ -211,7 +211,7 @@ def _judge(config: EvaluateConfig, held_out: HeldOut, provenance: Mapping[str, A
         return None
     if config.classifier is None:
         return load_judge(trained_classifier(shards, split_to_train_on(shards, provenance)), device)
-    judge = load_judge(_model_directory(config.classifier), device)
+    judge = load_judge(modelstore.find_one(config.classifier), device)
     if judge.classifier.image_shape != shards.fixed_shape():
         shape = judge.classifier.image_shape
         raise ConfigError(f"classifier: it takes {_size(shape)}, not {_size(shards.fixed_shape())}")
@@ -228,11 +228,6 @@ def _first_difference(shards: ShardSet, known: Sequence[str]) -> str:
         if name != known[number]:
             return f"class {number} is {name!r} in {shards.directory}, and was {known[number]!r}"
     return ""
-
-
-def _model_directory(url: str) -> UPath:
-    [directory] = modelstore.find([url]).values()
-    return directory
 
 
 def _extractor(held_out: HeldOut, judge: Judge | None, device: str) -> Extractor:

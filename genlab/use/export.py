@@ -53,7 +53,7 @@ def export(url: str, dest: str, to: Format) -> list[str]:
     missing = [name for name in PACKAGES[to] if find_spec(name) is None]
     if missing:
         raise ConfigError(f"--format {to} needs {', '.join(missing)}: pip install 'genlab[onnx]'")
-    [directory] = modelstore.find([url]).values()
+    directory = modelstore.find_one(url)
     description = modelstore.describe(directory)
     folder = locate(dest)
     try:

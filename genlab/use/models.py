@@ -21,7 +21,7 @@ def find(url: str, operation: str) -> tuple[UPath, Mapping[str, Any]]:
     Raises:
         RunError: there is none, or it has other operations.
     """
-    [directory] = modelstore.find([url]).values()
+    directory = modelstore.find_one(url)
     description = modelstore.describe(directory)
     # The class, not the file: this genlab may do more with an older model than the one that saved it.
     operations = model_type(description["family"]).operations
