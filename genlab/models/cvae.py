@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from genlab.models.latent import LatentModel, Likelihood
 from genlab.models.model import Shape
+from genlab.models.transposed import ConvTranspose2d
 
 KERNEL, STRIDE = 5, 2
 
@@ -80,12 +81,12 @@ class Decoder(nn.Module):
         )
         layers: list[nn.Module] = []
         for out in (*reversed(architecture.channels[:-1]), channels):
-            layers += [nn.ConvTranspose2d(wide, out, KERNEL, STRIDE), nn.ReLU()]
+            layers += [ConvTranspose2d(wide, out, KERNEL, STRIDE), nn.ReLU()]
             wide = out
         # What unpadded convolutions cut off on the way down is missing on the way up, 0 to 3 pixels here.
         reached = [_grown(side, len(architecture.channels)) for side in low]
         kernel = (height - reached[0] + 1, width - reached[1] + 1)
-        self.layers = nn.Sequential(*layers[:-1], nn.ConvTranspose2d(channels, channels, kernel))
+        self.layers = nn.Sequential(*layers[:-1], ConvTranspose2d(channels, channels, kernel))
 
     def forward(self, latents: Tensor, label: Tensor) -> Tensor:
         """[N, latent_dim] and int64 [N] → logits [N, C, H, W]."""

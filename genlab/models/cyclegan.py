@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from genlab.models.graph import Graph, TensorSpec
 from genlab.models.model import Shape, Translator
 from genlab.models.pixels import from_signed, to_signed
+from genlab.models.transposed import ConvTranspose2d
 
 MAX_LEVELS = 8
 DROPPED_UPS = 3
@@ -75,12 +76,12 @@ class UNet(nn.Module):
         self.ups = nn.ModuleList()
         before = widths[-1]
         for index, after in enumerate(reversed(widths[:-1])):
-            layers = [nn.ConvTranspose2d(before, after, 4, stride=2, padding=1, bias=False), instance_norm(after)]
+            layers = [ConvTranspose2d(before, after, 4, stride=2, padding=1, bias=False), instance_norm(after)]
             if index < DROPPED_UPS:
                 layers.append(nn.Dropout(dropout))
             self.ups.append(nn.Sequential(*layers, nn.ReLU()))
             before = 2 * after
-        self.last = nn.ConvTranspose2d(before, channels, 4, stride=2, padding=1)
+        self.last = ConvTranspose2d(before, channels, 4, stride=2, padding=1)
         self.apply(initialise)
 
     def forward(self, images: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from genlab.models.latent import LatentModel, Likelihood
 from genlab.models.model import Shape
+from genlab.models.transposed import ConvTranspose2d
 
 
 @dataclass(frozen=True)
@@ -85,9 +86,9 @@ class Decoder(nn.Module):
         layers: list[nn.Module] = []
         for out in reversed(architecture.channels):
             layers += [Residual(wide) for _ in range(architecture.blocks)]
-            layers += [nn.ConvTranspose2d(wide, out, 3, stride=2, padding=1, output_padding=1), nn.ReLU()]
+            layers += [ConvTranspose2d(wide, out, 3, stride=2, padding=1, output_padding=1), nn.ReLU()]
             wide = out
-        self.layers = nn.Sequential(*layers, nn.ConvTranspose2d(wide, channels, 3, padding=1))
+        self.layers = nn.Sequential(*layers, ConvTranspose2d(wide, channels, 3, padding=1))
 
     def forward(self, latents: Tensor) -> Tensor:
         """[N, latent_dim] → logits [N, C, H, W]; the sigmoid is in the loss and the operations."""

@@ -25,6 +25,7 @@ from genlab.seeds import derived_seed
 from genlab.storage import locate
 from genlab.training.checkpoints import Checkpoints
 from genlab.training.feed import Feed, open_split
+from genlab.training.heap import keep_freed_memory
 from genlab.training.plan import Plan
 from genlab.training.progress import Update
 from genlab.training.session import Session, copy_from_rank_zero, from_rank_zero, gather, sum_over_ranks
@@ -182,6 +183,7 @@ class Window:
 def _prepare(exact: bool, threads: int | None) -> None:
     if threads is not None:
         torch.set_num_threads(threads)
+    keep_freed_memory()
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     # The same as use_deterministic_algorithms, but without a second's import of torch.compile to tell it, too.
     torch.set_deterministic_debug_mode("error" if exact else "default")
