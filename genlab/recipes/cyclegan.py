@@ -18,8 +18,10 @@ from genlab.models.cyclegan import CycleGAN, CycleGANArchitecture, PatchGAN
 from genlab.models.model import Model
 from genlab.models.pixels import to_signed
 from genlab.models.precision import full_precision
+from genlab.recipes.history import History
 from genlab.recipes.options import Data, Optimization, Run
 from genlab.recipes.recipe import Batches, DomainInfo, Recipe, Step
+from genlab.seeds import derived_seed
 
 SHOWN = 6
 """Images of each domain in the sample pictures."""
@@ -48,8 +50,24 @@ class CycleGANObjective:
     """lsgan: least squares, as in the paper. bce: cross-entropy on logits, as in Goodfellow et al. 2014."""
     lambda_cycle: Annotated[float, Ge(0)] = 10.0
     """Weight λ of the cycle loss, |F(G(a)) − a| and |G(F(b)) − b|, means over pixels."""
+    lambda_cycle_b: Annotated[float, Ge(0)] | None = None
+    """Another λ for images of b; by default as for those of a."""
     lambda_identity: Annotated[float, Ge(0)] = 0.5
-    """Weight of the identity loss, |G(b) − b| and |F(a) − a|, as a share of lambda_cycle."""
+    """Weight of the identity loss, |F(a) − a| and |G(b) − b|, as a share of the λ of the same images."""
+    lambda_identity_b: Annotated[float, Ge(0)] | None = None
+    """Another such share for images of b; by default as for those of a."""
+    history: Annotated[int, Ge(0)] = 50
+    """Generated images of each domain that are kept, for the discriminators to be shown half of the time instead of
+    the newest (Shrivastava et al. 2017); 0 keeps none."""
+
+    def cycle(self, domain: str) -> float:
+        """The weight of the cycle loss of the images of ``domain``."""
+        return self.lambda_cycle if domain == "a" or self.lambda_cycle_b is None else self.lambda_cycle_b
+
+    def identity(self, domain: str) -> float:
+        """The weight of their identity loss."""
+        share = self.lambda_identity if domain == "a" or self.lambda_identity_b is None else self.lambda_identity_b
+        return share * self.cycle(domain)
 
 
 @dataclass(frozen=True)
@@ -103,7 +121,9 @@ class CycleGANRecipe(Recipe[CycleGANConfig]):
         self.discriminators = nn.ModuleDict(
             {domain: PatchGAN(shape[2], config.model.discriminator_width) for domain in ("a", "b")}
         )
-        self.networks = nn.ModuleDict({"generators": self.generators, "discriminators": self.discriminators})
+        self.history = {domain: History(config.objective.history, shape) for domain in ("a", "b")}
+        judges = nn.ModuleDict({**self.discriminators, "history": nn.ModuleDict(self.history)})
+        self.networks = nn.ModuleDict({"generators": self.generators, "discriminators": judges})
 
     def step(self, batches: Batches, step: Step) -> dict[str, Tensor]:
         """One step of the generators, then one of the discriminators; every returned loss is unweighted."""
@@ -126,14 +146,15 @@ class CycleGANRecipe(Recipe[CycleGANConfig]):
             "generators",
             adversarial_ab
             + adversarial_ba
-            + weights.lambda_cycle * (cycle_a + cycle_b + weights.lambda_identity * (identity_a + identity_b)),
+            + (weights.cycle("a") * cycle_a + weights.cycle("b") * cycle_b)
+            + (weights.identity("a") * identity_a + weights.identity("b") * identity_b),
         )
 
         self.discriminators.requires_grad_(True)
         losses = {}
         for domain, real, fake in (("a", a, fake_a), ("b", b, fake_b)):
+            seen = self._exchanged(domain, full_precision(fake), step)
             with step.autocast():
-                seen = full_precision(fake.detach())
                 verdict_real, verdict_fake = self._twice(self.discriminators[domain], real, seen)
             losses[domain] = 0.5 * (
                 adversarial_loss(kind, verdict_real, real=True) + adversarial_loss(kind, verdict_fake, real=False)
@@ -168,6 +189,21 @@ class CycleGANRecipe(Recipe[CycleGANConfig]):
     def model(self) -> Model:
         """Both generators."""
         return self.generators
+
+    def _exchanged(self, domain: str, fake: Tensor, step: Step) -> Tensor:
+        """What the discriminator of ``domain`` is shown in place of this rank's generated images.
+
+        The history is that of all ranks' images, and the same on each of them: so it does not depend on their number.
+        """
+        run = self.config.run
+        if not self.config.objective.history:
+            return fake.detach()
+        generator = torch.Generator().manual_seed(derived_seed(run.seed, "history", domain, step.index))
+        draws = torch.rand(run.batch, 2, generator=generator, device="cpu")
+        rows, fakes = step.gather(fake)
+        shown = self.history[domain].exchange(fakes, rows, draws, seen=step.index * run.batch)
+        first = rows.index(step.rows.start)
+        return shown[first : first + len(fake)]
 
     @staticmethod
     def _twice(network: nn.Module, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:

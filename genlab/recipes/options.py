@@ -25,6 +25,9 @@ class Run:
     """Stop after so many steps; when given, it decides instead of epochs."""
     batch: Positive = 128
     """Rows of a global batch, over all workers together."""
+    accumulate: Positive = 1
+    """Parts that a worker's share of a global batch is computed in, one after the other, to save memory; the gradient
+    is that of the whole."""
     workers: Annotated[int, Ge(0), OPERATIONAL] = 1
     """Ray Train workers, one GPU each where the cluster has GPUs. 0 trains in this process, without Ray."""
     threads: Annotated[Annotated[int, Ge(1)] | None, OPERATIONAL] = None

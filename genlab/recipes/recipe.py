@@ -6,7 +6,7 @@ A family is one module in ``genlab.models`` and one of the same name in ``genlab
 import importlib
 import pkgutil
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
@@ -63,6 +63,11 @@ class Step(Protocol):
         """The step's number, from 0."""
         ...
 
+    @property
+    def rows(self) -> slice:
+        """This rank's rows within the global batch; with gradient accumulation, those of this part."""
+        ...
+
     def autocast(self) -> AbstractContextManager[Any]:
         """The precision of forward passes: bf16 autocast, or nothing in fp32."""
         ...
@@ -78,11 +83,20 @@ class Step(Protocol):
         """Noise as of :meth:`noise`, but uniform in [0, 1)."""
         ...
 
+    def gather(self, tensor: Tensor) -> tuple[Sequence[int], Tensor]:
+        """What every rank has of its rows, [local rows, ...] → their numbers in the global batch, and [rows, ...].
+
+        No gradient flows through it. With gradient accumulation these are the rows of one part of the global batch.
+        """
+        ...
+
     def update(self, network: str, loss: Tensor) -> None:
         """Step the optimiser of ``networks[network]`` down the gradient of ``loss``.
 
         ``loss`` is a scalar, the mean over this rank's rows; the gradient applied is the mean over the global
-        batch. Gradients that ``loss`` leaves on other networks are dropped.
+        batch. Gradients that ``loss`` leaves on other networks are dropped. With gradient accumulation the recipe's
+        step is called for each part of its rows, and the optimiser steps with the last of them: so nothing that comes
+        later in a step may count on weights that have moved.
         """
         ...
 
@@ -97,6 +111,11 @@ class Batch:
     """int64 [N]; ``None`` when the images are not labelled."""
     attributes: Mapping[str, Tensor] = field(default_factory=dict)
     """[N] each, by name: int64 (a category's are indices into its names), or float64."""
+
+    def __getitem__(self, rows: slice) -> "Batch":
+        """Some of the rows."""
+        label = None if self.label is None else self.label[rows]
+        return Batch(self.image[rows], label, {name: values[rows] for name, values in self.attributes.items()})
 
 
 Batches = Mapping[str, Batch]

@@ -46,6 +46,7 @@ class Onlooker:
     """A :class:`genlab.recipes.recipe.Step` that trains nothing."""
 
     index = 0
+    rows = slice(0, ROWS)
 
     def autocast(self) -> AbstractContextManager[Any]:
         """Nothing."""
@@ -58,6 +59,10 @@ class Onlooker:
     def uniform(self, name: str, *shape: int) -> Tensor:
         """As of a step of :data:`ROWS` rows."""
         return torch.rand(ROWS, *shape)
+
+    def gather(self, tensor: Tensor) -> tuple[Sequence[int], Tensor]:
+        """There is one worker."""
+        return range(len(tensor)), tensor.detach()
 
     def update(self, network: str, loss: Tensor) -> None:
         """Leave the network as it is."""

@@ -4,6 +4,7 @@ The only state besides tensors is the number of steps done. Rows, noise, learnin
 so a run that is killed anywhere and goes on from a checkpoint takes the same steps, bit for bit, as one that was not.
 """
 
+import math
 import os
 import time
 from collections.abc import Mapping
@@ -46,7 +47,8 @@ def train(plan: Plan, session: Session) -> TrainingState:
         The state at its end.
 
     Raises:
-        RunError: when the ranks' weights have drifted apart, or a checkpoint is of another architecture.
+        RunError: when a loss or a weight is not finite any more, the ranks' weights have drifted apart, or a checkpoint
+            is of another architecture.
     """
     config, run = plan.config, plan.run
     directory = locate(plan.directory)
@@ -62,9 +64,8 @@ def train(plan: Plan, session: Session) -> TrainingState:
 
     with ExitStack() as stack:
         checkpoints = stack.enter_context(Checkpoints(directory / "checkpoints", run.keep))
-        done = _restore(checkpoints, state, session)
+        done = saved = _restore(checkpoints, state, session)
         tracker = stack.enter_context(Tracker(directory, done)) if session.rank == 0 else None
-        rows = rank_slice(run.batch, session.rank, session.world_size)
         feeds = {name: stack.enter_context(Feed(plan, name, session, start=done * run.batch)) for name in plan.domains}
         streams = {name: feed.stream for name, feed in feeds.items()}
         meter = Meter(session)
@@ -77,18 +78,20 @@ def train(plan: Plan, session: Session) -> TrainingState:
             torch.manual_seed(seed)
             batches = {name: next(feed) for name, feed in feeds.items()}
             stopwatch.lap("data")
-            step = LoopStep(
-                state,
-                session,
-                index=done,
-                rows=rows,
-                batch=run.batch,
-                key=(run.seed, "noise", done),
-                precision=run.precision,
-                lap=stopwatch.lap,
-            )
             rate = state.set_rate(done * run.batch, plan.steps * run.batch)
-            meter.add(recipe.step(batches, step), step.share)
+            for part in range(run.accumulate):
+                step = LoopStep(
+                    state,
+                    session,
+                    index=done,
+                    batch=run.batch,
+                    key=(run.seed, "noise", done),
+                    precision=run.precision,
+                    part=(part, run.accumulate),
+                    lap=stopwatch.lap,
+                )
+                losses = recipe.step(_part(batches, part, run.accumulate), step)
+                meter.add(losses, done + 1, step.share * run.accumulate, 1 / run.accumulate)
             stopwatch.lap("compute")
             done += 1
             images = done * run.batch
@@ -100,6 +103,8 @@ def train(plan: Plan, session: Session) -> TrainingState:
             if logged:
                 stopwatch.settle()
                 metrics = meter.means() | {"learning_rate": rate}
+                if not all(map(math.isfinite, metrics.values())):
+                    raise RunError(_not_finite(*meter.broken(), saved))
                 clock = window.read()
                 if tracker:
                     tracker.log("train", done, images, plan.epoch(done), metrics | clock)
@@ -114,7 +119,8 @@ def train(plan: Plan, session: Session) -> TrainingState:
                 _draw(plan, state, session, tracker, done)
             stopwatch.lap("other")
             if last or (logged and _due(plan, done)):
-                _agree(state, session, done)
+                _agree(state, session, done, saved)
+                saved = done
                 if tracker:
                     tracker.flush()
                     facts = {"family": plan.family, "images": images, "world_size": session.world_size}
@@ -139,13 +145,17 @@ class Meter:
         self._names: list[str] = []
         self._sums: Tensor | None = None
         self._weight = 0.0
+        self._whole: Tensor | None = None
 
-    def add(self, metrics: Mapping[str, Tensor], share: float, weight: float = 1.0) -> None:
-        """Add one step's means over this rank's rows, which are ``share`` of the step's rows."""
+    def add(self, metrics: Mapping[str, Tensor], step: int, share: float, weight: float = 1.0) -> None:
+        """Add the means of ``step`` over this rank's rows, which are ``share`` of the step's rows."""
         self._names = list(metrics)
         self._weight += weight
         if metrics:
-            values = torch.stack([value.double() for value in metrics.values()]) * (share * weight)
+            values = torch.stack([value.double() for value in metrics.values()])
+            whole = torch.where(values.isfinite(), math.inf, step)
+            self._whole = whole if self._whole is None else torch.minimum(self._whole, whole)
+            values *= share * weight
             self._sums = values if self._sums is None else self._sums + values
 
     def means(self) -> dict[str, float]:
@@ -154,6 +164,16 @@ class Meter:
         if sums is None:
             return {}
         return dict(zip(self._names, (sum_over_ranks(sums) / weight).tolist(), strict=True))
+
+    def broken(self) -> tuple[int, str]:
+        """The first step of all, on any rank, in which a metric was not finite, and its name.
+
+        For when a mean is not finite, so on all ranks or on none.
+        """
+        assert self._whole is not None
+        ranks = gather(self._whole.tolist())
+        firsts = (first for steps in ranks for first in zip(steps, self._names, strict=True))
+        return min((int(step), name) for step, name in firsts if math.isfinite(step))
 
 
 class Window:
@@ -216,6 +236,14 @@ def _restore(checkpoints: Checkpoints, state: TrainingState, session: Session) -
     return done
 
 
+def _part(batches: Mapping[str, Batch], part: int, parts: int) -> Mapping[str, Batch]:
+    """This rank's rows of a part of the step."""
+    if parts == 1:
+        return batches
+    rows = rank_slice(len(next(iter(batches.values())).image), part, parts)
+    return {name: batch[rows] for name, batch in batches.items()}
+
+
 def _due(plan: Plan, done: int) -> bool:
     """Whether a checkpoint's turn came since the last logged step."""
     epoch = -(-plan.rows // plan.run.batch)
@@ -223,8 +251,18 @@ def _due(plan: Plan, done: int) -> bool:
     return done // every > (done - plan.run.log_every) // every
 
 
-def _agree(state: TrainingState, session: Session, done: int) -> None:
-    """Refuse to save weights that differ between the ranks: nothing after that could be trusted."""
+def _not_finite(step: int, what: str, saved: int) -> str:
+    good = f"the last good checkpoint is that of step {saved}" if saved else "there is no checkpoint yet"
+    return (
+        f"{what} is not finite in step {step}; {good}. Try a lower optimization.learning_rate or an "
+        "optimization.clip_norm, under another run.name"
+    )
+
+
+def _agree(state: TrainingState, session: Session, done: int, saved: int) -> None:
+    """Refuse to save weights that are not finite or differ between the ranks: nothing after that could be trusted."""
+    if not state.finite():
+        raise RunError(_not_finite(done, "a weight", saved))
     if session.world_size > 1 and len(set(gather(state.fingerprint()))) > 1:
         raise RunError(f"the workers' weights have drifted apart by step {done}; the last checkpoint is still good")
 
@@ -258,18 +296,16 @@ def _test(plan: Plan, state: TrainingState, session: Session) -> dict[str, float
         # A rest smaller than the world would leave ranks without a row: it is left out.
         for first in range(0, rows - session.world_size + 1, batch):
             whole = min(batch, rows - first)
-            local = rank_slice(whole, session.rank, session.world_size)
             step = LoopStep(
                 state,
                 session,
                 index=first // batch,
-                rows=local,
                 batch=whole,
                 key=(plan.run.seed, "test", first),
                 precision=plan.run.precision,
             )
-            batches = _read(shards, np.arange(first + local.start, first + local.stop), session.device)
-            meter.add(state.recipe.test_metrics(batches, step), step.share, weight=whole)
+            batches = _read(shards, np.arange(first + step.rows.start, first + step.rows.stop), session.device)
+            meter.add(state.recipe.test_metrics(batches, step), step.index, step.share, weight=whole)
     return meter.means()
 
 

@@ -124,8 +124,11 @@ def make_plan(family: str, config: Any) -> Plan:
                 f"run.batch = {run.batch} is larger than data.{domain}, which has {plan.info.rows} rows "
                 f"in split {config.data.split!r}; use a smaller batch"
             )
-    if run.batch < run.workers:
-        raise ConfigError(f"run.batch = {run.batch}: a global batch needs a row for each of {run.workers} workers")
+    if run.batch < max(1, run.workers) * run.accumulate:
+        parts = f", in each of run.accumulate = {run.accumulate} parts" if run.accumulate > 1 else ""
+        raise ConfigError(
+            f"run.batch = {run.batch}: a global batch needs a row for each of {max(1, run.workers)} workers{parts}"
+        )
     rows = max(plan.info.rows for plan in domains.values())
     if run.steps is None and run.epochs is None:
         raise ConfigError("run.epochs, run.steps: give one of them, a run must end")

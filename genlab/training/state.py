@@ -112,6 +112,10 @@ class TrainingState:
                 raise RunError(f"the checkpoint is of another architecture: {name} is {tuple(tensors[name].shape)}")
             tensor.copy_(tensors[name])
 
+    def finite(self) -> bool:
+        """Whether no weight is infinite or NaN."""
+        return bool(torch.stack([parameter.isfinite().all() for parameter in self.recipe.parameters()]).all())
+
     @torch.no_grad()
     def fingerprint(self) -> int:
         """A number that differs, all but surely, when any bit of the weights does."""

@@ -1,12 +1,13 @@
 """One optimisation step, as the loop offers it to a recipe."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from genlab.data.order import rank_slice
 from genlab.seeds import derived_seed
 from genlab.training.session import Session, sum_over_ranks
 from genlab.training.state import TrainingState
@@ -20,9 +21,9 @@ class LoopStep:
         state: what ``update`` changes.
         session: this rank's place.
         index: the step's number, from 0.
-        rows: this rank's rows within the global batch.
         batch: rows of the global batch.
         key: what the row noise is drawn from, with its name.
+        part: which part of this rank's share it is, and of how many (gradient accumulation).
         lap: told what the time since the last lap went to.
     """
 
@@ -32,20 +33,26 @@ class LoopStep:
         session: Session,
         *,
         index: int,
-        rows: slice,
         batch: int,
         key: tuple[int | str, ...],
         precision: str,
+        part: tuple[int, int] = (0, 1),
         lap: Callable[[Lap], None] = lambda lap: None,
     ) -> None:
         self.index = index
         self._state = state
         self._session = session
-        self._rows = rows
         self._batch = batch
+        self._part, self._parts = part
+        self._rows = self._rows_of(session.rank)
         self._key = key
         self._precision = precision
         self._lap = lap
+
+    @property
+    def rows(self) -> slice:
+        """This rank's rows of this part, within the global batch."""
+        return self._rows
 
     @property
     def share(self) -> float:
@@ -68,6 +75,25 @@ class LoopStep:
         whole = torch.rand(self._batch, *shape, generator=self._generator(name), device=self._session.device)
         return whole[self._rows]
 
+    def gather(self, tensor: Tensor) -> tuple[Sequence[int], Tensor]:
+        """What every rank has of its rows, and their numbers in the global batch."""
+        if self._session.world_size == 1:
+            return range(self._rows.start, self._rows.stop), tensor.detach()
+        self._lap("compute")
+        whole = tensor.new_zeros(self._batch, *tensor.shape[1:])
+        whole[self._rows] = tensor.detach()
+        sum_over_ranks(whole)
+        self._lap("all_reduce")
+        parts = map(self._rows_of, range(self._session.world_size))
+        rows = [row for part in parts for row in range(part.start, part.stop)]
+        return rows, whole[rows]
+
+    def _rows_of(self, rank: int) -> slice:
+        """A rank's rows within the global batch, of this part."""
+        share = rank_slice(self._batch, rank, self._session.world_size)
+        part = rank_slice(share.stop - share.start, self._part, self._parts)
+        return slice(share.start + part.start, share.start + part.stop)
+
     def _generator(self, name: str) -> torch.Generator:
         return torch.Generator(self._session.device).manual_seed(derived_seed(*self._key, name))
 
@@ -78,14 +104,15 @@ class LoopStep:
         forward and backward: sums come out the same after a resume, and on every rank.
         """
         parameters = list(self._state.parameters[network].values())
-        for parameter in parameters:
-            parameter.grad = None
-        if self._session.world_size == 1:
-            loss.backward(inputs=parameters)
-            self._lap("compute")
-        else:
-            (loss * self.share).backward(inputs=parameters)
-            self._lap("compute")
+        if self._part == 0:
+            for parameter in parameters:
+                parameter.grad = None
+        alone = self._session.world_size == 1
+        (loss if alone and self._parts == 1 else loss * self.share).backward(inputs=parameters)
+        self._lap("compute")
+        if self._part < self._parts - 1:
+            return
+        if not alone:
             _all_reduce_gradients(parameters)
             self._lap("all_reduce")
         if self._state.optimization.clip_norm is not None:

@@ -1,5 +1,6 @@
 """A loop's step that only looks on."""
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -17,6 +18,7 @@ class Onlooker:
     def __init__(self, recipe: Recipe[Any], rows: int) -> None:
         self._recipe = recipe
         self._rows = rows
+        self.rows = slice(0, rows)
         self.losses: dict[str, Tensor] = {}
         self.gradients: dict[str, dict[str, Tensor | None]] = {}
 
@@ -28,6 +30,9 @@ class Onlooker:
 
     def uniform(self, name: str, *shape: int) -> Tensor:
         return torch.rand(self._rows, *shape, generator=torch.Generator().manual_seed(len(name)))
+
+    def gather(self, tensor: Tensor) -> tuple[Sequence[int], Tensor]:
+        return range(self._rows), tensor.detach()
 
     def update(self, network: str, loss: Tensor) -> None:
         parameters = dict(self._recipe.networks[network].named_parameters())

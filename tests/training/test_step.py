@@ -29,7 +29,7 @@ def new_state(optimization: Optimization) -> TrainingState:
 
 def loop_step(state: TrainingState) -> LoopStep:
     session = LocalSession(Console())
-    return LoopStep(state, session, index=0, rows=slice(0, 8), batch=8, key=("test",), precision="fp32")
+    return LoopStep(state, session, index=0, batch=8, key=("test",), precision="fp32")
 
 
 def test_the_gradient_is_clipped_to_the_norm_asked_for() -> None:
@@ -56,14 +56,16 @@ def test_after_a_half_life_the_average_has_come_half_way() -> None:
 
 def test_row_noise_is_one_draw_of_the_global_batch_sliced() -> None:
     state = new_state(Optimization())
-    session = LocalSession(Console())
 
-    def noise(rows: slice, key: int) -> torch.Tensor:
-        return LoopStep(state, session, index=0, rows=rows, batch=7, key=(key,), precision="fp32").noise("z", 3)
+    def noise(rank: int, world_size: int, key: int, part: tuple[int, int] = (0, 1)) -> torch.Tensor:
+        session = LocalSession(Console(), rank=rank, world_size=world_size)
+        step = LoopStep(state, session, index=0, batch=7, key=(key,), precision="fp32", part=part)
+        return step.noise("z", 3)
 
-    whole = noise(slice(0, 7), 1)
-    assert torch.equal(torch.cat([noise(slice(0, 4), 1), noise(slice(4, 7), 1)]), whole)
-    assert not torch.equal(noise(slice(0, 7), 2), whole)
+    whole = noise(0, 1, 1)
+    assert torch.equal(torch.cat([noise(0, 2, 1), noise(1, 2, 1)]), whole)
+    assert torch.equal(torch.cat([noise(0, 2, 1), noise(1, 2, 1, (0, 2)), noise(1, 2, 1, (1, 2))]), whole)
+    assert not torch.equal(noise(0, 1, 2), whole)
 
 
 def test_bf16_trains_as_fp32_does(tiny: Tiny, tmp_path: Path) -> None:

@@ -1,0 +1,64 @@
+import torch
+from torch import Tensor
+
+from genlab.recipes.history import History
+
+SIZE, BATCH = 5, 4
+
+
+def numbered(first: int, count: int = BATCH) -> Tensor:
+    """Images that are their own number."""
+    return torch.arange(first, first + count).float()[:, None, None, None].expand(-1, 1, 2, 2)
+
+
+def numbers(images: Tensor) -> list[int]:
+    return [int(image.flatten()[0]) for image in images]
+
+
+def test_images_are_shown_as_they_come_until_it_is_full_and_kept_in_their_order() -> None:
+    history = History(8, (2, 2, 1))
+    always = torch.zeros(BATCH, 2)
+    for first in (0, 4):
+        assert numbers(history.exchange(numbered(first), range(BATCH), always, seen=first)) == numbers(numbered(first))
+    assert numbers(history.images) == list(range(8))
+
+
+def test_then_half_of_them_are_exchanged_for_older_ones_evenly() -> None:
+    generator = torch.Generator().manual_seed(0)
+    history = History(SIZE, (2, 2, 1))
+    old, slots = 0, [0] * SIZE
+    for first in range(0, 8000, BATCH):
+        before = numbers(history.images)
+        shown = numbers(
+            history.exchange(numbered(first), range(BATCH), torch.rand(BATCH, 2, generator=generator), first)
+        )
+        after = numbers(history.images)
+        if first < 2 * BATCH:
+            continue
+        exchanged = [number for number in shown if number < first]
+        assert set(shown) | set(after) == set(before) | set(range(first, first + BATCH)), "none is lost"
+        assert len(set(shown)) == BATCH
+        old += len(exchanged)
+        slots = [count + (a != b) for count, a, b in zip(slots, before, after, strict=True)]
+    share = old / 8000
+    assert 0.4 < share < 0.5, "half, less those that came and went within a batch"
+    assert max(slots) < 1.1 * min(slots)
+
+
+def test_what_a_row_meets_does_not_depend_on_where_it_stands_in_the_call() -> None:
+    draws = torch.tensor([[0.9, 0.0], [0.1, 0.0], [0.1, 0.5], [0.9, 0.0]])
+    whole, parts = History(SIZE, (2, 2, 1)), History(SIZE, (2, 2, 1))
+    for history in (whole, parts):
+        history.images.copy_(numbered(100, SIZE))
+    shown = numbers(whole.exchange(numbered(0), range(BATCH), draws, seen=50))
+    assert shown == [0, 100, 102, 3]
+    first = parts.exchange(numbered(0)[[0, 2]], [0, 2], draws, seen=50)
+    second = parts.exchange(numbered(0)[[1, 3]], [1, 3], draws, seen=50)
+    assert numbers(first) + numbers(second) == [0, 102, 100, 3]
+    assert torch.equal(whole.images, parts.images)
+
+
+def test_an_empty_history_shows_what_it_is_given() -> None:
+    assert numbers(History(0, (2, 2, 1)).exchange(numbered(7), range(BATCH), torch.zeros(BATCH, 2), seen=90)) == [
+        7, 8, 9, 10,
+    ]  # fmt: skip
