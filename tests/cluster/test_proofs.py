@@ -9,7 +9,16 @@ from tests.cluster.support import PATIENCE, Cluster
 
 FAMILIES = {
     "vae": ["--run.batch", "32", "--optimization.ema-images", "500"],
-    "cyclegan": ["--run.batch", "4", "--model.width", "4", "--model.discriminator-width", "4"],
+    "cyclegan": [
+        "--run.batch",
+        "4",
+        "--model.width",
+        "4",
+        "--model.discriminator-width",
+        "4",
+        "--objective.history",
+        "3",
+    ],
 }
 GRID = [
     pytest.param(2, 2, 0, marks=pytest.mark.cluster, id="2 workers"),

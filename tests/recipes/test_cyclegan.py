@@ -16,7 +16,7 @@ from tests.recipes.support import Onlooker, batch
 
 ROWS = 2
 BATCHES = {"a": batch(ROWS, 32, 32, 3, seed=0), "b": batch(ROWS, 32, 32, 3, seed=1)}
-PLAIN: dict[str, Any] = {"model.width": 4, "model.discriminator_width": 4, "model.dropout": 0.0}
+PLAIN: dict[str, Any] = {"run.batch": ROWS, "model.width": 4, "model.discriminator_width": 4, "model.dropout": 0.0}
 
 
 def make(**objective: Any) -> CycleGANRecipe:
@@ -112,3 +112,27 @@ def test_the_model_served_is_the_one_trained() -> None:
     assert next(recipe.model().parameters()) is next(recipe.networks["generators"].parameters())
     assert recipe.averaged == ("generators",), "what is served is averaged"
     assert recipe.model().architecture.width == 4
+
+
+def test_each_direction_may_have_weights_of_its_own() -> None:
+    recipe = make(lambda_cycle=7.0, lambda_cycle_b=3.0, lambda_identity=0.25, lambda_identity_b=0.0)
+    step = Onlooker(recipe, ROWS)
+    found = recipe.step(BATCHES, step)
+    expected = found["adversarial_ab"] + found["adversarial_ba"] + 7.0 * found["cycle_a"] + 3.0 * found["cycle_b"]
+    torch.testing.assert_close(step.losses["generators"], expected + 7.0 * 0.25 * found["identity_a"])
+
+
+def test_discriminators_are_shown_older_images_in_place_of_new_ones() -> None:
+    def losses(history: int, old: float) -> dict[str, Tensor]:
+        recipe = make(history=history)
+        for kept in recipe.history.values():
+            kept.images.fill_(old)
+        step = Onlooker(recipe, ROWS)
+        step.index = 30
+        return recipe.step(BATCHES, step)
+
+    new, grey, white = losses(0, 0.0), losses(50, 0.0), losses(50, 1.0)
+    changed = {name for name in new if not torch.equal(grey[name], white[name])}
+    assert changed, "of four images, some are old ones"
+    assert changed <= {"discriminator_a", "discriminator_b"}
+    assert all(torch.equal(new[name], grey[name]) for name in new.keys() - {"discriminator_a", "discriminator_b"})

@@ -22,7 +22,7 @@ from torch import Tensor
 from genlab import modelstore
 from genlab.config import override
 from genlab.models.vae import VAEArchitecture
-from genlab.recipes.cyclegan import CycleGANConfig, CycleGANData, CycleGANModel
+from genlab.recipes.cyclegan import CycleGANConfig, CycleGANData, CycleGANModel, CycleGANObjective
 from genlab.recipes.options import ImageData, Optimization, Run
 from genlab.recipes.recipe import Batches, Step, recipe_type
 from genlab.recipes.vae import VAEConfig
@@ -54,6 +54,7 @@ TINY: dict[str, dict[str, Any]] = {
         "model.width": 4,
         "model.levels": 4,
         "model.discriminator_width": 4,
+        "objective.history": 3,
         "optimization.ema_images": 8,
     },
 }
@@ -98,6 +99,7 @@ def cyclegan_config(data: Path, dropout: float = 0.5, **run: Any) -> CycleGANCon
         run=dataclasses.replace(Run(steps=6, batch=2, workers=0, threads=1, log_every=2, checkpoint_every=3), **run),
         data=CycleGANData(a=str(data / "a"), b=str(data / "b"), window=1.0, flip=True, jitter=4),
         model=CycleGANModel(width=4, dropout=dropout, discriminator_width=4),
+        objective=CycleGANObjective(history=3),
     )
 
 

@@ -162,3 +162,16 @@ def test_only_the_newest_checkpoints_are_kept(tmp_path: Path) -> None:
         assert checkpoints.steps() == [3, 4]
         assert [*checkpoints.newest()[::2]] == [4, []]
         assert checkpoints.read(3)["x"].tolist() == [3.0] * 3
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [
+        ("optimization.learning_rate", 1e30, "kl is not finite in step 2; the last good checkpoint is that of step 1"),
+        ("objective.beta", 1e39, "a weight is not finite in step 1; there is no checkpoint yet"),
+    ],
+)
+def test_numbers_that_are_not_finite_end_the_run(option: str, value: float, said: str, tiny: Tiny) -> None:
+    config = tiny("vae", {option: value, "run.log_every": 1, "run.checkpoint_every": 1})
+    with pytest.raises(RunError, match=said):
+        launch("vae", config)

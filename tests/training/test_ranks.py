@@ -99,19 +99,35 @@ def runs(digits: Path, scenes: Path, tmp_path_factory: pytest.TempPathFactory) -
         config = vae_config(digits, name=name, storage=str(root), batch=5, **run)
         return make_plan("vae", override(config, {"optimization.schedule": "constant"}))
 
-    cyclegan = make_plan("cyclegan", cyclegan_config(scenes, name="cyclegan", storage=str(root), batch=5))
+    def cyclegan(name: str, dropout: float = 0.0) -> Plan:
+        return make_plan("cyclegan", cyclegan_config(scenes, dropout, name=name, storage=str(root), batch=5))
+
     launch("vae", vae("alone").config)
-    train_on_ranks(2, [vae("growing", steps=6), vae("drifting", steps=6)], root / "2")
-    train_on_ranks(3, [vae("growing"), vae("unbroken"), vae("interrupted"), cyclegan], root / "3")
+    launch("cyclegan", cyclegan("pair alone").config)
+    train_on_ranks(2, [vae("growing", steps=6), vae("drifting", steps=6), vae("in parts", accumulate=2)], root / "2")
+    pairs = [cyclegan("pair shared"), cyclegan("cyclegan", dropout=0.5)]
+    train_on_ranks(3, [vae("growing"), vae("unbroken"), vae("interrupted"), *pairs], root / "3")
     return root
 
 
-def test_a_run_goes_on_with_more_workers_as_if_it_had_one(runs: Path) -> None:
-    alone, growing = metrics(runs / "alone"), metrics(runs / "growing")
-    assert [(line["kind"], line["step"]) for line in alone] == [(line["kind"], line["step"]) for line in growing]
-    for one, other in zip(alone, growing, strict=True):
+def assert_close(run: Path, other: Path, rel: float) -> None:
+    ours, theirs = metrics(run), metrics(other)
+    assert [(line["kind"], line["step"]) for line in ours] == [(line["kind"], line["step"]) for line in theirs]
+    for one, two in zip(ours, theirs, strict=True):
         for name in one.keys() - {"kind"}:
-            assert other[name] == pytest.approx(one[name], rel=1e-4), (name, one["step"])
+            assert two[name] == pytest.approx(one[name], rel=rel), (name, one["step"])
+
+
+def test_a_run_goes_on_with_more_workers_as_if_it_had_one(runs: Path) -> None:
+    assert_close(runs / "alone", runs / "growing", rel=1e-4)
+
+
+def test_accumulated_gradients_are_those_of_the_whole_batch(runs: Path) -> None:
+    assert_close(runs / "alone", runs / "in parts", rel=1e-4)
+
+
+def test_the_history_of_generated_images_is_that_of_all_workers(runs: Path) -> None:
+    assert_close(runs / "pair alone", runs / "pair shared", rel=1e-3)
 
 
 def test_three_workers_resume_bit_for_bit(runs: Path) -> None:
