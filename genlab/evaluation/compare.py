@@ -105,7 +105,7 @@ def show(rows: Sequence[Row], names: Sequence[str]) -> None:
 
 def _row(figures: tuple[Figure | None, ...]) -> Row:
     there = [figure for figure in figures if figure is not None]
-    better = there[0].better
+    better = next((figure.better for figure in there if figure.better), None)
     title = there[0].title + (f", {there[0].unit}" if there[0].unit else "")
     if better:
         title += f" {ARROWS[better]}"

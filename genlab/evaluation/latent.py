@@ -19,6 +19,7 @@ from genlab.metrics.elbo import (
     negative_log_likelihood,
 )
 from genlab.metrics.intervals import mean_interval, share_interval
+from genlab.metrics.neighbours import nearest_neighbour_accuracy
 from genlab.models.latent import LatentModel
 from genlab.seeds import derived_seed
 
@@ -30,7 +31,10 @@ DRAWS_A_PASS = 50
 
 @torch.inference_mode()
 def elbo_figures(model: LatentModel, held_out: HeldOut, seed: int) -> dict[str, Figure]:
-    """−ELBO with one draw of z an image and its two parts, in nats an image, and the number of active units."""
+    """−ELBO with one draw of z an image and its two parts, in nats an image, and what the posterior means show.
+
+    That is the number of active units and, with labels, how often an image's nearest neighbour is of its class.
+    """
     reconstruction, kl, means = [], [], []
     with progress("ELBO", len(held_out), "images") as advance:
         for rows in held_out.batches():
@@ -46,15 +50,24 @@ def elbo_figures(model: LatentModel, held_out: HeldOut, seed: int) -> dict[str, 
     parts = {"reconstruction": torch.cat(reconstruction), "kl": torch.cat(kl)}
     given = ",y" if model.classes else ""
     titles = {"reconstruction": f"reconstruction, −log p(x|z{given})", "kl": f"KL(q(z|x{given}) ‖ p(z))"}
-    return {
+    points, labels, seen = torch.cat(means), held_out.labels, held_out.passport | {"seed": seed}
+    figures = {
         "neg_elbo": _nats("−ELBO", parts["reconstruction"] + parts["kl"], passport, "lower"),
         **{name: _nats(titles[name], values, passport) for name, values in parts.items()},
-        "active_units": Figure(
-            "active units",
-            active_units(torch.cat(means)),
-            held_out.passport | {"seed": seed},
-        ),
+        "active_units": Figure("active units", active_units(points), seen),
     }
+    if labels is not None:
+        accuracy = nearest_neighbour_accuracy(points, labels)
+        figures["nearest_neighbour_accuracy"] = Figure(
+            "nearest-neighbour accuracy of posterior means",
+            accuracy.value,
+            seen | _told_class(model),
+            "share",
+            # A model that is told the class has no need to keep it in z.
+            None if model.classes else "higher",
+            accuracy.interval,
+        )
+    return figures
 
 
 @torch.inference_mode()
@@ -116,7 +129,7 @@ def reconstruction_figures(model: LatentModel, held_out: HeldOut, judge: Judge |
                 "reconstructions recognised as their class",
                 right,
                 len(held_out),
-                passport | {"told_class": "yes" if model.classes else "no"},
+                passport | _told_class(model),
                 "higher",
             ),
             "classifier_accuracy": _share("images recognised as their class", known, len(held_out), passport),
@@ -227,6 +240,11 @@ def _density(model: LatentModel, held_out: HeldOut, seed: int) -> Passport:
         "likelihood": model.architecture.likelihood,
         "density": "p(x|class)" if model.classes else "p(x)",
     }
+
+
+def _told_class(model: LatentModel) -> Passport:
+    """Of figures of classes, which are not the same when the model is told them."""
+    return {"told_class": "yes" if model.classes else "no"}
 
 
 def _nats(title: str, values: Tensor, passport: Passport, better: Better | None = None) -> Figure:

@@ -21,8 +21,11 @@ def mean_interval(values: Tensor) -> Interval:
     return normal_interval(float(values.mean()), float(values.std() / math.sqrt(len(values))))
 
 
-def share_interval(hits: int, count: int) -> Interval:
-    """Wilson's interval (1927) of a binomial share ``hits / count``; inside [0, 1], also at its ends."""
+def share_interval(hits: float, count: float) -> Interval:
+    """Wilson's interval (1927) of a binomial share ``hits / count``; inside [0, 1], also at its ends.
+
+    Both are whole numbers, unless they stand for fewer independent trials than were made.
+    """
     share, z2 = hits / count, Z**2 / count
     middle = share + z2 / 2
     half = Z * math.sqrt(share * (1 - share) / count + z2 / (4 * count))

@@ -23,14 +23,14 @@ class Model(nn.Module):
     dataclass of plain values) and ``operations``: the names of its methods that the command line and the server
     may call. Each operation is one of
 
-    * ``sample(count, seed) -> uint8 [count, H, W, C]``
+    * ``sample(count, seed, label) -> uint8 [count, H, W, C]``
     * ``translate(pixels uint8 [N, H, W, C], direction) -> uint8 [N, H, W, C]`` (see ``directions``)
-    * ``reconstruct(pixels uint8 [N, H, W, C]) -> uint8 [N, H, W, C]``
-    * ``interpolate(pixels uint8 [2, H, W, C], steps) -> uint8 [steps, H, W, C]``
-    * ``interpolate_draws(seeds, steps) -> uint8 [steps, H, W, C]``, between ``sample(1, seed)`` of two seeds
+    * ``reconstruct(pixels uint8 [N, H, W, C], label) -> uint8 [N, H, W, C]``
+    * ``interpolate(pixels uint8 [2, H, W, C], steps, label) -> uint8 [steps, H, W, C]``
+    * ``interpolate_draws(seeds, steps, label) -> uint8 [steps, H, W, C]``, between ``sample(1, seed)`` of two seeds
 
-    A ``conditional`` model is told a class and has their number as ``classes`` in its architecture; all its operations
-    take ``label``, int64 [N], beside the above.
+    A ``conditional`` model is told a class, ``label``, int64 [N], and has their number as ``classes`` in its
+    architecture; for the others ``label`` is ``None``.
 
     Attributes:
         image_shape: (height, width, channels) of the images the model was made for.
@@ -61,8 +61,11 @@ class Sampler(Model, ABC):
     """A model that draws images from noise."""
 
     @abstractmethod
-    def sample(self, count: int, seed: int) -> Tensor:
-        """Draw ``count`` images, uint8 [count, H, W, C]; a pure function of (weights, count, seed)."""
+    def sample(self, count: int, seed: int, label: Tensor | None = None) -> Tensor:
+        """Draw ``count`` images, uint8 [count, H, W, C]; a pure function of (weights, count, seed, label).
+
+        A conditional model that is given no ``label``, int64 [count], takes its classes in turn.
+        """
 
 
 class Translator(Model, ABC):

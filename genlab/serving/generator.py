@@ -6,9 +6,9 @@ from typing import Any, cast
 import torch
 
 from genlab import modelstore
-from genlab.models.model import Model, Translator
+from genlab.models.model import Model, Sampler, Translator
 from genlab.translation import translate_picture
-from genlab.use.models import labelled
+from genlab.use.models import labels
 from genlab.use.pictures import as_png, as_sheet, read_fitting
 
 
@@ -32,7 +32,7 @@ class Generator:
 
     def sample(self, name: str, count: int, seed: int, label: int | None = None) -> bytes:
         """Draw pictures, all of the class ``label`` if given: a PNG of one, or of a square sheet of several."""
-        return as_sheet(cast("Any", self._models[name]).sample(count, seed, **labelled(label, count)))
+        return as_sheet(cast("Sampler", self._models[name]).sample(count, seed, labels(label, count)))
 
     def translate(self, name: str, picture: bytes, direction: str) -> bytes:
         """Translate a picture of any size into a PNG of that size.
@@ -50,4 +50,4 @@ class Generator:
         """
         model = self._models[name]
         pixels = read_fitting(picture, model)
-        return as_png(cast("Any", model).reconstruct(pixels, **labelled(label, 1)))
+        return as_png(cast("Any", model).reconstruct(pixels, labels(label, 1)))

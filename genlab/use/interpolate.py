@@ -15,7 +15,7 @@ from genlab import modelstore
 from genlab.config import parse
 from genlab.errors import ConfigError, run_command
 from genlab.storage import locate
-from genlab.use.models import class_names, class_number, find, labelled
+from genlab.use.models import class_names, class_number, find, labels
 from genlab.use.pictures import as_png, as_sheet, best_device, is_file, load_fitting, save
 
 FRAME = 80
@@ -62,10 +62,10 @@ def interpolate(config: InterpolateConfig) -> None:
     one_file = is_file(dest, ".png", ".gif")
     model = modelstore.load(directory, best_device())
     if config.seeds:
-        images = cast("Any", model).interpolate_draws(config.seeds, config.steps, **labelled(label, 2))
+        images = cast("Any", model).interpolate_draws(config.seeds, config.steps, labels(label, 2))
     else:
         pixels = torch.cat([load_fitting(locate(end), model) for end in ends])
-        images = cast("Any", model).interpolate(pixels, config.steps, **labelled(label, 2))
+        images = cast("Any", model).interpolate(pixels, config.steps, labels(label, 2))
     if not one_file:
         for number in range(config.steps):
             save(dest / f"{number:05d}.png", as_png(images[number : number + 1]))

@@ -73,6 +73,6 @@ def class_number(names: Sequence[str], label: str | int | None, *, needed: bool 
     return numbers[str(label)]
 
 
-def labelled(label: int | None, count: int) -> dict[str, Tensor]:
-    """The keyword that tells an operation the class of its ``count`` images; none for models without classes."""
-    return {} if label is None else {"label": torch.full((count,), label)}
+def labels(label: int | None, count: int) -> Tensor | None:
+    """What tells an operation that its ``count`` images are of the class ``label``: int64 [count], if there is one."""
+    return None if label is None else torch.full((count,), label)

@@ -17,7 +17,7 @@ from genlab.data.progress import progress
 from genlab.errors import ConfigError, DataError, run_command
 from genlab.models.model import Model
 from genlab.storage import locate
-from genlab.use.models import class_names, class_number, find, labelled
+from genlab.use.models import class_names, class_number, find, labels
 from genlab.use.pictures import as_png, best_device, folder_keys, is_file, load_fitting, png_name, save
 
 BATCH = 64
@@ -73,7 +73,7 @@ def reconstruct(config: ReconstructConfig) -> None:
 
 
 def _reconstruct(model: Model, pixels: Tensor, label: int | None) -> Tensor:
-    reconstructed: Tensor = cast("Any", model).reconstruct(pixels, **labelled(label, len(pixels)))
+    reconstructed: Tensor = cast("Any", model).reconstruct(pixels, labels(label, len(pixels)))
     return reconstructed
 
 

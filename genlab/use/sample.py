@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, cast
+from typing import Annotated, cast
 
 import tyro
 from annotated_types import Gt, Interval
@@ -13,8 +13,9 @@ from upath import UPath
 from genlab import modelstore
 from genlab.config import parse
 from genlab.errors import run_command
+from genlab.models.model import Sampler
 from genlab.storage import locate
-from genlab.use.models import class_names, class_number, find, labelled
+from genlab.use.models import class_names, class_number, find, labels
 from genlab.use.pictures import as_png, as_sheet, best_device, is_file, save
 
 
@@ -53,8 +54,8 @@ def sample(config: SampleConfig) -> None:
     label = class_number(names, config.label)
     dest = locate(config.dest)
     sheet = is_file(dest, ".png")
-    model = cast("Any", modelstore.load(directory, best_device()))
-    images = model.sample(config.count, config.seed, **labelled(label, config.count))
+    model = cast("Sampler", modelstore.load(directory, best_device()))
+    images = model.sample(config.count, config.seed, labels(label, config.count))
     if sheet:
         in_turn = label is None and 0 < len(names) <= config.count
         save(dest, as_sheet(images, columns=len(names) if in_turn else None))  # a class a column

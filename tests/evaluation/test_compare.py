@@ -49,6 +49,16 @@ def test_figures_of_other_passports_are_not_ranked_and_it_says_in_what() -> None
     assert share.best == 0
 
 
+def test_a_figure_that_only_some_models_are_ranked_by_says_why_in_either_order() -> None:
+    accuracy = changed(SHARE, 0.97, told_class="no")
+    told = dataclasses.replace(changed(SHARE, 0.4, told_class="yes"), better=None)
+    for pair in ((accuracy, told), (told, accuracy)):
+        (row,) = compare([evaluation(str(number), share=figure) for number, figure in enumerate(pair)])
+        assert row.best is None
+        assert row.note.startswith("not ranked, the passports differ in told_class")
+    assert compare([evaluation("one", share=told), evaluation("two", share=changed(told, 0.9))])[0].best is None
+
+
 def test_a_figure_that_is_not_to_be_trusted_is_not_ranked() -> None:
     doubtful = dataclasses.replace(changed(FID, 1), caution="far too few")
     (row,) = compare([evaluation("one", fid=FID), evaluation("two", fid=doubtful)])

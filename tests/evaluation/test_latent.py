@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from scipy.spatial import cKDTree
 
 from genlab.evaluation.held_out import HeldOut, rows_a_pass
 from genlab.evaluation.latent import (
@@ -70,6 +71,21 @@ def test_the_elbo_has_its_two_parts_and_the_bounds_tighten(make: type, data: Hel
     x = "x|y" if model.classes else "x"
     assert figures["nll_50"].title == f"−log p({x}) at most (in expectation), K = 50"
     assert figures["kl"].title == ("KL(q(z|x,y) ‖ p(z))" if model.classes else "KL(q(z|x) ‖ p(z))")
+
+
+@pytest.mark.parametrize("make", [vae, cvae])
+def test_the_nearest_neighbour_accuracy_is_of_the_posterior_means(make: type, data: HeldOut) -> None:
+    model = make()
+    figure = elbo_figures(model, data, 0)["nearest_neighbour_accuracy"]
+    (rows,) = data.batches()
+    assert rows.label is not None
+    means, _ = model.encode(rows.image, rows.label if model.classes else None)
+    nearest = cKDTree(means).query(means, k=2)[1][:, 1]
+    assert figure.value == pytest.approx(float((rows.label[nearest] == rows.label).double().mean()))
+    assert figure.interval is not None
+    assert figure.interval[0] < figure.value < figure.interval[1]
+    assert figure.passport == data.passport | {"seed": 0, "told_class": "yes" if model.classes else "no"}
+    assert figure.better == (None if model.classes else "higher")
 
 
 def test_all_noise_comes_from_the_seed(data: HeldOut) -> None:

@@ -19,6 +19,7 @@ from genlab.reports.judge import trained_classifier
 from tests.evaluation.support import classifier, cvae, held_out, save, sorted_by_class, vae
 
 LATENT = {"neg_elbo", "reconstruction", "kl", "active_units", "nll_1", "nll_50", "nll_500", "nll_1000", "mse"}
+LABELLED = LATENT | {"nearest_neighbour_accuracy"}
 FEW = ["--iwae-images", "2"]
 
 
@@ -49,7 +50,7 @@ def test_a_conditional_model_gets_every_figure_and_its_classifier_is_trained_onc
     assert "training a classifier" in printed
     evaluation = Evaluation.load(str(run))
     judged = {"reconstruction_consistency", "classifier_accuracy", "sample_consistency", "fid", "kid"}
-    assert evaluation.figures.keys() == LATENT | judged
+    assert evaluation.figures.keys() == LABELLED | judged
     assert all(str(figure) in printed for figure in evaluation.figures.values())
     assert "(!) FID in classifier features" in printed, "33 images are too few"
     saved = json.loads((run / "model" / "genlab.json").read_text())
@@ -100,7 +101,7 @@ def test_a_model_is_measured_without_a_classifier(data: Path, runs: Path) -> Non
     run = save(runs / "digits", cvae(), data)
     main([str(run), *FEW, "--samples", "4", "--classifier", "none"])
     figures = Evaluation.load(str(run)).figures
-    assert figures.keys() == LATENT | {"fid", "kid"}
+    assert figures.keys() == LABELLED | {"fid", "kid"}
     assert figures["fid"].passport["extractor"] == "efficientnet-lite0, pooled"
     assert not list(runs.glob("classifier-*"))
 

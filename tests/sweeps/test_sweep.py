@@ -7,16 +7,19 @@ import numpy as np
 import pytest
 import ray
 
-from genlab.config import override, parse
+from genlab.config import as_arguments, override, parse
 from genlab.data.images import encode_png
 from genlab.data.ingest import IngestConfig, ingest
 from genlab.errors import ConfigError, RunError
 from genlab.recipes.cyclegan import CycleGANConfig, CycleGANData, CycleGANModel
 from genlab.recipes.options import Run
-from genlab.sweeps.space import Space
+from genlab.recipes.recipe import recipe_type
+from genlab.sweeps.space import Space, load_space
 from genlab.sweeps.sweep import Trial, command_of, main, sweep
 from genlab.training.launch import launch
 from genlab.training.plan import make_plan
+
+SPACES = sorted((Path(__file__).resolve().parents[2] / "tune_spaces").glob("*.py"))
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +85,14 @@ def test_the_command_that_trains_the_best_again_says_how_long_once(
     assert counts in words
     assert ("--run.epochs" in words) + ("--run.steps" in words) == 1
     assert make_plan("cyclegan", parse(CycleGANConfig, words.split())).steps == plan.steps
+
+
+@pytest.mark.parametrize("file", SPACES, ids=lambda file: file.stem)
+def test_every_point_of_a_space_that_comes_with_genlab_is_a_config_of_its_family(file: Path) -> None:
+    space = load_space(str(file))
+    base = override(recipe_type(space.family).config_type(), space.base)
+    points = list(space.points())
+    assert len({as_arguments(override(base, point)) for point in points}) == len(points) > 1
 
 
 def test_help_explains_a_sweep(capsys: pytest.CaptureFixture[str]) -> None:

@@ -29,7 +29,7 @@ class Toy(Sampler):
         self.image = torch.nn.Parameter(torch.zeros(channels, height, width))
 
     @torch.inference_mode()
-    def sample(self, count, seed):
+    def sample(self, count, seed, label=None):
         return from_unit(self.image.sigmoid().expand(count, -1, -1, -1))
 
 MODEL = Toy

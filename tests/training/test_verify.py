@@ -38,7 +38,7 @@ class Faulty(Sampler):
         self.norm = torch.nn.BatchNorm2d(channels)
 
     @torch.inference_mode()
-    def sample(self, count, seed):
+    def sample(self, count, seed, label=None):
         return from_unit(self.image.sigmoid().expand(count, -1, -1, -1))
 
 MODEL = Faulty
