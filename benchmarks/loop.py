@@ -12,6 +12,7 @@ import statistics
 import subprocess
 import tempfile
 import time
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import pairwise
@@ -47,6 +48,7 @@ class BareStep:
 
     def __init__(self, recipe: Recipe[Any], rate: float, betas: tuple[float, float], rows: int) -> None:
         self._rows = rows
+        self.rows = slice(0, rows)
         self._optimizers = {
             name: torch.optim.Adam(network.parameters(), lr=rate, betas=betas, fused=True)
             for name, network in recipe.networks.items()
@@ -63,6 +65,10 @@ class BareStep:
     def uniform(self, name: str, *shape: int) -> Tensor:
         """Noise for the batch."""
         return torch.rand(self._rows, *shape)
+
+    def gather(self, tensor: Tensor) -> tuple[Sequence[int], Tensor]:
+        """There is one process."""
+        return range(self._rows), tensor.detach()
 
     def update(self, network: str, loss: Tensor) -> None:
         """Backward, Adam."""
