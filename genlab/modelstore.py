@@ -29,8 +29,9 @@ class Provenance:
     """Where a model came from; plain values that go into ``genlab.json``."""
 
     run: str
-    """URL of the run directory."""
+    """URL of the run directory; of an imported model, the files of its weights."""
     step: int
+    """Steps of training; 0 for an imported model."""
     images: int
     """Images seen in training (a pair counts once)."""
     data: dict[str, dict[str, Any]]
@@ -137,11 +138,16 @@ def find_one(url: str) -> UPath:
 def _card(model: Model, provenance: Provenance) -> str:
     height, width, channels = model.image_shape
     parameters = sum(parameter.numel() for parameter in model.parameters())
+    made = f"imported by genlab {provenance.genlab} from `{provenance.run}`"
+    if provenance.step:
+        made = (
+            f"trained by genlab {provenance.genlab} for {provenance.step:,} steps ({provenance.images:,} images) "
+            f"in `{provenance.run}`"
+        )
     lines = [
         f"# {model.family} {height}x{width}x{channels}",
         "",
-        f"{parameters:,} parameters, trained by genlab {provenance.genlab} for {provenance.step:,} steps "
-        f"({provenance.images:,} images) in `{provenance.run}`.",
+        f"{parameters:,} parameters, {made}.",
         "",
         "| | |",
         "| --- | --- |",

@@ -50,6 +50,16 @@ def test_a_loaded_cyclegan_translates_without_dropout(tmp_path: Path) -> None:
     assert not any(parameter.requires_grad for parameter in loaded.parameters())
 
 
+def test_a_cyclegan_saved_before_there_was_a_choice_of_generators_is_one_of_u_nets(tmp_path: Path) -> None:
+    model = CycleGAN((32, 32, 3), CycleGANArchitecture(width=4))
+    modelstore.save(str(tmp_path), model, PROVENANCE)
+    change(tmp_path, architecture={"width": 4, "levels": None, "dropout": 0.5})
+    loaded = modelstore.load(str(tmp_path))
+    pixels = torch.randint(0, 256, (1, 40, 50, 3), dtype=torch.uint8)
+    assert isinstance(loaded, CycleGAN)
+    assert torch.equal(loaded.translate(pixels), model.eval().translate(pixels))
+
+
 def test_the_description_says_what_the_model_is_and_where_it_came_from(tmp_path: Path) -> None:
     save_vae(tmp_path)
     description = modelstore.describe(str(tmp_path))

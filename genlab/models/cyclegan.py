@@ -1,11 +1,8 @@
-"""CycleGAN (Zhu et al. 2017, arXiv:1703.10593) with the U-Net of the course report and the TensorFlow tutorial.
+"""CycleGAN (Zhu et al. 2017, arXiv:1703.10593): two generators, each a U-Net or the paper's ResNet."""
 
-Where the report kept Keras's defaults and they are odd (LeakyReLU slope 0.3, instance-norm scale of mean zero), the
-paper's and the tutorial's hold: slope 0.2, scale N(1, 0.02), epsilon 1e-5, weights N(0, 0.02).
-"""
-
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -15,121 +12,59 @@ from torch import Tensor, nn
 from genlab.models.graph import Graph, TensorSpec
 from genlab.models.model import Shape, Translator
 from genlab.models.pixels import from_signed, to_signed
-from genlab.models.transposed import ConvTranspose2d
+from genlab.models.resnet import ResNet
+from genlab.models.unet import UNet, most_levels
 
-MAX_LEVELS = 8
-DROPPED_UPS = 3
+GeneratorKind = Literal["unet", "resnet-6", "resnet-9"]
+Generator = UNet | ResNet
+BLOCKS: Mapping[GeneratorKind, int] = {"resnet-6": 6, "resnet-9": 9}
+"""Residual blocks of each ResNet."""
 
 
 @dataclass(frozen=True)
 class CycleGANArchitecture:
-    """Shape of the two U-Net generators."""
+    """Shape of the two generators."""
 
+    generator: GeneratorKind = "unet"
+    """unet: the report's U-Net. resnet-6, resnet-9: the paper's ResNet with so many residual blocks; the paper takes 6
+    for 128x128 images and 9 for larger ones."""
     width: Annotated[int, Gt(0)] = 64
-    """Channels of the U-Net's first level; they double at each level up to eight times this."""
+    """Channels of the generator's first layer; they double each time the image is halved, in the U-Net up to eight
+    times this."""
     levels: Annotated[int, Ge(2)] | None = None
-    """Times the U-Net halves the image. By default as often as it can, at most 8: 256x256 goes down to 1x1."""
+    """Times the U-Net halves the image. By default as often as it can, at most 8: 256x256 goes down to 1x1. Not for a
+    ResNet, which halves it twice."""
     dropout: Annotated[float, Interval(ge=0, lt=1)] = 0.5
-    """Probability of dropping a feature in the first three ups, while training."""
+    """Probability of dropping a feature in the U-Net's first three ups, while training. A ResNet has no dropout,
+    whatever this is."""
 
 
-def most_levels(image_shape: Shape) -> int:
-    """How often, up to 8 times, an image's height and width can both be halved."""
-    height, width, _ = image_shape
-    return next(level for level in range(MAX_LEVELS, -1, -1) if not (height % 2**level or width % 2**level))
-
-
-def instance_norm(channels: int) -> nn.Module:
-    """Instance normalisation with a learned scale and shift, epsilon 1e-5 (Ulyanov et al. 2016)."""
-    return nn.InstanceNorm2d(channels, eps=1e-5, affine=True)
-
-
-def initialise(module: nn.Module) -> None:
-    """Draw weights from N(0, 0.02) and norm scales from N(1, 0.02); biases are zero, as in the paper."""
-    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
-        nn.init.normal_(module.weight, 0.0, 0.02)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
-    elif isinstance(module, nn.InstanceNorm2d):
-        nn.init.normal_(module.weight, 1.0, 0.02)
-        nn.init.zeros_(module.bias)
-
-
-class UNet(nn.Module):
-    """The U-Net generator: ``levels`` downs, ``levels - 1`` ups with skips, then an up to the image and tanh.
-
-    All convolutions are 4x4 with stride 2. At 256x256, width 64 and 8 levels it has 54,413,955 parameters: the
-    tutorial's 54,414,979 less the 1,024 of the instance norm over the innermost level. There the image is 1x1, where
-    that norm outputs its bias whatever comes in (and PyTorch refuses it), so it is left out.
-    """
-
-    def __init__(self, channels: int, width: int, levels: int, dropout: float) -> None:
-        super().__init__()
-        widths = [width * min(2**level, 8) for level in range(levels)]
-        innermost = levels - 1
-        self.downs = nn.ModuleList()
-        for level, (before, after) in enumerate(zip([channels, *widths], widths, strict=False)):
-            layers: list[nn.Module] = [nn.Conv2d(before, after, 4, stride=2, padding=1, bias=False)]
-            if 0 < level < innermost:
-                layers.append(instance_norm(after))
-            self.downs.append(nn.Sequential(*layers, nn.LeakyReLU(0.2)))
-        self.ups = nn.ModuleList()
-        before = widths[-1]
-        for index, after in enumerate(reversed(widths[:-1])):
-            layers = [ConvTranspose2d(before, after, 4, stride=2, padding=1, bias=False), instance_norm(after)]
-            if index < DROPPED_UPS:
-                layers.append(nn.Dropout(dropout))
-            self.ups.append(nn.Sequential(*layers, nn.ReLU()))
-            before = 2 * after
-        self.last = ConvTranspose2d(before, channels, 4, stride=2, padding=1)
-        self.apply(initialise)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Float [N, C, H, W] in [-1, 1] → the same shape and range; H and W multiples of 2^levels."""
-        skips: list[Tensor] = []
-        features = images
-        for down in self.downs:
-            features = down(features)
-            skips.append(features)
-        for up, skip in zip(self.ups, reversed(skips[:-1]), strict=True):
-            features = torch.cat([up(features), skip], dim=1)
-        return torch.tanh(self.last(features))
-
-
-class PatchGAN(nn.Module):
-    """The 70x70 PatchGAN discriminator (Isola et al. 2017): a logit for each overlapping patch.
-
-    At 256x256x3 and width 64 it has 2,765,569 parameters and a 30x30x1 output.
-    """
-
-    def __init__(self, channels: int = 3, width: int = 64) -> None:
-        super().__init__()
-
-        def block(before: int, after: int, stride: int) -> list[nn.Module]:
-            convolution = nn.Conv2d(before, after, 4, stride=stride, padding=1, bias=False)
-            return [convolution, instance_norm(after), nn.LeakyReLU(0.2)]
-
-        self.layers = nn.Sequential(
-            nn.Conv2d(channels, width, 4, stride=2, padding=1, bias=False),
-            nn.LeakyReLU(0.2),
-            *block(width, 2 * width, stride=2),
-            *block(2 * width, 4 * width, stride=2),
-            *block(4 * width, 8 * width, stride=1),
-            nn.Conv2d(8 * width, 1, 4, padding=1),
+def _generator(image_shape: Shape, architecture: CycleGANArchitecture) -> Generator:
+    height, width, channels = image_shape
+    if architecture.generator == "unet":
+        most = most_levels(image_shape)
+        levels = architecture.levels or most
+        if not 2 <= levels <= most:
+            raise ValueError(
+                f"{height}x{width} images can be halved {most} times, and the U-Net (model.levels) needs "
+                f"{max(2, levels)}; ingest them at another --size, such as a power of two"
+            )
+        return UNet(channels, architecture.width, levels, architecture.dropout)
+    if architecture.levels is not None:
+        raise ValueError(f"model.levels is the U-Net's, and model.generator is {architecture.generator}; leave it out")
+    if height % ResNet.multiple or width % ResNet.multiple or min(height, width) < ResNet.smallest:
+        raise ValueError(
+            f"{height}x{width} images do not suit the ResNet (model.generator), which takes multiples of "
+            f"{ResNet.multiple} from {ResNet.smallest} on; ingest them at another --size"
         )
-        self.apply(initialise)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Float [N, C, H, W] in [-1, 1] → logits [N, 1, H/8 - 2, W/8 - 2]; positive means real."""
-        logits: Tensor = self.layers(images)
-        return logits
+    return ResNet(channels, architecture.width, BLOCKS[architecture.generator])
 
 
 class CycleGAN(Translator):
     """The two generators of a trained CycleGAN.
 
     Raises:
-        ValueError: when the images cannot be halved ``architecture.levels`` times, or not even twice.
+        ValueError: when the images do not suit the generator, or it has no ``architecture.levels``.
     """
 
     family = "cyclegan"
@@ -140,22 +75,15 @@ class CycleGAN(Translator):
 
     def __init__(self, image_shape: Shape, architecture: CycleGANArchitecture) -> None:
         super().__init__(image_shape, architecture)
-        height, width, channels = image_shape
-        most = most_levels(image_shape)
-        self.levels = architecture.levels or most
-        if not 2 <= self.levels <= most:
-            raise ValueError(
-                f"{height}x{width} images can be halved {most} times, and the U-Net (model.levels) needs "
-                f"{max(2, self.levels)}; ingest them at another --size, such as a power of two"
-            )
-        self.a_to_b = UNet(channels, architecture.width, self.levels, architecture.dropout)
-        self.b_to_a = UNet(channels, architecture.width, self.levels, architecture.dropout)
+        self.a_to_b = _generator(image_shape, architecture)
+        self.b_to_a = _generator(image_shape, architecture)
 
     @torch.inference_mode()
     def translate(self, pixels: Tensor, direction: str = "a_to_b") -> Tensor:
         """Translate uint8 [N, H, W, C] into the other domain, the same shape.
 
-        Any height and width will do: images are padded by edge pixels to the next multiple of 2^levels and cropped.
+        Any height and width will do: images are padded by edge pixels to the next that the generator takes (multiples
+        of 2^levels for a U-Net, of 4 from 8 on for a ResNet) and cropped.
 
         Raises:
             ValueError: for an unknown direction, or images with another number of channels.
@@ -166,18 +94,22 @@ class CycleGAN(Translator):
             raise ValueError(f"images of {pixels.shape[3]} channels; the model takes {self.image_shape[2]}")
         return self.through(self.a_to_b if direction == "a_to_b" else self.b_to_a, pixels.to(self.device))
 
-    def through(self, generator: nn.Module, pixels: Tensor) -> Tensor:
+    def through(self, generator: Generator, pixels: Tensor) -> Tensor:
         """uint8 [N, H, W, C] of any height and width through one of the generators: the same shape."""
         height, width = pixels.shape[1:3]
-        multiple = 2**self.levels
-        padded = F.pad(to_signed(pixels), (0, -width % multiple, 0, -height % multiple), mode="replicate")
+        right, bottom = (
+            # A side of an exported graph is symbolic, and Python's max would fix it.
+            cast("int", torch.sym_max(side + -side % generator.multiple, generator.smallest) - side)
+            for side in (width, height)
+        )
+        padded = F.pad(to_signed(pixels), (0, right, 0, bottom), mode="replicate")
         return from_signed(generator(padded)[:, :, :height, :width])
 
     def graphs(self) -> dict[str, Graph]:
         """Both directions, for any height and width."""
         height, width, channels = self.image_shape
         pixels = TensorSpec(torch.uint8, ("N", "H", "W", channels))
-        # Padded to twice its size, or the innermost level could be 1x1.
+        # Padded by one multiple more, or the U-Net's innermost level could be 1x1.
         sizes = {"N": (2, 1), "H": (height + 1, height), "W": (width + 2, width)}
         return {
             name: Graph(_Direction(self, generator), {"pixels": pixels}, {"translated": pixels}, sizes)
@@ -188,7 +120,7 @@ class CycleGAN(Translator):
 class _Direction(nn.Module):
     """uint8 [N, H, W, C] → the same shape, of one generator's weights alone."""
 
-    def __init__(self, model: CycleGAN, generator: UNet) -> None:
+    def __init__(self, model: CycleGAN, generator: Generator) -> None:
         super().__init__()
         self.generator = generator
         self._through = model.through

@@ -14,7 +14,8 @@ from genlab.config import OPERATIONAL
 from genlab.data.images import sheet
 from genlab.errors import ConfigError
 from genlab.metrics.adversarial import Adversarial, adversarial_loss
-from genlab.models.cyclegan import CycleGAN, CycleGANArchitecture, PatchGAN
+from genlab.models.cyclegan import CycleGAN, CycleGANArchitecture
+from genlab.models.discriminators import SMALLEST, Discriminator, discriminator
 from genlab.models.model import Model
 from genlab.models.pixels import to_signed
 from genlab.models.precision import full_precision
@@ -74,8 +75,12 @@ class CycleGANObjective:
 class CycleGANModel(CycleGANArchitecture):
     """The networks."""
 
+    discriminator: Discriminator = "patch"
+    """What is judged real or generated. patch: each patch of 70x70, by the report's PatchGAN. patch-reference: the same
+    in the reference implementation's form (a norm that learns nothing, and biases). pixel: each pixel. image: the whole
+    image, with one logit."""
     discriminator_width: Annotated[int, Gt(0)] = 64
-    """Channels of the PatchGAN's first layer."""
+    """Channels of the discriminators' first layer."""
 
 
 @dataclass(frozen=True)
@@ -112,14 +117,16 @@ class CycleGANRecipe(Recipe[CycleGANConfig]):
                 f"data.a holds images of {shape} (height, width, channels) and data.b of {domains['b'].shape}; "
                 "ingest both with the same --size and --channels"
             )
-        if min(shape[:2]) < 32:
+        model = config.model
+        if min(shape[:2]) < SMALLEST[model.discriminator]:
             raise ConfigError(
-                f"data.a, data.b: {shape[0]}x{shape[1]} images are too small for the PatchGAN; at least 32"
+                f"data.a, data.b: {shape[0]}x{shape[1]} images are too small for model.discriminator = "
+                f"{model.discriminator!r}; at least {SMALLEST[model.discriminator]}, or choose pixel"
             )
-        architecture = CycleGANArchitecture(config.model.width, config.model.levels, config.model.dropout)
+        architecture = CycleGANArchitecture(model.generator, model.width, model.levels, model.dropout)
         self.generators = CycleGAN(shape, architecture)
         self.discriminators = nn.ModuleDict(
-            {domain: PatchGAN(shape[2], config.model.discriminator_width) for domain in ("a", "b")}
+            {domain: discriminator(model.discriminator, shape, model.discriminator_width) for domain in ("a", "b")}
         )
         self.history = {domain: History(config.objective.history, shape) for domain in ("a", "b")}
         judges = nn.ModuleDict({**self.discriminators, "history": nn.ModuleDict(self.history)})

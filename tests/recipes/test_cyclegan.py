@@ -1,6 +1,6 @@
 """One step of CycleGAN: its losses written down a second time, without batching images together."""
 
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -9,6 +9,7 @@ from torch import Tensor
 
 from genlab.config import override
 from genlab.errors import ConfigError
+from genlab.models.discriminators import Discriminator
 from genlab.models.pixels import to_signed
 from genlab.recipes.cyclegan import CycleGANConfig, CycleGANRecipe
 from genlab.recipes.recipe import DomainInfo
@@ -16,13 +17,14 @@ from tests.recipes.support import Onlooker, batch
 
 ROWS = 2
 BATCHES = {"a": batch(ROWS, 32, 32, 3, seed=0), "b": batch(ROWS, 32, 32, 3, seed=1)}
+INFO = {domain: DomainInfo(10, (32, 32, 3), ()) for domain in ("a", "b")}
 PLAIN: dict[str, Any] = {"run.batch": ROWS, "model.width": 4, "model.discriminator_width": 4, "model.dropout": 0.0}
 
 
 def make(**objective: Any) -> CycleGANRecipe:
     torch.manual_seed(0)
     config = override(CycleGANConfig(), PLAIN | {f"objective.{name}": value for name, value in objective.items()})
-    return CycleGANRecipe(config, {domain: DomainInfo(10, (32, 32, 3), ()) for domain in ("a", "b")})
+    return CycleGANRecipe(config, INFO)
 
 
 def verdict_loss(kind: str, logits: Tensor, target: float) -> Tensor:
@@ -93,8 +95,21 @@ def test_domains_that_do_not_fit_are_refused_by_the_options_names() -> None:
     config = override(CycleGANConfig(), PLAIN)
     with pytest.raises(ConfigError, match=r"data\.a holds images of \(64, 64, 3\).*data\.b of \(64, 64, 1\)"):
         CycleGANRecipe(config, {"a": DomainInfo(9, (64, 64, 3), ()), "b": DomainInfo(9, (64, 64, 1), ())})
-    with pytest.raises(ConfigError, match=r"data\.a, data\.b: 16x64 images are too small"):
-        CycleGANRecipe(config, {domain: DomainInfo(9, (16, 64, 3), ()) for domain in ("a", "b")})
+    small = {domain: DomainInfo(9, (16, 64, 3), ()) for domain in ("a", "b")}
+    with pytest.raises(ConfigError, match=r"data\.a, data\.b: 16x64 images are too small for model\.disc.* 'patch'"):
+        CycleGANRecipe(config, small)
+    CycleGANRecipe(override(config, {"model.discriminator": "pixel"}), small)
+
+
+@pytest.mark.parametrize("discriminator", get_args(Discriminator))
+def test_every_discriminator_judges_what_resnets_draw(discriminator: str) -> None:
+    networks = {"model.generator": "resnet-6", "model.width": 2, "model.discriminator": discriminator}
+    recipe = CycleGANRecipe(override(CycleGANConfig(), PLAIN | networks), INFO)
+    step = Onlooker(recipe, ROWS)
+    recipe.step(BATCHES, step)
+    for gradients in step.gradients.values():
+        assert all(gradient is not None and gradient.isfinite().all() for gradient in gradients.values())
+    assert recipe.model().architecture.generator == "resnet-6"
 
 
 def test_pictures_show_both_ways_there_and_back() -> None:

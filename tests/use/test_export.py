@@ -83,17 +83,18 @@ def test_a_latent_models_graphs_encode_and_decode_as_it_does(
 
 
 @pytest.mark.parametrize("to", FORMATS)
+@pytest.mark.parametrize("run", ["monet", "resnet"])
 def test_a_translators_graphs_take_pictures_of_any_size(
-    to: module.Format, runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: str, to: module.Format, runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if to == "onnx":  # takes seconds: one direction will do
         graphs = CycleGAN.graphs
         monkeypatch.setattr(CycleGAN, "graphs", lambda self: {"b_to_a": graphs(self)["b_to_a"]})
-    export(str(runs / "monet" / "model"), str(tmp_path), to)
-    model = cast("CycleGAN", modelstore.load(runs / "monet" / "model"))
+    export(str(runs / run / "model"), str(tmp_path), to)
+    model = cast("CycleGAN", modelstore.load(runs / run / "model"))
     for direction in model.graphs():
         translate = graph(tmp_path / (direction + FORMATS[to]))
-        for size in ((1, 8, 12), (3, 5, 30), (1, 16, 8)):
+        for size in ((1, 8, 12), (3, 5, 30), (1, 16, 8), (2, 2, 3)):
             images = pixels(*size, 3)
             assert_pixels(translate(images), model.translate(images, direction))
 

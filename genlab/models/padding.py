@@ -1,0 +1,49 @@
+"""Reflection padding whose gradient is the same every time on a GPU too."""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+
+class ReflectionPad2d(nn.ReflectionPad2d):
+    """``nn.ReflectionPad2d``, whose gradient is summed in one fixed order on a GPU.
+
+    PyTorch's own adds atomically there, and raises under deterministic algorithms. All values are the same.
+    """
+
+    def __init__(self, pad: int) -> None:
+        super().__init__(pad)
+        self._pad = pad
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Float [N, C, H, W] → [N, C, H + 2 pad, W + 2 pad]; H and W larger than ``pad``."""
+        if input.device.type != "cuda" or not torch.is_grad_enabled():
+            return super().forward(input)
+        output: Tensor = Reflected.apply(input, self._pad)
+        return output
+
+
+class Reflected(torch.autograd.Function):
+    """Reflection padding, with a gradient of slices and sums."""
+
+    @staticmethod
+    def forward(ctx: Any, input: Tensor, pad: int) -> Tensor:
+        """[N, C, H, W] → [N, C, H + 2 pad, W + 2 pad]."""
+        ctx.pad = pad
+        return F.pad(input, (pad, pad, pad, pad), mode="reflect")
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        """Fold the borders back onto the rows and columns that they mirror."""
+        pad = ctx.pad
+        for axis in (2, 3):
+            side = gradient.shape[axis] - 2 * pad
+            before, inner, after = gradient.split([pad, side, pad], axis)
+            gradient = inner.clone()
+            gradient.narrow(axis, 1, pad).add_(before.flip(axis))
+            gradient.narrow(axis, side - 1 - pad, pad).add_(after.flip(axis))
+        return gradient, None

@@ -1,0 +1,67 @@
+"""The U-Net generator of the course report and the TensorFlow tutorial.
+
+Where the report kept Keras's defaults and they are odd (LeakyReLU slope 0.3, instance-norm scale of mean zero), the
+paper's and the tutorial's hold: slope 0.2, scale N(1, 0.02), epsilon 1e-5, weights N(0, 0.02).
+"""
+
+import torch
+from torch import Tensor, nn
+
+from genlab.models.initialisation import initialise, instance_norm
+from genlab.models.model import Shape
+from genlab.models.transposed import ConvTranspose2d
+
+MAX_LEVELS = 8
+DROPPED_UPS = 3
+
+
+def most_levels(image_shape: Shape) -> int:
+    """How often, up to 8 times, an image's height and width can both be halved."""
+    height, width, _ = image_shape
+    return next(level for level in range(MAX_LEVELS, -1, -1) if not (height % 2**level or width % 2**level))
+
+
+class UNet(nn.Module):
+    """The U-Net generator: ``levels`` downs, ``levels - 1`` ups with skips, then an up to the image and tanh.
+
+    All convolutions are 4x4 with stride 2. At 256x256, width 64 and 8 levels it has 54,413,955 parameters: the
+    tutorial's 54,414,979 less the 1,024 of the instance norm over the innermost level. There the image is 1x1, where
+    that norm outputs its bias whatever comes in (and PyTorch refuses it), so it is left out.
+
+    Attributes:
+        multiple: what height and width must be multiples of.
+        smallest: the least that they may be.
+    """
+
+    def __init__(self, channels: int, width: int, levels: int, dropout: float) -> None:
+        super().__init__()
+        self.multiple = self.smallest = 2**levels
+        widths = [width * min(2**level, 8) for level in range(levels)]
+        innermost = levels - 1
+        self.downs = nn.ModuleList()
+        for level, (before, after) in enumerate(zip([channels, *widths], widths, strict=False)):
+            layers: list[nn.Module] = [nn.Conv2d(before, after, 4, stride=2, padding=1, bias=False)]
+            if 0 < level < innermost:
+                layers.append(instance_norm(after))
+            self.downs.append(nn.Sequential(*layers, nn.LeakyReLU(0.2)))
+        self.ups = nn.ModuleList()
+        before = widths[-1]
+        for index, after in enumerate(reversed(widths[:-1])):
+            layers = [ConvTranspose2d(before, after, 4, stride=2, padding=1, bias=False), instance_norm(after)]
+            if index < DROPPED_UPS:
+                layers.append(nn.Dropout(dropout))
+            self.ups.append(nn.Sequential(*layers, nn.ReLU()))
+            before = 2 * after
+        self.last = ConvTranspose2d(before, channels, 4, stride=2, padding=1)
+        self.apply(initialise)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Float [N, C, H, W] in [-1, 1] → the same shape and range; H and W multiples of 2^levels."""
+        skips: list[Tensor] = []
+        features = images
+        for down in self.downs:
+            features = down(features)
+            skips.append(features)
+        for up, skip in zip(self.ups, reversed(skips[:-1]), strict=True):
+            features = torch.cat([up(features), skip], dim=1)
+        return torch.tanh(self.last(features))

@@ -1,0 +1,81 @@
+"""The published discriminators: parameters, outputs, and what a logit sees."""
+
+from typing import get_args
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from genlab.models.discriminators import SMALLEST, Discriminator, ImageGAN, discriminator
+
+
+def parameters(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def sees(network: nn.Module, images: Tensor) -> Tensor:
+    """Which pixels the middle logit depends on, bool [H, W], with the norms, which see everything, left out."""
+    for module in network.modules():
+        if isinstance(module, nn.InstanceNorm2d):
+            module.forward = lambda input: input  # type: ignore[method-assign]
+    images = images.requires_grad_()
+    logits = network(images)
+    logits[0, 0, logits.shape[2] // 2, logits.shape[3] // 2].backward()
+    assert images.grad is not None
+    return images.grad[0].abs().sum(0) > 0
+
+
+@pytest.mark.parametrize(
+    ("kind", "count", "output"),
+    [
+        ("patch", 2_765_569, (30, 30)),
+        ("patch-reference", 2_764_737, (30, 30)),
+        ("pixel", 8_705, (256, 256)),
+        ("image", 11_156_225, (1, 1)),
+    ],
+)
+def test_parameters_and_outputs_at_256x256(kind: Discriminator, count: int, output: tuple[int, int]) -> None:
+    with torch.device("meta"):
+        network = discriminator(kind, (256, 256, 3), 64)
+        assert parameters(network) == count
+        assert network(torch.empty(2, 3, 256, 256)).shape == (2, 1, *output)
+
+
+def test_the_patch_gan_of_the_reference_is_its_layers() -> None:
+    torch.manual_seed(0)
+    ours = discriminator("patch-reference", (32, 48, 4), 8)
+
+    def block(before: int, after: int, stride: int) -> list[nn.Module]:
+        return [nn.Conv2d(before, after, 4, stride, 1), nn.InstanceNorm2d(after), nn.LeakyReLU(0.2)]
+
+    theirs = nn.Sequential(
+        *(nn.Conv2d(4, 8, 4, 2, 1), nn.LeakyReLU(0.2)),
+        *(*block(8, 16, 2), *block(16, 32, 2), *block(32, 64, 1)),
+        nn.Conv2d(64, 1, 4, 1, 1),
+    )
+    theirs.load_state_dict({key.removeprefix("layers."): value for key, value in ours.state_dict().items()})
+    images = torch.rand(2, 4, 32, 48)
+    torch.testing.assert_close(ours(images), theirs(images))
+
+
+@pytest.mark.parametrize(("kind", "field"), [("patch", 70), ("patch-reference", 70), ("pixel", 1)])
+def test_a_logit_sees_its_patch(kind: Discriminator, field: int) -> None:
+    seen = sees(discriminator(kind, (128, 128, 1), 2), torch.rand(1, 1, 128, 128))
+    assert seen.any(0).sum() == seen.any(1).sum() == field
+
+
+@pytest.mark.parametrize(("height", "width"), [(8, 8), (45, 30), (64, 128), (96, 96)])
+def test_the_image_gans_one_logit_sees_the_whole_image(height: int, width: int) -> None:
+    torch.manual_seed(0)
+    network = ImageGAN((height, width, 3), 4)
+    images = torch.rand(2, 3, height, width)
+    assert network(images).shape == (2, 1, 1, 1)
+    assert sees(network, images).all()
+
+
+@pytest.mark.parametrize("kind", get_args(Discriminator))
+def test_the_smallest_images_can_be_judged_and_learnt_from(kind: Discriminator) -> None:
+    side = max(4, SMALLEST[kind])  # no generator takes less
+    network = discriminator(kind, (side, side, 1), 4)
+    network(torch.rand(1, 1, side, side)).sum().backward()
+    assert all(parameter.grad is not None and parameter.grad.isfinite().all() for parameter in network.parameters())
