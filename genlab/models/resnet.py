@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from genlab.models.initialisation import initialise, instance_norm
 from genlab.models.padding import ReflectionPad2d
 from genlab.models.transposed import ConvTranspose2d
+from genlab.models.winograd import Conv3x3
 
 
 class Residual(nn.Module):
@@ -18,11 +19,11 @@ class Residual(nn.Module):
         super().__init__()
         self.conv_block = nn.Sequential(
             ReflectionPad2d(1),
-            nn.Conv2d(channels, channels, 3),
+            Conv3x3(channels, channels),
             instance_norm(channels, affine=False),
             nn.ReLU(inplace=True),
             ReflectionPad2d(1),
-            nn.Conv2d(channels, channels, 3),
+            Conv3x3(channels, channels),
             instance_norm(channels, affine=False),
         )
 
