@@ -135,6 +135,12 @@ class EfficientNetLite(Extractor):
                 found.append(before)
         return [*found, features]
 
+    @property
+    def layers_passport(self) -> Passport:
+        """What figures in :meth:`layers` depend on."""
+        layers = "efficientnet-lite0, last block of each resolution, unweighted"
+        return {"extractor": layers, "extractor_weights": self.weights, "resizer": self.resizer}
+
     def _prepared(self, pixels: Tensor) -> Tensor:
         images = _three_channels(pixels).to(self._device).float()
         images = F.interpolate(images, self.SIZE, mode="bicubic", antialias=True).clamp(0, 255)

@@ -159,7 +159,7 @@ def test_what_cannot_be_measured_is_refused(
         ([run, "--data", str(data), "--classifier", run], "a vae, not a classifier"),
         ([run, "--data", str(data), "--classifier", judge], f"class 0 is '0' in {data}, and was 'a'"),
         ([told, "--data", str(data)], f"class 3 is '3' in {data}, and was 'three'"),
-        ([judge, "--data", str(data)], "a classifier model; vae and cvae are what can be evaluated"),
+        ([judge, "--data", str(data)], "a classifier model; vae, cvae and cyclegan are what can be evaluated"),
         ([str(data)], "not a model directory"),
     ):
         with pytest.raises(SystemExit) as ended:
