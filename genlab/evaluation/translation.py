@@ -23,7 +23,7 @@ from genlab.models.pixels import from_signed, to_signed
 NEARNESS: dict[str, tuple[str, str, Better]] = {
     "psnr": ("PSNR", "dB", "higher"),
     "ssim": ("SSIM", "", "higher"),
-    "perceptual": (f"perceptual distance in {EfficientNetLite.label} layers", "", "lower"),
+    "perceptual": ("perceptual distance", "", "lower"),
 }
 """How near images come to their counterparts: title, unit, and which is better."""
 
@@ -66,23 +66,26 @@ def direction_figures(
             errors["cycle"].append(_error(back(outputs), images))
             errors["identity"].append(_error(back(images), images))
             pixels = from_signed(outputs).cpu()
-            hidden = counterparts(source.shards, source.rows[rows.first : rows.first + len(pixels)])
-            if network is not None and hidden is not None:
+            if network is not None:
+                hidden = counterparts(source.shards, source.rows[rows.first : rows.first + len(pixels)])
+                assert hidden is not None, "they are known, or there were no network"
                 for nearness, shown in ((translated, pixels), (untranslated, rows.image)):
                     for kind, values in _nearness(shown, torch.from_numpy(hidden), network).items():
                         nearness[kind].append(values)
             yield pixels
 
-    figures = {}
     features = extract(extractor, translations(), len(source), f"{here} → {there}")
-    for prefix, what, made, nearness in (
-        ("", f"{here} → {there}", features, translated),
-        ("untranslated_", f"{here} untranslated", held_out_features(source, extractor), untranslated),
-    ):
-        found = _distances(extractor, source, target, made, seed, f"{what}, against {there}")
-        found |= _nearness_figures(nearness, source, network, f"{what}, to the true {there}")
-        for kind, figure in found.items():
-            figures[f"{prefix}{kind}_{direction}"] = replace(figure, better=None) if prefix else figure
+    as_they_are = held_out_features(source, extractor)
+    made = _distances(extractor, source, target, features, seed) | _nearness_figures(translated, source, network, there)
+    baseline = _distances(extractor, source, target, as_they_are, seed)
+    baseline |= _nearness_figures(untranslated, source, network, there)
+    figures = {}
+    for kind, figure in made.items():
+        before = baseline[kind]
+        figures[f"{kind}_{direction}"] = replace(figure, title=f"{figure.title}, {here} → {there}")
+        figures[f"untranslated_{kind}_{direction}"] = replace(
+            before, title=f"{before.title}, {here} untranslated", better=None
+        )
     formulas = {"cycle": f"{here} → {there} → {here}", "identity": f"{there} → {here} of {here}"}
     for kind, values in errors.items():
         title = f"{kind} error, {formulas[kind]}, mean |error| in range [-1, 1]"
@@ -96,14 +99,11 @@ def counterparts_are_known(source: HeldOut, target: HeldOut) -> bool:
     return has_counterparts(one) and has_counterparts(other) and one.origin.path != other.origin.path
 
 
-def _distances(
-    extractor: Extractor, source: HeldOut, target: HeldOut, made: Tensor, seed: int, what: str
-) -> dict[str, Figure]:
+def _distances(extractor: Extractor, source: HeldOut, target: HeldOut, made: Tensor, seed: int) -> dict[str, Figure]:
     """FID and KID of ``made``, features of ``source`` or of what became of it, against the real ``target``."""
     origin = {f"source_{name}": value for name, value in source.passport.items() if name != "genlab"}
     reference = held_out_features(target, extractor)
-    figures = distance_figures(extractor, reference, target.passport | origin, made, seed)
-    return {kind: replace(figure, title=f"{figure.title}, {what}") for kind, figure in figures.items()}
+    return distance_figures(extractor, reference, target.passport | origin, made, seed)
 
 
 def _nearness(pixels: Tensor, truth: Tensor, network: EfficientNetLite) -> dict[str, Tensor]:
@@ -112,14 +112,14 @@ def _nearness(pixels: Tensor, truth: Tensor, network: EfficientNetLite) -> dict[
         perceptual_distance(network.layers(images), network.layers(references)).cpu()
         for images, references in zip(pixels.split(network.batch), truth.split(network.batch), strict=True)
     ]
-    values = {"psnr": psnr(pixels, truth), "perceptual": torch.cat(distances)}
+    values = {"psnr": psnr(pixels, truth)}
     if min(pixels.shape[1:3]) >= SSIM_WINDOW:
         values["ssim"] = ssim(pixels, truth)
-    return values
+    return values | {"perceptual": torch.cat(distances)}
 
 
 def _nearness_figures(
-    nearness: Mapping[str, list[Tensor]], source: HeldOut, network: EfficientNetLite | None, what: str
+    nearness: Mapping[str, list[Tensor]], source: HeldOut, network: EfficientNetLite | None, there: str
 ) -> dict[str, Figure]:
     figures: dict[str, Figure] = {}
     if network is None:
@@ -127,7 +127,7 @@ def _nearness_figures(
     for kind, values in nearness.items():
         name, unit, better = NEARNESS[kind]
         passport = source.passport | (network.layers_passport if kind == "perceptual" else {})
-        figures[kind] = _mean(f"{name}, {what}", values, passport, unit, better)
+        figures[kind] = _mean(f"{name} to the true {there}", values, passport, unit, better)
     return figures
 
 

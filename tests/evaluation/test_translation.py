@@ -83,7 +83,7 @@ def test_translations_and_untranslated_images_are_measured_against_the_other_dom
             assert figure.better == (None if prefix else "lower"), "no model is ranked by what it did not make"
             own = {"source_data": source.shards.checksum, "source_split": "test", "source_rows": len(source)}
             assert figure.passport == expected.passport | own
-    assert figures["untranslated_fid_b_to_a"].title == "FID in mean-level features, b untranslated, against a"
+    assert figures["untranslated_fid_b_to_a"].title == "FID in mean-level features, b untranslated"
 
 
 def test_a_model_that_changes_nothing_gains_nothing(domains: dict[str, HeldOut]) -> None:
