@@ -117,11 +117,34 @@ class EfficientNetLite(Extractor):
     @torch.inference_mode()
     def features(self, pixels: Tensor) -> Tensor:
         """See :meth:`Extractor.features`."""
+        features: Tensor = self._network.extract_features(self._prepared(pixels))
+        return features.mean((2, 3))
+
+    @torch.inference_mode()
+    def layers(self, pixels: Tensor) -> list[Tensor]:
+        """What the last block of each of five resolutions gives for uint8 [N, H, W, C], for perceptual distances.
+
+        Returns:
+            float32 [N, D, S, S] each, S from 112 down to 7, on the extractor's device.
+        """
+        network, found = self._network, []
+        features = network._swish(network._bn0(network._conv_stem(self._prepared(pixels))))
+        for block in network._blocks:
+            before, features = features, block(features)
+            if features.shape[2] < before.shape[2]:
+                found.append(before)
+        return [*found, features]
+
+    @property
+    def layers_passport(self) -> Passport:
+        """What figures in :meth:`layers` depend on."""
+        layers = "efficientnet-lite0, last block of each resolution, unweighted"
+        return {"extractor": layers, "extractor_weights": self.weights, "resizer": self.resizer}
+
+    def _prepared(self, pixels: Tensor) -> Tensor:
         images = _three_channels(pixels).to(self._device).float()
         images = F.interpolate(images, self.SIZE, mode="bicubic", antialias=True).clamp(0, 255)
-        # As in TensorFlow, where the weights come from.
-        features: Tensor = self._network.extract_features((images - 127) / 128)
-        return features.mean((2, 3))
+        return (images - 127) / 128  # as in TensorFlow, where the weights come from
 
 
 class ClassifierFeatures(Extractor):

@@ -1,10 +1,15 @@
-"""How near images are to their references, and how near a mere change of colours could bring them."""
+"""How near images are to their references, how near a change of colours could bring them; how far they lie apart."""
+
+from collections.abc import Sequence
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 LEVELS = 256
+SSIM_WINDOW, SSIM_SIGMA = 11, 1.5
+"""Side and standard deviation, in pixels, of SSIM's Gaussian window."""
 
 
 def psnr(images: Tensor, references: Tensor) -> Tensor:
@@ -23,6 +28,73 @@ def psnr(images: Tensor, references: Tensor) -> Tensor:
     _check_pair(images, references)
     mse = (images.double() - references.double()).square().flatten(1).mean(1)
     return 10 * torch.log10(255**2 / mse)
+
+
+def ssim(images: Tensor, references: Tensor) -> Tensor:
+    """Structural similarity of each image (Wang et al. 2004): the mean over window places and channels.
+
+    With the paper's 11x11 Gaussian window of σ 1.5, K₁ = 0.01, K₂ = 0.03 and 255 levels; only where the window lies
+    inside the image, and nothing is made smaller first. Channels count alike; the paper had one.
+
+    Args:
+        images: uint8 [N, H, W, C], 0..255, H and W at least 11.
+        references: the same shape and dtype.
+
+    Returns:
+        float64 [N] in [-1, 1], 1 where image and reference are equal.
+
+    Raises:
+        ValueError: when shapes differ, a tensor is not uint8, or an image is smaller than the window.
+    """
+    _check_pair(images, references)
+    if min(images.shape[1:3]) < SSIM_WINDOW:
+        raise ValueError(f"images of {images.shape[1]}x{images.shape[2]}: smaller than SSIM's window, {SSIM_WINDOW}")
+    ticks = torch.arange(SSIM_WINDOW, dtype=torch.float64, device=images.device) - SSIM_WINDOW // 2
+    window = torch.exp(-ticks.square() / (2 * SSIM_SIGMA**2))
+    window /= window.sum()
+
+    def local_mean(planes: Tensor) -> Tensor:
+        return F.conv2d(F.conv2d(planes, window.view(1, 1, -1, 1)), window.view(1, 1, 1, -1))
+
+    x, y = (pixels.double().permute(0, 3, 1, 2).flatten(0, 1)[:, None] for pixels in (images, references))
+    mean_x, mean_y = local_mean(x), local_mean(y)
+    variance_x, variance_y = local_mean(x * x) - mean_x.square(), local_mean(y * y) - mean_y.square()
+    covariance = local_mean(x * y) - mean_x * mean_y
+    c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
+    similarity = ((2 * mean_x * mean_y + c1) * (2 * covariance + c2)) / (
+        (mean_x.square() + mean_y.square() + c1) * (variance_x + variance_y + c2)
+    )
+    return similarity.reshape(len(images), -1).mean(1)
+
+
+def perceptual_distance(features: Sequence[Tensor], references: Sequence[Tensor]) -> Tensor:
+    """How far images are from their references in a network's features (Zhang et al. 2018, eq. 1, all weights one).
+
+    At each place of each layer the features are scaled to length one; their squared distances are averaged over the
+    places and summed over the layers.
+
+    Args:
+        features: of the images, float [N, C, H, W] of each layer, with C, H and W of its own.
+        references: of the references, the same shapes.
+
+    Returns:
+        float [N], from 0 for equal features to 4 a layer.
+    """
+    layers = [
+        (F.normalize(one) - F.normalize(other)).square().sum(1).mean((1, 2))
+        for one, other in zip(features, references, strict=True)
+    ]
+    return torch.stack(layers).sum(0)
+
+
+def mean_pairwise_distance(images: Tensor) -> float:
+    """How far apart images are: the root mean square difference of two of them in levels, mean over all pairs.
+
+    Args:
+        images: uint8 [N, H, W, C], 0..255, N >= 2.
+    """
+    flat = images.flatten(1).float()
+    return float(torch.pdist(flat).mean()) / flat.shape[1] ** 0.5
 
 
 def best_colour_curve(sources: Tensor, targets: Tensor) -> Tensor:

@@ -7,18 +7,23 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from genlab.config import from_dict
 from genlab.data.manifest import Manifest
 from genlab.data.sources.synthetic import counterparts, has_counterparts
 from genlab.metrics.image import apply_colour_curve, best_colour_curve, psnr
 from genlab.models.cyclegan import CycleGAN
+from genlab.recipes.cyclegan import CycleGANObjective
 from genlab.reports.curves import Panel
 from genlab.reports.family import FamilyReport, Findings
 from genlab.reports.page import Figure, Section, Table, image_grid
 from genlab.reports.run import RunRecord
+from genlab.reports.warning_signs import always_wins, grown_alike, rises
 
 SHOWN = 6
 SCORED = 200
 """Images of a domain that are scored, at most."""
+COMPARED = 64
+"""Images of a domain that are compared with each other, at most: 2,016 pairs."""
 BATCH = 16
 SCORES = ("input_psnr", "translated_psnr", "curve_psnr", "gain")
 """What :func:`score` says of a direction, in dB."""
@@ -34,7 +39,7 @@ PANELS = (
 def examine(run: RunRecord, model: CycleGAN) -> Findings:
     """Show and score both directions."""
     split, domains = run.held_out()
-    figures, found = [], {}
+    figures, found, notes = [], {}, []
     for direction in model.directions:
         source, _, target = direction.partition("_to_")
         shards = domains[source]
@@ -43,6 +48,9 @@ def examine(run: RunRecord, model: CycleGAN) -> Findings:
         translated = translate(model, images, direction)
         hidden = counterparts(shards, rows)
         truth = None if hidden is None else torch.from_numpy(hidden)
+        real = torch.from_numpy(domains[target].read(np.arange(min(COMPARED, len(domains[target])))).image)
+        if sign := grown_alike(images[:COMPARED], translated[:COMPARED], real, direction):
+            notes.append(sign)
         shown = slice(min(SHOWN, len(shards)))
         cycled = translate(model, translated[shown], f"{target}_to_{source}")
         figures.append(_grid(direction, run.source_of(split), images[shown], translated[shown], cycled, truth))
@@ -53,8 +61,20 @@ def examine(run: RunRecord, model: CycleGAN) -> Findings:
             }
     pictures = Section("Translations", figures=tuple(figures))
     if not found:
-        return Findings((pictures,))
-    return Findings((_score_section(found), pictures), {"step": run.model_step, "translation": found})
+        return Findings((pictures,), notes=tuple(notes))
+    sections = _score_section(found), pictures
+    return Findings(sections, {"step": run.model_step, "translation": found}, tuple(notes))
+
+
+def warnings(run: RunRecord) -> list[str]:
+    """Discriminators that always win, and cycle losses that rise."""
+    objective = from_dict(CycleGANObjective, run.config["objective"])
+    signs = []
+    for domain, cycle in (("a", "a → b → a"), ("b", "b → a → b")):
+        signs.append(always_wins(run.train, f"discriminator_{domain}", domain, objective.adversarial))
+        if objective.cycle(domain):  # else nothing holds it down, by choice
+            signs.append(rises(run.train, f"cycle_{domain}", f"cycle loss {cycle}"))
+    return [sign for sign in signs if sign]
 
 
 def scores(manifests: Mapping[str, Manifest]) -> list[str]:
@@ -129,4 +149,4 @@ def _score_section(scores: dict[str, dict[str, Any]]) -> Section:
     return Section("Translation score", text, tables=(Table(f"Mean PSNR, split {splits!r}", columns, rows),))
 
 
-REPORT = FamilyReport(PANELS, examine, scores)
+REPORT = FamilyReport(PANELS, examine, scores, warnings)

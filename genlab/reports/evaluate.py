@@ -35,7 +35,10 @@ from genlab.evaluation.latent import (
     reconstruction_figures,
     samples,
 )
+from genlab.evaluation.translation import direction_figures
+from genlab.models.cyclegan import CycleGAN
 from genlab.models.latent import LatentModel
+from genlab.recipes.options import Data
 from genlab.reports.judge import NO_CLASSIFIER, split_to_train_on, trained_classifier
 from genlab.storage import locate, write_atomic
 from genlab.use.pictures import best_device
@@ -50,25 +53,31 @@ BOUND_IMAGES = 1000
 
 @dataclasses.dataclass(frozen=True)
 class EvaluateConfig:
-    """Measure a trained VAE or conditional VAE on held-out images, and write evaluation.json."""
+    """Measure a trained VAE, conditional VAE or CycleGAN on held-out images, and write evaluation.json."""
 
     model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
     """Run directory or model directory, or its s3:// URL."""
     data: str | None = None
-    """Data set made by `genlab ingest`: a folder or URL. By default the one that the model was trained on."""
+    """Data set made by `genlab ingest`: a folder or URL. By default the one that the model was trained on. Not for a
+    CycleGAN, which has two."""
+    data_a: str | None = None
+    """A CycleGAN's data set of domain a. By default the one that it was trained on."""
+    data_b: str | None = None
+    """The same of domain b."""
     split: str | None = None
     """The split to measure on. By default the run's held-out split."""
     classifier: str | None = None
     """Run or model directory of a classifier of these images; `none` for none. By default one is trained, once for each
-    data set, if the images have labels."""
+    data set, if the images have labels. Not for a CycleGAN."""
     inception: str | None = None
     """Weights of torch-fidelity's Inception-v3, for FID and KID in the features of published figures. By default they
     are taken in the classifier's features for grey images with labels, and in EfficientNet-Lite0's for others."""
     samples: Annotated[Annotated[int, Ge(FEWEST)] | None, tyro.conf.arg(metavar="N")] = None
-    """Samples to draw for FID and KID. By default as many as there are images in the split, at most 10,000."""
+    """Samples to draw for FID and KID, or images to translate, drawn at random. By default as many as there are images
+    in the split, at most 10,000."""
     iwae_images: Annotated[Annotated[int, Ge(2)] | None, tyro.conf.arg(metavar="N")] = None
     """How many images, drawn at random, the importance-weighted bounds are of. By default 1,000 on a CPU, all on a
-    GPU."""
+    GPU. Not for a CycleGAN."""
     seed: Annotated[int, Ge(0)] = 0
     """Seed of all noise, and of what is drawn at random."""
     output: str | None = None
@@ -98,25 +107,19 @@ def evaluate(config: EvaluateConfig) -> tuple[Evaluation, UPath]:
     provenance = description["provenance"]
     device = best_device()
     model = modelstore.load(directory, device)
-    if not isinstance(model, LatentModel):
-        raise RunError(f"{config.model}: a {model.family} model; vae and cvae are what can be evaluated")
-    held_out = open_held_out(config, provenance)
-    _check_fit(model, held_out, provenance["label_names"])
+    if not isinstance(model, LatentModel | CycleGAN):
+        raise RunError(f"{config.model}: a {model.family} model; vae, cvae and cyclegan are what can be evaluated")
+    domains = open_held_out(config, model, provenance)
     file = locate(config.output) if config.output else evaluation_file(directory)
     _require_writable(file)
     inception = Inception(config.inception, device) if config.inception else None
-    judge = _judge(config, held_out, provenance, device)
-    extractor = inception or _extractor(held_out, judge, device)
     torch.backends.cudnn.allow_tf32 = False  # A figure's last digits are worth more than a minute.
-
-    figures = elbo_figures(model, held_out, config.seed)
-    images = config.iwae_images or (BOUND_IMAGES if device == "cpu" else len(held_out))
-    figures |= bound_figures(model, held_out.drawn(images, config.seed), config.seed)
-    figures |= reconstruction_figures(model, held_out, judge)
-    count = config.samples or min(SAMPLES, len(held_out))
-    if judge is not None and model.classes:
-        figures |= consistency_figure(model, held_out, judge, count, config.seed)
-    figures |= _distances(model, held_out, extractor, count, config.seed)
+    if isinstance(model, LatentModel):
+        judge = _judge(config, domains["images"], provenance, device)
+        extractor = inception or _extractor(domains["images"], judge, device)
+        figures = _latent_figures(config, model, domains["images"], judge, extractor)
+    else:
+        figures = _translation_figures(config, model, domains, inception or EfficientNetLite(device))
 
     evaluation = Evaluation(
         directory.parent.name if directory.name == "model" else directory.name,
@@ -133,18 +136,40 @@ def evaluate(config: EvaluateConfig) -> tuple[Evaluation, UPath]:
     return evaluation, file
 
 
-def open_held_out(config: EvaluateConfig, provenance: Mapping[str, Any]) -> HeldOut:
-    """The rows to measure on.
+def open_held_out(
+    config: EvaluateConfig, model: LatentModel | CycleGAN, provenance: Mapping[str, Any]
+) -> dict[str, HeldOut]:
+    """The rows to measure on, by domain: those that are ``images`` to a VAE, ``a`` and ``b`` to a CycleGAN.
 
     Raises:
-        DataError: the data set or split is gone, or the run's own data set was changed.
+        ConfigError: an option that is for another kind of model, or a data set that must be named.
+        DataError: a data set or split is gone, the run's own data set was changed, or it does not fit the model.
     """
-    trained_on = provenance["data"]["images"]
-    shards = ShardSet.open(config.data or trained_on["path"])
-    if config.data is None and shards.checksum != trained_on["checksum"]:
-        raise DataError(f"{shards.directory}: no longer the data set that the model was trained on; give --data")
-    split = config.split or provenance["config"]["data"]["test_split"]
-    return HeldOut(shards.split(split), split)
+    latent = isinstance(model, LatentModel)
+    options = {"images": "data"} if latent else {"a": "data_a", "b": "data_b"}
+    for name in ("data_a", "data_b") if latent else ("data", "classifier", "iwae_images"):
+        if getattr(config, name) is not None:
+            named = " and ".join(map(_flag, options.values()))
+            raise ConfigError(f"{_flag(name)}: not for a {model.family} model, whose data is given by {named}")
+    # An imported model names neither split nor data.
+    split = config.split or provenance["config"].get("data", {}).get("test_split", Data.test_split)
+    domains = {}
+    for domain, option in options.items():
+        given, trained_on = getattr(config, option), provenance["data"].get(domain)
+        if given is None and trained_on is None:
+            raise ConfigError(f"{config.model}: does not say what it was trained on; give {_flag(option)} DATA")
+        shards = ShardSet.open(given or trained_on["path"])
+        if given is None and shards.checksum != trained_on["checksum"]:
+            raise DataError(
+                f"{shards.directory}: no longer the data set that the model was trained on; give {_flag(option)}"
+            )
+        domains[domain] = HeldOut(shards.split(split), split)
+        _check_fit(model, domains[domain], provenance["label_names"])
+    return domains
+
+
+def _flag(option: str) -> str:
+    return f"--{option.replace('_', '-')}"
 
 
 def show(evaluation: Evaluation) -> None:
@@ -184,7 +209,7 @@ def _writing(file: UPath) -> Iterator[None]:
         raise DataError(f"{file}: cannot be written ({error.strerror or error}); name another with --output") from None
 
 
-def _check_fit(model: LatentModel, held_out: HeldOut, label_names: Sequence[str]) -> None:
+def _check_fit(model: LatentModel | CycleGAN, held_out: HeldOut, label_names: Sequence[str]) -> None:
     shards = held_out.shards
     if shards.fixed_shape() != model.image_shape:
         raise DataError(
@@ -192,11 +217,40 @@ def _check_fit(model: LatentModel, held_out: HeldOut, label_names: Sequence[str]
         )
     if len(held_out) < FEWEST:
         raise DataError(f"{shards.directory}: {len(held_out)} images in split {held_out.split!r}; {FEWEST} are needed")
-    if model.classes and not 0 < len(shards.manifest.label_names) <= model.classes:
+    if not isinstance(model, LatentModel) or not model.classes:
+        return
+    if not 0 < len(shards.manifest.label_names) <= model.classes:
         found = len(shards.manifest.label_names)
         raise DataError(f"{shards.directory}: has {found} classes; the model is one of {model.classes}")
-    if model.classes and (difference := _first_difference(shards, label_names)):
+    if difference := _first_difference(shards, label_names):
         raise DataError(f"data: the model was trained on other labels: {difference}")
+
+
+def _latent_figures(
+    config: EvaluateConfig, model: LatentModel, held_out: HeldOut, judge: Judge | None, extractor: Extractor
+) -> dict[str, Figure]:
+    figures = elbo_figures(model, held_out, config.seed)
+    images = config.iwae_images or (BOUND_IMAGES if model.device.type == "cpu" else len(held_out))
+    figures |= bound_figures(model, held_out.drawn(images, config.seed), config.seed)
+    figures |= reconstruction_figures(model, held_out, judge)
+    count = config.samples or min(SAMPLES, len(held_out))
+    if judge is not None and model.classes:
+        figures |= consistency_figure(model, held_out, judge, count, config.seed)
+    reference = held_out_features(held_out, extractor)
+    label = classes_to_sample(held_out, count, config.seed) if model.classes else None
+    made = extract(extractor, samples(model, label, count, config.seed), count, "features of samples")
+    return figures | distance_figures(extractor, reference, held_out.passport, made, config.seed)
+
+
+def _translation_figures(
+    config: EvaluateConfig, model: CycleGAN, domains: Mapping[str, HeldOut], extractor: Extractor
+) -> dict[str, Figure]:
+    figures: dict[str, Figure] = {}
+    for direction in model.directions:
+        source, _, target = direction.partition("_to_")
+        drawn = domains[source].drawn(config.samples or SAMPLES, config.seed)
+        figures |= direction_figures(model, direction, drawn, domains[target], extractor, config.seed)
+    return figures
 
 
 def _judge(config: EvaluateConfig, held_out: HeldOut, provenance: Mapping[str, Any], device: str) -> Judge | None:
@@ -235,13 +289,6 @@ def _extractor(held_out: HeldOut, judge: Judge | None, device: str) -> Extractor
     if judge is not None and held_out.shards.manifest.channels == 1:
         return ClassifierFeatures(judge)
     return EfficientNetLite(device)
-
-
-def _distances(model: LatentModel, held_out: HeldOut, extractor: Extractor, count: int, seed: int) -> dict[str, Figure]:
-    reference = held_out_features(held_out, extractor)
-    label = classes_to_sample(held_out, count, seed) if model.classes else None
-    made = extract(extractor, samples(model, label, count, seed), count, "features of samples")
-    return distance_figures(extractor, reference, held_out.passport, made, seed)
 
 
 def _size(shape: tuple[int, int, int]) -> str:

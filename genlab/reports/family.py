@@ -24,6 +24,8 @@ class Findings:
     sections: tuple[Section, ...]
     scores: dict[str, Any] = field(default_factory=dict)
     """For ``RUN/scores.json``; plain values, empty for none."""
+    notes: tuple[str, ...] = ()
+    """What a reader must know before the rest."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,8 @@ class FamilyReport:
     Args:
         manifests: of each domain's data set; nothing needs to be trained yet.
     """
+    warnings: Callable[[RunRecord], Iterable[str]] = lambda run: ()
+    """Signs in a run's metrics that training goes wrong, each a sentence; the run need not have a model yet."""
 
 
 def family_report(family: str) -> FamilyReport | None:

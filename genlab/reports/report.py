@@ -89,11 +89,14 @@ def compose(run: str | UPath) -> Report:
     record = RunRecord.read(run)
     family = family_report(record.family)
     notes = _progress_notes(record)
+    if family:
+        notes.extend(family.warnings(record))
     findings = _last_pictures(record)
     if family and record.model_step is not None:
         model = modelstore.load(record.model_directory)
         try:
             findings = family.examine(record, model)
+            notes.extend(findings.notes)
         except GenlabError as error:
             notes.append(f"The trained model could not be tried on the data: {error}")
     curves = (loss_figure(record, family.panels if family else ()), clock_figure(record))

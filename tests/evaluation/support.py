@@ -13,16 +13,31 @@ from genlab import modelstore
 from genlab.data.attributes import AttributesConfig
 from genlab.data.ingest import IngestConfig, ingest
 from genlab.data.shards import ShardSet
+from genlab.evaluation.extractors import Extractor
 from genlab.evaluation.held_out import HeldOut
 from genlab.evaluation.judge import Judge
 from genlab.models.classifier import Classifier, ClassifierArchitecture
 from genlab.models.cvae import CVAE, CVAEArchitecture
+from genlab.models.cyclegan import CycleGAN, CycleGANArchitecture
 from genlab.models.latent import Likelihood
 from genlab.models.model import Model
 from genlab.models.vae import VAE, VAEArchitecture
 
 TEN = tuple("0123456789")
 M = TypeVar("M", bound=Model)
+
+
+class Levels(Extractor):
+    """Mean levels of the image's quarters."""
+
+    label, name, weights, resizer, dimension, batch = "mean-level", "levels", "0" * 64, "none", 4, 7
+
+    def __init__(self) -> None:
+        self.seen = 0
+
+    def features(self, pixels: Tensor) -> Tensor:
+        self.seen += len(pixels)
+        return pixels.float().unflatten(2, (4, -1)).mean((1, 3, 4))
 
 
 def held_out(directory: Path, count: int = 60) -> HeldOut:
@@ -44,6 +59,13 @@ def sorted_by_class(directory: Path, names: Sequence[str] = ("cat", "dog"), each
     return HeldOut(ShardSet.open(str(directory)).split("test"), "test")
 
 
+def scenes(directory: Path, domain: str, count: int = 16) -> HeldOut:
+    """The test split, half, of drawn scenes: 32x32x3."""
+    source = f"synthetic:scenes-{domain}"
+    ingest(IngestConfig(source, str(directory), size=32, count=count, test_fraction=0.5, seed=5))
+    return HeldOut(ShardSet.open(str(directory)).split("test"), "test")
+
+
 def vae(likelihood: Likelihood = "bernoulli", seed: int = 0) -> VAE:
     torch.manual_seed(seed)
     return _ready(VAE((28, 28, 1), VAEArchitecture(channels=(4,), hidden=4, likelihood=likelihood)))
@@ -52,6 +74,11 @@ def vae(likelihood: Likelihood = "bernoulli", seed: int = 0) -> VAE:
 def cvae() -> CVAE:
     torch.manual_seed(0)
     return _ready(CVAE((28, 28, 1), CVAEArchitecture(channels=(4, 4), hidden=8, classes=10)))
+
+
+def cyclegan(seed: int = 0) -> CycleGAN:
+    torch.manual_seed(seed)
+    return _ready(CycleGAN((32, 32, 3), CycleGANArchitecture(width=2, levels=2)))
 
 
 def classifier(always: int | None = None) -> Classifier:
@@ -77,14 +104,17 @@ def blind(model: M) -> M:
     return model
 
 
-def save(directory: Path, model: Model, data: Path, label_names: Sequence[str] = TEN) -> Path:
-    """A model directory as its run leaves it."""
-    checksum = ShardSet.open(str(data)).checksum if data.exists() else "0" * 64
+def save(directory: Path, model: Model, data: Path | dict[str, Path], label_names: Sequence[str] = TEN) -> Path:
+    """A model directory as its run leaves it; ``data`` is of its one domain, or of each by name."""
+    domains = data if isinstance(data, dict) else {"images": data}
     provenance = modelstore.Provenance(
         run=str(directory),
         step=7,
         images=70,
-        data={"images": {"path": str(data), "checksum": checksum}},
+        data={
+            domain: {"path": str(path), "checksum": ShardSet.open(str(path)).checksum if path.exists() else "0" * 64}
+            for domain, path in domains.items()
+        },
         config={"data": {"split": "train", "test_split": "test"}},
         metrics={},
         label_names=tuple(label_names),

@@ -43,6 +43,14 @@ def test_efficientnet_sees_what_is_in_a_photograph(efficientnet: EfficientNetLit
     assert efficientnet._network._fc(features).argmax() == MILITARY_UNIFORM
 
 
+def test_efficientnets_layers_are_those_its_features_are_made_of(efficientnet: EfficientNetLite) -> None:
+    images, network = colours(2, 40, 30, 3), efficientnet._network
+    layers = efficientnet.layers(images)
+    assert [layer.shape[2] for layer in layers] == [112, 56, 28, 14, 7]
+    head = network._swish(network._bn1(network._conv_head(layers[-1])))
+    torch.testing.assert_close(head.mean((2, 3)), efficientnet.features(images))
+
+
 def test_inception_is_torch_fidelitys_with_the_weights_given(tmp_path: Path) -> None:
     torch.manual_seed(0)
     file = tmp_path / "inception.pth"

@@ -4,25 +4,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
 
-from genlab.evaluation.extractors import Extractor
 from genlab.evaluation.features import cache_folder, distance_figures, extract, held_out_features
 from genlab.evaluation.held_out import HeldOut
-from tests.evaluation.support import colours, held_out
-
-
-class Levels(Extractor):
-    """Mean levels of the image's quarters."""
-
-    label, name, weights, resizer, dimension, batch = "mean-level", "levels", "0" * 64, "none", 4, 7
-
-    def __init__(self) -> None:
-        self.seen = 0
-
-    def features(self, pixels: Tensor) -> Tensor:
-        self.seen += len(pixels)
-        return pixels.float().unflatten(2, (4, -1)).mean((1, 3, 4))
+from tests.evaluation.support import Levels, colours, held_out
 
 
 @pytest.fixture

@@ -1,12 +1,20 @@
-"""PSNR and colour curves, checked against the textbook and against every other curve."""
+"""PSNR, SSIM, perceptual distance and colour curves, checked against the textbook and against every other curve."""
 
 import math
 
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import gaussian_filter
 
-from genlab.metrics.image import apply_colour_curve, best_colour_curve, psnr
+from genlab.metrics.image import (
+    apply_colour_curve,
+    best_colour_curve,
+    mean_pairwise_distance,
+    perceptual_distance,
+    psnr,
+    ssim,
+)
 
 
 def noise(*shape: int, seed: int) -> torch.Tensor:
@@ -29,6 +37,53 @@ def test_psnr_of_equal_images_is_infinite() -> None:
     assert psnr(image, image).tolist() == [math.inf, math.inf]
 
 
+def reference_ssim(image: np.ndarray, reference: np.ndarray) -> float:
+    """Of one channel, float64 [H, W]: written down by the paper, with SciPy's filter, which reaches 5 pixels here."""
+
+    def window(plane: np.ndarray) -> np.ndarray:
+        return gaussian_filter(plane, 1.5, truncate=3.5)[5:-5, 5:-5]
+
+    means = window(image), window(reference)
+    variances = window(image**2) - means[0] ** 2, window(reference**2) - means[1] ** 2
+    covariance = window(image * reference) - means[0] * means[1]
+    luminance = (2 * means[0] * means[1] + 2.55**2) / (means[0] ** 2 + means[1] ** 2 + 2.55**2)
+    return float((luminance * (2 * covariance + 7.65**2) / (sum(variances) + 7.65**2)).mean())
+
+
+def test_ssim_is_that_of_the_paper() -> None:
+    images = noise(3, 24, 17, 2, seed=0)
+    references = (images // 2 + noise(3, 24, 17, 2, seed=1) // 3).contiguous()
+    references[2] = 255 - images[2]  # anticorrelated
+    x, y = images.numpy().astype(float), references.numpy().astype(float)
+    expected = [np.mean([reference_ssim(x[i, :, :, c], y[i, :, :, c]) for c in range(2)]) for i in range(3)]
+    assert ssim(images, references).tolist() == pytest.approx(expected, rel=1e-9)
+    assert ssim(references, images).tolist() == pytest.approx(expected, rel=1e-9)
+    assert expected[2] < -0.5
+    assert ssim(images, images).tolist() == pytest.approx([1, 1, 1], rel=1e-12)
+
+
+def test_ssim_has_a_window_that_must_fit() -> None:
+    small = noise(1, 10, 40, 3, seed=0)
+    with pytest.raises(ValueError, match="10x40: smaller than SSIM's window, 11"):
+        ssim(small, small)
+
+
+def test_perceptual_distance_is_of_directions_averaged_over_places_and_summed_over_layers() -> None:
+    one = torch.zeros(2, 2, 1, 2)
+    one[:, 0] = 3
+    other = one.clone()
+    other[1, :, 0, 1] = torch.tensor([0.0, 5.0])  # at one of two places at right angles: |(1, 0) - (0, 1)|² = 2
+    assert perceptual_distance([one], [7 * one]).tolist() == [0, 0]
+    assert perceptual_distance([one, one], [other, -one]).tolist() == pytest.approx([4, 1 + 4])
+
+
+def test_mean_pairwise_distance_of_known_images() -> None:
+    """Of the differences 10, 10 and 20 at every pixel."""
+    levels = torch.tensor([30, 40, 20], dtype=torch.uint8).view(3, 1, 1, 1).expand(3, 4, 5, 3)
+    assert mean_pairwise_distance(levels) == pytest.approx(40 / 3, rel=1e-5)
+    assert mean_pairwise_distance(levels[:1].expand(3, 4, 5, 3)) == 0
+
+
 @pytest.mark.parametrize(
     "other", [torch.zeros(1, 4, 4, 1, dtype=torch.uint8), torch.zeros(2, 4, 4, 1)], ids=["shape", "dtype"]
 )
@@ -36,6 +91,8 @@ def test_pairs_that_do_not_match_are_refused(other: torch.Tensor) -> None:
     images = torch.zeros(2, 4, 4, 1, dtype=torch.uint8)
     with pytest.raises(ValueError, match="one shape"):
         psnr(images, other)
+    with pytest.raises(ValueError, match="one shape"):
+        ssim(images, other)
     with pytest.raises(ValueError, match="one shape"):
         best_colour_curve(images, other)
 

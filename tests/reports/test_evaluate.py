@@ -8,15 +8,17 @@ import pytest
 import torch
 from PIL import Image
 
+from genlab import modelstore
 from genlab.data.ingest import IngestConfig, ingest
 from genlab.data.shards import ShardSet
 from genlab.evaluation.compare import main as compare
 from genlab.evaluation.figures import Evaluation
 from genlab.evaluation.judge import load_judge
+from genlab.models.cyclegan import CycleGAN
 from genlab.models.vae import VAE, VAEArchitecture
 from genlab.reports.evaluate import main
 from genlab.reports.judge import trained_classifier
-from tests.evaluation.support import classifier, cvae, held_out, save, sorted_by_class, vae
+from tests.evaluation.support import classifier, cvae, cyclegan, held_out, save, scenes, sorted_by_class, vae
 
 LATENT = {"neg_elbo", "reconstruction", "kl", "active_units", "nll_1", "nll_50", "nll_500", "nll_1000", "mse"}
 LABELLED = LATENT | {"nearest_neighbour_accuracy"}
@@ -81,6 +83,64 @@ def test_colour_images_without_labels_are_compared_in_efficientnets_features(tmp
     assert figures["fid"].passport["extractor"] == "efficientnet-lite0, pooled"
     assert figures["fid"].passport["samples"] == 6
     assert not list(runs.glob("classifier-*"))
+
+
+def test_a_translator_is_measured_in_both_directions_and_compared(
+    runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On the data that its run names; an imported model, which names none, on what it is given."""
+    domains = {domain: tmp_path / domain for domain in ("a", "b")}
+    for domain, folder in domains.items():
+        scenes(folder, domain)
+    run = save(runs / "scenes", cyclegan(), domains)
+    main([str(run)])
+    printed = capsys.readouterr().out
+    figures = Evaluation.load(str(run)).figures
+    of_direction = {"fid", "kid", "psnr", "ssim", "perceptual"}
+    assert figures.keys() == {
+        *(f"{kind}_{direction}" for kind in of_direction for direction in CycleGAN.directions),
+        *(f"untranslated_{kind}_{direction}" for kind in of_direction for direction in CycleGAN.directions),
+        *("cycle_a", "cycle_b", "identity_a", "identity_b"),
+    }
+    assert all(str(figure) in printed for figure in figures.values())
+    assert figures["kid_b_to_a"].passport["extractor"] == "efficientnet-lite0, pooled"
+    assert figures["kid_b_to_a"].passport["source_data"] == ShardSet.open(str(domains["b"])).checksum
+
+    imported = tmp_path / "imported"
+    none = modelstore.Provenance(run="x.pth", step=0, images=0, data={}, config={}, metrics={})
+    modelstore.save(str(imported), cyclegan(seed=1), none)
+    main([str(imported), "--data-a", str(domains["a"]), "--data-b", str(domains["b"]), "--samples", "6"])
+    assert Evaluation.load(str(imported)).figures["fid_a_to_b"].passport["samples"] == 6
+    main([str(imported), "--data-a", str(domains["a"]), "--data-b", str(domains["b"])])
+    capsys.readouterr()
+    compare([str(run), str(imported)])
+    printed = capsys.readouterr().out
+    assert "KID in EfficientNet-Lite0 features, a → b ↓" in printed
+    assert "passports differ" not in printed
+
+
+def test_what_a_translator_cannot_be_measured_on_is_refused(
+    data: Path, runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    a = tmp_path / "a"
+    scenes(a, "a")
+    run = str(save(runs / "scenes", cyclegan(), {"a": a, "b": tmp_path / "gone"}))
+    imported = str(tmp_path / "imported")
+    none = modelstore.Provenance(run="x.pth", step=0, images=0, data={}, config={}, metrics={})
+    modelstore.save(imported, cyclegan(), none)
+    digits = str(save(runs / "digits", vae(), data))
+    for arguments, message in (
+        ([run], f"{tmp_path / 'gone'}: not a data set"),
+        ([run, "--data-b", str(data)], f"{data}: images of 28x28x1; the model takes images of 32x32x3"),
+        ([run, "--data", str(a)], "--data: not for a cyclegan model, whose data is given by --data-a and --data-b"),
+        ([run, "--classifier", "none"], "--classifier: not for a cyclegan model"),
+        ([imported, "--data-a", str(a)], "does not say what it was trained on; give --data-b DATA"),
+        ([digits, "--data-b", str(a)], "--data-b: not for a vae model, whose data is given by --data"),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            main(arguments)
+        assert ended.value.code == 2
+        assert message in capsys.readouterr().err
 
 
 def test_models_of_one_folder_keep_their_own_evaluations(
@@ -159,7 +219,7 @@ def test_what_cannot_be_measured_is_refused(
         ([run, "--data", str(data), "--classifier", run], "a vae, not a classifier"),
         ([run, "--data", str(data), "--classifier", judge], f"class 0 is '0' in {data}, and was 'a'"),
         ([told, "--data", str(data)], f"class 3 is '3' in {data}, and was 'three'"),
-        ([judge, "--data", str(data)], "a classifier model; vae and cvae are what can be evaluated"),
+        ([judge, "--data", str(data)], "a classifier model; vae, cvae and cyclegan are what can be evaluated"),
         ([str(data)], "not a model directory"),
     ):
         with pytest.raises(SystemExit) as ended:

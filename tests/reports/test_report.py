@@ -191,6 +191,47 @@ def test_an_unfinished_run_says_so_and_shows_what_training_drew(copy: Path) -> N
     assert any(np.array_equal(picture, np.asarray(Image.open(drawn))) for picture in pictures)
 
 
+def rewrite_metrics(run: Path, **values: float) -> None:
+    """Make the run's metrics 40 lines, the last ten of which have ``values``."""
+    line = json.loads((run / "metrics.jsonl").read_text().splitlines()[0])
+    shown = [line | {"step": n + 1, "images": 2 * n + 2} | (values if n >= 30 else {}) for n in range(40)]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in shown))
+
+
+def test_warning_signs_stand_at_the_head_of_an_unfinished_run_too(
+    copy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.rmtree(copy / "model")
+    rewrite_metrics(copy)
+    main([str(copy)])
+    assert not re.search("always wins|rises|grown alike", page(copy))
+    rewrite_metrics(copy, discriminator_b=0.001, cycle_b=9.0)
+    capsys.readouterr()
+    main([str(copy)])
+    printed = capsys.readouterr().out
+    for text in (page(copy), printed):
+        assert "The discriminator of domain b always wins" in text
+        assert "its loss averaged 0.001 over the last quarter" in text
+        assert "The cycle loss b → a → b rises: it averaged 9 over" in text
+        assert "domain a" not in text
+        assert "a → b → a rises" not in text
+    config = json.loads((copy / "config.json").read_text())["config"]
+    rewrite(copy / "config.json", config=config | {"objective": config["objective"] | {"lambda_cycle": 0.0}})
+    make_report(str(copy))
+    assert "rises" not in page(copy), "nobody asked for small cycle losses"
+
+
+def test_a_model_that_makes_one_image_of_all_is_warned_of(copy: Path) -> None:
+    model = modelstore.load(str(copy / "model"))
+    assert isinstance(model, CycleGAN)
+    for tensor in model.a_to_b.parameters():
+        tensor.zero_()
+    provenance = modelstore.describe(str(copy / "model"))["provenance"]
+    modelstore.save(str(copy / "model"), model, modelstore.Provenance(**provenance))
+    make_report(str(copy))
+    assert "Translations a → b have grown alike: two of them differ by 0.0 levels" in page(copy)
+
+
 def test_an_unknown_family_gets_head_curves_and_its_last_pictures(copy: Path) -> None:
     config = json.loads((copy / "config.json").read_text())["config"]
     rewrite(copy / "config.json", family="toy", config=config | {"note": "<script>alert(1)</script>"})
