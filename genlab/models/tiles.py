@@ -15,8 +15,8 @@ the whole picture's and few pixels are computed twice; and yet a ResNet of width
 OVERLAP, a multiple of whatever a network's sides must be multiples of."""
 OVERLAP = 256
 """Pixels by which neighbouring tiles overlap, at least. The middle half is blended; the quarter on either side of it
-only lends context. A ResNet with 9 blocks sees 90 pixels far, and where a tile's edge is nearer than that, the tile
-weighs at most 11%. A U-Net may see the whole tile: for it there is only the blending."""
+only lends context. A ResNet with 9 blocks sees 84 pixels far, and where a tile's edge is nearer than that, the tile
+weighs at most 7%. A U-Net may see the whole tile: for it there is only the blending."""
 
 
 def in_tiles(translate: Callable[[Tensor], Tensor], pixels: Tensor, multiple: int) -> Tensor:
