@@ -16,7 +16,7 @@ COMMANDS = {
     "sample": ("genlab.use.sample", "draw pictures from a trained model"),
     "reconstruct": ("genlab.use.reconstruct", "send a picture or a folder through a trained model and back"),
     "interpolate": ("genlab.use.interpolate", "go from one picture or draw to another through a trained model"),
-    "translate": ("genlab.translation", "translate a picture or a folder with a trained model"),
+    "translate": ("genlab.translation", "translate a picture, a folder or a data set with a trained model"),
     "import-weights": ("genlab.use.import_weights", "make a model of .pth files of CycleGAN's reference code"),
     "verify-resume": ("genlab.training.verify_resume", "prove that a killed run resumes bit for bit"),
     "verify-ddp": ("genlab.training.verify_ddp", "prove that results do not depend on the number of workers"),

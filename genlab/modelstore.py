@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import safetensors.torch
@@ -102,7 +102,9 @@ def load(directory: Location, device: str | torch.device = "cpu") -> Model:
         image = description["image"]
         shape = (image["height"], image["width"], image["channels"])
         model = kind(shape, from_dict(kind.Architecture, description["architecture"]))
-        model.load_state_dict(safetensors.torch.load(weights))
+        tensors = safetensors.torch.load(weights)
+        _require_fit(tensors, model.state_dict())
+        model.load_state_dict(tensors)
     except (OSError, KeyError, ConfigError, SafetensorError, ValueError, RuntimeError) as error:
         raise RunError(f"{directory}: cannot be loaded: {error}") from None
     return model.to(device).eval().requires_grad_(False)
@@ -133,6 +135,17 @@ def find_one(url: str) -> UPath:
     """The model directory that is ``url``, or that the run ``url`` holds; see :func:`find`."""
     [directory] = find([url]).values()
     return directory
+
+
+def _require_fit(found: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor]) -> None:
+    """Name the first tensor that does not fit; PyTorch would list them all."""
+    for name in [*wanted, *found]:
+        sides = [list(tensors[name].shape) if name in tensors else "not there" for tensors in (found, wanted)]
+        if sides[0] != sides[1]:
+            raise ValueError(
+                f"its weights are of another architecture than {DESCRIPTION} says: {name} is {sides[0]} in {WEIGHTS}, "
+                f"and {sides[1]} in that architecture; take both files from one model directory"
+            )
 
 
 def _card(model: Model, provenance: Provenance) -> str:

@@ -1,79 +1,215 @@
-"""A picture, or a folder of them, through a translator: ``genlab translate MODEL IN OUT``.
+"""Pictures through a translator: ``genlab translate MODEL IN OUT``.
 
-One picture is translated in this process; a folder by Ray Data, on a pool of processes that hold the model.
+One picture is translated in this process; a folder or a data set by Ray Data, on a pool of processes that hold the
+model. OUT keeps a plan, ``translate.json``: a picture that lies there under the same plan is done, and the same command
+goes on with the others.
 """
 
 import logging
 import math
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, NamedTuple, cast
 
+import numpy as np
 import tyro
 from upath import UPath
 
 from genlab import modelstore
 from genlab.config import parse
-from genlab.data.images import ImageError
+from genlab.data.export import CHUNK, file_name
+from genlab.data.images import ImageError, Pixels
+from genlab.data.manifest import FILE_NAME as MANIFEST
 from genlab.data.progress import progress
-from genlab.errors import ConfigError, DataError, run_command
+from genlab.data.shards import ShardSet
+from genlab.data.sources.base import list_files
+from genlab.data.sources.files import is_image
+from genlab.errors import ConfigError, DataError, StorageError, run_command
 from genlab.models.model import Translator, model_type
-from genlab.storage import locate, write_atomic
+from genlab.storage import create_exclusive, json_bytes, locate, read_bytes, read_json, require_absolute, write_atomic
 from genlab.use.models import find
-from genlab.use.pictures import as_png, best_device, folder_keys, is_file, png_name, read_picture
+from genlab.use.pictures import as_png, best_device, folder_keys, is_file, png_name, read_picture, save
 
 BATCH = 8
 """Pictures that a process translates before it reports."""
+MOST_BLOCKS = 10_000
+"""Of more than so many batches Ray makes blocks of several: each block costs the driver time and memory."""
 THREADS = 4
 """CPU threads of each process, at most: more of them speed one picture up by less than one more process does."""
+PLAN = "translate.json"
+"""In a folder of translated pictures: what they were translated from, with what, and which way."""
+VERSION = 1
+"""Of the plan; another one makes other pixels of the same picture."""
 
 
 @dataclass(frozen=True)
 class TranslateConfig:
-    """Translate a picture, or all pictures below a folder, into a model's other domain."""
+    """Translate a picture, or all pictures of a folder or a data set, into a model's other domain.
+
+    Pictures keep their size and their names, and are written as PNG. One with more than 1,024 pixels on a side goes
+    through the model in tiles whose seams are blended. A picture that cannot be used is reported and left out. After a
+    crash, or with new pictures in IN, the same command goes on with what is missing in OUT; that a picture of a folder
+    has changed under its name it does not notice.
+    """
 
     model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
     """Directory or s3:// URL of a model that translates, or of the run that trained it."""
     source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="IN")]
-    """A picture of any size (BMP, GIF, JPEG, PNG, TIFF or WebP), or a folder of pictures."""
+    """A picture of any size (BMP, GIF, JPEG, PNG, TIFF or WebP), a folder of pictures, or a data set; or its s3:// URL.
+    Pictures of a data set are called by their keys; one whose key is no good as a path, or is taken, by its number."""
     dest: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
-    """Where to write: a file NAME.png or a folder for a picture, a folder for a folder. Pictures keep their size and
-    their names, and are written as PNG."""
+    """Where to write, a path or an s3:// URL: a folder, or for one picture a file NAME.png."""
     direction: str | None = None
     """Which way, such as a_to_b or b_to_a; by default the model's first."""
+    split: str | None = None
+    """Only the pictures of this split of a data set."""
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """The command ``genlab translate``."""
-    run_command(lambda: translate(parse(TranslateConfig, arguments, prog="genlab translate")))
+class Picture(NamedTuple):
+    """One of the pictures to translate."""
+
+    key: str
+    """Its path in its folder, or its key in its data set."""
+    row: int
+    """Its number there."""
+    name: str
+    """What its translation is called."""
 
 
-def translate(config: TranslateConfig) -> None:
+class Outcome(NamedTuple):
+    """What became of one."""
+
+    key: str
+    why: str
+    """Why it could not be translated; empty if it was."""
+    stop: bool
+    """Whether it failed by no fault of its own, as the others would: the store is away, or the disk full."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every process of the pool is to know, for all pictures; a small value that can be sent to it."""
+
+    model: str
+    """Directory of the model."""
+    source: str
+    """The folder or data set."""
+    split: str | None
+    dest: str
+    direction: str
+
+
+Runner = Callable[[Sequence[Picture], Job], Iterator[Outcome]]
+"""Translates pictures by :class:`Worker` objects and yields what became of each, in any order."""
+
+
+class Worker:
+    """A process of the pool: holds the model, and translates batches of pictures."""
+
+    def __init__(self, job: Job) -> None:
+        self._model = cast("Translator", modelstore.load(job.model, best_device()))
+        self._read = _reader(locate(job.source), job.split)
+        self._dest, self._direction = locate(job.dest), job.direction
+        self._stopped = ""
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
+        """Translate the pictures with the columns of :class:`Picture`; gives the columns of :class:`Outcome`."""
+        columns = (batch[field].tolist() for field in Picture._fields)
+        outcomes = [self._translate(Picture(*values)) for values in zip(*columns, strict=True)]
+        return {field: [getattr(outcome, field) for outcome in outcomes] for field in Outcome._fields}
+
+    def _translate(self, picture: Picture) -> Outcome:
+        if self._stopped:
+            return Outcome(picture.key, self._stopped, stop=True)
+        try:
+            translated = translate_picture(self._model, self._read(picture), self._direction)
+        except StorageError as error:
+            self._stopped = str(error)
+        except (DataError, OSError) as error:
+            return Outcome(picture.key, str(error), stop=False)
+        else:
+            try:
+                write_atomic(self._dest / picture.name, translated)
+            except StorageError as error:
+                self._stopped = str(error)
+            except OSError as error:
+                self._stopped = f"{self._dest / picture.name}: cannot be written ({error.strerror or error})"
+        return Outcome(picture.key, self._stopped, stop=bool(self._stopped))
+
+
+def on_ray(pictures: Sequence[Picture], job: Job) -> Iterator[Outcome]:
+    """A :data:`Runner`: Ray Data with a pool of actors, on a GPU each where there are GPUs."""
+    import ray.data  # one picture does without
+
+    from genlab.ray_cluster import connected
+
+    with connected():
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        cpus = [int(node["CPU"]) for node in nodes if node.get("CPU", 0) >= 1] or [1]
+        gpus = sum(int(node.get("GPU", 0)) for node in nodes)
+        threads = min(THREADS, *cpus)  # a process has to fit on any node
+        batches = math.ceil(len(pictures) / BATCH)
+        ray.data.DataContext.get_current().enable_progress_bars = False
+        logging.getLogger("ray.data").setLevel(logging.ERROR)  # its plan and its warnings are not the user's business
+        rows = ray.data.from_items(
+            [picture._asdict() for picture in pictures], override_num_blocks=min(batches, MOST_BLOCKS)
+        )
+        done = rows.map_batches(
+            Worker,
+            fn_constructor_args=(job,),
+            batch_size=BATCH,
+            compute=ray.data.ActorPoolStrategy(size=min(batches, gpus or sum(cpu // threads for cpu in cpus))),
+            num_cpus=1 if gpus else threads,
+            num_gpus=1 if gpus else None,
+        )
+        for row in done.iter_rows():
+            yield Outcome(**row)
+
+
+def main(arguments: Sequence[str] | None = None, run: Runner = on_ray) -> None:
+    """The command ``genlab translate``; ``run`` as of :func:`translate`."""
+    run_command(lambda: translate(parse(TranslateConfig, arguments, prog="genlab translate"), run))
+
+
+def translate(config: TranslateConfig, run: Runner = on_ray) -> None:
     """Translate what ``config`` names and say what was written.
 
-    Pictures of a folder that cannot be used are reported and left out.
+    Pictures of a folder or a data set that cannot be used are reported and left out, and those that are done already
+    are counted.
+
+    Args:
+        config: what to translate.
+        run: what translates more than one picture.
 
     Raises:
-        ConfigError: an unknown direction, or a destination that does not fit the source.
+        ConfigError: an unknown direction, a split of what is no data set, or a destination that does not fit the
+            source.
         RunError: the model cannot be loaded, or does not translate.
-        DataError: the source is missing, or nothing in it could be translated.
+        DataError: the source is missing, a shard is damaged, nothing in it could be translated, or the destination
+            holds pictures of another translation or cannot be written.
+        StorageError: a store that cannot be reached, or a folder that cannot be written, on the way.
     """
+    for option, url in (("model", config.model), ("source", config.source), ("dest", config.dest)):
+        require_absolute(option, url)
     source, dest = locate(config.source), locate(config.dest)
-    if dest == source:
-        raise ConfigError(f"dest = {config.dest!r}: the same as the source; write to another place")
+    if dest == source or source in dest.parents:
+        raise ConfigError(f"dest = {config.dest!r}: the same as the source, or in it; write to another place")
     directory, description = find(config.model, "translate")
     direction = _direction(config, description)
+    if config.split is not None and not _is_data_set(source):
+        raise ConfigError(f"split = {config.split!r}: {config.source} is no data set (no {MANIFEST}); leave it out")
     if source.is_dir():
-        _translate_folder(directory, source, dest, direction)
+        weights = description["weights"]["sha256"]
+        _translate_all(Job(str(directory), str(source), config.split, str(dest), direction), weights, run)
     elif source.is_file():
         _translate_file(directory, source, dest, direction)
     else:
         raise DataError(f"{config.source}: no such file or folder")
 
 
-def translate_picture(model: Translator, picture: bytes, direction: str) -> bytes:
-    """Translate an image file into a PNG file of the same size.
+def translate_picture(model: Translator, picture: bytes | Pixels, direction: str) -> bytes:
+    """Translate an image file, or uint8 [H, W, 1 or 3], into a PNG file of the same size.
 
     Raises:
         ImageError: it cannot be decoded.
@@ -88,27 +224,6 @@ def directions(description: Mapping[str, Any]) -> tuple[str, ...]:
     return cast("type[Translator]", model_type(description["family"])).directions
 
 
-class Worker:
-    """A process of the pool: holds the model, and translates batches of pictures."""
-
-    def __init__(self, directory: str, source: str, dest: str, direction: str) -> None:
-        self._model = cast("Translator", modelstore.load(directory, best_device()))
-        self._source, self._dest, self._direction = locate(source), locate(dest), direction
-
-    def __call__(self, batch: dict[str, Any]) -> dict[str, list[str]]:
-        """Translate the pictures named in the column ``key``; the column ``why`` says why not, where it could not."""
-        keys = [str(key) for key in batch["key"]]
-        return {"key": keys, "why": [self._translate(key) for key in keys]}
-
-    def _translate(self, key: str) -> str:
-        try:
-            picture = (self._source / key).read_bytes()
-            write_atomic(self._dest / png_name(key), translate_picture(self._model, picture, self._direction))
-        except (ImageError, OSError) as error:
-            return str(error)
-        return ""
-
-
 def _direction(config: TranslateConfig, description: Mapping[str, Any]) -> str:
     known = directions(description)
     if config.direction is not None and config.direction not in known:
@@ -119,52 +234,118 @@ def _direction(config: TranslateConfig, description: Mapping[str, Any]) -> str:
 def _translate_file(directory: UPath, source: UPath, dest: UPath, direction: str) -> None:
     if not is_file(dest, ".png"):
         dest = dest / png_name(source.name)
+    if (dest.parent / PLAN).exists():  # it would pass for one of them
+        raise ConfigError(f"dest = {str(dest)!r}: its folder holds the pictures of {PLAN}; write to another place")
     model = cast("Translator", modelstore.load(directory, best_device()))
     try:
-        write_atomic(dest, translate_picture(model, source.read_bytes(), direction))
+        translated = translate_picture(model, read_bytes(source), direction)
     except ImageError as error:
         raise DataError(f"{source}: {error}") from None
     except OSError as error:
-        raise DataError(f"{error.filename or dest}: {error.strerror or error}") from None
+        raise DataError(f"{source}: {error.strerror or error}") from None
+    save(dest, translated)
     print(f"{dest}: {direction}")
 
 
-def _translate_folder(directory: UPath, source: UPath, dest: UPath, direction: str) -> None:
+def _translate_all(job: Job, weights: str, run: Runner) -> None:
+    source, dest = locate(job.source), locate(job.dest)
     if dest.is_file():
-        raise ConfigError(f"dest = {str(dest)!r}: a file; a folder of pictures needs a folder to go to")
-    keys = folder_keys(source)
-    from genlab.ray_cluster import connected  # one picture does without Ray
-
-    done = 0
-    with connected(), progress("translate", len(keys), "images") as advance:
-        for key, why in _on_ray(keys, (str(directory), str(source), str(dest), direction)):
+        raise ConfigError(f"dest = {job.dest!r}: a file; a folder of pictures needs a folder to go to")
+    modelstore.load(job.model)  # what ails it is better said here, once
+    shards = _shards(source, job.split) if _is_data_set(source) else None
+    pictures = _folder_pictures(source) if shards is None else _data_pictures(shards)
+    plan = {
+        "version": VERSION,
+        "model": weights,
+        "direction": job.direction,
+        "source": job.source,
+        "data set": shards and shards.checksum,
+        "split": job.split,
+    }
+    done = _begin(dest, plan, {picture.name for picture in pictures})
+    left = [picture for picture in pictures if picture.name not in done]
+    translated = len(done)
+    with progress("translate", len(left), "images") as advance:
+        for outcome in run(left, job) if left else ():
+            if outcome.stop:
+                raise StorageError(outcome.why)
             advance(1)
-            done += not why
-            if why:
-                print(f"skipped: {source}/{key}: {why}", file=sys.stderr)
-    if not done:
-        raise DataError(f"{source}: none of its {len(keys)} images could be translated")
-    print(f"{dest}: {done:,} of {len(keys):,} images {direction}")
+            translated += not outcome.why
+            if outcome.why:
+                print(f"skipped: {source}/{outcome.key}: {outcome.why}", file=sys.stderr)
+    if not translated:
+        raise DataError(f"{source}: none of its {len(pictures)} images could be translated")
+    before = f", {len(done):,} of them done before" if done else ""
+    print(f"{dest}: {translated:,} of {len(pictures):,} images {job.direction}{before}")
 
 
-def _on_ray(keys: list[str], arguments: tuple[str, ...]) -> Iterator[tuple[str, str]]:
-    """The key of each picture once it is done, and why it could not be translated ("" if it was)."""
-    import ray.data  # one picture does without
+def _begin(dest: UPath, plan: Mapping[str, Any], names: set[str]) -> set[str]:
+    """Leave the plan in ``dest``, unless it is there.
 
-    resources = ray.cluster_resources()
-    gpus, cpus = int(resources.get("GPU", 0)), max(1, int(resources.get("CPU", 1)))
-    threads = min(THREADS, cpus)
-    batches = math.ceil(len(keys) / BATCH)
-    ray.data.DataContext.get_current().enable_progress_bars = False
-    logging.getLogger("ray.data").setLevel(logging.ERROR)  # its plan and its warnings are not the user's business
-    rows = ray.data.from_items([{"key": key} for key in keys], override_num_blocks=batches)
-    done = rows.map_batches(
-        Worker,
-        fn_constructor_args=arguments,
-        batch_size=BATCH,
-        compute=ray.data.ActorPoolStrategy(size=min(batches, gpus or cpus // threads)),
-        num_cpus=1 if gpus else threads,
-        num_gpus=1 if gpus else None,
-    )
-    for row in done.iter_rows():
-        yield row["key"], row["why"]
+    Returns:
+        Those of ``names`` that lie there: they were written whole, under this plan.
+
+    Raises:
+        DataError: there are pictures of another plan, or of none, or it cannot be written.
+    """
+    try:
+        there = names & list_files(str(dest)).keys() if dest.is_dir() else set()
+        if there and not (dest / PLAN).exists():
+            raise DataError(
+                f"{dest}: holds {min(there)} already, and no {PLAN} that says what it was made from; choose another "
+                "place, or delete it"
+            )
+        create_exclusive(dest / PLAN, json_bytes(plan))
+    except OSError as error:
+        raise DataError(f"{dest}: cannot be written ({error.strerror or error})") from None
+    found = read_json(dest / PLAN)
+    if found != plan:
+        then = found if isinstance(found, dict) else {}
+        differing = [
+            f"{name} {then.get(name)!r} then, {plan.get(name)!r} now"
+            for name in [*plan, *(then.keys() - plan.keys())]
+            if then.get(name) != plan.get(name)
+        ]
+        raise DataError(
+            f"{dest}: holds the pictures of another translation ({'; '.join(differing)}); choose another place, or "
+            "delete that one"
+        )
+    return there
+
+
+def _is_data_set(source: UPath) -> bool:
+    return (source / MANIFEST).exists()
+
+
+def _shards(source: UPath, split: str | None) -> ShardSet:
+    shards = ShardSet.open(source)
+    return shards.split(split) if split else shards
+
+
+def _folder_pictures(source: UPath) -> list[Picture]:
+    return [Picture(key, row, png_name(key)) for row, key in enumerate(folder_keys(source))]
+
+
+def _data_pictures(shards: ShardSet) -> list[Picture]:
+    """All rows of a data set, with names that differ. Reads every block once, of a remote one, too."""
+    rows = np.arange(len(shards))
+    taken: set[str] = set()
+    pictures = []
+    for begin in range(0, len(rows), CHUNK):
+        for row, key in enumerate(shards.keys(rows[begin : begin + CHUNK]), begin):
+            wanted = png_name(key) if is_image(key) else f"{key}.png"
+            pictures.append(Picture(key, row, file_name(wanted, row, taken)))
+    return pictures
+
+
+def _reader(source: UPath, split: str | None) -> Callable[[Picture], bytes | Pixels]:
+    """What loads a picture: the bytes of its file, or uint8 [H, W, C]."""
+    if not _is_data_set(source):
+        return lambda picture: read_bytes(source / picture.key)
+    shards = _shards(source, split)
+
+    def read(picture: Picture) -> bytes | Pixels:
+        row = np.array([picture.row])
+        return shards.encoded(row)[0] if shards.encoded_files else shards.read(row).image[0]
+
+    return read

@@ -116,6 +116,14 @@ def test_weights_of_another_architecture_are_refused(tmp_path: Path, architectur
         modelstore.load(str(tmp_path))
 
 
+def test_the_first_tensor_that_does_not_fit_is_named_in_one_line(tmp_path: Path) -> None:
+    save_vae(tmp_path)
+    change(tmp_path, architecture={"latent_dim": 4, "channels": [4, 8]})
+    with pytest.raises(RunError, match=r"weights are of another architecture.*: \S+ is \[.*\] in model") as refusal:
+        modelstore.load(str(tmp_path))
+    assert len(str(refusal.value).splitlines()) == 1
+
+
 def test_a_missing_weights_file_is_named(tmp_path: Path) -> None:
     save_vae(tmp_path)
     (tmp_path / "model.safetensors").unlink()

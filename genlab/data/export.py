@@ -97,7 +97,8 @@ def _write_images(shards: ShardSet, folder: UPath) -> list[str]:
         for rows in _chunks(len(shards)):
             files = _files(shards, rows)
             called = [
-                _name(key, data, row, taken) for key, data, row in zip(shards.keys(rows), files, rows, strict=True)
+                file_name(_wanted(key, data), row, taken)
+                for key, data, row in zip(shards.keys(rows), files, rows, strict=True)
             ]
             for _ in pool.map(write, called, files):
                 advance(1)
@@ -111,25 +112,34 @@ def _files(shards: ShardSet, rows: np.ndarray) -> list[bytes]:
     return [encode_png(image) for image in shards.read(rows).image]
 
 
-def _name(key: str, data: bytes, row: int, taken: set[str]) -> str:
-    """What to call an image's file, and note its name and the folders above as taken."""
+def _wanted(key: str, data: bytes) -> str:
+    """What to call a file, if that can be: its key, with the suffix of its kind."""
     suffixes = (".png",) if data.startswith(b"\x89PNG") else (".jpg", ".jpeg")
-    name = key if key.lower().endswith(suffixes) else key + suffixes[0]
-    path = PurePosixPath(name)
+    return key if key.lower().endswith(suffixes) else key + suffixes[0]
+
+
+def file_name(wanted: str, row: int, taken: set[str]) -> str:
+    """What to call the file of an image: ``wanted``, or by its ``row`` if that is no good as a relative path, or taken.
+
+    Notes the name and the folders above it in ``taken``.
+    """
+    path = PurePosixPath(wanted)
     folders = {f"{folder}/" for folder in path.parents if folder.name}
     usable = (
-        str(path) == name
-        and name.isprintable()
+        str(path) == wanted
+        and wanted.isprintable()
         and not path.is_absolute()
-        and is_visible(name)
+        and is_visible(wanted)
         and all(len(part.encode()) < 256 for part in path.parts)
         # Neither a file of that name, nor a folder, nor a file where a folder is needed.
-        and name not in taken
-        and f"{name}/" not in taken
+        and wanted not in taken
+        and f"{wanted}/" not in taken
         and taken.isdisjoint(folder.removesuffix("/") for folder in folders)
     )
+    name = wanted
     if not usable:
-        name, folders = f"unnamed/{row:08d}{suffixes[0]}", {"unnamed/"}
+        suffix = ".png" if wanted.lower().endswith(".png") else ".jpg"
+        name, folders = f"unnamed/{row:08d}{suffix}", {"unnamed/"}
     taken |= {name, *folders}
     return name
 

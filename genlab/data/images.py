@@ -6,6 +6,7 @@ Pixels are uint8 in 0..255, [height, width, channels]. Colour profiles are ignor
 import dataclasses
 import io
 import math
+import warnings
 from typing import Literal, cast
 
 import numpy as np
@@ -14,6 +15,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from genlab.data.manifest import Encoding
 from genlab.errors import DataError
+
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # of half of what :func:`prepare` refuses
 
 Pixels = NDArray[np.uint8]
 Channels = Literal[1, 3]
@@ -98,7 +101,8 @@ def prepare(
     except UnidentifiedImageError:
         raise ImageError("not an image (no BMP, GIF, JPEG, PNG, TIFF or WebP)") from None
     except Image.DecompressionBombError:
-        raise ImageError(f"too large: more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels") from None
+        most = 2 * (Image.MAX_IMAGE_PIXELS or 0)
+        raise ImageError(f"too large: more than {most:,} pixels; scale it down or cut it up") from None
     except Exception as error:  # on a damaged file PIL's decoders raise whatever they run into
         raise ImageError(f"cannot be decoded ({error})") from error
 

@@ -5,14 +5,15 @@ from dataclasses import dataclass
 from typing import Annotated, Literal, cast
 
 import torch
-import torch.nn.functional as F
 from annotated_types import Ge, Gt, Interval
 from torch import Tensor, nn
 
 from genlab.models.graph import Graph, TensorSpec
 from genlab.models.model import Shape, Translator
+from genlab.models.padding import reflected
 from genlab.models.pixels import from_signed, to_signed
 from genlab.models.resnet import ResNet
+from genlab.models.tiles import in_tiles
 from genlab.models.unet import UNet, most_levels
 
 GeneratorKind = Literal["unet", "resnet-6", "resnet-9"]
@@ -82,8 +83,9 @@ class CycleGAN(Translator):
     def translate(self, pixels: Tensor, direction: str = "a_to_b") -> Tensor:
         """Translate uint8 [N, H, W, C] into the other domain, the same shape.
 
-        Any height and width will do: images are padded by edge pixels to the next that the generator takes (multiples
-        of 2^levels for a U-Net, of 4 from 8 on for a ResNet) and cropped.
+        Any height and width will do: images are padded by their reflection to the next that the generator takes
+        (multiples of 2^levels for a U-Net, of 4 from 8 on for a ResNet) and cropped; those with a side of more than
+        1,024 pixels go in tiles (:func:`genlab.models.tiles.in_tiles`).
 
         Raises:
             ValueError: for an unknown direction, or images with another number of channels.
@@ -92,18 +94,18 @@ class CycleGAN(Translator):
             raise ValueError(f"direction {direction!r}: choose from {', '.join(self.directions)}")
         if pixels.shape[3] != self.image_shape[2]:
             raise ValueError(f"images of {pixels.shape[3]} channels; the model takes {self.image_shape[2]}")
-        return self.through(self.a_to_b if direction == "a_to_b" else self.b_to_a, pixels.to(self.device))
+        generator = self.a_to_b if direction == "a_to_b" else self.b_to_a
+        return in_tiles(lambda tile: self.through(generator, tile), pixels.to(self.device), generator.multiple)
 
     def through(self, generator: Generator, pixels: Tensor) -> Tensor:
-        """uint8 [N, H, W, C] of any height and width through one of the generators: the same shape."""
+        """uint8 [N, H, W, C] of any height and width, whole, through one of the generators: the same shape."""
         height, width = pixels.shape[1:3]
-        right, bottom = (
+        for axis in (1, 2):
+            side = pixels.shape[axis]
             # A side of an exported graph is symbolic, and Python's max would fix it.
-            cast("int", torch.sym_max(side + -side % generator.multiple, generator.smallest) - side)
-            for side in (width, height)
-        )
-        padded = F.pad(to_signed(pixels), (0, right, 0, bottom), mode="replicate")
-        return from_signed(generator(padded)[:, :, :height, :width])
+            padded = cast("int", torch.sym_max(side + -side % generator.multiple, generator.smallest))
+            pixels = pixels.index_select(axis, reflected(side, padded, pixels.device))
+        return from_signed(generator(to_signed(pixels))[:, :, :height, :width])
 
     def graphs(self) -> dict[str, Graph]:
         """Both directions, for any height and width."""

@@ -1,6 +1,6 @@
-"""Reflection padding whose gradient is the same every time on a GPU too."""
+"""Reflection padding: by any length, and with a gradient that is the same every time on a GPU too."""
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -47,3 +47,16 @@ class Reflected(torch.autograd.Function):
             gradient.narrow(axis, 1, pad).add_(before.flip(axis))
             gradient.narrow(axis, side - 1 - pad, pad).add_(after.flip(axis))
         return gradient, None
+
+
+def reflected(side: int, padded: int, device: torch.device) -> Tensor:
+    """Which of ``side`` pixels, at least 1, stand in their place and in that of what follows: int64 [padded].
+
+    Of 4 pixels 0 1 2 3 2 1 0 1 ...: beyond what ``F.pad`` can reflect, back and forth. Reflection, for the statistics
+    of an instance norm over a picture and its reflection are about those of the picture; of a replicated edge, which
+    may be most of what the network sees, they are the edge's.
+    """
+    # A side of an exported graph is symbolic, and the remainder of one that is no tensor is not known in ONNX.
+    period = torch.full((), cast("int", torch.sym_max(2 * side - 2, 1)), device=device)
+    place = torch.arange(padded, device=device) % period
+    return torch.minimum(place, period - place)

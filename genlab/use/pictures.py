@@ -21,8 +21,9 @@ def best_device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def read_picture(picture: bytes, model: Model) -> Tensor:
-    """The pixels of an image file as ``model`` takes them: upright, uint8 [1, H, W, C], of the picture's own size.
+def read_picture(picture: bytes | Pixels, model: Model) -> Tensor:
+    """The pixels of an image file, or of uint8 [H, W, 1 or 3], as ``model`` takes them: upright, uint8 [1, H, W, C], of
+    the picture's own size.
 
     Raises:
         ImageError: it cannot be decoded.

@@ -97,9 +97,11 @@ def test_translate_takes_any_size_and_keeps_it() -> None:
     whole = torch.randint(0, 256, (1, 64, 32, 3), dtype=torch.uint8)
     expected = from_signed(model.a_to_b(to_signed(whole)))
     assert torch.equal(model.translate(whole, "a_to_b"), expected), "sizes that fit are not padded"
-    whole_again = F.pad(pixels.permute(0, 3, 1, 2).float(), (0, 31, 0, 19), mode="replicate").permute(0, 2, 3, 1)
+    whole_again = F.pad(pixels.permute(0, 3, 1, 2).float(), (0, 31, 0, 19), mode="reflect").permute(0, 2, 3, 1)
     expected = model.translate(whole_again.to(torch.uint8))[:, :45, :33]
-    assert torch.equal(model.translate(pixels), expected), "others continue their last row and column"
+    assert torch.equal(model.translate(pixels), expected), "others are reflected at their right and bottom edges"
+    dot = torch.full((1, 1, 1, 3), 77, dtype=torch.uint8)
+    assert torch.equal(model.translate(dot), model.translate(dot.expand(1, 32, 32, 3))[:, :1, :1])
     with pytest.raises(ValueError, match="sideways"):
         model.translate(pixels, "sideways")
     with pytest.raises(ValueError, match="1 channels"):

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from genlab.models.padding import Reflected, ReflectionPad2d
+from genlab.models.padding import Reflected, ReflectionPad2d, reflected
 
 
 @pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
@@ -36,3 +36,11 @@ def test_a_gpus_gradient_is_deterministic() -> None:
     theirs = image.detach().cpu().requires_grad_()
     nn.ReflectionPad2d(3)(theirs).square().sum().backward()
     torch.testing.assert_close(image.grad.cpu(), theirs.grad)
+
+
+def test_a_reflection_goes_on_as_far_as_needed() -> None:
+    cpu = torch.device("cpu")
+    assert reflected(4, 11, cpu).tolist() == [0, 1, 2, 3, 2, 1, 0, 1, 2, 3, 2]
+    assert reflected(2, 5, cpu).tolist() == [0, 1, 0, 1, 0]
+    assert reflected(1, 3, cpu).tolist() == [0, 0, 0]
+    assert reflected(5, 5, cpu).tolist() == [0, 1, 2, 3, 4]

@@ -1,0 +1,66 @@
+"""Large pictures through a network: in overlapping tiles whose seams are blended, so that memory is bounded.
+
+Each tile has instance-norm statistics of its own, so neighbouring tiles differ a little everywhere, not only at their
+edges: a smooth cross-fade leaves no step.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+TILE = 1024
+"""Side of a tile in pixels; a picture that is no larger goes through whole. Large, so that a tile's norms are close to
+the whole picture's and few pixels are computed twice; and yet a ResNet of width 64 needs only 1 GiB for one. As
+OVERLAP, a multiple of whatever a network's sides must be multiples of."""
+OVERLAP = 256
+"""Pixels by which neighbouring tiles overlap, at least. The middle half is blended; the quarter on either side of it
+only lends context. A ResNet with 9 blocks sees 84 pixels far, and where a tile's edge is nearer than that, the tile
+weighs at most 7%. A U-Net may see the whole tile: for it there is only the blending."""
+
+
+def in_tiles(translate: Callable[[Tensor], Tensor], pixels: Tensor, multiple: int) -> Tensor:
+    """What ``translate`` makes of images of any size, in tiles where a side is longer than :data:`TILE`.
+
+    Where two tiles are blended their weights are a smoothstep and the rest to 1.
+
+    Args:
+        translate: uint8 [N, h, w, C] to the same shape, for h and w of at most ``TILE``.
+        pixels: uint8 [N, H, W, C].
+        multiple: what ``translate`` pads sides to at their end. Tiles begin at multiples of it, so that strided
+            layers take the same pixels as in the whole image. It divides ``TILE`` and ``OVERLAP``.
+
+    Returns:
+        uint8 [N, H, W, C].
+    """
+    height, width = pixels.shape[1:3]
+    if max(height, width) <= TILE:
+        return translate(pixels)
+    result, below = torch.empty_like(pixels), 0
+    for top in _begins(height, multiple):
+        row = pixels[:, top : top + TILE]
+        strip, right = torch.empty_like(row), 0
+        for left in _begins(width, multiple):
+            _join(strip, translate(row[:, :, left : left + TILE]), 2, left, right)
+            right = left + TILE
+        _join(result, strip, 1, top, below)
+        below = top + TILE
+    return result
+
+
+def _begins(length: int, multiple: int) -> list[int]:
+    """Where tiles begin along a side. The last begins early enough to be, once padded, as long as the others."""
+    last = max(0, length + -length % multiple - TILE)
+    return [*range(0, last, TILE - OVERLAP), last]
+
+
+def _join(image: Tensor, tile: Tensor, axis: int, begin: int, filled: int) -> None:
+    """Put ``tile`` into ``image`` at ``begin`` along ``axis``, where the image is filled up to ``filled``."""
+    seam = OVERLAP // 2 if filled else 0
+    start = (begin + filled - seam) // 2 if filled else 0
+    old, new = image.narrow(axis, start, seam), tile.narrow(axis, start - begin, seam)
+    share = (torch.arange(seam, device=image.device) + 0.5) / seam
+    weight = (share * share * (3 - 2 * share)).reshape([-1 if dim == axis else 1 for dim in range(image.ndim)])
+    old.copy_(old.float().lerp(new.float(), weight).round())
+    rest = begin + tile.shape[axis] - start - seam
+    image.narrow(axis, start + seam, rest).copy_(tile.narrow(axis, start + seam - begin, rest))
