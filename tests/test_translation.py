@@ -308,6 +308,7 @@ def test_a_folder_keeps_its_names(
     out = tmp_path / "out"
     main([str(run), str(pictures), str(out), "--direction", "b_to_a"])
     assert {path.relative_to(out).as_posix() for path in out.rglob("*.*")} == {
+        "translate.json",
         "one.png",
         "more/two.png",
         "more/three.png",
