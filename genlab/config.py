@@ -138,6 +138,14 @@ def differences(old: object, new: object) -> dict[str, tuple[Any, Any]]:
     }
 
 
+def then_and_now(then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """In what two plans differ, in words."""
+    names = [*now, *(then.keys() - now.keys())]
+    return "; ".join(
+        f"{name} {then.get(name)!r} then, {now.get(name)!r} now" for name in names if then.get(name) != now.get(name)
+    )
+
+
 def operational_names(config: type, prefix: str = "") -> frozenset[str]:
     """The dotted names of the fields marked :data:`OPERATIONAL`."""
     names: set[str] = set()

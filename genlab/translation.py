@@ -17,7 +17,7 @@ import tyro
 from upath import UPath
 
 from genlab import modelstore
-from genlab.config import parse
+from genlab.config import parse, then_and_now
 from genlab.data.export import CHUNK, file_name
 from genlab.data.images import ImageError, Pixels
 from genlab.data.manifest import FILE_NAME as MANIFEST
@@ -300,15 +300,9 @@ def _begin(dest: UPath, plan: Mapping[str, Any], names: set[str]) -> set[str]:
         raise DataError(f"{dest}: cannot be written ({error.strerror or error})") from None
     found = read_json(dest / PLAN)
     if found != plan:
-        then = found if isinstance(found, dict) else {}
-        differing = [
-            f"{name} {then.get(name)!r} then, {plan.get(name)!r} now"
-            for name in [*plan, *(then.keys() - plan.keys())]
-            if then.get(name) != plan.get(name)
-        ]
+        differing = then_and_now(found if isinstance(found, dict) else {}, plan)
         raise DataError(
-            f"{dest}: holds the pictures of another translation ({'; '.join(differing)}); choose another place, or "
-            "delete that one"
+            f"{dest}: holds the pictures of another translation ({differing}); choose another place, or delete that one"
         )
     return there
 

@@ -223,14 +223,9 @@ def _begin(dest: UPath, plan: dict[str, Any], tasks: Sequence[ShardTask], start_
     """
     found = _read_plan(dest)
     if found is not None and found != plan and not start_over:
-        differing = [
-            f"{name} {found.get(name)!r} then, {plan.get(name)!r} now"
-            for name in [*plan, *(found.keys() - plan.keys())]
-            if found.get(name) != plan.get(name)
-        ]
         raise DataError(
-            f"{dest}: holds an unfinished ingest of something else ({'; '.join(differing)}); run that one again to "
-            "finish it, choose another place, or make this one in its stead with --start-over"
+            f"{dest}: holds an unfinished ingest of something else ({configs.then_and_now(found, plan)}); run that one "
+            "again to finish it, choose another place, or make this one in its stead with --start-over"
         )
     write_json(dest / PLAN, plan)
     mine = {name for task in tasks for name in (task.path, record_path(task.path))}
