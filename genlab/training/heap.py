@@ -3,10 +3,13 @@
 import ctypes
 import sys
 
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
 """``mallopt``'s numbers of its parameters, from glibc's malloc.h."""
 _LARGEST_HEAP_BLOCK = 32 * 2**20
 """glibc takes no larger threshold."""
+_HEAP = 2 * _LARGEST_HEAP_BLOCK
+"""Size of the heaps of threads other than the first, each of which is given back when it is empty unless the one before
+it has less room than ``M_TOP_PAD``. Ray Train runs the loop in such a thread."""
 
 
 def keep_freed_memory() -> None:
@@ -20,3 +23,4 @@ def keep_freed_memory() -> None:
     if libc is not None and hasattr(libc, "gnu_get_libc_version"):
         libc.mallopt(_M_MMAP_THRESHOLD, _LARGEST_HEAP_BLOCK)
         libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+        libc.mallopt(_M_TOP_PAD, _HEAP)
