@@ -27,6 +27,8 @@ from genlab.metrics.intervals import normal_interval
 from genlab.seeds import derived_seed
 from genlab.storage import json_bytes, locate, read_bytes, sha256, write_atomic
 
+FEWEST = 4
+"""Images that there must be on each side: KID compares halves of both."""
 DISTINCT = 1 - 1 / math.e
 """Share of the rows that are in a resample of the bootstrap, each once or more: these must span the features."""
 

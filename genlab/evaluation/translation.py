@@ -3,6 +3,7 @@
 Beside each stands that of the images left as they are: only with it can one tell what translating gained.
 """
 
+import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -26,6 +27,27 @@ NEARNESS: dict[str, tuple[str, str, Better]] = {
     "perceptual": ("perceptual distance", "", "lower"),
 }
 """How near images come to their counterparts: title, unit, and which is better."""
+
+
+def translation_figures(
+    model: CycleGAN, domains: Mapping[str, HeldOut], extractor: Extractor, images: int, seed: int
+) -> dict[str, Figure]:
+    """The figures of both directions, see :func:`direction_figures`, and ``kid``, the mean of both KIDs.
+
+    Args:
+        model: whose images are of the domains' size.
+        domains: the images of ``a`` and ``b``.
+        extractor: whose features FID and KID are taken in.
+        images: how many of each are translated, at most, drawn at random.
+        seed: of the draws.
+    """
+    figures: dict[str, Figure] = {}
+    for direction in model.directions:
+        source, _, target = direction.partition("_to_")
+        figures |= direction_figures(
+            model, direction, domains[source].drawn(images, seed), domains[target], extractor, seed
+        )
+    return {"kid": _mean_kid(extractor, {each: figures[f"kid_{each}"] for each in model.directions})} | figures
 
 
 def direction_figures(
@@ -97,6 +119,19 @@ def counterparts_are_known(source: HeldOut, target: HeldOut) -> bool:
     """Whether both are drawn scenes, one of each domain."""
     one, other = source.shards.manifest, target.shards.manifest
     return has_counterparts(one) and has_counterparts(other) and one.origin.path != other.origin.path
+
+
+def _mean_kid(extractor: Extractor, directions: Mapping[str, Figure]) -> Figure:
+    """The mean of the directions' KIDs, whose errors are independent but for the images that they share."""
+    passport: Passport = {}
+    for direction, figure in directions.items():
+        for name, value in figure.passport.items():
+            shared = all(other.passport.get(name) == value for other in directions.values())
+            passport[name if shared else f"{name}_{direction}"] = value
+    mean = sum(figure.value for figure in directions.values()) / len(directions)
+    half = math.hypot(*(figure.half_width or 0.0 for figure in directions.values())) / len(directions)
+    title = f"KID in {extractor.label} features, mean of both directions"
+    return Figure(title, mean, passport, better="lower", interval=(mean - half, mean + half))
 
 
 def _distances(extractor: Extractor, source: HeldOut, target: HeldOut, made: Tensor, seed: int) -> dict[str, Figure]:

@@ -108,6 +108,7 @@ class CycleGANRecipe(Recipe[CycleGANConfig]):
 
     config_type = CycleGANConfig
     averaged = ("generators",)
+    ranked_by = "kid"
 
     def __init__(self, config: CycleGANConfig, domains: Mapping[str, DomainInfo]) -> None:
         super().__init__(config, domains)
@@ -184,12 +185,14 @@ class CycleGANRecipe(Recipe[CycleGANConfig]):
         return {}
 
     def figures(self, batches: Batches) -> dict[str, np.ndarray]:
-        """For each direction, held-out images above their translations above these translated back."""
+        """For each direction held-out images; below each its translation, that translated back, and what the other
+        generator, which should leave it as it is, makes of it."""
         pictures = {}
         for source, direction, back in (("a", "a_to_b", "b_to_a"), ("b", "b_to_a", "a_to_b")):
             images = batches[source].image[:SHOWN]
             translated = self.generators.translate(images, direction)
-            rows = torch.cat([images, translated, self.generators.translate(translated, back)])
+            cycled, same = (self.generators.translate(each, back) for each in (translated, images))
+            rows = torch.cat([images, translated, cycled, same])
             pictures[direction] = sheet(rows.cpu().numpy(), columns=len(images))
         return pictures
 

@@ -44,6 +44,9 @@ class Run:
     """Steps between checkpoints, rounded up to logged steps. By default an epoch, at most 1,000 steps."""
     figures_every: Annotated[Annotated[int, Ge(1)] | None, OPERATIONAL] = None
     """Steps between sample pictures. By default an epoch."""
+    evaluate_every: Annotated[Annotated[int, Ge(1)] | None, OPERATIONAL] = None
+    """Steps between checkpoints, rounded up to one, that are evaluated beside training, in a process of their own; the
+    best becomes the run's model. By default none is, and the last becomes it."""
     keep: Annotated[int, Ge(1), OPERATIONAL] = 2
     """How many of the newest checkpoints are kept."""
     max_failures: Annotated[int, Ge(0), OPERATIONAL] = 3

@@ -130,12 +130,15 @@ class Recipe(nn.Module, ABC, Generic[C]):
     Attributes:
         networks: what is trained, by name; each has an optimiser of its own.
         averaged: names of the networks of which an exponential moving average is kept and exported.
+        ranked_by: the figure of an evaluation, lower being better, by which checkpoints are ranked; empty for a family
+            whose test metrics say enough.
         figure_rows: how many held-out rows ``figures`` is given: up to a hundred from the first, then some of the whole
             split.
     """
 
     config_type: ClassVar[type]
     averaged: ClassVar[tuple[str, ...]]
+    ranked_by: ClassVar[str] = ""
     networks: nn.ModuleDict
     figure_rows: int = 16
 

@@ -38,6 +38,9 @@ LINES = ("#0969da", "#bc4c00")
 LEFT, RIGHT, TOP, BOTTOM = 62, 14, 46, 44
 """Room around each pair of axes for titles and scales, in CSS pixels: cheaper than having it measured."""
 
+EVALUATION_HEIGHT = 260
+"""CSS pixels."""
+
 CLOCK = (
     Panel("learning rate", {"learning_rate": ""}, from_zero=True),
     Panel("speed", {"images_per_second": ""}, "images/s", from_zero=True),
@@ -62,6 +65,44 @@ def clock_figure(run: RunRecord) -> Figure:
     """Learning rate, speed and data wait."""
     caption = "Learning rate, images a second, and the share of time in which training waited for data."
     return _figure("clock", caption, run, CLOCK, columns=len(CLOCK), height=190)
+
+
+def evaluation_figure(run: RunRecord, ranked_by: str) -> Figure:
+    """What the run's checkpoints are ranked by, over the images seen, with its parts: figures whose names begin so."""
+    drawing = canvas(PAGE_WIDTH, EVALUATION_HEIGHT)
+    axis = drawing.subplots()
+    drawing.subplots_adjust(
+        left=LEFT / PAGE_WIDTH,
+        right=1 - RIGHT / PAGE_WIDTH,
+        bottom=BOTTOM / EVALUATION_HEIGHT,
+        top=1 - TOP / EVALUATION_HEIGHT,
+    )
+    names = [name for name in run.evaluations[-1].figures if name.startswith(ranked_by)]
+    for name, colour in zip(names, (INK, *LINES), strict=False):
+        known = [(one.images, one.figures[name]) for one in run.evaluations if name in one.figures]
+        images, values = zip(*((seen, figure.value) for seen, figure in known), strict=True)
+        errors = [figure.half_width or 0.0 for _, figure in known]
+        width = 1.6 if name == ranked_by else 0.8
+        label = known[-1][1].title
+        axis.errorbar(
+            images,
+            values,
+            errors,
+            color=colour,
+            marker="o",
+            markersize=3 * width,
+            capsize=2,
+            linewidth=width,
+            label=label,
+        )
+    axis.legend(frameon=False, fontsize=8, labelcolor=INK)
+    dress(axis, "images seen", "")
+    axis.set_ylim(bottom=min(0.0, axis.get_ylim()[0]))
+    axis.xaxis.set_major_formatter(EngFormatter(sep=""))
+    axis.xaxis.set_major_locator(MaxNLocator(5))
+    _epochs(axis, run)
+    caption = "What the checkpoints were measured at beside training, lower being better; bars are 95% intervals."
+    return chart("evaluations", caption, render(drawing))
 
 
 def moving_average(values: NDArray[np.float64], window: int) -> NDArray[np.float64]:

@@ -52,8 +52,13 @@ def examine(run: RunRecord, model: CycleGAN) -> Findings:
         if sign := grown_alike(images[:COMPARED], translated[:COMPARED], real, direction):
             notes.append(sign)
         shown = slice(min(SHOWN, len(shards)))
-        cycled = translate(model, translated[shown], f"{target}_to_{source}")
-        figures.append(_grid(direction, run.source_of(split), images[shown], translated[shown], cycled, truth))
+        sheet = {
+            source: images[shown],
+            f"{source} → {target}": translated[shown],
+            f"{source} → {target} → {source}": translate(model, translated[shown], f"{target}_to_{source}"),
+            f"{target} → {source} of {source}": translate(model, images[shown], f"{target}_to_{source}"),
+        }
+        figures.append(_grid(direction, run.source_of(split), sheet, truth))
         if truth is not None:
             found[direction] = score(images, translated, truth) | {
                 "data": {name: run.data[source][name] for name in ("path", "checksum")},
@@ -116,12 +121,15 @@ def score(images: Tensor, translated: Tensor, truth: Tensor) -> dict[str, Any]:
     }
 
 
-def _grid(direction: str, of: str, images: Tensor, translated: Tensor, cycled: Tensor, truth: Tensor | None) -> Figure:
+def _grid(direction: str, of: str, rows: dict[str, Tensor], truth: Tensor | None) -> Figure:
     source, _, target = direction.partition("_to_")
-    rows = {source: images, f"{source} → {target}": translated, f"{source} → {target} → {source}": cycled}
-    caption = f"From {source} to {target}: {of}, their translations, and these translated back."
+    images = rows[source]
+    caption = (
+        f"From {source} to {target}: {of}, their translations, these translated back, and what the other generator, "
+        f"which should leave images of {source} as they are, makes of them."
+    )
     if truth is not None:
-        rows[f"true {target}"] = truth[: len(images)]
+        rows = rows | {f"true {target}": truth[: len(images)]}
         caption += f" Last row: the same scenes as they are drawn in {target}, which training never saw."
     return image_grid(direction, caption, torch.cat(list(rows.values())).numpy(), len(images), tuple(rows))
 

@@ -23,7 +23,7 @@ from genlab.data.shards import ShardSet
 from genlab.errors import ConfigError, DataError, RunError, run_command
 from genlab.evaluation.compare import passports
 from genlab.evaluation.extractors import ClassifierFeatures, EfficientNetLite, Extractor, Inception
-from genlab.evaluation.features import distance_figures, extract, held_out_features
+from genlab.evaluation.features import FEWEST, distance_figures, extract, held_out_features
 from genlab.evaluation.figures import Evaluation, Figure, evaluation_file
 from genlab.evaluation.held_out import HeldOut
 from genlab.evaluation.judge import Judge, load_judge
@@ -35,7 +35,7 @@ from genlab.evaluation.latent import (
     reconstruction_figures,
     samples,
 )
-from genlab.evaluation.translation import direction_figures
+from genlab.evaluation.translation import translation_figures
 from genlab.models.cyclegan import CycleGAN
 from genlab.models.latent import LatentModel
 from genlab.recipes.options import Data
@@ -45,8 +45,6 @@ from genlab.use.pictures import best_device
 
 SAMPLES = 10_000
 """Samples that FID and KID are of, at most, unless told otherwise."""
-FEWEST = 4
-"""Images that there must be: KID compares halves of both sets."""
 BOUND_IMAGES = 1000
 """Images that the importance-weighted bounds are of on a CPU, unless told otherwise."""
 
@@ -119,7 +117,8 @@ def evaluate(config: EvaluateConfig) -> tuple[Evaluation, UPath]:
         extractor = inception or _extractor(domains["images"], judge, device)
         figures = _latent_figures(config, model, domains["images"], judge, extractor)
     else:
-        figures = _translation_figures(config, model, domains, inception or EfficientNetLite(device))
+        extractor = inception or EfficientNetLite(device)
+        figures = translation_figures(model, domains, extractor, config.samples or SAMPLES, config.seed)
 
     evaluation = Evaluation(
         directory.parent.name if directory.name == "model" else directory.name,
@@ -240,17 +239,6 @@ def _latent_figures(
     label = classes_to_sample(held_out, count, config.seed) if model.classes else None
     made = extract(extractor, samples(model, label, count, config.seed), count, "features of samples")
     return figures | distance_figures(extractor, reference, held_out.passport, made, config.seed)
-
-
-def _translation_figures(
-    config: EvaluateConfig, model: CycleGAN, domains: Mapping[str, HeldOut], extractor: Extractor
-) -> dict[str, Figure]:
-    figures: dict[str, Figure] = {}
-    for direction in model.directions:
-        source, _, target = direction.partition("_to_")
-        drawn = domains[source].drawn(config.samples or SAMPLES, config.seed)
-        figures |= direction_figures(model, direction, drawn, domains[target], extractor, config.seed)
-    return figures
 
 
 def _judge(config: EvaluateConfig, held_out: HeldOut, provenance: Mapping[str, Any], device: str) -> Judge | None:

@@ -17,8 +17,9 @@ from upath import UPath
 from genlab import __version__, config, modelstore
 from genlab.data.images import to_pixels
 from genlab.errors import GenlabError, run_command
+from genlab.evaluation.checkpoints import best_of
 from genlab.recipes.recipe import families, recipe_type
-from genlab.reports.curves import clock_figure, loss_figure
+from genlab.reports.curves import clock_figure, evaluation_figure, loss_figure
 from genlab.reports.family import Findings, family_report
 from genlab.reports.page import Section, Table, picture
 from genlab.reports.run import RunRecord
@@ -43,13 +44,15 @@ class Report:
     notes: tuple[str, ...]
     """What a reader must know before the rest."""
     findings: Findings
+    evaluations: tuple[Section, ...]
+    """Of its checkpoints, if they were evaluated."""
     curves: Section
     about: Section
 
     @property
     def sections(self) -> tuple[Section, ...]:
         """All of the page, in order."""
-        return (*self.findings.sections, self.curves, self.about)
+        return (*self.findings.sections, *self.evaluations, self.curves, self.about)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -99,9 +102,10 @@ def compose(run: str | UPath) -> Report:
             notes.extend(findings.notes)
         except GenlabError as error:
             notes.append(f"The trained model could not be tried on the data: {error}")
+    evaluations = (_evaluations(record),) if record.evaluations else ()
     curves = (loss_figure(record, family.panels if family else ()), clock_figure(record))
     about = Section("The run", tables=(_data_table(record), _attempts_table(record), _config_table(record)))
-    return Report(record, tuple(notes), findings, Section("Curves", figures=curves), about)
+    return Report(record, tuple(notes), findings, evaluations, Section("Curves", figures=curves), about)
 
 
 def write(report: Report) -> UPath:
@@ -156,8 +160,31 @@ def _progress_notes(run: RunRecord) -> list[str]:
     if run.model_step is None:
         notes.append("There is no trained model yet; the pictures are those that training drew last.")
     elif run.model_step < run.step:
-        notes.append(f"The trained model shown here is that of step {run.model_step:,}.")
+        best = any(one.step == run.model_step for one in run.evaluations)
+        why = ", the best of the evaluated checkpoints" if best else ""
+        notes.append(f"The trained model shown here is that of step {run.model_step:,}{why}.")
     return notes
+
+
+def _evaluations(run: RunRecord) -> Section:
+    ranked_by = recipe_type(run.family).ranked_by
+    best = best_of(run.evaluations, ranked_by)
+    names = [name for name, figure in run.evaluations[-1].figures.items() if figure.better]
+    rows = [
+        (f"{one.step:,}", f"{one.epoch:.4g}", *(str(one.figures.get(name, "–")) for name in names))
+        for one in run.evaluations
+    ]
+    columns = ("step", "epoch", *(run.evaluations[-1].figures[name].title for name in names))
+    marked = frozenset(number for number, one in enumerate(run.evaluations) if one is best)
+    return Section(
+        "Evaluated checkpoints",
+        figures=(evaluation_figure(run, ranked_by),),
+        tables=(
+            Table(
+                "Figures with half of their 95% intervals; the best checkpoint is bold", columns, tuple(rows), marked
+            ),
+        ),
+    )
 
 
 def _last_pictures(run: RunRecord) -> Findings:

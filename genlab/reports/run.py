@@ -10,6 +10,7 @@ from upath import UPath
 from genlab import modelstore
 from genlab.data.shards import ShardSet
 from genlab.errors import DataError, RunError
+from genlab.evaluation.checkpoints import CheckpointEvaluation, read_evaluations
 from genlab.storage import locate, read_json
 from genlab.training.tracking import CLOCK_FIELDS, METRICS, TIME_FIELDS, read_metrics
 
@@ -108,6 +109,11 @@ class RunRecord:
         if not (self.model_directory / modelstore.DESCRIPTION).exists():
             return None
         return int(modelstore.describe(self.model_directory)["provenance"]["step"])
+
+    @cached_property
+    def evaluations(self) -> list[CheckpointEvaluation]:
+        """Those of its checkpoints, made beside training, by their steps."""
+        return read_evaluations(self.directory)
 
     @property
     def model_directory(self) -> UPath:

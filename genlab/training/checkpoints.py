@@ -70,17 +70,25 @@ class Checkpoints:
         finally:
             self._executor.shutdown(wait=True)
 
-    def save(self, step: int, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+    def save(
+        self, step: int, tensors: Mapping[str, Tensor], facts: Mapping[str, Any], after: Future[None] | None = None
+    ) -> None:
         """Write a checkpoint of ``tensors`` (any device) as of now; returns once they are copied.
 
         At most one write is under way: a second one waits for the first, and raises what that one raised.
+
+        Args:
+            step: steps done.
+            tensors: the state.
+            facts: what else the index says.
+            after: what must be on disk before it: the write waits for it, and fails with it.
         """
         self.wait()
         layout = {name: (tensor.dtype, tensor.shape) for name, tensor in tensors.items()}
         if self._image is None or self._image.layout != layout:
             self._image = StateImage(layout, pinned=any(tensor.is_cuda for tensor in tensors.values()))
         self._image.take(tensors)
-        self._pending = self._executor.submit(self._write, step, self._image.file, dict(facts))
+        self._pending = self._executor.submit(self._write, step, self._image.file, dict(facts), after)
 
     def wait(self) -> None:
         """Wait for the write under way, and raise what it raised."""
@@ -88,7 +96,9 @@ class Checkpoints:
             pending, self._pending = self._pending, None
             pending.result()
 
-    def _write(self, step: int, state: memoryview, facts: Mapping[str, Any]) -> None:
+    def _write(self, step: int, state: memoryview, facts: Mapping[str, Any], after: Future[None] | None) -> None:
+        if after is not None:
+            after.result()
         folder = self._folder(step)
         folder.mkdir(parents=True, exist_ok=True)
         write_atomic(folder / STATE, state)

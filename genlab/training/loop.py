@@ -24,6 +24,7 @@ from genlab.errors import RunError
 from genlab.recipes.recipe import Batch, recipe_type
 from genlab.seeds import derived_seed
 from genlab.storage import locate
+from genlab.training.candidates import Candidates
 from genlab.training.checkpoints import Checkpoints
 from genlab.training.feed import Feed, open_split
 from genlab.training.heap import keep_freed_memory
@@ -66,6 +67,9 @@ def train(plan: Plan, session: Session) -> TrainingState:
         checkpoints = stack.enter_context(Checkpoints(directory / "checkpoints", run.keep))
         done = saved = _restore(checkpoints, state, session)
         tracker = stack.enter_context(Tracker(directory, done)) if session.rank == 0 else None
+        candidates = None
+        if tracker and run.evaluate_every:
+            candidates = stack.enter_context(Candidates(plan, session, done, tracker.evaluation))
         feeds = {name: stack.enter_context(Feed(plan, name, session, start=done * run.batch)) for name in plan.domains}
         streams = {name: feed.stream for name, feed in feeds.items()}
         meter = Meter(session)
@@ -120,11 +124,16 @@ def train(plan: Plan, session: Session) -> TrainingState:
             stopwatch.lap("other")
             if last or (logged and _due(plan, done)):
                 _agree(state, session, done, saved)
-                saved = done
+                before, saved = saved, done
                 if tracker:
                     tracker.flush()
                     facts = {"family": plan.family, "images": images, "world_size": session.world_size}
-                    checkpoints.save(done, state.tensors(), facts)
+                    written = None
+                    if candidates and run.evaluate_every and (last or _passed(run.evaluate_every, before, done)):
+                        with state.averaged():
+                            provenance = _provenance(plan, done, tracker.metrics_file)
+                            written = candidates.add(state.recipe.model(), provenance)
+                    checkpoints.save(done, state.tensors(), facts, after=written)
                 stopwatch.lap("checkpoint")
 
         if tracker:
@@ -133,7 +142,10 @@ def train(plan: Plan, session: Session) -> TrainingState:
             stopwatch.read()
             if verdict := stopwatch.verdict():
                 session.say(verdict)
-            _export(plan, state, done, tracker.metrics_file)
+            if candidates is None or not candidates.promote():
+                with state.averaged():
+                    provenance = _provenance(plan, done, tracker.metrics_file)
+                    modelstore.save(directory / "model", state.recipe.model(), provenance)
     return state
 
 
@@ -248,7 +260,12 @@ def _due(plan: Plan, done: int) -> bool:
     """Whether a checkpoint's turn came since the last logged step."""
     epoch = -(-plan.rows // plan.run.batch)
     every = plan.run.checkpoint_every or min(epoch, MOST_STEPS_BETWEEN_CHECKPOINTS)
-    return done // every > (done - plan.run.log_every) // every
+    return _passed(every, done - plan.run.log_every, done)
+
+
+def _passed(every: int, before: int, done: int) -> bool:
+    """Whether a multiple of ``every`` lies in (``before``, ``done``]."""
+    return done // every > before // every
 
 
 def _not_finite(step: int, what: str, saved: int) -> str:
@@ -321,14 +338,14 @@ def _draw(plan: Plan, state: TrainingState, session: Session, tracker: Tracker, 
             tracker.picture(done, name, image)
 
 
-def _export(plan: Plan, state: TrainingState, done: int, metrics: Path) -> None:
-    """Write the run's model directory from the averaged weights."""
+def _provenance(plan: Plan, done: int, metrics: Path) -> modelstore.Provenance:
+    """What is to be said of the model as it is now."""
     figures: dict[str, float] = {}
     for line in read_metrics(metrics):
         kind = line.pop("kind")
         figures |= {f"{kind}/{name}": value for name, value in line.items() if name not in TIME_FIELDS | CLOCK_FIELDS}
     info = next(iter(plan.domains.values())).info
-    provenance = modelstore.Provenance(
+    return modelstore.Provenance(
         run=plan.directory,
         step=done,
         images=done * plan.run.batch,
@@ -337,5 +354,3 @@ def _export(plan: Plan, state: TrainingState, done: int, metrics: Path) -> None:
         metrics=figures,
         label_names=info.label_names,
     )
-    with state.averaged():
-        modelstore.save(locate(plan.directory) / "model", state.recipe.model(), provenance)

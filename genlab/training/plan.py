@@ -19,6 +19,8 @@ from genlab.data.ingest import IngestConfig, ingest
 from genlab.data.manifest import FILE_NAME as MANIFEST
 from genlab.data.shards import ShardSet
 from genlab.errors import ConfigError, DataError, RunError
+from genlab.evaluation.checkpoints import chosen
+from genlab.evaluation.features import FEWEST
 from genlab.recipes.options import Data, Run
 from genlab.recipes.recipe import DomainInfo, Recipe, recipe_type
 from genlab.storage import is_remote, locate, read_json, require_absolute, write_json
@@ -129,6 +131,15 @@ def make_plan(family: str, config: Any) -> Plan:
         raise ConfigError(
             f"run.batch = {run.batch}: a global batch needs a row for each of {max(1, run.workers)} workers{parts}"
         )
+    if run.evaluate_every:
+        if not recipe_type(family).ranked_by:
+            raise ConfigError(f"run.evaluate_every: not for {family}, whose test metrics are measured every epoch")
+        split = held_out_split(config.data, domains)
+        for domain, plan in domains.items():
+            if len(plan.open(split) or ()) < FEWEST:
+                raise ConfigError(
+                    f"run.evaluate_every: data.{domain} has too few images in split {split!r}; {FEWEST} are needed"
+                )
     rows = max(plan.info.rows for plan in domains.values())
     if run.steps is None and run.epochs is None:
         raise ConfigError("run.epochs, run.steps: give one of them, a run must end")
@@ -148,6 +159,12 @@ def build_undrawn(family: str, config: Any, domains: Mapping[str, DomainInfo]) -
             return recipe_type(family)(config, domains)
     except ValueError as error:
         raise ConfigError(f"{', '.join(f'data.{domain}' for domain in domains)}: {error}") from None
+
+
+def held_out_split(data: Data, domains: Mapping[str, DomainPlan]) -> str:
+    """The split to measure on: the one held out, or that trained on where a domain has no other."""
+    held_out = all(domain.open(data.test_split) for domain in domains.values())
+    return data.test_split if held_out else data.split
 
 
 class _Undrawn(TorchFunctionMode):
@@ -204,7 +221,10 @@ def finished(plan: Plan) -> int | None:
         exported = modelstore.describe(directory / "model")["provenance"]["step"]
     except RunError:  # it was killed before it wrote its model
         return None
-    return steps[-1] if exported == steps[-1] else None
+    whole = exported == steps[-1] or (
+        plan.run.evaluate_every and exported == chosen(directory, recipe_type(plan.family).ranked_by, steps[-1])
+    )
+    return steps[-1] if whole else None
 
 
 def earlier(plan: Plan) -> dict[str, Any] | None:

@@ -3,15 +3,22 @@
 Ray Train's adapter is in :mod:`genlab.training.cluster`; the one here runs the loop in this process.
 """
 
-from collections.abc import Mapping
+import os
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Protocol
+from multiprocessing import get_context
+from typing import Any, Protocol, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from genlab.training.progress import Console, Update
+
+T = TypeVar("T")
+NICENESS = 10
+"""Of processes that stand back: the kernel gives them a tenth of the time of those that have none."""
 
 
 class Session(Protocol):
@@ -49,6 +56,10 @@ class Session(Protocol):
         """Tell the user something that happened. Never waits."""
         ...
 
+    def background(self, function: Callable[..., T], *arguments: Any) -> Future[T]:
+        """Call a function of a module in a process of its own on this node, see :func:`stand_back`."""
+        ...
+
 
 @dataclass(frozen=True)
 class LocalSession:
@@ -74,6 +85,29 @@ class LocalSession:
     def say(self, message: str) -> None:
         """Print the message."""
         self.console.say(message)
+
+    def background(self, function: Callable[..., T], *arguments: Any) -> Future[T]:
+        """Call it in a child process."""
+        return in_child(self.device, function, *arguments)
+
+
+def in_child(beside: torch.device, function: Callable[..., T], *arguments: Any) -> Future[T]:
+    """Call a function of a module in a new child process, which stands back for training on ``beside``."""
+    executor = ProcessPoolExecutor(1, get_context("spawn"), initializer=stand_back, initargs=(beside,))
+    future = executor.submit(function, *arguments)
+    executor.shutdown(wait=False)
+    return future
+
+
+def stand_back(beside: torch.device) -> None:
+    """Make this process one that leaves training on ``beside``, on the same node, alone.
+
+    It sees no GPU. Beside a GPU it computes on half of the cores, else on one, of which it gets about a tenth while
+    training wants it.
+    """
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    os.nice(NICENESS)
+    torch.set_num_threads(1 if beside.type == "cpu" else max(1, (os.cpu_count() or 1) // 2))
 
 
 def sum_over_ranks(tensor: Tensor) -> Tensor:

@@ -82,6 +82,11 @@ class Tracker:
         for name, share in shares.items():
             self._board.add_scalar(f"time/{name}", share, step)
 
+    def evaluation(self, step: int, figures: Mapping[str, float]) -> None:
+        """Write what the checkpoint of ``step`` was measured at to TensorBoard, as ``evaluation/NAME``."""
+        for name, value in figures.items():
+            self._board.add_scalar(f"evaluation/{name}", value, step)
+
     def picture(self, step: int, name: str, image: np.ndarray) -> None:
         """Write uint8 [H, W, C] as ``figures/step-00000100/NAME.png`` and to TensorBoard."""
         folder = self._root / "figures" / f"step-{step:08d}"

@@ -9,7 +9,8 @@ dropout and all, the workers must end with the same bits.
 import datetime
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -30,7 +31,7 @@ from genlab.training.command import read_options
 from genlab.training.loop import train
 from genlab.training.plan import Plan, claim, make_plan
 from genlab.training.progress import Update
-from genlab.training.session import gather
+from genlab.training.session import T, gather, in_child
 from genlab.training.verify import Helper, digest, spread_of_metrics, spread_of_tensors, storage_for
 
 PROG = "genlab verify-ddp"
@@ -96,6 +97,10 @@ class GlooSession:
     def say(self, message: str) -> None:
         """Print it to the worker's log."""
         print(message, flush=True)
+
+    def background(self, function: Callable[..., T], *arguments: Any) -> Future[T]:
+        """Call it in a child process."""
+        return in_child(self.device, function, *arguments)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -1,17 +1,20 @@
 """What each Ray Train worker runs: the loop, and its place in the run."""
 
 import datetime
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from typing import Any
 
 import ray
 import ray.train
 import torch
 import torch.distributed as dist
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from genlab.errors import GenlabError
 from genlab.training.loop import train
 from genlab.training.progress import Update
+from genlab.training.session import T, stand_back
 from genlab.training.task import Task
 
 TIMEOUT = datetime.timedelta(minutes=30)
@@ -40,6 +43,20 @@ class RaySession:
     def say(self, message: str) -> None:
         """Send a message to the driver; does not wait."""
         self._board.say.remote(message)
+
+    def background(self, function: Callable[..., T], *arguments: Any) -> Future[T]:
+        """Call it in a Ray task on this node, beside those that the CPUs are counted for."""
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        # max_calls: the process, with what the call has set in it, serves nothing else.
+        options: dict[str, Any] = {"num_cpus": 0, "max_calls": 1, "scheduling_strategy": here}
+        task: Any = ray.remote(**options)(_stand_back_and_call)
+        future: Future[T] = task.remote(self.device, function, *arguments).future()
+        return future
+
+
+def _stand_back_and_call(beside: torch.device, function: Callable[..., T], *arguments: Any) -> T:
+    stand_back(beside)
+    return function(*arguments)
 
 
 def work(task: Task, board: Any) -> None:

@@ -6,11 +6,12 @@ import os
 import signal
 import tempfile
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 from unittest import mock
 
 import safetensors.torch
@@ -37,6 +38,7 @@ from genlab.training.tracking import CLOCK_FIELDS, read_metrics
 PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(["torch._inductor", "genlab.training.loop"])
 
+T = TypeVar("T")
 Moment = Literal["step", "logged", "half a checkpoint", "a checkpoint", "export"]
 
 
@@ -81,6 +83,13 @@ class QuietSession:
 
     def say(self, message: str) -> None:
         pass
+
+    def background(self, function: Callable[..., T], *arguments: Any) -> Future[T]:
+        # Not niced, as the real ones are, and with torch imported: a test waits for it.
+        executor = ProcessPoolExecutor(1, PROCESSES, initializer=torch.set_num_threads, initargs=(1,))
+        future = executor.submit(function, *arguments)
+        executor.shutdown(wait=False)
+        return future
 
 
 def vae_config(data: Path, **run: Any) -> VAEConfig:
@@ -166,8 +175,8 @@ def _train_and_die(
             die()
         return losses
 
-    def save_and_wait(self: Checkpoints, *arguments: Any) -> None:
-        save(self, *arguments)
+    def save_and_wait(self: Checkpoints, *arguments: Any, **options: Any) -> None:
+        save(self, *arguments, **options)
         self.wait()
 
     def progress_or_die(self: QuietSession, update: Update) -> None:

@@ -1,0 +1,143 @@
+"""Which checkpoint is best? Their models, measured beside training one after the other; the best becomes the run's."""
+
+import contextlib
+import copy
+import re
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+
+from upath import UPath
+
+from genlab import modelstore
+from genlab.evaluation.checkpoints import (
+    CheckpointEvaluation,
+    best_of,
+    candidate_directory,
+    measure,
+    read_evaluations,
+    write_evaluations,
+)
+from genlab.evaluation.figures import Figure
+from genlab.models.model import Model
+from genlab.recipes.recipe import recipe_type
+from genlab.storage import locate
+from genlab.training.plan import Plan, held_out_split
+from genlab.training.session import Session
+
+
+class Candidates:
+    """Rank 0's queue of models to measure; a context manager.
+
+    A model is copied where it stands. One thread writes it to ``RUN/candidates``; another has it measured in another
+    process, adds the figures to ``RUN/evaluations.jsonl`` and deletes it unless it is the best so far. Training waits
+    for none of that, and what is chosen does not depend on the clock: every model is measured.
+
+    Args:
+        plan: the run.
+        session: whose ``background`` measures.
+        done: the step the run goes on from. What an earlier attempt left without a figure is measured now, if it is
+            not to come again.
+        record: called with a step and its figures, for TensorBoard.
+    """
+
+    def __init__(
+        self, plan: Plan, session: Session, done: int, record: Callable[[int, dict[str, float]], None]
+    ) -> None:
+        self._plan = plan
+        self._session = session
+        self._record = record
+        self._directory = locate(plan.directory)
+        self._figure = recipe_type(plan.family).ranked_by
+        self._split = held_out_split(plan.config.data, plan.domains)
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="candidate")
+        self._measurer = ThreadPoolExecutor(1, thread_name_prefix="evaluation")
+        self._writes: list[Future[None]] = []
+        self._measured: list[Future[None]] = []
+        known = {one.step for one in read_evaluations(self._directory)}
+        for step, folder in _candidates(self._directory).items():
+            whole = (folder / modelstore.DESCRIPTION).exists()
+            if whole and step <= done:
+                self._measured.append(self._measurer.submit(self._measure, folder))
+            elif not whole or step not in known:
+                _remove(folder)
+
+    def __enter__(self) -> "Candidates":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for executor in (self._writer, self._measurer):
+            executor.shutdown(wait=error[0] is None, cancel_futures=True)
+
+    def add(self, model: Model, provenance: modelstore.Provenance) -> Future[None]:
+        """Queue ``model`` as it is now. What is returned is done when no crash can lose it: a checkpoint may follow."""
+        written = self._writer.submit(self._take, copy.deepcopy(model).cpu(), provenance)
+        self._writes.append(written)
+        return written
+
+    def promote(self) -> bool:
+        """Wait until all are measured and make the best the run's model; false when none could be measured."""
+        for written in self._writes:
+            written.result()
+        waiting = sum(not measured.done() for measured in self._measured)
+        if waiting:
+            self._session.say(f"training is done; {waiting} of its checkpoints are still to be evaluated")
+        for measured in self._measured:
+            measured.result()
+        evaluations = read_evaluations(self._directory)
+        best = best_of(evaluations, self._figure)
+        if best is None:
+            return False
+        last = evaluations[-1]
+        found = f"best of {len(evaluations)} evaluated checkpoints: step {best.step}, {self._shown(best)}"
+        self._session.say(found if best is last else f"{found}; that of step {last.step} has {self._shown(last)}")
+        folder = candidate_directory(self._plan.directory, best.step)
+        provenance = modelstore.Provenance(**modelstore.describe(folder)["provenance"])
+        provenance.metrics.update({f"evaluation/{name}": figure.value for name, figure in best.figures.items()})
+        modelstore.save(self._directory / "model", modelstore.load(folder), provenance)
+        return True
+
+    def _take(self, model: Model, provenance: modelstore.Provenance) -> None:
+        folder = candidate_directory(self._plan.directory, provenance.step)
+        modelstore.save(folder, model, provenance)
+        self._measured.append(self._measurer.submit(self._measure, folder))
+
+    def _measure(self, folder: UPath) -> None:
+        description = modelstore.describe(folder)
+        provenance, weights = description["provenance"], description["weights"]["sha256"]
+        evaluations = {one.step: one for one in read_evaluations(self._directory)}
+        step = provenance["step"]
+        if step not in evaluations or evaluations[step].weights != weights:
+            data = {name: domain.url for name, domain in self._plan.domains.items()}
+            arguments = str(folder), data, self._split, self._plan.run.seed
+            try:
+                figures: dict[str, Figure] = self._session.background(measure, *arguments).result()
+            except Exception as error:  # Whatever it is, training goes on.
+                self._session.say(f"the checkpoint of step {step} could not be evaluated: {error}")
+                _remove(folder)
+                return
+            images = provenance["images"]
+            epoch = self._plan.epoch(step)
+            evaluations[step] = CheckpointEvaluation(step, images, epoch, weights, figures)
+            write_evaluations(self._directory, list(evaluations.values()))
+            self._record(step, {name: figure.value for name, figure in figures.items() if figure.better})
+            self._session.say(f"checkpoint of step {step}: {self._shown(evaluations[step])}")
+        best = best_of(list(evaluations.values()), self._figure)
+        for other, left in _candidates(self._directory).items():
+            if other in evaluations and best is not None and other != best.step:
+                _remove(left)
+
+    def _shown(self, evaluation: CheckpointEvaluation) -> str:
+        figure = evaluation.figures[self._figure]
+        return f"{figure.title} {figure}"
+
+
+def _candidates(run: UPath) -> dict[int, UPath]:
+    """The folders of candidates by their steps, whole or not."""
+    folder = run / "candidates"
+    names = (re.fullmatch(r"step-(\d{8,})", path.name) for path in folder.iterdir()) if folder.exists() else ()
+    return {step: candidate_directory(run, step) for step in sorted(int(name[1]) for name in names if name)}
+
+
+def _remove(folder: UPath) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        folder.fs.rm(folder.path, recursive=True)

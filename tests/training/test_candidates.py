@@ -1,0 +1,169 @@
+"""Checkpoints that are evaluated beside training, and the best of them that becomes the run's model."""
+
+import dataclasses
+import os
+from collections.abc import Callable
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from genlab import modelstore
+from genlab.config import override
+from genlab.data.ingest import IngestConfig, ingest
+from genlab.errors import ConfigError
+from genlab.evaluation.checkpoints import CheckpointEvaluation, best_of, read_evaluations, write_evaluations
+from genlab.reports.evaluate import EvaluateConfig, evaluate
+from genlab.reports.report import make_report
+from genlab.storage import locate
+from genlab.training.launch import launch
+from genlab.training.loop import train
+from genlab.training.plan import claim, make_plan
+from genlab.training.session import NICENESS, in_child
+from tests.training.support import Moment, QuietSession, T, tiny_config, train_to_the_end, train_until_killed
+
+Tiny = Callable[..., Any]
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Evaluations after steps 6 and 12."""
+    root = tmp_path_factory.mktemp("evaluated")
+    for domain, count in (("a", 24), ("b", 20)):
+        source = IngestConfig(
+            f"synthetic:scenes-{domain}", str(root / domain), size=32, count=count, test_fraction=0.25
+        )
+        ingest(source)
+    return {"data.a": str(root / "a"), "data.b": str(root / "b"), "run.evaluate_every": 4, "run.storage": str(root)}
+
+
+@pytest.fixture(scope="module")
+def evaluated(config: dict[str, Any], tiny_data: dict[str, str]) -> Path:
+    """A finished run."""
+    plan = make_plan("cyclegan", tiny_config("cyclegan", tiny_data, config | {"run.name": "evaluated"}))
+    claim(plan)
+    train(plan, QuietSession())
+    return Path(plan.directory)
+
+
+def test_the_best_checkpoint_becomes_the_model(evaluated: Path) -> None:
+    evaluations = read_evaluations(locate(evaluated))
+    assert [(one.step, one.images) for one in evaluations] == [(6, 12), (12, 24)]
+    best = min(evaluations, key=lambda one: one.figures["kid"].value)
+    description = modelstore.describe(evaluated / "model")
+    assert description["provenance"]["step"] == best.step
+    assert description["weights"]["sha256"] == best.weights
+    assert description["provenance"]["metrics"]["evaluation/kid"] == best.figures["kid"].value
+    assert [path.name for path in (evaluated / "candidates").iterdir()] == [f"step-{best.step:08d}"]
+    events = EventAccumulator(str(evaluated / "tensorboard")).Reload().Scalars("evaluation/kid")
+    assert [(event.step, pytest.approx(event.value)) for event in events] == [
+        (one.step, one.figures["kid"].value) for one in evaluations
+    ]
+
+
+def test_the_figures_are_those_of_genlab_evaluate(evaluated: Path) -> None:
+    step = modelstore.describe(evaluated / "model")["provenance"]["step"]
+    [beside] = [one.figures for one in read_evaluations(locate(evaluated)) if one.step == step]
+    alone = evaluate(EvaluateConfig(str(evaluated)))[0].figures
+    assert beside.keys() == alone.keys()
+    for name, figure in alone.items():
+        assert beside[name].passport == figure.passport
+        assert beside[name].value == pytest.approx(figure.value, rel=1e-3, abs=1e-4)
+
+
+def test_the_mean_kid_is_that_of_both_directions(evaluated: Path) -> None:
+    figures = read_evaluations(locate(evaluated))[0].figures
+    there, back = figures["kid_a_to_b"], figures["kid_b_to_a"]
+    assert figures["kid"].value == pytest.approx((there.value + back.value) / 2)
+    half = ((there.half_width or 0) ** 2 + (back.half_width or 0) ** 2) ** 0.5 / 2
+    assert figures["kid"].half_width == pytest.approx(half)
+    assert figures["kid"].passport["data_a_to_b"] == there.passport["data"]
+
+
+def test_the_report_shows_them(evaluated: Path) -> None:
+    page = make_report(str(evaluated)).read_text()
+    assert "Evaluated checkpoints" in page
+    assert (evaluated / "figures" / "report" / "evaluations.png").exists()
+
+
+def test_a_finished_run_is_left_alone_and_a_lost_evaluation_made_again(
+    evaluated: Path, config: dict[str, Any], tiny_data: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    again = tiny_config("cyclegan", tiny_data, config | {"run.name": "evaluated"})
+    launch("cyclegan", again)
+    assert "already finished at step 12" in capsys.readouterr().out
+    known = read_evaluations(locate(evaluated))
+    step = modelstore.describe(evaluated / "model")["provenance"]["step"]
+    # As if it had been killed before its best candidate was measured.
+    write_evaluations(locate(evaluated), [one for one in known if one.step != step])
+    (evaluated / "model" / "genlab.json").unlink()
+    plan = make_plan("cyclegan", again)
+    claim(plan)
+    train(plan, QuietSession())
+    assert read_evaluations(locate(evaluated)) == known
+    assert modelstore.describe(evaluated / "model")["provenance"]["step"] == step
+
+
+@pytest.mark.parametrize(("moment", "step"), [("export", 6), ("a checkpoint", 6)])
+def test_a_run_that_was_killed_chooses_the_same(
+    moment: Moment, step: int, evaluated: Path, config: dict[str, Any], tiny_data: dict[str, str], tmp_path: Path
+) -> None:
+    place = {"run.storage": str(tmp_path), "run.name": "killed"}
+    plan = make_plan("cyclegan", tiny_config("cyclegan", tiny_data, config | place))
+    claim(plan)
+    train_until_killed(plan, moment, step)
+    train_to_the_end(plan, 1)
+    assert read_evaluations(locate(plan.directory)) == read_evaluations(locate(evaluated))
+    weights = [modelstore.describe(run / "model")["weights"] for run in (evaluated, Path(plan.directory))]
+    assert weights[0] == weights[1]
+    assert list((tmp_path / "killed" / "candidates").iterdir())
+
+
+def test_an_evaluation_that_fails_is_said_and_the_last_model_exported(
+    config: dict[str, Any], tiny_data: dict[str, str]
+) -> None:
+    said: list[str] = []
+
+    @dataclasses.dataclass(frozen=True)
+    class Failing(QuietSession):
+        def say(self, message: str) -> None:
+            said.append(message)
+
+        def background(self, function: Callable[..., T], *arguments: Any) -> Future[T]:
+            future: Future[T] = Future()
+            future.set_exception(MemoryError("no memory left"))
+            return future
+
+    plan = make_plan("cyclegan", tiny_config("cyclegan", tiny_data, config | {"run.name": "failing"}))
+    claim(plan)
+    train(plan, Failing())
+    assert "the checkpoint of step 6 could not be evaluated: no memory left" in said
+    assert modelstore.describe(f"{plan.directory}/model")["provenance"]["step"] == plan.steps
+    assert not list((Path(plan.directory) / "candidates").iterdir())
+
+
+def test_what_cannot_be_evaluated_is_refused(tiny: Tiny) -> None:
+    with pytest.raises(ConfigError, match=r"run\.evaluate_every: not for vae"):
+        make_plan("vae", tiny("vae", {"run.evaluate_every": 5}))
+    few = override(tiny("cyclegan"), {"run.evaluate_every": 5})
+    with pytest.raises(ConfigError, match=r"run\.evaluate_every: data\.\w has too few images in split 'test'; 4"):
+        make_plan("cyclegan", few)
+
+
+def test_a_process_in_the_background_stands_back() -> None:
+    before = os.nice(0)
+    assert in_child(torch.device("cpu"), _standing).result() == (before + NICENESS, 1, "")
+
+
+def _standing() -> tuple[int, int, str]:
+    return os.nice(0), torch.get_num_threads(), os.environ["CUDA_VISIBLE_DEVICES"]
+
+
+def test_equal_figures_rank_the_later(evaluated: Path) -> None:
+    one = read_evaluations(locate(evaluated))[0]
+    later: CheckpointEvaluation = dataclasses.replace(one, step=one.step + 1)
+    assert best_of([one, later], "kid") == later
+    assert best_of([], "kid") is None
