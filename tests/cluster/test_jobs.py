@@ -10,7 +10,9 @@ import torch
 
 from genlab import modelstore
 from genlab.data.shards import ShardSet
+from genlab.evaluation.checkpoints import read_evaluations
 from genlab.models.cyclegan import CycleGAN, CycleGANArchitecture
+from genlab.storage import locate
 from tests.cluster.support import PATIENCE, Cluster, indexes, reproducible, wait_for
 
 pytestmark = pytest.mark.cluster
@@ -26,6 +28,7 @@ def family_command(family: str, drawn: Callable[[str], Path], storage: Path, nam
     else:
         options = ["--data.a", str(drawn("scenes-a")), "--data.b", str(drawn("scenes-b")), *SMALL_CYCLEGAN]
         options += ["--run.steps", "110", "--run.checkpoint-every", "20", "--run.figures-every", "50"]
+        options += ["--run.evaluate-every", "60"]
     return [
         *["python", f"jobs/{family}.py", *options, "--run.workers", "2"],
         *["--run.storage", str(storage), "--run.name", name],
@@ -56,6 +59,9 @@ def test_a_killed_worker_costs_nothing_but_time(
     for part in ("config.json", "tensorboard", "figures", "model/genlab.json", "model/model.safetensors"):
         assert (run / part).exists(), part
     assert modelstore.load(run / "model").family == family
+    evaluations = read_evaluations(locate(run))
+    assert evaluations == read_evaluations(locate(tmp_path / "unbroken"))
+    assert [one.step for one in evaluations] == ([] if family == "vae" else [60, 110])
 
 
 def test_a_job_that_cannot_work_fails_with_one_message(
