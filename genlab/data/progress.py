@@ -50,7 +50,12 @@ def progress_line(what: str, done: int, total: int, unit: str, seconds: float) -
     rate = done / seconds
     left = round((total - done) / rate) if rate else 0
     clock = f"{left // 3600}:{left // 60 % 60:02}:{left % 60:02}"
-    return f"{what}: {done:,} of {total:,} {unit}, {rate:,.{1 if rate < 10 else 0}f} {unit}/s, {clock} left"
+    return f"{what}: {done:,} of {total:,} {unit}, {rate_text(rate)} {unit}/s, {clock} left"
+
+
+def rate_text(rate: float) -> str:
+    """A number of things a second, to the first decimal below ten: ``1,140`` or ``4.4``."""
+    return f"{rate:,.{1 if rate < 10 else 0}f}"
 
 
 class _Rate(ProgressColumn):
@@ -62,4 +67,4 @@ class _Rate(ProgressColumn):
 
     def render(self, task: Task) -> Text:
         rate = task.finished_speed or task.speed or 0.0
-        return Text(f"{self._unit}, {rate:,.{1 if rate < 10 else 0}f}/s")
+        return Text(f"{self._unit}, {rate_text(rate)}/s")

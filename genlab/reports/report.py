@@ -16,6 +16,7 @@ from upath import UPath
 
 from genlab import __version__, config, modelstore
 from genlab.data.images import to_pixels
+from genlab.data.progress import rate_text
 from genlab.errors import GenlabError, run_command
 from genlab.evaluation.checkpoints import best_of
 from genlab.recipes.recipe import families, recipe_type
@@ -144,7 +145,7 @@ def _facts(run: RunRecord) -> dict[str, str]:
         "images seen": f"{run.images:,}",
         "wall time": _duration(run.wall_seconds),
         "training": _duration(run.training_seconds),
-        "speed": f"{run.images / run.training_seconds:.3g} images/s",
+        "speed": f"{rate_text(run.images / run.training_seconds)} images/s",
         "workers": str(workers) if workers else "1, no Ray",
     }
 

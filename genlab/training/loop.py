@@ -62,6 +62,10 @@ def train(plan: Plan, session: Session) -> TrainingState:
     recipe = recipe_type(plan.family)(config, {name: domain.info for name, domain in plan.domains.items()})
     state = TrainingState(recipe, config.optimization, device)
     recipe.train()
+    if run.compile:
+        for network in recipe.networks.values():
+            for called in network.children():
+                called.compile()
 
     with ExitStack() as stack:
         checkpoints = stack.enter_context(Checkpoints(directory / "checkpoints", run.keep))

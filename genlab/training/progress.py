@@ -9,6 +9,8 @@ from types import TracebackType
 from rich.console import Console as RichConsole
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
+from genlab.data.progress import rate_text
+
 LINE_SECONDS = 15.0
 """Time between plain lines."""
 
@@ -28,7 +30,7 @@ class Update:
     def __str__(self) -> str:
         """One line for a log."""
         metrics = "  ".join(f"{name} {value:.4g}" for name, value in self.metrics.items())
-        return f"epoch {self.epoch:.2f}  {self.images_per_second:.3g} images/s  {metrics}"
+        return f"epoch {self.epoch:.2f}  {rate_text(self.images_per_second)} images/s  {metrics}"
 
 
 class Console:
