@@ -100,7 +100,7 @@ def test_a_translator_is_measured_in_both_directions_and_compared(
     assert figures.keys() == {
         *(f"{kind}_{direction}" for kind in of_direction for direction in CycleGAN.directions),
         *(f"untranslated_{kind}_{direction}" for kind in of_direction for direction in CycleGAN.directions),
-        *("cycle_a", "cycle_b", "identity_a", "identity_b"),
+        *("kid", "cycle_a", "cycle_b", "identity_a", "identity_b"),
     }
     assert all(str(figure) in printed for figure in figures.values())
     assert figures["kid_b_to_a"].passport["extractor"] == "efficientnet-lite0, pooled"

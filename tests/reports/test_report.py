@@ -138,7 +138,7 @@ def test_the_scores_that_a_sweep_may_count_on_are_those_there_are(cyclegan: Path
     assert set(report.scores(manifests)) == {name for name in found if ".a_to_b." in name}
 
 
-def test_the_grid_shows_images_translations_cycles_and_truth(cyclegan: Path) -> None:
+def test_the_grid_shows_images_translations_cycles_identity_and_truth(cyclegan: Path) -> None:
     """Each row of the stored sheet, cut out again, is what its label says."""
     shards = ShardSet.open(str(cyclegan.parent / "a")).split("test")
     count = min(6, len(shards))
@@ -152,12 +152,14 @@ def test_the_grid_shows_images_translations_cycles_and_truth(cyclegan: Path) -> 
     assert isinstance(model, CycleGAN)
     translated = model.translate(torch.from_numpy(images), "a_to_b")
     cycled = model.translate(translated, "b_to_a")
-    assert len(cells) == 4
+    same = model.translate(torch.from_numpy(images), "b_to_a")
+    assert len(cells) == 5
     np.testing.assert_array_equal(cells[0], images)
     np.testing.assert_allclose(np.array(cells[1], int), translated.int(), atol=1)
     np.testing.assert_allclose(np.array(cells[2], int), cycled.int(), atol=1)
-    np.testing.assert_array_equal(cells[3], counterparts(shards, np.arange(count)))
-    assert "<li>a</li><li>a → b</li><li>a → b → a</li><li>true b</li>" in page(cyclegan)
+    np.testing.assert_allclose(np.array(cells[3], int), same.int(), atol=1)
+    np.testing.assert_array_equal(cells[4], counterparts(shards, np.arange(count)))
+    assert "<li>a</li><li>a → b</li><li>a → b → a</li><li>b → a of a</li><li>true b</li>" in page(cyclegan)
 
 
 def test_the_head_tells_data_config_and_attempts(cyclegan: Path) -> None:
