@@ -34,6 +34,8 @@ class Rows:
 
     first: int
     """The place of the first among all that are measured."""
+    numbers: Ints
+    """Their numbers in the split, int64 [N]."""
     image: Tensor
     """uint8 [N, H, W, C]"""
     label: Tensor | None
@@ -93,6 +95,7 @@ class HeldOut:
         """These rows in their order, :func:`rows_a_pass` at a time."""
         step = rows_a_pass(self.shards.fixed_shape())
         for first in range(0, len(self), step):
-            read = self.shards.read(self.rows[first : first + step])
+            numbers = self.rows[first : first + step]
+            read = self.shards.read(numbers)
             label = read.label
-            yield Rows(first, torch.from_numpy(read.image), None if label is None else torch.from_numpy(label))
+            yield Rows(first, numbers, torch.from_numpy(read.image), None if label is None else torch.from_numpy(label))

@@ -38,7 +38,7 @@ def elbo_figures(model: LatentModel, held_out: HeldOut, seed: int) -> dict[str, 
     reconstruction, kl, means = [], [], []
     with progress("ELBO", len(held_out), "images") as advance:
         for rows in held_out.batches():
-            images, label = _observed(model, rows, seed)
+            images, label = observe_rows(model, rows, seed)
             mean, log_variance = model.infer(images, label)
             noise = _noise(seed, "z", rows.first, *mean.shape).to(mean.device)
             logits = model.generate(mean + (0.5 * log_variance).exp() * noise, label)
@@ -77,7 +77,7 @@ def bound_figures(model: LatentModel, held_out: HeldOut, seed: int) -> dict[str,
     found = []
     with progress("importance-weighted bounds", len(held_out), "images") as advance:
         for rows in held_out.batches():
-            observed, label = _observed(model, rows, seed)
+            observed, label = observe_rows(model, rows, seed)
             mean, log_variance = model.infer(observed, label)
             for begin in range(0, len(mean), images_a_pass):
                 part = slice(begin, begin + images_a_pass)
@@ -195,12 +195,19 @@ def samples(model: LatentModel, label: Tensor | None, count: int, seed: int) -> 
         yield model.decode(_noise(seed, "samples", first, size, model.architecture.latent_dim), told)
 
 
-def _observed(model: LatentModel, rows: Rows, seed: int) -> tuple[Tensor, Tensor | None]:
-    """What the encoder sees of rows (a binary likelihood: one binarisation, fixed by the seed), and their labels."""
+def observe_rows(model: LatentModel, rows: Rows, seed: int) -> tuple[Tensor, Tensor | None]:
+    """What the encoder sees of rows, and their labels.
+
+    A binary likelihood's pixels are drawn by the seed and a row's number, so that an image is the same whichever others
+    are measured.
+    """
     uniform = None
     if model.architecture.likelihood == "binary":
-        generator = torch.Generator().manual_seed(derived_seed(seed, "pixels", rows.first))
-        uniform = torch.rand(rows.image.shape, generator=generator).to(model.device)
+        draws = [
+            torch.rand(image.shape, generator=torch.Generator().manual_seed(derived_seed(seed, "pixels", number)))
+            for number, image in zip(rows.numbers.tolist(), rows.image, strict=True)
+        ]
+        uniform = torch.stack(draws).to(model.device)
     label = rows.label.to(model.device) if model.classes and rows.label is not None else None
     return model.observe(rows.image.to(model.device), uniform), label
 

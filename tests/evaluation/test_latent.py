@@ -14,6 +14,7 @@ from genlab.evaluation.latent import (
     classes_to_sample,
     consistency_figure,
     elbo_figures,
+    observe_rows,
     reconstruction_figures,
     samples,
 )
@@ -98,6 +99,14 @@ def test_all_noise_comes_from_the_seed(data: HeldOut) -> None:
     assert values[0] == values[1]
     assert values[0] != values[2]
     assert torch.equal(*(torch.cat(list(samples(model, None, 3, 5))) for _ in range(2)))
+
+
+def test_a_digit_is_drawn_the_same_whichever_others_are_measured(data: HeldOut) -> None:
+    part = data.drawn(3, seed=4)
+    (everything,), (few,) = data.batches(), part.batches()
+    drawn, _ = observe_rows(vae("binary"), everything, seed=7)
+    alone, _ = observe_rows(vae("binary"), few, seed=7)
+    assert torch.equal(alone, drawn[torch.from_numpy(part.rows)])
 
 
 def test_a_model_without_classes_is_given_no_labels(data: HeldOut) -> None:
