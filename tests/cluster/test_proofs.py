@@ -9,6 +9,7 @@ from tests.cluster.support import PATIENCE, Cluster
 
 FAMILIES = {
     "vae": ["--run.batch", "32", "--optimization.ema-images", "500"],
+    "cvae": ["--run.batch", "32"],
     "cyclegan": [
         "--run.batch",
         "4",
@@ -35,7 +36,7 @@ GRID = [
 def test_a_run_killed_at_random_steps_ends_as_one_that_was_not(
     workers: int, kills: int, seed: int, family: str, cluster: Cluster, drawn: Callable[[str], Path]
 ) -> None:
-    data = {"vae": {"images": "digits"}, "cyclegan": {"a": "scenes-a", "b": "scenes-b"}}[family]
+    data = {"a": "scenes-a", "b": "scenes-b"} if family == "cyclegan" else {"images": "digits"}
     options = [word for domain, source in data.items() for word in (f"--data.{domain}", str(drawn(source)))]
     job = cluster.submit(
         *["genlab", "verify-resume", family, "--workers", str(workers), "--kills", str(kills), "--seed", str(seed)],
