@@ -1,6 +1,5 @@
 """Which checkpoint is best? Their models, measured beside training one after the other; the best becomes the run's."""
 
-import contextlib
 import copy
 import re
 from collections.abc import Callable
@@ -21,6 +20,7 @@ from genlab.evaluation.figures import Figure
 from genlab.models.model import Model
 from genlab.recipes.recipe import recipe_type
 from genlab.storage import locate
+from genlab.training.checkpoints import remove_folder
 from genlab.training.plan import Plan, held_out_split
 from genlab.training.session import Session
 
@@ -59,7 +59,7 @@ class Candidates:
             if whole and step <= done:
                 self._measured.append(self._measurer.submit(self._measure, folder))
             elif not whole or step not in known:
-                _remove(folder)
+                remove_folder(folder)
 
     def __enter__(self) -> "Candidates":
         return self
@@ -113,7 +113,7 @@ class Candidates:
                 figures: dict[str, Figure] = self._session.background(measure, *arguments).result()
             except Exception as error:  # Whatever it is, training goes on.
                 self._session.say(f"the checkpoint of step {step} could not be evaluated: {error}")
-                _remove(folder)
+                remove_folder(folder)
                 return
             images = provenance["images"]
             epoch = self._plan.epoch(step)
@@ -124,7 +124,7 @@ class Candidates:
         best = best_of(list(evaluations.values()), self._figure)
         for other, left in _candidates(self._directory).items():
             if other in evaluations and best is not None and other != best.step:
-                _remove(left)
+                remove_folder(left)
 
     def _shown(self, evaluation: CheckpointEvaluation) -> str:
         figure = evaluation.figures[self._figure]
@@ -136,8 +136,3 @@ def _candidates(run: UPath) -> dict[int, UPath]:
     folder = run / "candidates"
     names = (re.fullmatch(r"step-(\d{8,})", path.name) for path in folder.iterdir()) if folder.exists() else ()
     return {step: candidate_directory(run, step) for step in sorted(int(name[1]) for name in names if name)}
-
-
-def _remove(folder: UPath) -> None:
-    with contextlib.suppress(FileNotFoundError):
-        folder.fs.rm(folder.path, recursive=True)

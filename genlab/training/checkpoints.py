@@ -131,7 +131,7 @@ class Checkpoints:
         complete = self.steps()
         for step, folder in self._folders().items():
             if step not in complete:
-                _remove(folder)
+                remove_folder(folder)
                 said.append(f"swept {folder}: a checkpoint whose write was cut short")
         for step in reversed(complete):
             try:
@@ -144,7 +144,7 @@ class Checkpoints:
                 continue
             aside = folder.with_name(f"damaged-{folder.name}")
             if aside.exists():
-                _remove(aside)
+                remove_folder(aside)
             folder.rename(aside)
         return 0, {}, said
 
@@ -173,7 +173,7 @@ class Checkpoints:
         """Delete a checkpoint, its index first: what is left is not one."""
         folder = self._folder(step)
         (folder / INDEX).unlink(missing_ok=True)
-        _remove(folder)
+        remove_folder(folder)
 
     def _folder(self, step: int) -> UPath:
         return self.directory / f"step-{step:08d}"
@@ -242,6 +242,7 @@ def _abort_uploads(directory: UPath) -> list[str]:
     return [upload["Key"] for upload in uploads]
 
 
-def _remove(folder: UPath) -> None:
+def remove_folder(folder: UPath) -> None:
+    """Delete a folder with all that is in it, if it is there."""
     with contextlib.suppress(FileNotFoundError):  # An earlier try may have done it, and its answer been lost.
         folder.fs.rm(folder.path, recursive=True)
