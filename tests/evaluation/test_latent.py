@@ -3,11 +3,12 @@
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from scipy.spatial import cKDTree
 
-from genlab.evaluation.held_out import HeldOut, rows_a_pass
+from genlab.evaluation.held_out import HeldOut, Rows, rows_a_pass
 from genlab.evaluation.latent import (
     DRAWS,
     bound_figures,
@@ -107,6 +108,9 @@ def test_a_digit_is_drawn_the_same_whichever_others_are_measured(data: HeldOut) 
     drawn, _ = observe_rows(vae("binary"), everything, seed=7)
     alone, _ = observe_rows(vae("binary"), few, seed=7)
     assert torch.equal(alone, drawn[torch.from_numpy(part.rows)])
+    grey = Rows(0, np.array([3, 4]), torch.full((2, 28, 28, 1), 128, dtype=torch.uint8), None)
+    one, other = observe_rows(vae("binary"), grey, seed=7)[0]
+    assert not torch.equal(one, other)
 
 
 def test_a_model_without_classes_is_given_no_labels(data: HeldOut) -> None:
