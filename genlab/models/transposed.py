@@ -13,6 +13,10 @@ FEW_PIXELS = 128
 """Input pixels, of all images together, up to which they are with any number of channels: a kernel's worth of memory is
 then most of the work, and oneDNN reorders it. Forward and back, up to three times (U-Net's innermost levels)."""
 
+_Sizes = tuple[int, ...]
+_Geometry = tuple[_Sizes, _Sizes, _Sizes, int, _Sizes]
+"""Stride, padding, output padding, groups, dilation."""
+
 
 class ConvTranspose2d(nn.ConvTranspose2d):
     """``nn.ConvTranspose2d``, in training on a CPU with three parts done otherwise.
@@ -36,12 +40,9 @@ class ConvTranspose2d(nn.ConvTranspose2d):
         return output
 
 
-Geometry = tuple[list[int], list[int], list[int], int, list[int]]
-
-
 class _Transposed(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, input: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
+    def forward(ctx: Any, input: Tensor, weight: Tensor, bias: Tensor | None, geometry: _Geometry) -> Tensor:
         ctx.save_for_backward(input, weight)
         ctx.geometry = geometry
         stride, padding, output_padding, groups, dilation = geometry
