@@ -26,6 +26,7 @@ from genlab.recipes.latent_views import (
     decoded_classes,
     decoded_plane,
     posterior_means,
+    spread,
 )
 from genlab.recipes.recipe import Batch, Batches, DomainInfo, Recipe, RecipeConfig, Step
 
@@ -115,6 +116,13 @@ class LatentRecipe(Recipe[C]):
         if model.classes:
             pictures["class-by-latent"] = sheet(decoded_classes(model, widest(means, 1)[0]), SIDE)
         return pictures
+
+    def tables(self, batches: Batches) -> dict[str, list[tuple[str, ...]]]:
+        """Range and spread of the posterior means, class by class."""
+        label = batches["images"].label
+        means = posterior_means(self.vae, batches["images"].image, label)
+        known = None if label is None else label.cpu().numpy()
+        return {"latent-spread": spread(means, known, class_names(self.vae, self.domains["images"].label_names))}
 
     def _negative_elbo(self, batch: Batch, step: Step) -> tuple[Tensor, Tensor]:
         model, label = self.vae, batch.label

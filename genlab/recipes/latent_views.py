@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from genlab.data.images import Pixels, sheet
-from genlab.drawing.latent import Points, prior_line, prior_plane
+from genlab.drawing.latent import Points, axis_name, prior_line, prior_plane, widest
 from genlab.models.latent import LatentModel
 from genlab.models.precision import full_precision
 
@@ -56,9 +56,37 @@ def decoded_classes(model: LatentModel, axis: int) -> Pixels:
     return _decoded(model, np.tile(points, (len(label), 1)), np.repeat(label, SIDE))
 
 
+def spread(means: Points, label: NDArray[np.int64] | None, names: Sequence[str]) -> list[tuple[str, ...]]:
+    """Range and standard deviation of posterior means in their two widest dimensions: by class, then of all.
+
+    Args:
+        means: [N, latent_dim].
+        label: the class of each, [N]; without, there is the row of all alone.
+        names: of the classes.
+
+    Returns:
+        Rows of a table, the first being its head: class, images, and minimum, maximum and SD of either dimension.
+    """
+    axes = widest(means, min(2, means.shape[1]))
+    groups = {"all": means}
+    if label is not None:
+        present = {name: means[label == number] for number, name in enumerate(names)}
+        groups = {name: points for name, points in present.items() if len(points)} | groups
+    head = ("class", "images", *(f"{axis_name(axis)} {what}" for axis in axes for what in ("min", "max", "SD")))
+    rows = [head]
+    for name, points in groups.items():
+        figures = (value for axis in axes for value in _range(points[:, axis]))
+        rows.append((name, f"{len(points):,}", *(f"{value:.2f}".replace("-", "−") for value in figures)))
+    return rows
+
+
 def class_names(model: LatentModel, names: Sequence[str]) -> tuple[str, ...]:
     """The data set's names of the classes; those that a model has besides are called by their number."""
     return (*names, *map(str, range(len(names), model.classes)))
+
+
+def _range(values: Points) -> tuple[float, float, float]:
+    return float(values.min()), float(values.max()), float(values.std())
 
 
 def _decoded(model: LatentModel, latents: Points, label: NDArray[np.int64]) -> Pixels:

@@ -159,6 +159,10 @@ class Recipe(nn.Module, ABC, Generic[C]):
     def figures(self, batches: Batches) -> dict[str, np.ndarray]:
         """Named pictures, uint8 [H, W, C], of held-out rows, see ``figure_rows``."""
 
+    def tables(self, batches: Batches) -> dict[str, list[tuple[str, ...]]]:
+        """Named tables of the rows that ``figures`` is given, each with its head first; by default none."""
+        return {}
+
     @abstractmethod
     def model(self) -> Model:
         """The servable model, sharing its weights with ``networks``."""

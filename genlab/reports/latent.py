@@ -16,7 +16,7 @@ from genlab.drawing.latent import Points, axis_name, widest
 from genlab.drawing.scatter import class_scatters, scatter
 from genlab.drawing.sheets import beside, clear_sheet
 from genlab.models.latent import LatentModel
-from genlab.recipes.latent_views import CLASS_PICTURES, SIDE, class_names, decoded_plane, posterior_means
+from genlab.recipes.latent_views import CLASS_PICTURES, SIDE, class_names, decoded_plane, posterior_means, spread
 from genlab.reports.curves import Panel
 from genlab.reports.page import Figure, Section, Table, image_grid, plate, titled_sheets
 from genlab.reports.run import RunRecord
@@ -103,7 +103,7 @@ def sections(
     found = (
         Section("Reconstructions", figures=(*((by_epoch,) if by_epoch else ()), *pictures)),
         Section("Latent space", figures=tuple(plane)),
-        Section("Spread of the posterior means", tables=(spread(subject),)),
+        Section("Spread of the posterior means", tables=(spread_table(subject),)),
         Section("Samples", figures=tuple(drawn)),
     )
     shown = tuple(section for section in found if section.figures or section.tables)
@@ -198,20 +198,11 @@ def latent_plane(subject: Subject) -> Figure:
     return image_grid("latent-plane", caption, decoded_plane(subject.model, subject.axes), SIDE)
 
 
-def spread(subject: Subject) -> Table:
+def spread_table(subject: Subject) -> Table:
     """Range and standard deviation of each class's posterior means in each dimension shown."""
-    axes = widest(subject.means, 2)
-    groups = {"all": subject.means}
-    if subject.label is not None:
-        present = {name: subject.means[subject.label == number] for number, name in enumerate(subject.names)}
-        groups = {name: means for name, means in present.items() if len(means)} | groups
-    rows = tuple(
-        (name, f"{len(means):,}", *(_shown(value) for axis in axes for value in _range(means[:, axis])))
-        for name, means in groups.items()
-    )
-    figures = (f"{axis_name(axis)} {what}" for axis in axes for what in ("min", "max", "SD"))
+    head, *rows = spread(subject.means, subject.label, subject.names)
     caption = f"Range and standard deviation of the posterior means of {subject.source}, by class"
-    return Table(caption, ("class", "images", *figures), rows, frozenset({len(rows) - 1}))
+    return Table(caption, head, tuple(rows), frozenset({len(rows) - 1}))
 
 
 def axes_note(subject: Subject) -> str:
@@ -239,11 +230,3 @@ def first_classes(subject: Subject, shown: int) -> str:
 
 def _names_of(axes: tuple[int, int]) -> tuple[str, str]:
     return axis_name(axes[0]), axis_name(axes[1])
-
-
-def _range(values: Points) -> tuple[float, float, float]:
-    return float(values.min()), float(values.max()), float(values.std())
-
-
-def _shown(value: float) -> str:
-    return f"{value:.2f}".replace("-", "−")

@@ -331,15 +331,18 @@ def _test(plan: Plan, state: TrainingState, session: Session) -> dict[str, float
 
 
 def _draw(plan: Plan, state: TrainingState, session: Session, tracker: Tracker, done: int) -> None:
-    """Sample pictures of the first held-out rows, or of training rows where nothing is held out."""
+    """Sample pictures and tables of the first held-out rows, or of training rows where nothing is held out."""
     shards = _held_out(plan) or {name: open_split(plan, name, plan.config.data.split) for name in plan.domains}
     there = min(len(domain) for domain in shards.values())
     wanted = min(state.recipe.figure_rows, there)
     first = min(FIRST_ROWS, wanted)
     rows = np.concatenate([np.arange(first), evenly(there, wanted - first)])
     with state.averaged():
-        for name, image in state.recipe.figures(_read(shards, rows, session.device)).items():
+        batches = _read(shards, rows, session.device)
+        for name, image in state.recipe.figures(batches).items():
             tracker.picture(done, name, image)
+        for name, table in state.recipe.tables(batches).items():
+            tracker.table(done, name, table)
 
 
 def _provenance(plan: Plan, done: int, metrics: Path) -> modelstore.Provenance:

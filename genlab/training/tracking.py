@@ -10,7 +10,7 @@ import shutil
 import struct
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +93,12 @@ class Tracker:
         folder.mkdir(parents=True, exist_ok=True)
         Image.fromarray(image.squeeze(2) if image.shape[2] == 1 else image).save(folder / f"{name}.png")
         self._board.add_image(name, image, step, dataformats="HWC")
+
+    def table(self, step: int, name: str, rows: Sequence[Sequence[str]]) -> None:
+        """Write a table, its head first, to TensorBoard's texts."""
+        head, *body = ("| " + " | ".join(row) + " |" for row in rows)
+        rule = "| " + " | ".join(["---"] + ["---:"] * (len(rows[0]) - 1)) + " |"
+        self._board.add_text(name, "\n".join([head, rule, *body]), step)
 
     def flush(self) -> None:
         """Make everything so far durable; a checkpoint may only follow it."""

@@ -47,6 +47,10 @@ def test_a_run_leaves_all_that_was_promised(family: str, tiny: Tiny, tmp_path: P
     name = "train/neg_elbo" if family == "vae" else "train/cycle_a"
     assert [event.step for event in events.Scalars(name)] == [line["step"] for line in lines if line["kind"] == "train"]
     assert events.Tags()["images"]
+    if family == "vae":
+        table = events.Tensors("latent-spread/text_summary")[-1].tensor_proto.string_val[0].decode().splitlines()
+        assert table[0].startswith("| class | images | z₁ min | z₁ max | z₁ SD |")
+        assert [row.split(" | ")[0] for row in table[2:]] == [*(f"| {digit}" for digit in range(10)), "| all"]
     assert list((run / "figures" / "step-00000006").glob("*.png"))
     model = modelstore.load(run / "model")
     pixels = torch.zeros(2, *model.image_shape, dtype=torch.uint8)
