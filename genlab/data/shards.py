@@ -126,7 +126,7 @@ class ShardSet:
             there = ", ".join(dict.fromkeys(shard.split for shard in self.shards))
             raise DataError(
                 f"{self.directory}: no split {name!r}; choose one of: {there}; "
-                "or ingest again with --test-fraction to set a test split aside"
+                "or ingest again with another --test-fraction, the share of images that become the split 'test'"
             )
         return ShardSet(self.directory, self.manifest, shards, self.threads, self.cache)
 

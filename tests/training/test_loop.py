@@ -11,7 +11,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import Tensor
 
 from genlab import modelstore
-from genlab.errors import GenlabError, RunError
+from genlab.data.ingest import IngestConfig, ingest
+from genlab.errors import DataError, GenlabError, RunError
 from genlab.storage import locate
 from genlab.training.checkpoints import Checkpoints
 from genlab.training.launch import launch
@@ -139,6 +140,15 @@ def test_what_cannot_work_is_refused_before_anything_starts(
 def test_domains_of_different_shapes_are_refused(tiny: Tiny, tiny_data: dict[str, str]) -> None:
     with pytest.raises(GenlabError, match=r"data\.a holds images of \(32, 32, 3\).*data\.b of \(28, 28, 1\)"):
         launch("cyclegan", tiny("cyclegan", {"data.b": tiny_data["data.images"], "run.batch": 1}))
+
+
+def test_a_domain_of_which_nothing_is_left_to_train_on_is_refused(tiny: Tiny, tmp_path: Path) -> None:
+    url = str(tmp_path / "held-out")
+    ingest(IngestConfig(source="synthetic:scenes-b", dest=url, count=3, size=32, test_fraction=1))
+    with pytest.raises(
+        DataError, match=r"data\.b: .*held-out: no split 'train'; choose one of: test; or .*--test-frac"
+    ):
+        launch("cyclegan", tiny("cyclegan", {"data.b": url}))
 
 
 def test_a_relative_path_in_a_job_is_refused_with_the_form_to_use(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
