@@ -1,6 +1,6 @@
 """Training CycleGAN (Zhu et al. 2017, arXiv:1703.10593) between two unpaired domains a and b."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated
 
@@ -145,6 +145,8 @@ class CycleGANRecipe(Recipe[CycleGANConfig]):
             cycled_a = self.generators.b_to_a(fake_b)
             cycled_b = self.generators.a_to_b(fake_a)
             verdict_a, verdict_b = self.discriminators["a"](fake_a), self.discriminators["b"](fake_b)
+        fakes = {"a": full_precision(fake_a), "b": full_precision(fake_b)}
+        shown = {domain: self._exchange(domain, fake, step) for domain, fake in fakes.items()}
         kind = weights.adversarial
         adversarial_ab = adversarial_loss(kind, verdict_b, real=True)
         adversarial_ba = adversarial_loss(kind, verdict_a, real=True)
@@ -160,10 +162,9 @@ class CycleGANRecipe(Recipe[CycleGANConfig]):
 
         self.discriminators.requires_grad_(True)
         losses = {}
-        for domain, real, fake in (("a", a, fake_a), ("b", b, fake_b)):
-            seen = self._exchanged(domain, full_precision(fake), step)
+        for domain, real in (("a", a), ("b", b)):
             with step.autocast():
-                verdict_real, verdict_fake = self._twice(self.discriminators[domain], real, seen)
+                verdict_real, verdict_fake = self._twice(self.discriminators[domain], real, shown[domain]())
             losses[domain] = 0.5 * (
                 adversarial_loss(kind, verdict_real, real=True) + adversarial_loss(kind, verdict_fake, real=False)
             )
@@ -200,20 +201,26 @@ class CycleGANRecipe(Recipe[CycleGANConfig]):
         """Both generators."""
         return self.generators
 
-    def _exchanged(self, domain: str, fake: Tensor, step: Step) -> Tensor:
-        """What the discriminator of ``domain`` is shown in place of this rank's generated images.
+    def _exchange(self, domain: str, fake: Tensor, step: Step) -> Callable[[], Tensor]:
+        """Begin to exchange; what is returned waits for what ``domain``'s discriminator is shown in place of this
+        rank's generated images.
 
         The history is that of all ranks' images, and the same on each of them: so it does not depend on their number.
         """
         run = self.config.run
         if not self.config.objective.history:
-            return fake.detach()
-        generator = torch.Generator().manual_seed(derived_seed(run.seed, "history", domain, step.index))
-        draws = torch.rand(run.batch, 2, generator=generator, device="cpu")
-        rows, fakes = step.gather(fake)
-        shown = self.history[domain].exchange(fakes, rows, draws, seen=step.index * run.batch)
-        first = rows.index(step.rows.start)
-        return shown[first : first + len(fake)]
+            return lambda: fake.detach()
+        gathered = step.gather(fake)
+
+        def exchanged() -> Tensor:
+            generator = torch.Generator().manual_seed(derived_seed(run.seed, "history", domain, step.index))
+            draws = torch.rand(run.batch, 2, generator=generator, device="cpu")
+            rows, fakes = gathered()
+            shown = self.history[domain].exchange(fakes, rows, draws, seen=step.index * run.batch)
+            first = rows.index(step.rows.start)
+            return shown[first : first + len(fake)]
+
+        return exchanged
 
     @staticmethod
     def _twice(network: nn.Module, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:

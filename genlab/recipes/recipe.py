@@ -6,7 +6,7 @@ A family is one module in ``genlab.models`` and one of the same name in ``genlab
 import importlib
 import pkgutil
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
@@ -83,10 +83,11 @@ class Step(Protocol):
         """Noise as of :meth:`noise`, but uniform in [0, 1)."""
         ...
 
-    def gather(self, tensor: Tensor) -> tuple[Sequence[int], Tensor]:
-        """What every rank has of its rows, [local rows, ...] → their numbers in the global batch, and [rows, ...].
+    def gather(self, tensor: Tensor) -> Callable[[], tuple[Sequence[int], Tensor]]:
+        """Begin to gather [local rows, ...] of every rank, beside what is computed until the returned function waits.
 
-        No gradient flows through it. With gradient accumulation these are the rows of one part of the global batch.
+        It returns the rows' numbers in the global batch, and [rows, ...]. No gradient flows through it. With gradient
+        accumulation these are the rows of one part of the global batch.
         """
         ...
 

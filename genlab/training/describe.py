@@ -1,6 +1,6 @@
 """``genlab describe CONFIG|MODEL``: the layers of a family's networks, with output shapes and parameters."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Annotated, Any, cast
@@ -60,9 +60,9 @@ class Onlooker:
         """As of a step of :data:`ROWS` rows."""
         return torch.rand(ROWS, *shape)
 
-    def gather(self, tensor: Tensor) -> tuple[Sequence[int], Tensor]:
+    def gather(self, tensor: Tensor) -> Callable[[], tuple[Sequence[int], Tensor]]:
         """There is one worker."""
-        return range(len(tensor)), tensor.detach()
+        return lambda: (range(len(tensor)), tensor.detach())
 
     def update(self, network: str, loss: Tensor) -> None:
         """Leave the network as it is."""

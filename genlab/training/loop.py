@@ -99,6 +99,7 @@ def train(plan: Plan, session: Session) -> TrainingState:
                     lap=stopwatch.lap,
                 )
                 losses = recipe.step(_part(batches, part, run.accumulate), step)
+                step.finish()
                 meter.add(losses, done + 1, step.share * run.accumulate, 1 / run.accumulate)
             stopwatch.lap("compute")
             done += 1

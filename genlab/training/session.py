@@ -112,9 +112,15 @@ def stand_back(beside: torch.device) -> None:
 
 def sum_over_ranks(tensor: Tensor) -> Tensor:
     """``tensor`` summed over all ranks, in place."""
-    if dist.is_initialized() and dist.get_world_size() > 1:
-        dist.all_reduce(tensor)
+    start_sum_over_ranks(tensor)()
     return tensor
+
+
+def start_sum_over_ranks(tensor: Tensor) -> Callable[[], object]:
+    """Begin to sum ``tensor`` over all ranks, in place, beside what is computed until the returned function waits."""
+    if dist.is_initialized() and dist.get_world_size() > 1:
+        return dist.all_reduce(tensor, async_op=True).wait
+    return lambda: None
 
 
 def from_rank_zero(value: Any) -> Any:

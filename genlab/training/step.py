@@ -9,7 +9,7 @@ from torch import Tensor
 
 from genlab.data.order import rank_slice
 from genlab.seeds import derived_seed
-from genlab.training.session import Session, sum_over_ranks
+from genlab.training.session import Session, start_sum_over_ranks
 from genlab.training.state import TrainingState
 from genlab.training.stopwatch import Lap
 
@@ -48,6 +48,7 @@ class LoopStep:
         self._key = key
         self._precision = precision
         self._lap = lap
+        self._awaited: list[_Gradients] = []
 
     @property
     def rows(self) -> slice:
@@ -75,18 +76,24 @@ class LoopStep:
         whole = torch.rand(self._batch, *shape, generator=self._generator(name), device=self._session.device)
         return whole[self._rows]
 
-    def gather(self, tensor: Tensor) -> tuple[Sequence[int], Tensor]:
-        """What every rank has of its rows, and their numbers in the global batch."""
+    def gather(self, tensor: Tensor) -> Callable[[], tuple[Sequence[int], Tensor]]:
+        """Begin to gather; what is returned waits for what every rank has of its rows."""
+        own = tensor.detach()
         if self._session.world_size == 1:
-            return range(self._rows.start, self._rows.stop), tensor.detach()
-        self._lap("compute")
-        whole = tensor.new_zeros(self._batch, *tensor.shape[1:])
-        whole[self._rows] = tensor.detach()
-        sum_over_ranks(whole)
-        self._lap("all_reduce")
-        parts = map(self._rows_of, range(self._session.world_size))
-        rows = [row for part in parts for row in range(part.start, part.stop)]
-        return rows, whole[rows]
+            return lambda: (range(self._rows.start, self._rows.stop), own)
+        whole = own.new_zeros(self._batch, *own.shape[1:])
+        whole[self._rows] = own
+        wait = start_sum_over_ranks(whole)
+
+        def gathered() -> tuple[Sequence[int], Tensor]:
+            self._lap("compute")
+            wait()
+            self._lap("all_reduce")
+            parts = map(self._rows_of, range(self._session.world_size))
+            rows = [row for part in parts for row in range(part.start, part.stop)]
+            return rows, whole[rows]
+
+        return gathered
 
     def _rows_of(self, rank: int) -> slice:
         """A rank's rows within the global batch, of this part."""
@@ -98,10 +105,11 @@ class LoopStep:
         return torch.Generator(self._session.device).manual_seed(derived_seed(*self._key, name))
 
     def update(self, network: str, loss: Tensor) -> None:
-        """Backward, one all-reduce over the network's gradients as one flat buffer, clip, Adam.
+        """Backward, and one all-reduce over the network's gradients as one flat buffer, then clip and Adam.
 
         One buffer in parameter order means one fixed layout for the whole run, whatever the recipe does between
-        forward and backward: sums come out the same after a resume, and on every rank.
+        forward and backward: sums come out the same after a resume, and on every rank. With several ranks the sum is
+        taken while the recipe goes on, and :meth:`finish` does the rest.
         """
         parameters = list(self._state.parameters[network].values())
         if self._part == 0:
@@ -112,22 +120,46 @@ class LoopStep:
         self._lap("compute")
         if self._part < self._parts - 1:
             return
-        if not alone:
-            _all_reduce_gradients(parameters)
+        if alone:
+            self._descend(network)
+        else:
+            self._awaited.append(_Gradients(network, parameters))
+
+    def finish(self) -> None:
+        """Step the optimisers whose gradients are still being added up; the loop's last word of a step."""
+        self._lap("compute")
+        for gradients in self._awaited:
+            gradients.wait()
             self._lap("all_reduce")
+            self._descend(gradients.network)
+        self._awaited.clear()
+
+    def _descend(self, network: str) -> None:
+        parameters = self._state.parameters[network].values()
         if self._state.optimization.clip_norm is not None:
             torch.nn.utils.clip_grad_norm_(parameters, self._state.optimization.clip_norm)
         self._state.optimizers[network].step()
         self._lap("optimiser")
 
 
-def _all_reduce_gradients(parameters: list[Tensor]) -> None:
-    flat = torch.cat([_in_memory_order(p, torch.zeros_like(p) if p.grad is None else p.grad) for p in parameters])
-    sum_over_ranks(flat)
-    start = 0
-    for parameter in parameters:
-        parameter.grad = flat[start : start + parameter.numel()].as_strided(parameter.size(), parameter.stride())
-        start += parameter.numel()
+class _Gradients:
+    """A network's gradients, which are being summed over the ranks."""
+
+    def __init__(self, network: str, parameters: Sequence[Tensor]) -> None:
+        self.network = network
+        self._parameters = parameters
+        own = [_in_memory_order(p, torch.zeros_like(p) if p.grad is None else p.grad) for p in parameters]
+        self._flat = torch.cat(own)
+        self._wait = start_sum_over_ranks(self._flat)
+
+    def wait(self) -> None:
+        """Have each parameter's ``grad`` be the sum."""
+        self._wait()
+        start = 0
+        for parameter in self._parameters:
+            end = start + parameter.numel()
+            parameter.grad = self._flat[start:end].as_strided(parameter.size(), parameter.stride())
+            start = end
 
 
 def _in_memory_order(parameter: Tensor, gradient: Tensor) -> Tensor:

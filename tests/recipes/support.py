@@ -1,6 +1,6 @@
 """A loop's step that only looks on."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -31,8 +31,8 @@ class Onlooker:
     def uniform(self, name: str, *shape: int) -> Tensor:
         return torch.rand(self._rows, *shape, generator=torch.Generator().manual_seed(len(name)))
 
-    def gather(self, tensor: Tensor) -> tuple[Sequence[int], Tensor]:
-        return range(self._rows), tensor.detach()
+    def gather(self, tensor: Tensor) -> Callable[[], tuple[Sequence[int], Tensor]]:
+        return lambda: (range(self._rows), tensor.detach())
 
     def update(self, network: str, loss: Tensor) -> None:
         parameters = dict(self._recipe.networks[network].named_parameters())
