@@ -28,7 +28,8 @@ class ConvTranspose2d(nn.ConvTranspose2d):
 
     def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
         """Float [N, in, H, W] → [N, out, H', W']."""
-        if input.device.type != "cpu" or not torch.is_grad_enabled() or output_size is not None:
+        trains = torch.is_grad_enabled() and not torch.compiler.is_exporting()
+        if input.device.type != "cpu" or not trains or output_size is not None:
             return super().forward(input, output_size)
         weight, bias = self.weight, self.bias
         if torch.is_autocast_enabled("cpu"):
