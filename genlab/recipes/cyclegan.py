@@ -214,9 +214,11 @@ class CycleGANRecipe(Recipe[CycleGANConfig]):
 
         def exchanged() -> Tensor:
             generator = torch.Generator().manual_seed(derived_seed(run.seed, "history", domain, step.index))
-            draws = torch.rand(run.batch, 2, generator=generator, device="cpu")
+            seen = step.index * run.batch
+            draws = torch.rand(run.batch, generator=generator, device="cpu")
+            slots = torch.randperm(min(self.config.objective.history, seen), generator=generator, device="cpu")
             rows, fakes = gathered()
-            shown = self.history[domain].exchange(fakes, rows, draws, seen=step.index * run.batch)
+            shown = self.history[domain].exchange(fakes, rows, draws, slots, seen)
             first = rows.index(step.rows.start)
             return shown[first : first + len(fake)]
 

@@ -26,26 +26,28 @@ class History(nn.Module):
         self.register_buffer("images", torch.zeros(size, channels, height, width))
 
     @torch.no_grad()
-    def exchange(self, images: Tensor, rows: Sequence[int], draws: Tensor, seen: int) -> Tensor:
+    def exchange(self, images: Tensor, rows: Sequence[int], draws: Tensor, slots: Tensor, seen: int) -> Tensor:
         """What to show instead of newly generated images, float [N, C, H, W].
 
         While the history fills, an image is kept and shown. Then, half of the time, it takes the place of a kept one,
-        which is shown; else it is shown itself and not kept.
+        which is shown; else it is shown itself and not kept. No two rows of a global batch share a kept one, so it
+        does not matter in which parts, or in which order, they come.
 
         Args:
             images: [N, C, H, W].
             rows: their N numbers in the global batch.
-            draws: uniform in [0, 1), [rows of the global batch, 2]: whether and with which to exchange, for each row.
+            draws: uniform in [0, 1), [rows of the global batch]: whether to exchange.
+            slots: a permutation of the numbers of the images kept before this batch: with which, row by row. Rows past
+                them are not exchanged.
             seen: images of that domain generated before this batch.
         """
         size = len(self.images)
-        full = min(size, seen)
         shown = images.clone()
         for index, row in enumerate(rows):
             if seen + row < size:
                 self.images[seen + row] = images[index]
-            elif full and draws[row, 0] < 0.5:
-                slot = int(draws[row, 1] * full)
+            elif row < len(slots) and draws[row] < 0.5:
+                slot = int(slots[row])
                 shown[index] = self.images[slot]
                 self.images[slot] = images[index]
         return shown

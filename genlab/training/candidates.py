@@ -65,8 +65,8 @@ class Candidates:
         return self
 
     def __exit__(self, *error: object) -> None:
-        for executor in (self._writer, self._measurer):
-            executor.shutdown(wait=error[0] is None, cancel_futures=True)
+        self._writer.shutdown()  # checkpoints wait for what it writes
+        self._measurer.shutdown(wait=error[0] is None, cancel_futures=True)
 
     def add(self, model: Model, provenance: modelstore.Provenance) -> Future[None]:
         """Queue ``model`` as it is now. What is returned is done when no crash can lose it: a checkpoint may follow."""

@@ -183,14 +183,15 @@ class Meter:
         return dict(zip(self._names, (sum_over_ranks(sums) / weight).tolist(), strict=True))
 
     def broken(self) -> tuple[int, str]:
-        """The first step of all, on any rank, in which a metric was not finite, and its name.
+        """The first step of all, on any rank, in which metrics were not finite, and their names.
 
         For when a mean is not finite, so on all ranks or on none.
         """
         assert self._whole is not None
         ranks = gather(self._whole.tolist())
-        firsts = (first for steps in ranks for first in zip(steps, self._names, strict=True))
-        return min((int(step), name) for step, name in firsts if math.isfinite(step))
+        first = int(min(step for steps in ranks for step in steps if math.isfinite(step)))
+        named = zip(self._names, zip(*ranks, strict=True), strict=True)
+        return first, ", ".join(name for name, steps in named if first in steps)
 
 
 class Window:

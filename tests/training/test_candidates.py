@@ -2,10 +2,12 @@
 
 import dataclasses
 import os
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -14,8 +16,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from genlab import modelstore
 from genlab.config import override
 from genlab.data.ingest import IngestConfig, ingest
-from genlab.errors import ConfigError
+from genlab.errors import ConfigError, RunError
 from genlab.evaluation.checkpoints import CheckpointEvaluation, best_of, read_evaluations, write_evaluations
+from genlab.recipes.cyclegan import CycleGANRecipe
+from genlab.recipes.recipe import Batches, Step
 from genlab.reports.evaluate import EvaluateConfig, evaluate
 from genlab.reports.report import make_report
 from genlab.storage import locate
@@ -23,7 +27,15 @@ from genlab.training.launch import launch
 from genlab.training.loop import train
 from genlab.training.plan import claim, make_plan
 from genlab.training.session import NICENESS, in_child
-from tests.training.support import Moment, QuietSession, T, tiny_config, train_to_the_end, train_until_killed
+from tests.training.support import (
+    Moment,
+    QuietSession,
+    T,
+    checkpoint_steps,
+    tiny_config,
+    train_to_the_end,
+    train_until_killed,
+)
 
 Tiny = Callable[..., Any]
 
@@ -143,6 +155,29 @@ def test_an_evaluation_that_fails_is_said_and_the_last_model_exported(
     assert "the checkpoint of step 6 could not be evaluated: no memory left" in said
     assert modelstore.describe(f"{plan.directory}/model")["provenance"]["step"] == plan.steps
     assert not list((Path(plan.directory) / "candidates").iterdir())
+
+
+def test_an_error_in_the_next_step_loses_no_checkpoint(config: dict[str, Any], tiny_data: dict[str, str]) -> None:
+    plan = make_plan("cyclegan", tiny_config("cyclegan", tiny_data, config | {"run.name": "broken"}))
+    claim(plan)
+    whole_step, save = CycleGANRecipe.step, modelstore.save
+
+    def step_or_fail(self: CycleGANRecipe, batches: Batches, step: Step) -> dict[str, torch.Tensor]:
+        if step.index == 6:
+            raise RunError("a loss is not finite")
+        return whole_step(self, batches, step)
+
+    def save_slowly(*arguments: Any) -> None:
+        time.sleep(0.5)
+        save(*arguments)
+
+    with (
+        mock.patch.object(CycleGANRecipe, "step", step_or_fail),
+        mock.patch("genlab.training.candidates.modelstore.save", save_slowly),
+        pytest.raises(RunError, match="not finite"),
+    ):
+        train(plan, QuietSession())
+    assert checkpoint_steps(Path(plan.directory)) == [6]
 
 
 def test_what_cannot_be_evaluated_is_refused(tiny: Tiny) -> None:
