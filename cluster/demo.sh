@@ -25,11 +25,10 @@ port=$(free_port)
 start_node head --head --port "$(free_port)" --dashboard-host 127.0.0.1 --dashboard-port "$port"
 wait_for "the head" head jobs_answer "http://127.0.0.1:$port"
 
-workers=$(($(nproc) > 1 ? 2 : 1))
-say "3. submit the training job: CycleGAN, 64x64, about 8 minutes on 2 cores"
+say "3. submit the training job: CycleGAN, 64x64, about 10 minutes on 2 cores"
 ray job submit --address "http://127.0.0.1:$port" --working-dir . -- python jobs/cyclegan.py \
   --data.a "$demo/data/day" --data.b "$demo/data/night" --run.storage "$demo/runs" --run.name day2night \
-  --model.width 24 --model.discriminator-width 32 --run.batch 4 --run.steps 3000 --run.workers "$workers" \
+  --model.width 24 --model.discriminator-width 32 --run.batch 4 --run.steps 2700 \
   --optimization.ema-images 500 --run.figures-every 500 2> >(grep -vE '(packaging|working_dir)\.py' >&2)
 
 say "4. write the report"

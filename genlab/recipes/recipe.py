@@ -95,9 +95,10 @@ class Step(Protocol):
         """Step the optimiser of ``networks[network]`` down the gradient of ``loss``.
 
         ``loss`` is a scalar, the mean over this rank's rows; the gradient applied is the mean over the global
-        batch. Gradients that ``loss`` leaves on other networks are dropped. With gradient accumulation the recipe's
-        step is called for each part of its rows, and the optimiser steps with the last of them: so nothing that comes
-        later in a step may count on weights that have moved.
+        batch. Gradients that ``loss`` leaves on other networks are dropped. With several workers the optimiser steps
+        when all of the recipe's step is done; with gradient accumulation that is called for each part of its rows, and
+        the optimiser steps with the last of them: so nothing that comes later in a step may count on weights that have
+        moved.
         """
         ...
 
