@@ -72,7 +72,8 @@ def read_evaluations(directory: UPath) -> list[CheckpointEvaluation]:
     try:
         return [adapter.validate_json(line) for line in file.read_text().splitlines()]
     except ValidationError as error:
-        raise RunError(f"{file}: damaged ({error.error_count()} faults); delete it, the run evaluates anew") from None
+        found = f"{file}: damaged ({error.error_count()} faults)"
+        raise RunError(f"{found}; delete it, and the candidates that are left are evaluated again") from None
 
 
 def write_evaluations(directory: UPath, evaluations: Sequence[CheckpointEvaluation]) -> None:
