@@ -134,51 +134,48 @@ class CycleGANRecipe(Recipe[CycleGANConfig]):
         self.networks = nn.ModuleDict({"generators": self.generators, "discriminators": judges})
 
     def step(self, batches: Batches, step: Step) -> dict[str, Tensor]:
-        """One step of the generators, then one of the discriminators; every returned loss is unweighted."""
+        """One step of the generators, then one of the discriminators; every returned loss is unweighted.
+
+        An identity loss of no weight is not computed. A cycle loss of no weight is: how it grows is worth knowing.
+        """
         weights = self.config.objective
         a, b = to_signed(batches["a"].image), to_signed(batches["b"].image)
 
         self.discriminators.requires_grad_(False)
         with step.autocast():
-            fake_b, same_b = self._twice(self.generators.a_to_b, a, b)
-            fake_a, same_a = self._twice(self.generators.b_to_a, b, a)
+            fake_b, same_b = self._translated(self.generators.a_to_b, a, b if weights.identity("b") else None)
+            fake_a, same_a = self._translated(self.generators.b_to_a, b, a if weights.identity("a") else None)
             cycled_a = self.generators.b_to_a(fake_b)
             cycled_b = self.generators.a_to_b(fake_a)
             verdict_a, verdict_b = self.discriminators["a"](fake_a), self.discriminators["b"](fake_b)
         fakes = {"a": full_precision(fake_a), "b": full_precision(fake_b)}
         shown = {domain: self._exchange(domain, fake, step) for domain, fake in fakes.items()}
         kind = weights.adversarial
-        adversarial_ab = adversarial_loss(kind, verdict_b, real=True)
-        adversarial_ba = adversarial_loss(kind, verdict_a, real=True)
-        cycle_a, cycle_b = F.l1_loss(full_precision(cycled_a), a), F.l1_loss(full_precision(cycled_b), b)
-        identity_a, identity_b = F.l1_loss(full_precision(same_a), a), F.l1_loss(full_precision(same_b), b)
-        step.update(
-            "generators",
-            adversarial_ab
-            + adversarial_ba
-            + (weights.cycle("a") * cycle_a + weights.cycle("b") * cycle_b)
-            + (weights.identity("a") * identity_a + weights.identity("b") * identity_b),
-        )
+        metrics = {
+            "adversarial_ab": adversarial_loss(kind, verdict_b, real=True),
+            "adversarial_ba": adversarial_loss(kind, verdict_a, real=True),
+        }
+        loss = metrics["adversarial_ab"] + metrics["adversarial_ba"]
+        regenerated = {
+            "cycle_a": (cycled_a, a, weights.cycle("a")),
+            "cycle_b": (cycled_b, b, weights.cycle("b")),
+            "identity_a": (same_a, a, weights.identity("a")),
+            "identity_b": (same_b, b, weights.identity("b")),
+        }
+        for name, (image, real, weight) in regenerated.items():
+            if image is not None:
+                metrics[name] = F.l1_loss(full_precision(image), real)
+                loss = loss + weight * metrics[name] if weight else loss
+        step.update("generators", loss)
 
         self.discriminators.requires_grad_(True)
-        losses = {}
         for domain, real in (("a", a), ("b", b)):
             with step.autocast():
                 verdict_real, verdict_fake = self._twice(self.discriminators[domain], real, shown[domain]())
-            losses[domain] = 0.5 * (
+            metrics[f"discriminator_{domain}"] = 0.5 * (
                 adversarial_loss(kind, verdict_real, real=True) + adversarial_loss(kind, verdict_fake, real=False)
             )
-        step.update("discriminators", losses["a"] + losses["b"])
-        metrics = {
-            "adversarial_ab": adversarial_ab,
-            "adversarial_ba": adversarial_ba,
-            "cycle_a": cycle_a,
-            "cycle_b": cycle_b,
-            "identity_a": identity_a,
-            "identity_b": identity_b,
-            "discriminator_a": losses["a"],
-            "discriminator_b": losses["b"],
-        }
+        step.update("discriminators", metrics["discriminator_a"] + metrics["discriminator_b"])
         return {name: value.detach() for name, value in metrics.items()}
 
     def test_metrics(self, batches: Batches, step: Step) -> dict[str, Tensor]:
@@ -223,6 +220,11 @@ class CycleGANRecipe(Recipe[CycleGANConfig]):
             return shown[first : first + len(fake)]
 
         return exchanged
+
+    @classmethod
+    def _translated(cls, generator: nn.Module, source: Tensor, target: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """What ``generator`` makes of its source domain's images and, where given, of its target domain's own."""
+        return (generator(source), None) if target is None else cls._twice(generator, source, target)
 
     @staticmethod
     def _twice(network: nn.Module, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:

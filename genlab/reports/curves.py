@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -49,7 +49,8 @@ CLOCK = (
 
 
 def loss_figure(run: RunRecord, panels: Sequence[Panel]) -> Figure:
-    """The run's losses, in ``panels`` or, where there are none, each metric in a panel of its own."""
+    """The run's losses, in ``panels`` or, where it has none of theirs, each metric in a panel of its own."""
+    panels = [drawn for panel in panels if (drawn := _measured(panel, run.losses)).series]
     panels = panels or [Panel(name.replace("_", " "), {name: ""}) for name in run.losses]
     held_out = " Dots are the held-out split, after each epoch." if run.test else ""
     smoothed = " Bold: its moving average." if _window(len(run.train)) > 1 else ""
@@ -132,6 +133,11 @@ def _figure(name: str, caption: str, run: RunRecord, panels: Sequence[Panel], co
     for axis in axes[len(panels) :]:
         axis.set_visible(False)
     return chart(name, caption, render(drawing))
+
+
+def _measured(panel: Panel, metrics: Sequence[str]) -> Panel:
+    """The panel without the series that the run has not: a loss of no weight may not be computed."""
+    return replace(panel, series={metric: label for metric, label in panel.series.items() if metric in metrics})
 
 
 def _panel(axis: Axes, run: RunRecord, panel: Panel) -> None:

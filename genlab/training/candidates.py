@@ -53,7 +53,11 @@ class Candidates:
         self._measurer = ThreadPoolExecutor(1, thread_name_prefix="evaluation")
         self._writes: list[Future[None]] = []
         self._measured: list[Future[None]] = []
-        known = {one.step for one in read_evaluations(self._directory)}
+        self._abandoned = False
+        known = {one.step: one for one in read_evaluations(self._directory)}
+        for one in known.values():
+            if one.step <= done:
+                self._show(one)
         for step, folder in _candidates(self._directory).items():
             whole = (folder / modelstore.DESCRIPTION).exists()
             if whole and step <= done:
@@ -65,6 +69,7 @@ class Candidates:
         return self
 
     def __exit__(self, *error: object) -> None:
+        self._abandoned = error[0] is not None
         self._writer.shutdown()  # checkpoints wait for what it writes
         self._measurer.shutdown(wait=error[0] is None, cancel_futures=True)
 
@@ -83,6 +88,10 @@ class Candidates:
             self._session.say(f"training is done; {waiting} of its checkpoints are still to be evaluated")
         for measured in self._measured:
             measured.result()
+        known = {one.step for one in read_evaluations(self._directory)}
+        for step, folder in _candidates(self._directory).items():
+            if step not in known:
+                self._measurer.submit(self._measure, folder, again=True).result()
         evaluations = read_evaluations(self._directory)
         best = best_of(evaluations, self._figure)
         if best is None:
@@ -101,7 +110,8 @@ class Candidates:
         modelstore.save(folder, model, provenance)
         self._measured.append(self._measurer.submit(self._measure, folder))
 
-    def _measure(self, folder: UPath) -> None:
+    def _measure(self, folder: UPath, again: bool = False) -> None:
+        """Measure a candidate, unless it is known. One that cannot be is kept to be tried ``again``, and then not."""
         description = modelstore.describe(folder)
         provenance, weights = description["provenance"], description["weights"]["sha256"]
         evaluations = {one.step: one for one in read_evaluations(self._directory)}
@@ -112,19 +122,29 @@ class Candidates:
             try:
                 figures: dict[str, Figure] = self._session.background(measure, *arguments).result()
             except Exception as error:  # Whatever it is, training goes on.
-                self._session.say(f"the checkpoint of step {step} could not be evaluated: {error}")
-                remove_folder(folder)
+                if not self._abandoned:
+                    then = "it is left out" if again else "it is tried once more in the end"
+                    self._session.say(f"the checkpoint of step {step} could not be evaluated; {then}: {error}")
+                    if again:
+                        remove_folder(folder)
+                return
+            if self._abandoned:  # Training has ended with an error: the run's files are another attempt's by now.
                 return
             images = provenance["images"]
             epoch = self._plan.epoch(step)
             evaluations[step] = CheckpointEvaluation(step, images, epoch, weights, figures)
             write_evaluations(self._directory, list(evaluations.values()))
-            self._record(step, {name: figure.value for name, figure in figures.items() if figure.better})
             self._session.say(f"checkpoint of step {step}: {self._shown(evaluations[step])}")
+        self._show(evaluations[step])
         best = best_of(list(evaluations.values()), self._figure)
         for other, left in _candidates(self._directory).items():
             if other in evaluations and best is not None and other != best.step:
                 remove_folder(left)
+
+    def _show(self, evaluation: CheckpointEvaluation) -> None:
+        """Hand its figures to TensorBoard."""
+        better = {name: figure.value for name, figure in evaluation.figures.items() if figure.better}
+        self._record(evaluation.step, better)
 
     def _shown(self, evaluation: CheckpointEvaluation) -> str:
         figure = evaluation.figures[self._figure]

@@ -31,6 +31,8 @@ TIME_FIELDS = frozenset({"kind", "step", "images", "epoch"})
 """Fields of ``metrics.jsonl`` that say what the line is of."""
 
 METRICS = "metrics.jsonl"
+EVALUATION = "evaluation/"
+"""What TensorBoard's names of evaluations begin with."""
 SYNC_SECONDS = 20.0
 
 
@@ -40,7 +42,8 @@ class Tracker:
     Args:
         directory: the run directory.
         step: the step the run goes on from; whatever earlier attempts wrote past it is dropped, so that no line is
-            lost or doubled.
+            lost or doubled. Evaluations are dropped from TensorBoard whatever their step: they come after it, at any
+            time, and :class:`genlab.training.candidates.Candidates` writes those it knows anew.
     """
 
     def __init__(self, directory: UPath, step: int) -> None:
@@ -85,7 +88,7 @@ class Tracker:
     def evaluation(self, step: int, figures: Mapping[str, float]) -> None:
         """Write what the checkpoint of ``step`` was measured at to TensorBoard, as ``evaluation/NAME``."""
         for name, value in figures.items():
-            self._board.add_scalar(f"evaluation/{name}", value, step)
+            self._board.add_scalar(f"{EVALUATION}{name}", value, step)
 
     def picture(self, step: int, name: str, image: np.ndarray) -> None:
         """Write uint8 [H, W, C] as ``figures/step-00000100/NAME.png`` and to TensorBoard."""
@@ -146,7 +149,10 @@ def read_metrics(file: Path | UPath) -> list[dict[str, Any]]:
 
 
 def _drop_events_after(file: Path, step: int) -> None:
-    """Rewrite a TensorBoard event file without events past ``step``; whole records are copied byte for byte."""
+    """Rewrite a TensorBoard event file without evaluations and events past ``step``.
+
+    Whole records are copied byte for byte.
+    """
     data = file.read_bytes()
     kept = bytearray()
     start = 0
@@ -155,7 +161,8 @@ def _drop_events_after(file: Path, step: int) -> None:
         end = start + 12 + length + 4
         if end > len(data):
             break
-        if Event.FromString(data[start + 12 : end - 4]).step <= step:
+        event = Event.FromString(data[start + 12 : end - 4])
+        if event.step <= step and not any(value.tag.startswith(EVALUATION) for value in event.summary.value):
             kept += data[start:end]
         start = end
     write_atomic(UPath(file), kept)

@@ -5,7 +5,7 @@ from typing import Any, get_args
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from genlab.config import override
 from genlab.errors import ConfigError
@@ -135,6 +135,27 @@ def test_each_direction_may_have_weights_of_its_own() -> None:
     found = recipe.step(BATCHES, step)
     expected = found["adversarial_ab"] + found["adversarial_ba"] + 7.0 * found["cycle_a"] + 3.0 * found["cycle_b"]
     torch.testing.assert_close(step.losses["generators"], expected + 7.0 * 0.25 * found["identity_a"])
+
+
+def test_a_loss_of_no_weight_is_not_added_and_an_identity_not_even_computed() -> None:
+    recipe = make(lambda_cycle=7.0, lambda_identity=0.25, lambda_identity_b=0.0)
+    passed = {"a_to_b": 0, "b_to_a": 0}
+    for direction in passed:
+
+        def count(network: nn.Module, images: tuple[Tensor, ...], direction: str = direction) -> None:
+            passed[direction] += len(images[0])
+
+        getattr(recipe.generators, direction).register_forward_pre_hook(count)
+    found = recipe.step(BATCHES, Onlooker(recipe, ROWS))
+    assert passed == {"a_to_b": 2 * ROWS, "b_to_a": 3 * ROWS}
+    assert "identity_a" in found
+    assert "identity_b" not in found
+
+    recipe = make(lambda_cycle=0.0)
+    step = Onlooker(recipe, ROWS)
+    found = recipe.step(BATCHES, step)
+    assert "cycle_a" in found, "how it grows is worth knowing"
+    torch.testing.assert_close(step.losses["generators"], found["adversarial_ab"] + found["adversarial_ba"])
 
 
 def test_discriminators_are_shown_older_images_in_place_of_new_ones() -> None:

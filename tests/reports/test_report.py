@@ -28,6 +28,8 @@ from genlab.models.vae import VAEArchitecture
 from genlab.recipes.cyclegan import CycleGANConfig, CycleGANData, CycleGANModel
 from genlab.recipes.options import ImageData, Run
 from genlab.recipes.vae import VAEConfig
+from genlab.reports.curves import loss_figure
+from genlab.reports.cyclegan import PANELS
 from genlab.reports.family import family_report
 from genlab.reports.report import main, make_report
 from genlab.reports.run import RunRecord
@@ -160,6 +162,19 @@ def test_the_grid_shows_images_translations_cycles_identity_and_truth(cyclegan: 
     np.testing.assert_allclose(np.array(cells[3], int), same.int(), atol=1)
     np.testing.assert_array_equal(cells[4], counterparts(shards, np.arange(count)))
     assert "<li>a</li><li>a → b</li><li>a → b → a</li><li>b → a of a</li><li>true b</li>" in page(cyclegan)
+
+
+def test_losses_that_were_not_computed_have_no_panel(cyclegan: Path) -> None:
+    run, panels = RunRecord.read(str(cyclegan)), PANELS
+
+    def drawn(missing: str) -> tuple[int, ...]:
+        lines = [{name: value for name, value in line.items() if not name.startswith(missing)} for line in run.train]
+        figure = loss_figure(dataclasses.replace(run, train=lines), panels)
+        return np.asarray(Image.open(BytesIO(figure.png))).shape[:2]
+
+    rows_of_two, one_row = drawn("identity_a"), drawn("identity_")
+    assert len(panels) == 4
+    assert rows_of_two == (2 * one_row[0], one_row[1])
 
 
 def test_the_head_tells_data_config_and_attempts(cyclegan: Path) -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -70,10 +71,18 @@ def test_the_best_checkpoint_becomes_the_model(evaluated: Path) -> None:
     assert description["weights"]["sha256"] == best.weights
     assert description["provenance"]["metrics"]["evaluation/kid"] == best.figures["kid"].value
     assert [path.name for path in (evaluated / "candidates").iterdir()] == [f"step-{best.step:08d}"]
-    events = EventAccumulator(str(evaluated / "tensorboard")).Reload().Scalars("evaluation/kid")
-    assert [(event.step, pytest.approx(event.value)) for event in events] == [
-        (one.step, one.figures["kid"].value) for one in evaluations
-    ]
+    assert shown_in_tensorboard(evaluated) == kids(evaluated)
+
+
+def shown_in_tensorboard(run: Path) -> list[tuple[int, float]]:
+    """Steps and mean KIDs."""
+    events = EventAccumulator(str(run / "tensorboard")).Reload().Scalars("evaluation/kid")
+    return [(event.step, event.value) for event in events]
+
+
+def kids(run: Path) -> list[tuple[int, Any]]:
+    """The same of ``evaluations.jsonl``."""
+    return [(one.step, pytest.approx(one.figures["kid"].value)) for one in read_evaluations(locate(run))]
 
 
 def test_the_figures_are_those_of_genlab_evaluate(evaluated: Path) -> None:
@@ -132,29 +141,79 @@ def test_a_run_that_was_killed_chooses_the_same(
     weights = [modelstore.describe(run / "model")["weights"] for run in (evaluated, Path(plan.directory))]
     assert weights[0] == weights[1]
     assert list((tmp_path / "killed" / "candidates").iterdir())
+    assert shown_in_tensorboard(tmp_path / "killed") == kids(tmp_path / "killed"), "each once"
+
+
+@dataclasses.dataclass(frozen=True)
+class Failing(QuietSession):
+    """Cannot evaluate the first ``times`` times."""
+
+    times: int = 99
+    said: list[str] = dataclasses.field(default_factory=list)
+    tried: list[str] = dataclasses.field(default_factory=list)
+
+    def say(self, message: str) -> None:
+        self.said.append(message)
+
+    def background(self, function: Callable[..., T], *arguments: Any) -> Future[T]:
+        self.tried.append(arguments[0])
+        if len(self.tried) > self.times:
+            return super().background(function, *arguments)
+        future: Future[T] = Future()
+        future.set_exception(MemoryError("no memory left"))
+        return future
 
 
 def test_an_evaluation_that_fails_is_said_and_the_last_model_exported(
     config: dict[str, Any], tiny_data: dict[str, str]
 ) -> None:
-    said: list[str] = []
-
-    @dataclasses.dataclass(frozen=True)
-    class Failing(QuietSession):
-        def say(self, message: str) -> None:
-            said.append(message)
-
-        def background(self, function: Callable[..., T], *arguments: Any) -> Future[T]:
-            future: Future[T] = Future()
-            future.set_exception(MemoryError("no memory left"))
-            return future
-
     plan = make_plan("cyclegan", tiny_config("cyclegan", tiny_data, config | {"run.name": "failing"}))
     claim(plan)
-    train(plan, Failing())
-    assert "the checkpoint of step 6 could not be evaluated: no memory left" in said
+    session = Failing()
+    train(plan, session)
+    for then in ("it is tried once more in the end", "it is left out"):
+        assert f"the checkpoint of step 6 could not be evaluated; {then}: no memory left" in session.said
     assert modelstore.describe(f"{plan.directory}/model")["provenance"]["step"] == plan.steps
     assert not list((Path(plan.directory) / "candidates").iterdir())
+
+
+def test_an_evaluation_that_failed_once_is_made_up_for(
+    evaluated: Path, config: dict[str, Any], tiny_data: dict[str, str]
+) -> None:
+    plan = make_plan("cyclegan", tiny_config("cyclegan", tiny_data, config | {"run.name": "failed-once"}))
+    claim(plan)
+    session = Failing(times=1)
+    train(plan, session)
+    assert [Path(folder).name for folder in session.tried] == ["step-00000006", "step-00000012", "step-00000006"]
+    assert read_evaluations(locate(plan.directory)) == read_evaluations(locate(evaluated))
+
+
+def test_an_evaluation_that_outlives_its_training_leaves_the_run_alone(
+    config: dict[str, Any], tiny_data: dict[str, str]
+) -> None:
+    plan = make_plan("cyclegan", tiny_config("cyclegan", tiny_data, config | {"run.name": "outlived"}))
+    claim(plan)
+    figures = Future[Any]()
+    asked = threading.Event()
+
+    class Slow(QuietSession):
+        def background(self, function: Callable[..., T], *arguments: Any) -> Future[T]:
+            asked.set()
+            return figures
+
+    def fail_later(*arguments: Any) -> None:
+        if arguments[-1] > 6:  # the step
+            assert asked.wait(60)
+            raise RunError("a loss is not finite")
+
+    with mock.patch("genlab.training.loop._draw", side_effect=fail_later), pytest.raises(RunError, match="not finite"):
+        train(plan, Slow())
+    before = sorted(Path(plan.directory).rglob("*"))
+    figures.set_result({})
+    for thread in threading.enumerate():
+        if thread.name.startswith("evaluation"):
+            thread.join(60)
+    assert sorted(Path(plan.directory).rglob("*")) == before
 
 
 def test_an_error_in_the_next_step_loses_no_checkpoint(config: dict[str, Any], tiny_data: dict[str, str]) -> None:
