@@ -10,7 +10,8 @@ options (least squares, lambda 10, identity 0.5, history of 50, Adam). Each case
 cores; they take turns, a step each. Memory is the most that the process ever held (its RSS).
 
 ``--equal`` starts both from the same weights and compares the eight losses: over 20 steps in float64, and of the first
-step in fp32.
+step in fp32. Beside it stand, for judging what 20 steps make of rounding, genlab with direct convolutions in place of
+Winograd's, and the reference itself from weights that were changed by 1e-15 of themselves.
 """
 
 import argparse
@@ -33,7 +34,10 @@ CONTENDERS = {
     "reference": ("reference", "fp32"),
     "genlab, fp32": ("genlab", "fp32"),
     "genlab, bf16": ("genlab", "bf16"),
+    "genlab, fp32, compiled": ("compiled", "fp32"),
+    "genlab, bf16, compiled": ("compiled", "bf16"),
 }
+COMPARED = {"genlab": "genlab", "genlab, direct convolutions": "direct", "reference, nudged by 1e-15": "nudged"}
 IMAGES = 20
 """Pictures of each domain that steps take in turn."""
 LAMBDA, IDENTITY = 10.0, 0.5
@@ -107,22 +111,29 @@ def _case(size: int, batch: int, options: argparse.Namespace, peak: float) -> li
 
 
 def _compare(options: argparse.Namespace) -> None:
+    steps = 20
+    expected = _losses("reference", "fp64", steps, options)
     rows = []
-    for precision, steps in (("fp64", 20), ("fp32", 1)):
-        with tempfile.TemporaryDirectory(prefix="genlab-step-") as folder:
-            losses = []
-            for kind in ("reference", "genlab"):
-                words = _words(kind, precision, options.sizes[0], 1, options)
-                process = Process(words, range(options.threads), Path(folder) / f"{kind}.log")
-                losses.append([process.ask()["losses"] for _ in range(steps)])
-                process.close()
-        apart = max(
-            abs(ours[name] - theirs[name]) / abs(theirs[name])
-            for theirs, ours in zip(*losses, strict=True)
-            for name in theirs
-        )
-        rows.append([precision, str(steps), f"{apart:.1e}"])
-    print(table(["precision", "steps", "largest relative difference of a loss"], rows))
+    for name, kind in COMPARED.items():
+        apart = [_apart(*pair) for pair in zip(expected, _losses(kind, "fp64", steps, options), strict=True)]
+        rows.append(["fp64", name, *(f"{apart[step - 1]:.1e}" for step in (1, 5, 10, 15, steps))])
+    [first], [ours] = (_losses(kind, "fp32", 1, options) for kind in ("reference", "genlab"))
+    rows.append(["fp32", "genlab", f"{_apart(first, ours):.1e}", "", "", "", ""])
+    say("The largest relative difference of a loss from the reference's.")
+    print(table(["", "", "step 1", "5", "10", "15", str(steps)], rows))
+
+
+def _losses(kind: str, precision: str, steps: int, options: argparse.Namespace) -> list[dict[str, float]]:
+    with tempfile.TemporaryDirectory(prefix="genlab-step-") as folder:
+        words = _words(kind, precision, options.sizes[0], 1, options)
+        process = Process(words, range(options.threads), Path(folder) / "log")
+        losses = [process.ask()["losses"] for _ in range(steps)]
+        process.close()
+    return losses
+
+
+def _apart(theirs: dict[str, float], ours: dict[str, float]) -> float:
+    return max(abs(ours[name] - theirs[name]) / abs(theirs[name]) for name in theirs)
 
 
 def _words(kind: str, how: str, size: int, batch: int, options: argparse.Namespace) -> list[str]:
@@ -144,7 +155,18 @@ def _child(kind: str, how: str, reference: Path, size: int, batch: int, threads:
         torch.set_default_dtype(torch.float64)
     theirs = _reference_model(reference)
     flops = _flops(theirs, size, batch) if how != "fp64" else 0
-    steps = _reference(theirs, size, batch) if kind == "reference" else _genlab(theirs, how, size, batch, threads)
+    if kind == "nudged":
+        with torch.no_grad():
+            for parameter in theirs.netG_A.parameters():
+                parameter.mul_(1 + 1e-15)
+    if kind == "direct":
+        from genlab.models import winograd
+
+        winograd.FEWEST_CHANNELS = sys.maxsize
+    if kind in ("reference", "nudged"):
+        steps = _reference(theirs, size, batch)
+    else:
+        steps = _genlab(theirs, how, size, batch, threads, kind == "compiled")
     print(json.dumps({"ready": True, "flops": flops}), file=out, flush=True)
     for _ in sys.stdin:
         answer = next(steps)
@@ -227,14 +249,14 @@ def _reference(theirs: Any, size: int, batch: int) -> Steps:
         }  # fmt: skip
 
 
-def _genlab(theirs: Any, precision: str, size: int, batch: int, threads: int) -> Steps:
+def _genlab(theirs: Any, precision: str, size: int, batch: int, threads: int, compiled: bool) -> Steps:
     """genlab's step, from the reference's weights."""
     import torch
 
     from genlab.config import override
     from genlab.recipes.cyclegan import CycleGANConfig, CycleGANRecipe
     from genlab.recipes.recipe import Batch, DomainInfo
-    from genlab.training.loop import _prepare
+    from genlab.training.loop import _prepare, compile_networks
     from genlab.training.progress import Console
     from genlab.training.session import LocalSession
     from genlab.training.state import TrainingState
@@ -258,6 +280,8 @@ def _genlab(theirs: Any, precision: str, size: int, batch: int, threads: int) ->
     state = TrainingState(recipe, config.optimization, torch.device("cpu"))
     session = LocalSession(Console())
     recipe.train()
+    if compiled:
+        compile_networks(recipe)
     for index, pictures in enumerate(_pictures(size, batch)):
         batches = {domain: Batch(images, None) for domain, images in pictures.items()}
         began = time.perf_counter()

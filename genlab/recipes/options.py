@@ -37,8 +37,7 @@ class Run:
     precision: Literal["fp32", "bf16"] = "fp32"
     """bf16 runs forward passes under autocast; losses, weights and optimisers stay in fp32."""
     compile: bool = False
-    """Compile the networks with torch.compile, which costs minutes at the start. Results differ by
-    rounding, and in what dropout drops."""
+    """Compile the networks with torch.compile, which costs minutes at the start. Results differ by rounding."""
     exact: bool = True
     """Deterministic algorithms, so that a resumed run equals an unbroken one bit for bit. Off is faster on a GPU."""
     log_every: Annotated[int, Ge(1), OPERATIONAL] = 10

@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +22,7 @@ from genlab.data.order import Ints, evenly, rank_slice
 from genlab.data.shards import ShardSet
 from genlab.data.stream import ShardStream
 from genlab.errors import RunError
-from genlab.recipes.recipe import Batch, recipe_type
+from genlab.recipes.recipe import Batch, Recipe, recipe_type
 from genlab.seeds import derived_seed
 from genlab.storage import locate
 from genlab.training.candidates import Candidates
@@ -63,9 +64,7 @@ def train(plan: Plan, session: Session) -> TrainingState:
     state = TrainingState(recipe, config.optimization, device)
     recipe.train()
     if run.compile:
-        for network in recipe.networks.values():
-            for called in network.children():
-                called.compile()
+        compile_networks(recipe)
 
     with ExitStack() as stack:
         checkpoints = stack.enter_context(Checkpoints(directory / "checkpoints", run.keep))
@@ -216,6 +215,13 @@ class Window:
             "images_per_second": (self._position - position) / seconds,
             "data_wait_share": (self._waited - waited) / seconds,
         }
+
+
+def compile_networks(recipe: Recipe[Any]) -> None:
+    """Have the networks compiled when they are first called, with PyTorch's own random numbers for dropout."""
+    for network in recipe.networks.values():
+        for called in network.children():
+            called.compile(options={"fallback_random": True})
 
 
 def _prepare(exact: bool, threads: int | None) -> None:
