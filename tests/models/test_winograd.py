@@ -34,7 +34,7 @@ def test_pieces_are_as_good_as_the_whole(monkeypatch: pytest.MonkeyPatch) -> Non
     images = torch.randn(3, 64, 18, 10, dtype=torch.float64)
     whole = results(ours, images)
     ours.zero_grad()
-    row = 36 * 2 * 64 * 8
+    row = winograd.F4.products * 2 * 64 * 8
     for size in (row, 3 * row, 9 * row):
         monkeypatch.setattr(winograd, "CHUNK_BYTES", size)
         ours.zero_grad()
@@ -49,6 +49,22 @@ def test_in_fp32_its_error_is_millionths() -> None:
         assert found is not None
         assert right is not None
         assert (found - right).norm() / right.norm() < 1e-5
+
+
+def test_in_bf16_its_error_is_about_that_of_rounding() -> None:
+    theirs, ours = pair(256, 256)
+    images = torch.randn(1, 256, 17, 15)
+    with torch.autocast("cpu", torch.bfloat16):
+        direct, found = results(theirs, images), results(ours, images)
+    assert not torch.equal(*(each[0] for each in (direct, found) if each[0] is not None)), "it is another sum"
+    theirs.zero_grad()
+    expected = results(theirs.double(), images.double())
+    for one, other, right in zip(direct, found, expected, strict=True):
+        assert one is not None
+        assert other is not None
+        assert right is not None
+        assert other.dtype == one.dtype
+        assert (other - right).norm() < 3 * (one - right).norm()
 
 
 def test_what_is_frozen_gets_no_gradient() -> None:

@@ -20,7 +20,11 @@ JOBS = Path(__file__).resolve().parents[2] / "jobs"
 
 @pytest.mark.parametrize(
     ("family", "networks"),
-    [("vae", {}), ("cyclegan", {"model.dropout": 0.5}), ("cyclegan", {"model.generator": "resnet-6", "model.levels": None})],
+    [
+        ("vae", {}),
+        ("cyclegan", {"model.dropout": 0.5}),
+        ("cyclegan", {"model.generator": "resnet-6", "model.levels": None}),
+    ],
 )
 def test_a_compiled_run_has_the_same_losses(
     family: str, networks: dict[str, Any], tiny: Callable[..., Any], tmp_path: Path
