@@ -39,6 +39,11 @@ class CheckpointEvaluation:
     """SHA-256 of the model's weights."""
     figures: dict[str, Figure]
 
+    @property
+    def better(self) -> dict[str, float]:
+        """The values of those of which one can say what is better."""
+        return {name: figure.value for name, figure in self.figures.items() if figure.better}
+
 
 def measure(directory: str, data: Mapping[str, str], split: str, seed: int) -> dict[str, Figure]:
     """Measure a model directory, and print nothing.
@@ -89,10 +94,11 @@ def best_of(evaluations: Sequence[CheckpointEvaluation], figure: str) -> Checkpo
 
 
 def chosen(directory: UPath, figure: str, last: int) -> int | None:
-    """The step of the best model of a run, once the checkpoint of step ``last`` is evaluated too, else ``None``."""
+    """The step of the best model of a run, unless that of the checkpoint of step ``last`` waits to be evaluated."""
     evaluations = read_evaluations(directory)
     best = best_of(evaluations, figure)
-    return best.step if best and any(one.step == last for one in evaluations) else None
+    known = any(one.step == last for one in evaluations)
+    return best.step if best and (known or not candidate_directory(directory, last).exists()) else None
 
 
 def candidate_directory(run: str | UPath, step: int) -> UPath:

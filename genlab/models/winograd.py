@@ -79,6 +79,7 @@ F2 = Form(
     fewest_channels=256,
 )
 """For bf16: its transforms only add."""
+FORMS = {torch.float32: F4, torch.float64: F4, torch.bfloat16: F2}
 
 
 class Conv3x3(nn.Conv2d):
@@ -92,15 +93,26 @@ class Conv3x3(nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:
         """Float [N, channels, H, W] → [N, out, H - 2, W - 2]."""
-        dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else input.dtype
-        form = F4 if dtype in (torch.float32, torch.float64) else F2
-        many = min(self.in_channels, self.out_channels) >= form.fewest_channels
-        if input.device.type != "cpu" or not many or torch.compiler.is_compiling():
+        dtype = self.weight.dtype
+        if torch.is_autocast_enabled("cpu") and dtype == torch.float32:
+            dtype = torch.get_autocast_dtype("cpu")
+        form = FORMS.get(dtype)
+        if form is None or input.dtype not in (dtype, self.weight.dtype) or not self._pays(form, input):
             return super().forward(input)
         height, width = input.shape[2] - 2, input.shape[3] - 2
         whole = F.pad(input.to(dtype), (0, -width % form.out, 0, -height % form.out))
-        output: Tensor = _Winograd.apply(whole, self.weight, self.bias, form)
+        with torch.autocast("cpu", enabled=False):
+            output: Tensor = _Winograd.apply(whole, self.weight, self.bias, form)
         return output[:, :, :height, :width]
+
+    def _pays(self, form: Form, input: Tensor) -> bool:
+        return (
+            input.device.type == "cpu"
+            and min(self.in_channels, self.out_channels) >= form.fewest_channels
+            and input.dim() == 4
+            and min(input.shape[2:]) > 2
+            and not torch.compiler.is_compiling()
+        )
 
 
 class _Winograd(torch.autograd.Function):
@@ -141,12 +153,17 @@ class _Winograd(torch.autograd.Function):
             products = (spread @ tiles).view(form.products, -1, outputs)
             if wants_weight:
                 factors = products.transpose(1, 2), _read(form, pixels, chunk)
-                to_weight = torch.bmm(*factors) if to_weight is None else to_weight.baddbmm_(*factors)
+                if to_weight is None:
+                    to_weight = torch.bmm(*factors).to(weight.dtype)  # The chunks' sum is no place to round.
+                elif to_weight.dtype == pixels.dtype:
+                    to_weight.baddbmm_(*factors)
+                else:
+                    to_weight += torch.bmm(*factors)
             if to_input is not None and transformed is not None:
                 inputs = gather @ torch.bmm(products, transformed).view(form.products, -1)
                 _add_input_tiles(form, to_input, chunk, inputs)
         if to_weight is not None:
-            flat = _transform(form.weight, weight.dtype).T @ to_weight.to(weight.dtype).view(form.products, -1)
+            flat = _transform(form.weight, weight.dtype).T @ to_weight.view(form.products, -1)
             to_weight = flat.view(3, 3, outputs, channels).permute(2, 3, 0, 1)
         to_bias = gradient.sum((0, 1, 2), dtype=weight.dtype) if wants_bias else None
         return None if to_input is None else to_input.permute(0, 3, 1, 2), to_weight, to_bias, None

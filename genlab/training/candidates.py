@@ -2,8 +2,10 @@
 
 import copy
 import re
+import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
 
 from upath import UPath
 
@@ -54,22 +56,24 @@ class Candidates:
         self._writes: list[Future[None]] = []
         self._measured: list[Future[None]] = []
         self._abandoned = False
-        known = {one.step: one for one in read_evaluations(self._directory)}
-        for one in known.values():
-            if one.step <= done:
-                self._show(one)
+        self._writing = threading.Lock()
+        left = []
         for step, folder in _candidates(self._directory).items():
             whole = (folder / modelstore.DESCRIPTION).exists()
-            if whole and step <= done:
-                self._measured.append(self._measurer.submit(self._measure, folder))
-            elif not whole or step not in known:
+            evaluation = self._known(folder) if whole else None
+            if whole and step <= done and evaluation is None:
+                left.append(folder)
+            elif evaluation is None:
                 remove_folder(folder)
+        self._keep_best()
+        self._measured.extend(self._measurer.submit(self._measure, folder) for folder in left)
 
     def __enter__(self) -> "Candidates":
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._abandoned = error[0] is not None
+        with self._writing:
+            self._abandoned = error[0] is not None
         self._writer.shutdown()  # checkpoints wait for what it writes
         self._measurer.shutdown(wait=error[0] is None, cancel_futures=True)
 
@@ -88,9 +92,8 @@ class Candidates:
             self._session.say(f"training is done; {waiting} of its checkpoints are still to be evaluated")
         for measured in self._measured:
             measured.result()
-        known = {one.step for one in read_evaluations(self._directory)}
-        for step, folder in _candidates(self._directory).items():
-            if step not in known:
+        for folder in _candidates(self._directory).values():
+            if self._known(folder) is None:
                 self._measurer.submit(self._measure, folder, again=True).result()
         evaluations = read_evaluations(self._directory)
         best = best_of(evaluations, self._figure)
@@ -112,43 +115,58 @@ class Candidates:
 
     def _measure(self, folder: UPath, again: bool = False) -> None:
         """Measure a candidate, unless it is known. One that cannot be is kept to be tried ``again``, and then not."""
-        description = modelstore.describe(folder)
-        provenance, weights = description["provenance"], description["weights"]["sha256"]
-        evaluations = {one.step: one for one in read_evaluations(self._directory)}
+        provenance, weights = _provenance(folder)
         step = provenance["step"]
-        if step not in evaluations or evaluations[step].weights != weights:
+        evaluation, failure = self._known(folder), ""
+        if evaluation is None:
             data = {name: domain.url for name, domain in self._plan.domains.items()}
             arguments = str(folder), data, self._split, self._plan.run.seed
             try:
                 figures: dict[str, Figure] = self._session.background(measure, *arguments).result()
             except Exception as error:  # Whatever it is, training goes on.
-                if not self._abandoned:
-                    then = "it is left out" if again else "it is tried once more in the end"
-                    self._session.say(f"the checkpoint of step {step} could not be evaluated; {then}: {error}")
-                    if again:
-                        remove_folder(folder)
-                return
+                failure = str(error)
+            else:
+                epoch = self._plan.epoch(step)
+                evaluation = CheckpointEvaluation(step, provenance["images"], epoch, weights, figures)
+        with self._writing:
             if self._abandoned:  # Training has ended with an error: the run's files are another attempt's by now.
                 return
-            images = provenance["images"]
-            epoch = self._plan.epoch(step)
-            evaluations[step] = CheckpointEvaluation(step, images, epoch, weights, figures)
-            write_evaluations(self._directory, list(evaluations.values()))
-            self._session.say(f"checkpoint of step {step}: {self._shown(evaluations[step])}")
-        self._show(evaluations[step])
-        best = best_of(list(evaluations.values()), self._figure)
-        for other, left in _candidates(self._directory).items():
-            if other in evaluations and best is not None and other != best.step:
-                remove_folder(left)
+            others = [one for one in read_evaluations(self._directory) if one.step != step]
+            write_evaluations(self._directory, [*others, evaluation] if evaluation else others)
+            if evaluation:
+                self._record(step, evaluation.better)
+                self._session.say(f"checkpoint of step {step}: {self._shown(evaluation)}")
+                self._keep_best()
+            else:
+                then = "it is left out" if again else "it is tried once more in the end"
+                self._session.say(f"the checkpoint of step {step} could not be evaluated; {then}: {failure}")
+                if again:
+                    remove_folder(folder)
 
-    def _show(self, evaluation: CheckpointEvaluation) -> None:
-        """Hand its figures to TensorBoard."""
-        better = {name: figure.value for name, figure in evaluation.figures.items() if figure.better}
-        self._record(evaluation.step, better)
+    def _known(self, folder: UPath) -> CheckpointEvaluation | None:
+        """The evaluation of the very weights in ``folder``."""
+        provenance, weights = _provenance(folder)
+        evaluations = {(one.step, one.weights): one for one in read_evaluations(self._directory)}
+        return evaluations.get((provenance["step"], weights))
+
+    def _keep_best(self) -> None:
+        """Delete the candidates that are known not to be the best."""
+        evaluations = read_evaluations(self._directory)
+        best = best_of(evaluations, self._figure)
+        known = {one.step for one in evaluations}
+        for step, folder in _candidates(self._directory).items():
+            if step in known and best is not None and step != best.step:
+                remove_folder(folder)
 
     def _shown(self, evaluation: CheckpointEvaluation) -> str:
         figure = evaluation.figures[self._figure]
         return f"{figure.title} {figure}"
+
+
+def _provenance(folder: UPath) -> tuple[dict[str, Any], str]:
+    """Of a candidate, and the SHA-256 of its weights."""
+    description = modelstore.describe(folder)
+    return description["provenance"], description["weights"]["sha256"]
 
 
 def _candidates(run: UPath) -> dict[int, UPath]:

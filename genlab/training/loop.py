@@ -22,6 +22,7 @@ from genlab.data.order import Ints, evenly, rank_slice
 from genlab.data.shards import ShardSet
 from genlab.data.stream import ShardStream
 from genlab.errors import RunError
+from genlab.evaluation.checkpoints import read_evaluations
 from genlab.recipes.recipe import Batch, Recipe, recipe_type
 from genlab.seeds import derived_seed
 from genlab.storage import locate
@@ -70,6 +71,10 @@ def train(plan: Plan, session: Session) -> TrainingState:
         checkpoints = stack.enter_context(Checkpoints(directory / "checkpoints", run.keep))
         done = saved = _restore(checkpoints, state, session)
         tracker = stack.enter_context(Tracker(directory, done)) if session.rank == 0 else None
+        if tracker:
+            for evaluation in read_evaluations(directory):
+                if evaluation.step <= done:
+                    tracker.evaluation(evaluation.step, evaluation.better)
         candidates = None
         if tracker and run.evaluate_every:
             candidates = stack.enter_context(Candidates(plan, session, done, tracker.evaluation))

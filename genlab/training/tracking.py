@@ -42,8 +42,8 @@ class Tracker:
     Args:
         directory: the run directory.
         step: the step the run goes on from; whatever earlier attempts wrote past it is dropped, so that no line is
-            lost or doubled. Evaluations are dropped from TensorBoard whatever their step: they come after it, at any
-            time, and :class:`genlab.training.candidates.Candidates` writes those it knows anew.
+            lost or doubled. Evaluations are dropped from TensorBoard whatever their step, as they come at any time
+            after it: who has them writes them anew.
     """
 
     def __init__(self, directory: UPath, step: int) -> None:

@@ -1,3 +1,5 @@
+import dataclasses
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -22,7 +24,11 @@ def results(layer: nn.Conv2d, images: Tensor) -> list[Tensor | None]:
 
 @pytest.mark.parametrize("shape", [(1, 64, 18, 18), (3, 64, 6, 10), (2, 64, 9, 16), (1, 64, 3, 3)])
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_output_and_gradients_are_those_of_a_convolution(shape: tuple[int, ...], layout: torch.memory_format) -> None:
+@pytest.mark.parametrize("form", [winograd.F4, winograd.F2])
+def test_output_and_gradients_are_those_of_a_convolution(
+    shape: tuple[int, ...], layout: torch.memory_format, form: winograd.Form, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(winograd.FORMS, torch.float64, dataclasses.replace(form, fewest_channels=64))
     theirs, ours = (layer.double() for layer in pair(out=80))
     images = torch.randn(shape, dtype=torch.float64).to(memory_format=layout)
     torch.testing.assert_close(results(ours, images), results(theirs, images), rtol=1e-11, atol=1e-11)
@@ -51,9 +57,10 @@ def test_in_fp32_its_error_is_millionths() -> None:
         assert (found - right).norm() / right.norm() < 1e-5
 
 
-def test_in_bf16_its_error_is_about_that_of_rounding() -> None:
+def test_in_bf16_its_error_is_about_that_of_rounding(monkeypatch: pytest.MonkeyPatch) -> None:
     theirs, ours = pair(256, 256)
     images = torch.randn(1, 256, 17, 15)
+    monkeypatch.setattr(winograd, "CHUNK_BYTES", 16 * 2 * 7 * 256 * 2)
     with torch.autocast("cpu", torch.bfloat16):
         direct, found = results(theirs, images), results(ours, images)
     assert not torch.equal(*(each[0] for each in (direct, found) if each[0] is not None)), "it is another sum"
@@ -74,3 +81,12 @@ def test_what_is_frozen_gets_no_gradient() -> None:
     ours(images).sum().backward()
     assert images.grad is not None
     assert all(parameter.grad is None for parameter in ours.parameters())
+
+
+def test_what_it_cannot_take_is_left_to_pytorch() -> None:
+    _, ours = pair()
+    assert ours(torch.rand(64, 5, 5)).shape == (64, 3, 3)
+    with pytest.raises(RuntimeError):
+        ours(torch.rand(1, 64, 2, 5))
+    with pytest.raises(RuntimeError):
+        ours(torch.rand(1, 64, 5, 5).bfloat16())

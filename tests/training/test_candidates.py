@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import shutil
 import threading
 import time
 from collections.abc import Callable
@@ -26,7 +27,7 @@ from genlab.reports.report import make_report
 from genlab.storage import locate
 from genlab.training.launch import launch
 from genlab.training.loop import train
-from genlab.training.plan import claim, make_plan
+from genlab.training.plan import claim, finished, make_plan
 from genlab.training.session import NICENESS, in_child
 from tests.training.support import (
     Moment,
@@ -128,6 +129,20 @@ def test_a_finished_run_is_left_alone_and_a_lost_evaluation_made_again(
     assert modelstore.describe(evaluated / "model")["provenance"]["step"] == step
 
 
+def test_tensorboard_has_each_evaluation_once_however_often_a_run_goes_on(
+    evaluated: Path, config: dict[str, Any], tiny_data: dict[str, str], tmp_path: Path
+) -> None:
+    run = tmp_path / "evaluated"
+    shutil.copytree(evaluated, run)
+    for every in (4, None):
+        (run / "model" / "genlab.json").unlink()
+        changes = {"run.name": "evaluated", "run.storage": str(tmp_path), "run.evaluate_every": every}
+        plan = make_plan("cyclegan", tiny_config("cyclegan", tiny_data, config | changes))
+        claim(plan)
+        train(plan, QuietSession())
+        assert shown_in_tensorboard(run) == kids(run) == kids(evaluated)
+
+
 @pytest.mark.parametrize(("moment", "step"), [("export", 6), ("a checkpoint", 6)])
 def test_a_run_that_was_killed_chooses_the_same(
     moment: Moment, step: int, evaluated: Path, config: dict[str, Any], tiny_data: dict[str, str], tmp_path: Path
@@ -141,14 +156,14 @@ def test_a_run_that_was_killed_chooses_the_same(
     weights = [modelstore.describe(run / "model")["weights"] for run in (evaluated, Path(plan.directory))]
     assert weights[0] == weights[1]
     assert list((tmp_path / "killed" / "candidates").iterdir())
-    assert shown_in_tensorboard(tmp_path / "killed") == kids(tmp_path / "killed"), "each once"
 
 
 @dataclasses.dataclass(frozen=True)
 class Failing(QuietSession):
-    """Cannot evaluate the first ``times`` times."""
+    """Cannot evaluate the first ``times`` times; then it has the ``figures`` of another run, by step."""
 
     times: int = 99
+    figures: dict[int, Any] = dataclasses.field(default_factory=dict)
     said: list[str] = dataclasses.field(default_factory=list)
     tried: list[str] = dataclasses.field(default_factory=list)
 
@@ -157,10 +172,11 @@ class Failing(QuietSession):
 
     def background(self, function: Callable[..., T], *arguments: Any) -> Future[T]:
         self.tried.append(arguments[0])
-        if len(self.tried) > self.times:
-            return super().background(function, *arguments)
         future: Future[T] = Future()
-        future.set_exception(MemoryError("no memory left"))
+        if len(self.tried) > self.times:
+            future.set_result(self.figures[int(arguments[0][-8:])])
+        else:
+            future.set_exception(MemoryError("no memory left"))
         return future
 
 
@@ -175,6 +191,25 @@ def test_an_evaluation_that_fails_is_said_and_the_last_model_exported(
         assert f"the checkpoint of step 6 could not be evaluated; {then}: no memory left" in session.said
     assert modelstore.describe(f"{plan.directory}/model")["provenance"]["step"] == plan.steps
     assert not list((Path(plan.directory) / "candidates").iterdir())
+    assert finished(plan) == plan.steps
+
+
+def test_a_run_whose_last_checkpoint_cannot_be_evaluated_is_finished_all_the_same(
+    evaluated: Path, config: dict[str, Any], tiny_data: dict[str, str]
+) -> None:
+    class Once(Failing):
+        def background(self, function: Callable[..., T], *arguments: Any) -> Future[T]:
+            if arguments[0].endswith("12"):
+                return super().background(function, *arguments)
+            future: Future[T] = Future()
+            future.set_result(self.figures[6])
+            return future
+
+    plan = make_plan("cyclegan", tiny_config("cyclegan", tiny_data, config | {"run.name": "last-fails"}))
+    claim(plan)
+    train(plan, Once(figures={one.step: one.figures for one in read_evaluations(locate(evaluated))}))
+    assert modelstore.describe(f"{plan.directory}/model")["provenance"]["step"] == 6
+    assert finished(plan) == plan.steps
 
 
 def test_an_evaluation_that_failed_once_is_made_up_for(
@@ -182,7 +217,7 @@ def test_an_evaluation_that_failed_once_is_made_up_for(
 ) -> None:
     plan = make_plan("cyclegan", tiny_config("cyclegan", tiny_data, config | {"run.name": "failed-once"}))
     claim(plan)
-    session = Failing(times=1)
+    session = Failing(times=1, figures={one.step: one.figures for one in read_evaluations(locate(evaluated))})
     train(plan, session)
     assert [Path(folder).name for folder in session.tried] == ["step-00000006", "step-00000012", "step-00000006"]
     assert read_evaluations(locate(plan.directory)) == read_evaluations(locate(evaluated))
