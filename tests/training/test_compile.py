@@ -23,7 +23,7 @@ JOBS = Path(__file__).resolve().parents[2] / "jobs"
     [
         ("vae", {}),
         ("cyclegan", {"model.dropout": 0.5}),
-        ("cyclegan", {"model.generator": "resnet-6", "model.levels": None, "model.width": 16}),
+        ("cyclegan", {"model.generator": "resnet-6", "model.levels": None}),
     ],
 )
 def test_a_compiled_run_has_the_same_losses(
