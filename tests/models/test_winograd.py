@@ -59,8 +59,8 @@ def test_in_fp32_its_error_is_millionths() -> None:
 
 def test_in_bf16_its_error_is_about_that_of_rounding(monkeypatch: pytest.MonkeyPatch) -> None:
     theirs, ours = pair(256, 256)
-    images = torch.randn(1, 256, 17, 15)
-    monkeypatch.setattr(winograd, "CHUNK_BYTES", 16 * 2 * 7 * 256 * 2)
+    images = torch.randn(2, 256, 33, 18)
+    monkeypatch.setattr(winograd, "CHUNK_BYTES", winograd.F2.products * 8 * 256 * 2)  # a row of tiles: 32 sums of sums
     with torch.autocast("cpu", torch.bfloat16):
         direct, found = results(theirs, images), results(ours, images)
     assert not torch.equal(*(each[0] for each in (direct, found) if each[0] is not None)), "it is another sum"
@@ -71,7 +71,7 @@ def test_in_bf16_its_error_is_about_that_of_rounding(monkeypatch: pytest.MonkeyP
         assert other is not None
         assert right is not None
         assert other.dtype == one.dtype
-        assert (other - right).norm() < 3 * (one - right).norm()
+        assert (other - right).norm() < 2.5 * (one - right).norm()
 
 
 def test_what_is_frozen_gets_no_gradient() -> None:
