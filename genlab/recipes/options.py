@@ -38,6 +38,9 @@ class Run:
     """bf16 runs forward passes under autocast; losses, weights and optimisers stay in fp32."""
     compile: bool = False
     """Compile the networks with torch.compile, which costs minutes at the start. Results differ by rounding."""
+    cuda_graphs: bool = False
+    """Compile the networks and replay their kernels as CUDA graphs, which saves a GPU the wait for the CPU in small
+    steps. Needs GPUs."""
     exact: bool = True
     """Deterministic algorithms, so that a resumed run equals an unbroken one bit for bit. Off is faster on a GPU."""
     log_every: Annotated[int, Ge(1), OPERATIONAL] = 10

@@ -5,7 +5,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from genlab.config import parse
-from genlab.errors import run_command
+from genlab.errors import ConfigError, run_command
+from genlab.recipes.options import Run
 from genlab.recipes.recipe import recipe_type
 from genlab.storage import locate
 from genlab.training.plan import Plan, claim, default_storage, earlier, finished, make_plan
@@ -40,8 +41,9 @@ def launch(family: str, config: Any, prepare: Prepare | None = None) -> Plan:
         elif plan.run.workers == 0:
             from genlab.training.loop import train
 
-            _begin(plan, console)
             session = LocalSession(console, plan.run.threads)
+            _refuse_graphs_without_gpu(plan.run, session.device.type == "cuda")
+            _begin(plan, console)
             if prepare:
                 prepare(plan, session)
             train(plan, session)
@@ -50,13 +52,19 @@ def launch(family: str, config: Any, prepare: Prepare | None = None) -> Plan:
             from genlab.training.cluster import fit, place
 
             with connected():
-                place(plan.run)  # before the name is claimed: a run that does not fit leaves nothing behind
+                _, gpu = place(plan.run)  # before the name is claimed: a run that does not fit leaves nothing behind
+                _refuse_graphs_without_gpu(plan.run, gpu)
                 _begin(plan, console)
                 fit(plan, console, prepare=prepare)
         console.say("done")
         console.say(f"model:       {plan.directory}/model")
         console.say(f"tensorboard: tensorboard --logdir {shlex.quote(plan.directory)}/tensorboard")
     return plan
+
+
+def _refuse_graphs_without_gpu(run: Run, gpu: bool) -> None:
+    if run.cuda_graphs and not gpu:
+        raise ConfigError("run.cuda_graphs: there is no GPU to train on; leave it out, or try run.compile")
 
 
 def _begin(plan: Plan, console: Console) -> None:

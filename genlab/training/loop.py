@@ -64,8 +64,8 @@ def train(plan: Plan, session: Session) -> TrainingState:
     recipe = recipe_type(plan.family)(config, {name: domain.info for name, domain in plan.domains.items()})
     state = TrainingState(recipe, config.optimization, device)
     recipe.train()
-    if run.compile:
-        compile_networks(recipe)
+    if run.compile or run.cuda_graphs:
+        compile_networks(recipe, run.cuda_graphs)
 
     with ExitStack() as stack:
         checkpoints = stack.enter_context(Checkpoints(directory / "checkpoints", run.keep))
@@ -88,6 +88,8 @@ def train(plan: Plan, session: Session) -> TrainingState:
             stopwatch.begin(done)
             seed = derived_seed(run.seed, "step", done, session.rank)
             torch.manual_seed(seed)
+            if run.cuda_graphs:  # What the last step's graphs returned is done with, gradients included.
+                torch.compiler.cudagraph_mark_step_begin()
             batches = {name: next(feed) for name, feed in feeds.items()}
             stopwatch.lap("data")
             rate = state.set_rate(done * run.batch, plan.steps * run.batch)
@@ -222,11 +224,11 @@ class Window:
         }
 
 
-def compile_networks(recipe: Recipe[Any]) -> None:
+def compile_networks(recipe: Recipe[Any], cuda_graphs: bool = False) -> None:
     """Have the networks compiled when they are first called, with PyTorch's own random numbers for dropout."""
     for network in recipe.networks.values():
         for called in network.children():
-            called.compile(options={"fallback_random": True})
+            called.compile(options={"fallback_random": True, "triton.cudagraphs": cuda_graphs})
 
 
 def _prepare(exact: bool, threads: int | None) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from genlab import modelstore
 from genlab.data.ingest import IngestConfig, ingest
-from genlab.errors import DataError, GenlabError, RunError
+from genlab.errors import ConfigError, DataError, GenlabError, RunError
 from genlab.storage import locate
 from genlab.training.checkpoints import Checkpoints
 from genlab.training.launch import launch
@@ -134,6 +134,13 @@ def test_what_cannot_work_is_refused_before_anything_starts(
 ) -> None:
     with pytest.raises(GenlabError, match=message):
         launch(family, tiny(family, changes))
+    assert not list(tmp_path.iterdir())
+
+
+def test_cuda_graphs_without_a_gpu_are_refused(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ConfigError, match=r"run\.cuda_graphs: there is no GPU"):
+        launch("vae", tiny("vae", {"run.cuda_graphs": True}))
     assert not list(tmp_path.iterdir())
 
 
