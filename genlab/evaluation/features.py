@@ -21,7 +21,6 @@ from genlab.metrics.distances import (
     frechet_distance,
     frechet_standard_error,
     kernel_distance,
-    moments,
 )
 from genlab.metrics.intervals import normal_interval
 from genlab.seeds import derived_seed
@@ -91,7 +90,7 @@ def distance_figures(
         caution = f"{fewest:,} images for {extractor.dimension:,} features: singular covariance, FID far too high"
     elif DISTINCT * fewest <= extractor.dimension:
         caution = f"{fewest:,} images for {extractor.dimension:,} features: too few for an interval, FID too high"
-    fid = frechet_distance(moments(reference), moments(samples))
+    fid = frechet_distance(reference, samples)
     interval = None
     if not caution:  # else there is no telling
         error = frechet_standard_error(reference, samples, derived_seed(seed, "fid"))

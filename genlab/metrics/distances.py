@@ -14,16 +14,6 @@ KID_SUBSET_ROWS = 1000
 
 
 @dataclass(frozen=True)
-class Moments:
-    """Mean and covariance of features."""
-
-    mean: Tensor
-    """float64 [D]"""
-    covariance: Tensor
-    """float64 [D, D], divided by N - 1."""
-
-
-@dataclass(frozen=True)
 class KernelDistance:
     """KID over random subsets."""
 
@@ -37,28 +27,37 @@ class KernelDistance:
     """Rows of each set in a subset."""
 
 
-def moments(features: Tensor) -> Moments:
-    """Mean and covariance of features [N, D], N >= 2."""
-    features = features.double()
-    mean = features.mean(0)
-    centred = features - mean
-    return Moments(mean, centred.T @ centred / (len(features) - 1))
-
-
-def frechet_distance(one: Moments, other: Moments) -> float:
+def frechet_distance(one: Tensor, other: Tensor) -> float:
     """The squared Fréchet distance of two normal distributions (Dowson & Landau 1982): FID on Inception's features.
 
-    |μ₁ − μ₂|² + tr(Σ₁ + Σ₂ − 2 (Σ₁ Σ₂)^½) (Heusel et al. 2017). The trace of the root is taken from the eigenvalues of
-    Lᵀ Σ₂ L with Σ₁ = L Lᵀ, which is symmetric: nothing becomes complex when a covariance is singular.
+    |μ₁ − μ₂|² + tr(Σ₁ + Σ₂ − 2 (Σ₁ Σ₂)^½) (Heusel et al. 2017), with the covariances' sums divided by N − 1. Nothing
+    becomes complex when a covariance is singular. With Σ₁ = XᵀX and Σ₂ = YᵀY the trace of the root is the sum of the
+    singular values of XYᵀ, which is small where rows are few; else it is taken from the eigenvalues of Lᵀ Σ₂ L with
+    Σ₁ = L Lᵀ, which is symmetric.
+
+    Args:
+        one: features, [N, D], N >= 2.
+        other: features, [M, D], M >= 2.
     """
-    root, failed = torch.linalg.cholesky_ex(one.covariance)
-    if failed:  # singular; this takes eighty times as long
-        values, vectors = torch.linalg.eigh(one.covariance)
-        root = vectors * values.clamp(min=0).sqrt()
-    product = root.T @ other.covariance @ root
-    cross = torch.linalg.eigvalsh((product + product.T) / 2).clamp(min=0).sqrt().sum()
-    shift = (one.mean - other.mean).square().sum()
-    return float(shift + one.covariance.trace() + other.covariance.trace() - 2 * cross)
+    (mean_x, x), (mean_y, y) = _mean_and_root(one), _mean_and_root(other)
+    if min(len(x), len(y)) <= x.shape[1]:
+        cross = torch.linalg.svdvals(x @ y.T).sum()
+    else:
+        covariance = x.T @ x
+        root, failed = torch.linalg.cholesky_ex(covariance)
+        if failed:  # singular; this takes eighty times as long
+            values, vectors = torch.linalg.eigh(covariance)
+            root = vectors * values.clamp(min=0).sqrt()
+        product = root.T @ (y.T @ y) @ root
+        cross = torch.linalg.eigvalsh((product + product.T) / 2).clamp(min=0).sqrt().sum()
+    return float((mean_x - mean_y).square().sum() + x.square().sum() + y.square().sum() - 2 * cross)
+
+
+def _mean_and_root(features: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean [D], and X [N, D] with XᵀX the covariance, float64."""
+    features = features.double()
+    mean = features.mean(0)
+    return mean, (features - mean) / (len(features) - 1) ** 0.5
 
 
 def frechet_standard_error(one: Tensor, other: Tensor, seed: int, resamples: int = FID_RESAMPLES) -> float:
@@ -75,9 +74,9 @@ def frechet_standard_error(one: Tensor, other: Tensor, seed: int, resamples: int
     """
     generator = torch.Generator().manual_seed(seed)
 
-    def resampled(features: Tensor) -> Moments:
+    def resampled(features: Tensor) -> Tensor:
         rows = torch.randint(len(features), (len(features),), generator=generator)
-        return moments(features[rows.to(features.device)])
+        return features[rows.to(features.device)]
 
     return float(np.std([frechet_distance(resampled(one), resampled(other)) for _ in range(resamples)], ddof=1))
 
