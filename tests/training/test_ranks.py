@@ -28,6 +28,8 @@ from tests.training.support import (
     vae_config,
 )
 
+pytestmark = pytest.mark.cluster  # many workers
+
 
 class InterruptionError(Exception):
     """Ends a run on all ranks at once."""

@@ -164,6 +164,7 @@ def test_state_that_no_checkpoint_holds_is_found(faulty: Path, digits: Path) -> 
     assert "error is " in said
 
 
+@pytest.mark.cluster
 def test_a_vae_does_not_depend_on_the_number_of_workers(digits: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert command(verify_ddp, "vae", "--steps", "2", "--data.images", str(digits), "--run.batch", "5") == 0
     said = capsys.readouterr().out
@@ -173,6 +174,7 @@ def test_a_vae_does_not_depend_on_the_number_of_workers(digits: Path, capsys: py
     assert "real-2, with dropout, as configured: all workers are equal bit for bit" in said
 
 
+@pytest.mark.cluster
 @pytest.mark.parametrize(
     ("fault", "finding"),
     [("batch", "worker 1 DIFFERS from worker 0 in 2 tensors, first in network."), ("rank", "DIFFER: metrics by ")],
