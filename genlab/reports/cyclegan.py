@@ -5,21 +5,25 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from genlab.config import from_dict
+from genlab.data.images import Pixels, to_pixels
 from genlab.data.manifest import Manifest
 from genlab.data.sources.synthetic import counterparts, has_counterparts
+from genlab.drawing.sheets import clear_sheet
 from genlab.metrics.image import apply_colour_curve, best_colour_curve, psnr
 from genlab.models.cyclegan import CycleGAN
 from genlab.recipes.cyclegan import CycleGANObjective
 from genlab.reports.curves import Panel
 from genlab.reports.family import FamilyReport, Findings
-from genlab.reports.page import Figure, Section, Table, image_grid
+from genlab.reports.page import Figure, Section, Table, image_grid, titled_sheets
 from genlab.reports.run import RunRecord
 from genlab.reports.warning_signs import always_wins, grown_alike, rises
 
 SHOWN = 6
+SHEETS_ACROSS = 2
 SCORED = 200
 """Images of a domain that are scored, at most."""
 COMPARED = 64
@@ -39,7 +43,7 @@ PANELS = (
 def examine(run: RunRecord, model: CycleGAN) -> Findings:
     """Show and score both directions."""
     split, domains = run.held_out()
-    figures, found, notes = [], {}, []
+    figures, by_epoch, found, notes = [], [], {}, []
     for direction in model.directions:
         source, _, target = direction.partition("_to_")
         shards = domains[source]
@@ -59,12 +63,15 @@ def examine(run: RunRecord, model: CycleGAN) -> Findings:
             f"{target} → {source} of {source}": translate(model, images[shown], f"{target}_to_{source}"),
         }
         figures.append(_grid(direction, run.source_of(split), sheet, truth))
+        columns = min(SHOWN, *map(len, domains.values()))
+        blank = np.zeros((len(sheet) * columns, *images.shape[1:]), np.uint8)
+        by_epoch.append(_by_epoch(run, direction, clear_sheet(blank, columns)))
         if truth is not None:
             found[direction] = score(images, translated, truth) | {
                 "data": {name: run.data[source][name] for name in ("path", "checksum")},
                 "split": split,
             }
-    pictures = Section("Translations", figures=tuple(figures))
+    pictures = Section("Translations", figures=(*figures, *filter(None, by_epoch)))
     if not found:
         return Findings((pictures,), notes=tuple(notes))
     sections = _score_section(found), pictures
@@ -132,6 +139,20 @@ def _grid(direction: str, of: str, rows: dict[str, Tensor], truth: Tensor | None
         rows = rows | {f"true {target}": truth[: len(images)]}
         caption += f" Last row: the same scenes as they are drawn in {target}, which training never saw."
     return image_grid(direction, caption, torch.cat(list(rows.values())).numpy(), len(images), tuple(rows))
+
+
+def _by_epoch(run: RunRecord, direction: str, like: Pixels) -> Figure | None:
+    """The sheets that training drew, of the kind of ``like``; ``None`` if there is but one, or none."""
+    sheets = {}
+    for epoch, file in run.pictures(direction).items():
+        with file.open("rb") as stream:
+            pixels = to_pixels(Image.open(stream))
+        if pixels.shape[:2] == like.shape[:2]:
+            sheets[epoch] = np.concatenate([pixels, like[..., -1:]], axis=2)
+    if len(sheets) < 2:
+        return None
+    caption = f"{direction.replace('_to_', ' → ')}: the same rows as above, as training drew them on its way."
+    return titled_sheets(f"{direction}-by-epoch", caption, sheets, SHEETS_ACROSS)
 
 
 def _score_section(scores: dict[str, dict[str, Any]]) -> Section:

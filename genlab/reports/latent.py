@@ -26,8 +26,6 @@ SAMPLE_ROWS = 6
 SCATTERED = 10_000
 """Images whose posterior means are drawn, at most."""
 CHUNK = 500
-EPOCHS = 5
-"""Epochs whose reconstructions are shown, at most."""
 SHEETS_ACROSS = 3
 
 PANELS = (
@@ -133,20 +131,14 @@ def reconstructions_by_epoch(subject: Subject) -> Figure | None:
     """The first 100 images, and what training drew of them after up to five epochs; ``None`` if it drew none."""
     images = subject.read(np.arange(min(SIDE**2, len(subject.shards))))[0].numpy()
     plain, inputs = sheet(images, SIDE), clear_sheet(images, SIDE)
-    drawn = {}
-    for folder in subject.run.directory.glob("figures/step-*"):
-        file = folder / "reconstructions.png"
-        if file.exists():
-            epoch = int(folder.name.removeprefix("step-")) * subject.run.epoch / subject.run.step
-            drawn[round(epoch, 2)] = file
     sheets = {"input": inputs}
-    for epoch in chosen_epochs(sorted(drawn)):
-        with drawn[epoch].open("rb") as stream:
+    for epoch, file in subject.run.pictures("reconstructions").items():
+        with file.open("rb") as stream:
             pixels = to_pixels(Image.open(stream))
         # Of another number of images, should the split have changed its name or genlab its pictures.
         if pixels.shape == beside(plain, plain).shape:
             outputs = pixels[:, -plain.shape[1] :]
-            sheets[f"epoch {epoch:g}"] = np.concatenate([outputs, inputs[..., -1:]], axis=2)
+            sheets[epoch] = np.concatenate([outputs, inputs[..., -1:]], axis=2)
     if len(sheets) == 1:
         return None
     caption = (
@@ -154,20 +146,6 @@ def reconstructions_by_epoch(subject: Subject) -> Figure | None:
         f"epochs {', '.join(name.removeprefix('epoch ') for name in [*sheets][1:])}, as training drew them."
     )
     return titled_sheets("reconstructions-by-epoch", caption, sheets, SHEETS_ACROSS)
-
-
-def chosen_epochs(drawn: list[float]) -> list[float]:
-    """Up to five of the epochs after which pictures were drawn: 10, 20, ... of a run of 30 to 50, else evenly.
-
-    Args:
-        drawn: in order.
-    """
-    if not drawn:
-        return []
-    last = drawn[-1]
-    stride = 10 if round(last) in (30, 40, 50) else last / EPOCHS
-    wanted = np.arange(1, round(last / stride) + 1) * stride  # the nearest are taken
-    return sorted({min(drawn, key=lambda epoch: abs(epoch - target)) for target in wanted})
 
 
 def samples(subject: Subject) -> Figure:

@@ -5,6 +5,7 @@ from datetime import datetime
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 from upath import UPath
 
 from genlab import modelstore
@@ -13,6 +14,9 @@ from genlab.errors import DataError, RunError
 from genlab.evaluation.checkpoints import CheckpointEvaluation, read_evaluations
 from genlab.storage import locate, read_json
 from genlab.training.tracking import CLOCK_FIELDS, METRICS, TIME_FIELDS, read_metrics
+
+EPOCHS = 5
+"""Epochs whose pictures are shown, at most."""
 
 
 @dataclass(frozen=True)
@@ -120,6 +124,15 @@ class RunRecord:
         """Where the trained model is, or will be."""
         return self.directory / "model"
 
+    def pictures(self, name: str) -> dict[str, UPath]:
+        """Files of what training drew under ``name`` after up to five epochs; by their titles, in order."""
+        drawn = {}
+        for folder in self.directory.glob("figures/step-*"):
+            if (folder / f"{name}.png").exists():
+                epoch = int(folder.name.removeprefix("step-")) * self.epoch / self.step
+                drawn[round(epoch, 2)] = folder / f"{name}.png"
+        return {f"epoch {epoch:g}": drawn[epoch] for epoch in chosen_epochs(sorted(drawn))}
+
     def shards(self, domain: str) -> ShardSet:
         """The data set of ``domain``, all splits.
 
@@ -148,3 +161,17 @@ class RunRecord:
         if split == self.config["data"]["test_split"]:
             return f"held-out images (split {split!r})"
         return f"training images (split {split!r}, for none are held out)"
+
+
+def chosen_epochs(drawn: list[float]) -> list[float]:
+    """Up to five of the epochs after which pictures were drawn: 10, 20, ... of a run of 30 to 50, else evenly.
+
+    Args:
+        drawn: in order.
+    """
+    if not drawn:
+        return []
+    last = drawn[-1]
+    stride = 10 if round(last) in (30, 40, 50) else last / EPOCHS
+    wanted = np.arange(1, round(last / stride) + 1) * stride  # the nearest are taken
+    return sorted({min(drawn, key=lambda epoch: abs(epoch - target)) for target in wanted})

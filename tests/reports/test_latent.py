@@ -19,8 +19,8 @@ from genlab.drawing.latent import prior_quantiles
 from genlab.models.cvae import CVAE
 from genlab.models.latent import LatentModel
 from genlab.recipes.recipe import recipe_type
-from genlab.reports.latent import chosen_epochs
 from genlab.reports.report import make_report
+from genlab.reports.run import chosen_epochs
 from genlab.training.launch import launch
 
 COMMON = {"data.images": "", "run.epochs": 2, "run.batch": 12, "run.workers": 0, "run.threads": 1, "run.log_every": 1}

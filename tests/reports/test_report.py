@@ -21,6 +21,7 @@ from genlab.config import flatten
 from genlab.data.ingest import IngestConfig, ingest
 from genlab.data.shards import ShardSet
 from genlab.data.sources.synthetic import counterparts
+from genlab.drawing.sheets import GAP
 from genlab.errors import DataError, RunError
 from genlab.metrics.image import psnr
 from genlab.models.cyclegan import CycleGAN
@@ -45,7 +46,9 @@ def cyclegan(tmp_path_factory: pytest.TempPathFactory) -> Path:
         source = f"synthetic:scenes-{domain}"
         ingest(IngestConfig(source, str(root / domain), size=32, count=24, test_fraction=0.3, seed=5))
     config = CycleGANConfig(
-        run=Run(name="tiny", storage=str(root), steps=4, batch=2, workers=0, threads=1, log_every=1, seed=3),
+        run=Run(
+            name="tiny", storage=str(root), steps=4, batch=2, workers=0, threads=1, log_every=1, figures_every=2, seed=3
+        ),
         data=CycleGANData(a=str(root / "a"), b=str(root / "b")),
         model=CycleGANModel(width=4, discriminator_width=4),
     )
@@ -162,6 +165,20 @@ def test_the_grid_shows_images_translations_cycles_identity_and_truth(cyclegan: 
     np.testing.assert_allclose(np.array(cells[3], int), same.int(), atol=1)
     np.testing.assert_array_equal(cells[4], counterparts(shards, np.arange(count)))
     assert "<li>a</li><li>a → b</li><li>a → b → a</li><li>b → a of a</li><li>true b</li>" in page(cyclegan)
+
+
+@pytest.mark.parametrize("direction", ["a_to_b", "b_to_a"])
+def test_the_same_rows_are_shown_as_training_drew_them(direction: str, cyclegan: Path) -> None:
+    """The sheets of steps 2 and 4 lie beside each other, each under its title, a pixel as a square."""
+    picture = np.asarray(Image.open(cyclegan / "figures" / "report" / f"{direction}-by-epoch.png"))
+    assert f"{direction.replace('_to_', ' → ')}: the same rows as above" in page(cyclegan)
+    for number, step in enumerate((2, 4)):
+        drawn = np.asarray(Image.open(cyclegan / "figures" / f"step-{step:08d}" / f"{direction}.png"))
+        height, width, _ = drawn.shape
+        shown = picture[-2 * height :: 2, 2 * number * (width + GAP) :: 2][:, :width]
+        images = shown[..., 3] == 255
+        assert images.mean() > 0.8
+        np.testing.assert_array_equal(shown[images, :3], drawn[images])
 
 
 def test_losses_that_were_not_computed_have_no_panel(cyclegan: Path) -> None:
