@@ -186,7 +186,7 @@ def test_of_several_processes_that_create_a_file_one_wins(
     kind: str, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url = request.getfixturevalue("s3").url if kind == "s3" else str(tmp_path)
-    hurry(monkeypatch)  # forked with it
+    hurry(monkeypatch)  # the forked processes inherit it
     fork = multiprocessing.get_context("fork")
     start, won = fork.Barrier(3), fork.Queue()
     racers = [fork.Process(target=claim, args=(url, number, start, won)) for number in range(3)]

@@ -30,10 +30,10 @@ class KernelDistance:
 def frechet_distance(one: Tensor, other: Tensor) -> float:
     """The squared Fréchet distance of two normal distributions (Dowson & Landau 1982): FID on Inception's features.
 
-    |μ₁ − μ₂|² + tr(Σ₁ + Σ₂ − 2 (Σ₁ Σ₂)^½) (Heusel et al. 2017), with the covariances' sums divided by N − 1. Nothing
-    becomes complex when a covariance is singular. With Σ₁ = XᵀX and Σ₂ = YᵀY the trace of the root is the sum of the
-    singular values of XYᵀ, which is small where rows are few; else it is taken from the eigenvalues of Lᵀ Σ₂ L with
-    Σ₁ = L Lᵀ, which is symmetric.
+    |μ₁ − μ₂|² + tr(Σ₁ + Σ₂ − 2 (Σ₁ Σ₂)^½) (Heusel et al. 2017), with unbiased covariances (N − 1). Where there are no
+    more rows than features, the trace of the root is the sum of the singular values of XYᵀ, an N x M matrix, with
+    Σ₁ = XᵀX and Σ₂ = YᵀY. Else it is taken from the eigenvalues of Lᵀ Σ₂ L with Σ₁ = L Lᵀ, which is symmetric. Nothing
+    becomes complex when a covariance is singular.
 
     Args:
         one: features, [N, D], N >= 2.

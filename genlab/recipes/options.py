@@ -39,8 +39,8 @@ class Run:
     compile: bool = False
     """Compile the networks with torch.compile, which costs minutes at the start. Results differ by rounding."""
     cuda_graphs: bool = False
-    """Compile the networks and replay their kernels as CUDA graphs, which saves a GPU the wait for the CPU in small
-    steps. Needs GPUs."""
+    """Compile the networks, as `compile` does, and replay their kernels as CUDA graphs: the CPU's launching of kernels,
+    most of a small step, falls away. Needs GPUs."""
     exact: bool = True
     """Deterministic algorithms, so that a resumed run equals an unbroken one bit for bit. Off is faster on a GPU."""
     log_every: Annotated[int, Ge(1), OPERATIONAL] = 10

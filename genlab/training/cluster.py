@@ -96,12 +96,14 @@ def place(run: Run) -> tuple[int, bool]:
 
     Raises:
         ClusterError: when what was asked for would wait forever: the nodes have too few CPUs or GPUs, and there is no
-            autoscaler that could add any.
+            autoscaler that could add any. Also when there are to be CUDA graphs without GPUs.
     """
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     gpus = sum(int(node.get("GPU", 0)) for node in nodes)
     if 0 < gpus < run.workers and not _autoscaled():
         raise ClusterError(f"run.workers = {run.workers}: the cluster has {gpus} GPUs; use at most one worker for each")
+    if run.cuda_graphs and not gpus:
+        raise ClusterError("run.cuda_graphs: the cluster has no GPUs; leave it out, or try run.compile")
     cpus = [int(node.get("CPU", 0)) for node in nodes if not gpus or node.get("GPU", 0)]
 
     def fitting(threads: int) -> int:

@@ -6,7 +6,6 @@ from typing import Any
 
 from genlab.config import parse
 from genlab.errors import ConfigError, run_command
-from genlab.recipes.options import Run
 from genlab.recipes.recipe import recipe_type
 from genlab.storage import locate
 from genlab.training.plan import Plan, claim, default_storage, earlier, finished, make_plan
@@ -42,7 +41,8 @@ def launch(family: str, config: Any, prepare: Prepare | None = None) -> Plan:
             from genlab.training.loop import train
 
             session = LocalSession(console, plan.run.threads)
-            _refuse_graphs_without_gpu(plan.run, session.device.type == "cuda")
+            if plan.run.cuda_graphs and session.device.type != "cuda":
+                raise ConfigError("run.cuda_graphs: there is no GPU here; leave it out, or try run.compile")
             _begin(plan, console)
             if prepare:
                 prepare(plan, session)
@@ -52,19 +52,13 @@ def launch(family: str, config: Any, prepare: Prepare | None = None) -> Plan:
             from genlab.training.cluster import fit, place
 
             with connected():
-                _, gpu = place(plan.run)  # before the name is claimed: a run that does not fit leaves nothing behind
-                _refuse_graphs_without_gpu(plan.run, gpu)
+                place(plan.run)  # before the name is claimed: a run that does not fit leaves nothing behind
                 _begin(plan, console)
                 fit(plan, console, prepare=prepare)
         console.say("done")
         console.say(f"model:       {plan.directory}/model")
         console.say(f"tensorboard: tensorboard --logdir {shlex.quote(plan.directory)}/tensorboard")
     return plan
-
-
-def _refuse_graphs_without_gpu(run: Run, gpu: bool) -> None:
-    if run.cuda_graphs and not gpu:
-        raise ConfigError("run.cuda_graphs: there is no GPU to train on; leave it out, or try run.compile")
 
 
 def _begin(plan: Plan, console: Console) -> None:

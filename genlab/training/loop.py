@@ -88,8 +88,7 @@ def train(plan: Plan, session: Session) -> TrainingState:
             stopwatch.begin(done)
             seed = derived_seed(run.seed, "step", done, session.rank)
             torch.manual_seed(seed)
-            if run.cuda_graphs:  # What the last step's graphs returned is done with, gradients included.
-                torch.compiler.cudagraph_mark_step_begin()
+            _begin_graphs(run.cuda_graphs)
             batches = {name: next(feed) for name, feed in feeds.items()}
             stopwatch.lap("data")
             rate = state.set_rate(done * run.batch, plan.steps * run.batch)
@@ -231,6 +230,12 @@ def compile_networks(recipe: Recipe[Any], cuda_graphs: bool = False) -> None:
             called.compile(options={"fallback_random": True, "triton.cudagraphs": cuda_graphs})
 
 
+def _begin_graphs(cuda_graphs: bool) -> None:
+    """Let CUDA graphs begin anew: what those of the last batch returned, gradients included, is done with."""
+    if cuda_graphs:
+        torch.compiler.cudagraph_mark_step_begin()
+
+
 def _prepare(exact: bool, threads: int | None) -> None:
     if threads is not None:
         torch.set_num_threads(threads)
@@ -332,6 +337,7 @@ def _test(plan: Plan, state: TrainingState, session: Session) -> dict[str, float
         # A rest smaller than the world would leave ranks without a row: it is left out.
         for first in range(0, rows - session.world_size + 1, batch):
             whole = min(batch, rows - first)
+            _begin_graphs(plan.run.cuda_graphs)
             step = LoopStep(
                 state,
                 session,

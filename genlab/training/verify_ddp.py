@@ -136,6 +136,7 @@ def verify_ddp(family: str, config: Any, options: DDPOptions) -> bool:
                 "run.log_every": 1,
                 "run.checkpoint_every": options.steps,
                 "run.figures_every": options.steps,
+                "run.cuda_graphs": False,  # Workers here are on the CPU.
                 "run.precision": "fp32" if dtype == torch.float64 else precision,
             }
             plan = make_plan(family, override(config, changes))

@@ -23,10 +23,12 @@ def features(rows: int, size: int = 12, seed: int = 0, shift: float = 0.0) -> Te
     return (noise @ mix + shift).relu()
 
 
-@pytest.mark.parametrize("rows", [400, 8])
-def test_the_frechet_distance_is_torch_fidelitys(rows: int) -> None:
-    """Also with fewer rows than features, where the covariances are singular."""
+@pytest.mark.parametrize(("rows", "dead"), [(400, 0), (400, 2), (8, 0)])
+def test_the_frechet_distance_is_torch_fidelitys(rows: int, dead: int) -> None:
+    """Also with fewer rows than features, and with features that are never active, where covariances are singular."""
     one, other = features(rows, seed=1), features(rows + 1, seed=2, shift=0.3)
+    for side in (one, other):
+        side[:, :dead] = 0
     theirs = fid_statistics_to_metric(
         *(fid_features_to_statistics(side.double()) for side in (one, other)), verbose=False
     )["frechet_inception_distance"]

@@ -1,6 +1,7 @@
 """The published networks, to the parameter, and what models do with pixels."""
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from genlab.models.model import families, model_type
 from genlab.models.pixels import from_signed, from_unit, to_signed, to_unit
 from genlab.models.unet import UNet, most_levels
 from genlab.models.vae import VAE, VAEArchitecture
+from tests.models.published import PublishedUNet
 
 
 def parameters(module: nn.Module) -> int:
@@ -31,6 +33,26 @@ def test_the_u_net_has_the_tutorials_parameters_less_the_degenerate_norm() -> No
         assert parameters(unet) == 54_414_979 - 2 * 512 == 54_413_955
         assert unet(torch.empty(1, 3, 256, 256)).shape == (1, 3, 256, 256)
         assert sum(isinstance(module, nn.Dropout) for module in unet.modules()) == 3
+
+
+def test_the_u_nets_layers_outputs_and_gradients_are_the_published_ones() -> None:
+    torch.manual_seed(0)
+    ours, theirs = UNet(3, 2, 8, dropout=0.5).double().eval(), PublishedUNet(2, dropout=0.5).double().eval()
+    pairs = [*zip(ours.parameters(), theirs.parameters(), strict=True)]
+    assert [one.shape for one, _ in pairs] == [other.shape for _, other in pairs]
+    with torch.no_grad():
+        for one, other in pairs:
+            one.copy_(other.normal_(std=0.25))
+    images = torch.rand(2, 3, 256, 256, dtype=torch.float64) * 2 - 1
+    results = []
+    for network in (ours, theirs):
+        output = network(images)
+        output.square().sum().backward()
+        results.append([output, *(parameter.grad for parameter in network.parameters())])
+    assert results[0][0].std() > 0.1
+    torch.testing.assert_close(results[0], results[1], rtol=1e-8, atol=1e-8)
+    dropped = [isinstance(module, nn.Dropout) for module in ours.modules()]
+    assert dropped.count(True) == [isinstance(module, nn.Dropout) for module in theirs.modules()].count(True)
 
 
 def test_the_u_net_of_64x64_images_has_six_levels() -> None:
@@ -70,10 +92,12 @@ def test_the_vae_is_initialised_as_keras_does() -> None:
     assert not any(bias.any() for bias in biases)
 
 
-def test_the_gans_are_initialised_as_published() -> None:
+@pytest.mark.parametrize("network_type", [PatchGAN, lambda: UNet(3, 32, 8, dropout=0.5)], ids=["PatchGAN", "U-Net"])
+def test_the_gans_are_initialised_as_published(network_type: Callable[[], nn.Module]) -> None:
     torch.manual_seed(0)
-    network = PatchGAN()
-    weights = torch.cat([m.weight.flatten() for m in network.modules() if isinstance(m, nn.Conv2d)]).detach()
+    network = network_type()
+    convolutions = [m for m in network.modules() if isinstance(m, nn.Conv2d | nn.ConvTranspose2d)]
+    weights = torch.cat([m.weight.flatten() for m in convolutions]).detach()
     scales = torch.cat([m.weight for m in network.modules() if isinstance(m, nn.InstanceNorm2d)]).detach()
     assert weights.mean().abs() < 1e-4
     assert weights.std().item() == pytest.approx(0.02, rel=0.01)

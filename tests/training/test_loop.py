@@ -12,9 +12,10 @@ from torch import Tensor
 
 from genlab import modelstore
 from genlab.data.ingest import IngestConfig, ingest
-from genlab.errors import ConfigError, DataError, GenlabError, RunError
+from genlab.errors import ClusterError, ConfigError, DataError, GenlabError, RunError
 from genlab.storage import locate
 from genlab.training.checkpoints import Checkpoints
+from genlab.training.cluster import place
 from genlab.training.launch import launch
 from genlab.training.progress import Console, Update
 from genlab.training.tracking import CLOCK_FIELDS, read_metrics
@@ -142,6 +143,9 @@ def test_cuda_graphs_without_a_gpu_are_refused(tiny: Tiny, tmp_path: Path, monke
     with pytest.raises(ConfigError, match=r"run\.cuda_graphs: there is no GPU"):
         launch("vae", tiny("vae", {"run.cuda_graphs": True}))
     assert not list(tmp_path.iterdir())
+    monkeypatch.setattr("genlab.training.cluster.ray.nodes", lambda: [{"Alive": True, "Resources": {"CPU": 2}}])
+    with pytest.raises(ClusterError, match=r"run\.cuda_graphs: the cluster has no GPUs"):
+        place(tiny("vae", {"run.cuda_graphs": True}).run)
 
 
 def test_domains_of_different_shapes_are_refused(tiny: Tiny, tiny_data: dict[str, str]) -> None:

@@ -87,7 +87,7 @@ def test_a_latent_models_graphs_encode_and_decode_as_it_does(
 def test_a_translators_graphs_take_pictures_of_any_size(
     run: str, to: module.Format, runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if (run, to) != ("monet", "torch-export"):  # takes seconds: else one direction will do
+    if (run, to) != ("monet", "torch-export"):  # tracing takes seconds
         graphs = CycleGAN.graphs
         monkeypatch.setattr(CycleGAN, "graphs", lambda self: {"b_to_a": graphs(self)["b_to_a"]})
     export(str(runs / run / "model"), str(tmp_path), to)

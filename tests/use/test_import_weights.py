@@ -30,9 +30,12 @@ def saved(file: Path, weights: object) -> str:
     return str(file)
 
 
-@pytest.mark.parametrize(("blocks", "channels"), [(9, 3), (6, 1)])
-def test_the_model_translates_as_the_networks_of_the_files(blocks: int, channels: int, tmp_path: Path) -> None:
-    networks = {"a_to_b": trained(4, blocks, channels), "b_to_a": trained(4, blocks, channels, seed=1)}
+@pytest.mark.parametrize(("width", "blocks", "channels"), [(4, 9, 3), (4, 6, 1), (16, 9, 3)])
+def test_the_model_translates_as_the_networks_of_the_files(
+    width: int, blocks: int, channels: int, tmp_path: Path
+) -> None:
+    """From width 16 on with Winograd's convolutions, which round otherwise."""
+    networks = {"a_to_b": trained(width, blocks, channels), "b_to_a": trained(width, blocks, channels, seed=1)}
     files = [saved(tmp_path / f"{name}.pth", network.state_dict()) for name, network in networks.items()]
     main([str(tmp_path / "out"), "--a-to-b", files[0], "--b-to-a", files[1], "--size", "64"])
     model = cast("CycleGAN", modelstore.load(tmp_path / "out"))
@@ -42,7 +45,7 @@ def test_the_model_translates_as_the_networks_of_the_files(blocks: int, channels
         with torch.inference_mode():
             expected, found = network(to_signed(pixels)), getattr(model, direction)(to_signed(pixels))
         assert expected.std() > 0.1
-        torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-6 if width < 16 else 1e-4)
         levels = (((expected + 1) / 2 * 255).permute(0, 2, 3, 1) - model.translate(pixels, direction)).abs()
         assert levels.max() < 0.51
 
