@@ -26,12 +26,12 @@ setup: .venv/installed ## Install genlab and everything it needs into .venv
 demo: setup ## Train a CycleGAN on drawn scenes under Ray, write a report (KEEP=1 leaves the cluster and TensorBoard up)
 	cluster/demo.sh
 
-test: lint unit cluster-test ## Linters, types, unit tests, then tests on a real Ray cluster
+test: lint unit cluster-test ## Linters, types, unit tests, then those marked cluster
 
 unit: setup ## Unit tests
 	OMP_NUM_THREADS=1 pytest --quiet --numprocesses auto --dist loadscope
 
-cluster-test: setup ## Tests on real Ray clusters on loopback
+cluster-test: setup ## Slower tests: real Ray clusters on loopback, several workers, torch.compile
 	pytest --quiet -m cluster
 
 reliability: setup ## Kill and damage runs over and over with 1, 2 and 3 workers (about an hour); prints docs/reliability.md's table
