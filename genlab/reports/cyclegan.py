@@ -5,11 +5,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from genlab.config import from_dict
-from genlab.data.images import Pixels, to_pixels
+from genlab.data.images import Pixels
 from genlab.data.manifest import Manifest
 from genlab.data.sources.synthetic import counterparts, has_counterparts
 from genlab.drawing.sheets import clear_sheet
@@ -144,9 +143,7 @@ def _grid(direction: str, of: str, rows: dict[str, Tensor], truth: Tensor | None
 def _by_epoch(run: RunRecord, direction: str, like: Pixels) -> Figure | None:
     """The sheets that training drew, of the kind of ``like``; ``None`` if there is but one, or none."""
     sheets = {}
-    for epoch, file in run.pictures(direction).items():
-        with file.open("rb") as stream:
-            pixels = to_pixels(Image.open(stream))
+    for epoch, pixels in run.pictures(direction).items():
         if pixels.shape[:2] == like.shape[:2]:
             sheets[epoch] = np.concatenate([pixels, like[..., -1:]], axis=2)
     if len(sheets) < 2:

@@ -7,9 +7,8 @@ from functools import cached_property
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 
-from genlab.data.images import sheet, to_pixels
+from genlab.data.images import sheet
 from genlab.data.order import evenly
 from genlab.data.shards import ShardSet
 from genlab.drawing.latent import Points, axis_name, widest
@@ -132,9 +131,7 @@ def reconstructions_by_epoch(subject: Subject) -> Figure | None:
     images = subject.read(np.arange(min(SIDE**2, len(subject.shards))))[0].numpy()
     plain, inputs = sheet(images, SIDE), clear_sheet(images, SIDE)
     sheets = {"input": inputs}
-    for epoch, file in subject.run.pictures("reconstructions").items():
-        with file.open("rb") as stream:
-            pixels = to_pixels(Image.open(stream))
+    for epoch, pixels in subject.run.pictures("reconstructions").items():
         # Of another number of images, should the split have changed its name or genlab its pictures.
         if pixels.shape == beside(plain, plain).shape:
             outputs = pixels[:, -plain.shape[1] :]

@@ -9,13 +9,11 @@ from typing import Any
 
 import jinja2
 import tyro
-from PIL import Image
 from rich.console import Console
 from rich.table import Table as RichTable
 from upath import UPath
 
 from genlab import __version__, config, modelstore
-from genlab.data.images import to_pixels
 from genlab.data.progress import rate_text
 from genlab.errors import GenlabError, run_command
 from genlab.evaluation.checkpoints import best_of
@@ -23,7 +21,7 @@ from genlab.recipes.recipe import families, recipe_type
 from genlab.reports.curves import clock_figure, evaluation_figure, loss_figure
 from genlab.reports.family import Findings, family_report
 from genlab.reports.page import Section, Table, picture
-from genlab.reports.run import RunRecord
+from genlab.reports.run import RunRecord, read_picture
 from genlab.storage import write_atomic, write_json
 
 CHECKSUM_SHOWN = 12
@@ -197,9 +195,8 @@ def _last_pictures(run: RunRecord) -> Findings:
     step = int(steps[-1].name.removeprefix("step-"))
     figures = []
     for file in sorted(steps[-1].glob("*.png"), key=lambda path: path.name):
-        with file.open("rb") as stream:
-            pixels = to_pixels(Image.open(stream))
-        figures.append(picture(file.stem, f"{file.stem.replace('_', ' ')}, after step {step:,}.", pixels))
+        caption = f"{file.stem.replace('_', ' ')}, after step {step:,}."
+        figures.append(picture(file.stem, caption, read_picture(file)))
     return Findings((Section("Pictures", figures=tuple(figures)),))
 
 

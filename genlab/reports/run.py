@@ -6,9 +6,11 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+from PIL import Image
 from upath import UPath
 
 from genlab import modelstore
+from genlab.data.images import Pixels, to_pixels
 from genlab.data.shards import ShardSet
 from genlab.errors import DataError, RunError
 from genlab.evaluation.checkpoints import CheckpointEvaluation, read_evaluations
@@ -124,14 +126,14 @@ class RunRecord:
         """Where the trained model is, or will be."""
         return self.directory / "model"
 
-    def pictures(self, name: str) -> dict[str, UPath]:
-        """Files of what training drew under ``name`` after up to five epochs; by their titles, in order."""
+    def pictures(self, name: str) -> dict[str, Pixels]:
+        """What training drew under ``name`` after up to five epochs; by their titles, in order."""
         drawn = {}
         for folder in self.directory.glob("figures/step-*"):
             if (folder / f"{name}.png").exists():
                 epoch = int(folder.name.removeprefix("step-")) * self.epoch / self.step
                 drawn[round(epoch, 2)] = folder / f"{name}.png"
-        return {f"epoch {epoch:g}": drawn[epoch] for epoch in chosen_epochs(sorted(drawn))}
+        return {f"epoch {epoch:g}": read_picture(drawn[epoch]) for epoch in chosen_epochs(sorted(drawn))}
 
     def shards(self, domain: str) -> ShardSet:
         """The data set of ``domain``, all splits.
@@ -161,6 +163,12 @@ class RunRecord:
         if split == self.config["data"]["test_split"]:
             return f"held-out images (split {split!r})"
         return f"training images (split {split!r}, for none are held out)"
+
+
+def read_picture(file: UPath) -> Pixels:
+    """A picture that training drew: uint8 [H, W, C]."""
+    with file.open("rb") as stream:
+        return to_pixels(Image.open(stream))
 
 
 def chosen_epochs(drawn: list[float]) -> list[float]:

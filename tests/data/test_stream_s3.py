@@ -49,7 +49,7 @@ def assert_right(batches: list[StreamBatch]) -> None:
 
 
 @pytest.mark.parametrize(
-    "faults", [100, pytest.param(1000, marks=pytest.mark.reliability)], ids=lambda number: f"{number}-faults"
+    "faults", [150, pytest.param(1000, marks=pytest.mark.reliability)], ids=lambda number: f"{number}-faults"
 )
 def test_a_failing_store_costs_nothing_but_time(
     url: str, fault_proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch, faults: int
