@@ -1,17 +1,19 @@
 import dataclasses
 import io
+import os
+import pickle
+import signal
 import struct
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import pytest
 from PIL import Image
 
 from genlab.data import ingest as ingest_module
 from genlab.data import inspect as inspect_module
+from genlab.data import runners
 from genlab.data.images import encode_png
 from genlab.data.ingest import IngestConfig, ingest
 from genlab.data.manifest import Manifest
@@ -19,8 +21,8 @@ from genlab.data.runners import run_on_ray
 from genlab.data.shards import ShardSet
 from genlab.data.sources.synthetic import counterparts
 from genlab.data.synthetic import draw_scene
-from genlab.data.work import ShardResult, ShardTask
-from genlab.errors import ConfigError, DataError
+from genlab.data.work import ShardResult
+from genlab.errors import ConfigError, DataError, GenlabError
 from tests.data.support import assert_ingest_refuses
 from tests.data.test_sources import example, write_tfrecord
 
@@ -360,16 +362,6 @@ def test_inspect_names_the_splits_there_are(photos: Path, tmp_path: Path, capsys
     assert "train" in capsys.readouterr().err
 
 
-def run_on_ray_and_kill_workers(tasks: Sequence[ShardTask]) -> Iterator[ShardResult]:
-    results = run_on_ray(tasks)
-    yield next(results)
-    workers = [child for child in psutil.Process().children(recursive=True) if "ray::_make" in child.name()]
-    assert workers
-    for worker in workers:
-        worker.kill()
-    yield from results
-
-
 @pytest.mark.cluster
 def test_a_cluster_makes_the_same_bytes_and_gives_the_same_message(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -384,9 +376,23 @@ def test_a_cluster_makes_the_same_bytes_and_gives_the_same_message(
         assert len(local.shards) > 3
         assert ingest(dataclasses.replace(config, dest=str(tmp_path / "ray")), run_on_ray) == local
         everything(tmp_path / "ray")
-        # Results come one by one, and the death of workers costs nothing but time.
-        kills = dataclasses.replace(config, dest=str(tmp_path / "kills"))
-        assert ingest(kills, run_on_ray_and_kill_workers) == local
+        # The death of workers costs nothing but time. Each shard's first worker dies before it can say that it is done.
+        make = runners._make
+        deaths = tmp_path / "deaths"
+        deaths.mkdir()
+
+        def make_and_die(task: bytes) -> ShardResult | GenlabError:
+            result = make(task)
+            death = deaths / Path(pickle.loads(task).path).name
+            if not death.exists():
+                death.touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+            return result
+
+        with monkeypatch.context() as patch:
+            patch.setattr(runners, "_make", make_and_die)
+            assert ingest(dataclasses.replace(config, dest=str(tmp_path / "kills")), run_on_ray) == local
+        assert len(list(deaths.iterdir())) == len(local.shards)
         everything(tmp_path / "kills")
         (photos / "11.png").write_bytes((photos / "11.png").read_bytes()[:100])
         with pytest.raises(DataError, match=r"11\.png: cannot be decoded"):
