@@ -10,6 +10,7 @@ with a path from :func:`locate` (listing, deleting, Ray's own files) is tried ag
 import asyncio
 import contextlib
 import errno
+import gc
 import hashlib
 import io
 import json
@@ -92,6 +93,10 @@ _PASSING = (
 T = TypeVar("T")
 
 _dice = random.SystemRandom()  # never the global generator, on which training may depend
+
+# A forked process must not collect the S3 clients that it inherits: s3fs would close their connections, and so strike
+# them off the epoll that both processes share; the parent would hear no answer until its request times out.
+os.register_at_fork(after_in_child=gc.freeze)
 
 
 def is_remote(url: str | UPath) -> bool:
