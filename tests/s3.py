@@ -60,7 +60,7 @@ WRITE_FAULTS = ("error", "slow_down", "cut", "lost", "stall")
 """Those that pass."""
 
 
-def hurry(monkeypatch: pytest.MonkeyPatch, *, stall: float = 0.8, patience: float = 90.0) -> None:
+def hurry(monkeypatch: pytest.MonkeyPatch, *, stall: float = 0.5, patience: float = 90.0) -> None:
     """Let this process's storage calls take a connection for stalled after ``stall`` seconds, and wait less."""
     monkeypatch.setattr("genlab.storage.READ_SECONDS", stall)
     monkeypatch.setattr("genlab.storage.COMPLETE_SECONDS", stall)

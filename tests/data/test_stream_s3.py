@@ -29,9 +29,10 @@ WINDOW = 100_000
 
 @pytest.fixture
 def url(s3: Bucket, fault_proxy: FaultProxy, make_data: MakeData) -> str:
-    """A data set of some 750 blocks in three shards, on S3."""
+    """A data set of some 750 blocks in three shards, on S3; from memory, as moto would copy a shard for each block."""
     made = str(make_data(IMAGES, LABELS, splits=("train", "train", "train"), url=f"{s3.url}/data"))
     fault_proxy.reset()
+    fault_proxy.remember()
     return made
 
 
