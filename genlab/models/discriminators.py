@@ -3,7 +3,7 @@
 All take float [N, C, H, W] in [-1, 1] and give logits [N, 1, H', W']; positive means real.
 """
 
-from collections.abc import Mapping
+import itertools
 from typing import Literal
 
 from torch import Tensor, nn
@@ -13,23 +13,30 @@ from genlab.models.model import Shape
 
 Discriminator = Literal["patch", "patch-reference", "pixel", "image"]
 
-SMALLEST: Mapping[Discriminator, int] = {"patch": 32, "patch-reference": 32, "pixel": 1, "image": 8}
-"""The least height and width of images for each."""
+PATCH_GANS: tuple[Discriminator, ...] = ("patch", "patch-reference")
+LAYERS = 3
+"""Convolutions of stride 2 in the 70x70 PatchGAN."""
 
 
-def discriminator(kind: Discriminator, image_shape: Shape, width: int) -> nn.Module:
-    """A discriminator of images of ``image_shape``, whose sides are at least :data:`SMALLEST`.
+def smallest(kind: Discriminator, layers: int = LAYERS) -> int:
+    """The least height and width of images for a discriminator; ``layers`` are a PatchGAN's."""
+    return {"pixel": 1, "image": 8}.get(kind, 4 * 2**layers)
+
+
+def discriminator(kind: Discriminator, image_shape: Shape, width: int, layers: int = LAYERS) -> nn.Module:
+    """A discriminator of images of ``image_shape``, whose sides are at least those of :func:`smallest`.
 
     Args:
         kind: patch, :class:`PatchGAN`; patch-reference, the same in the reference implementation's form; pixel,
             :class:`PixelGAN`; image, :class:`ImageGAN`.
         image_shape: which only the last depends on, but for the channels.
         width: channels of the first layer.
+        layers: of a PatchGAN, its convolutions of stride 2.
     """
     channels = image_shape[2]
     match kind:
         case "patch" | "patch-reference":
-            return PatchGAN(channels, width, reference=kind == "patch-reference")
+            return PatchGAN(channels, width, reference=kind == "patch-reference", layers=layers)
         case "pixel":
             return PixelGAN(channels, width)
         case "image":
@@ -37,16 +44,18 @@ def discriminator(kind: Discriminator, image_shape: Shape, width: int) -> nn.Mod
 
 
 class PatchGAN(nn.Module):
-    """The 70x70 PatchGAN discriminator: a logit for each overlapping patch.
+    """The PatchGAN discriminator: a logit for each overlapping patch of 9 · 2^layers - 2 pixels a side.
 
-    At 256x256x3 and width 64 it has a 30x30x1 output and 2,765,569 parameters. That is the report's and the tutorial's
-    form: norms learn scale and shift, and of the convolutions only the last has a bias. In the ``reference``
-    implementation's (junyanz/pytorch-CycleGAN-and-pix2pix) norms learn nothing and all convolutions have biases:
-    2,764,737 parameters.
+    ``layers`` are its convolutions of stride 2: three make the 70x70 PatchGAN, one and two 16x16 and 34x34. At
+    256x256x3 and width 64 the 70x70 has a 30x30x1 output and 2,765,569 parameters. That is the report's and the
+    tutorial's form: norms learn scale and shift, and of the convolutions only the last has a bias. In the ``reference``
+    implementation's (junyanz/pytorch-CycleGAN-and-pix2pix, where they are n_layers_D) norms learn nothing and all
+    convolutions have biases: 2,764,737 parameters.
     """
 
-    def __init__(self, channels: int = 3, width: int = 64, reference: bool = False) -> None:
+    def __init__(self, channels: int = 3, width: int = 64, reference: bool = False, layers: int = LAYERS) -> None:
         super().__init__()
+        widths = [width * min(2**level, 8) for level in range(layers + 1)]
 
         def block(before: int, after: int, stride: int) -> list[nn.Module]:
             convolution = nn.Conv2d(before, after, 4, stride=stride, padding=1, bias=reference)
@@ -55,15 +64,14 @@ class PatchGAN(nn.Module):
         self.layers = nn.Sequential(
             nn.Conv2d(channels, width, 4, stride=2, padding=1, bias=reference),
             nn.LeakyReLU(0.2, inplace=True),
-            *block(width, 2 * width, stride=2),
-            *block(2 * width, 4 * width, stride=2),
-            *block(4 * width, 8 * width, stride=1),
-            nn.Conv2d(8 * width, 1, 4, padding=1),
+            *(part for before, after in itertools.pairwise(widths[:-1]) for part in block(before, after, stride=2)),
+            *block(widths[-2], widths[-1], stride=1),
+            nn.Conv2d(widths[-1], 1, 4, padding=1),
         )
         self.apply(initialise)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Float [N, C, H, W] in [-1, 1] → logits [N, 1, H/8 - 2, W/8 - 2]; positive means real."""
+        """Float [N, C, H, W] in [-1, 1] → logits [N, 1, H / 2^layers - 2, W / 2^layers - 2]; positive means real."""
         logits: Tensor = self.layers(images)
         return logits
 

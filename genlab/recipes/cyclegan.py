@@ -7,7 +7,7 @@ from typing import Annotated
 import numpy as np
 import torch
 import torch.nn.functional as F
-from annotated_types import Ge, Gt
+from annotated_types import Ge, Gt, Interval
 from torch import Tensor, nn
 
 from genlab.config import OPERATIONAL
@@ -15,7 +15,7 @@ from genlab.data.images import sheet
 from genlab.errors import ConfigError
 from genlab.metrics.adversarial import Adversarial, adversarial_loss
 from genlab.models.cyclegan import CycleGAN, CycleGANArchitecture
-from genlab.models.discriminators import SMALLEST, Discriminator, discriminator
+from genlab.models.discriminators import LAYERS, PATCH_GANS, Discriminator, discriminator, smallest
 from genlab.models.model import Model
 from genlab.models.pixels import to_signed
 from genlab.models.precision import full_precision
@@ -76,11 +76,14 @@ class CycleGANModel(CycleGANArchitecture):
     """The networks."""
 
     discriminator: Discriminator = "patch"
-    """What is judged real or generated. patch: each patch of 70x70, by the report's PatchGAN. patch-reference: the same
-    in the reference implementation's form (a norm that learns nothing, and biases). pixel: each pixel. image: the whole
-    image, with one logit."""
+    """What is judged real or generated. patch: each patch (see discriminator-layers), by the report's PatchGAN.
+    patch-reference: the same in the reference implementation's form (a norm that learns nothing, and biases). pixel:
+    each pixel. image: the whole image, with one logit."""
     discriminator_width: Annotated[int, Gt(0)] = 64
     """Channels of the discriminators' first layer."""
+    discriminator_layers: Annotated[int, Interval(ge=1, le=6)] | None = None
+    """Convolutions of stride 2 in a PatchGAN. By default 3, for patches of 70x70; 1, 2 and 4 make 16x16, 34x34 and
+    142x142."""
 
 
 @dataclass(frozen=True)
@@ -119,15 +122,25 @@ class CycleGANRecipe(Recipe[CycleGANConfig]):
                 "ingest both with the same --size and --channels"
             )
         model = config.model
-        if min(shape[:2]) < SMALLEST[model.discriminator]:
+        if model.discriminator_layers is not None and model.discriminator not in PATCH_GANS:
+            raise ConfigError(
+                f"model.discriminator_layers are a PatchGAN's, and model.discriminator is {model.discriminator!r}; "
+                "leave them out"
+            )
+        layers = model.discriminator_layers or LAYERS
+        least = smallest(model.discriminator, layers)
+        if min(shape[:2]) < least:
             raise ConfigError(
                 f"data.a, data.b: {shape[0]}x{shape[1]} images are too small for model.discriminator = "
-                f"{model.discriminator!r}; at least {SMALLEST[model.discriminator]}, or choose pixel"
+                f"{model.discriminator!r}; at least {least}, or choose pixel, or fewer model.discriminator_layers"
             )
         architecture = CycleGANArchitecture(model.generator, model.width, model.levels, model.dropout)
         self.generators = CycleGAN(shape, architecture)
         self.discriminators = nn.ModuleDict(
-            {domain: discriminator(model.discriminator, shape, model.discriminator_width) for domain in ("a", "b")}
+            {
+                domain: discriminator(model.discriminator, shape, model.discriminator_width, layers)
+                for domain in ("a", "b")
+            }
         )
         self.history = {domain: History(config.objective.history, shape) for domain in ("a", "b")}
         judges = nn.ModuleDict({**self.discriminators, "history": nn.ModuleDict(self.history)})

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from genlab.models.discriminators import SMALLEST, Discriminator, ImageGAN, discriminator
+from genlab.models.discriminators import PATCH_GANS, Discriminator, ImageGAN, discriminator, smallest
 
 
 def parameters(module: nn.Module) -> int:
@@ -58,10 +58,26 @@ def test_the_patch_gan_of_the_reference_is_its_layers() -> None:
     torch.testing.assert_close(ours(images), theirs(images))
 
 
-@pytest.mark.parametrize(("kind", "field"), [("patch", 70), ("patch-reference", 70), ("pixel", 1)])
-def test_a_logit_sees_its_patch(kind: Discriminator, field: int) -> None:
-    seen = sees(discriminator(kind, (128, 128, 1), 2), torch.rand(1, 1, 128, 128))
+@pytest.mark.parametrize(
+    ("kind", "layers", "field"),
+    [
+        ("patch", 3, 70),
+        ("patch-reference", 3, 70),
+        ("patch", 1, 16),
+        ("patch", 2, 34),
+        ("patch", 4, 142),
+        ("pixel", 3, 1),
+    ],
+)
+def test_a_logit_sees_its_patch(kind: Discriminator, layers: int, field: int) -> None:
+    seen = sees(discriminator(kind, (256, 256, 1), 2, layers), torch.rand(1, 1, 256, 256))
     assert seen.any(0).sum() == seen.any(1).sum() == field
+
+
+def test_channels_double_up_to_eight_times_the_width() -> None:
+    convolutions = [m for m in discriminator("patch", (256, 256, 3), 2, 5).modules() if isinstance(m, nn.Conv2d)]
+    assert [convolution.out_channels for convolution in convolutions] == [2, 4, 8, 16, 16, 16, 1]
+    assert [convolution.stride[0] for convolution in convolutions] == [2, 2, 2, 2, 2, 1, 1]
 
 
 @pytest.mark.parametrize(("height", "width"), [(8, 8), (45, 30), (64, 128), (96, 96)])
@@ -73,9 +89,11 @@ def test_the_image_gans_one_logit_sees_the_whole_image(height: int, width: int) 
     assert sees(network, images).all()
 
 
-@pytest.mark.parametrize("kind", get_args(Discriminator))
-def test_the_smallest_images_can_be_judged_and_learnt_from(kind: Discriminator) -> None:
-    side = max(4, SMALLEST[kind])  # no generator takes less
-    network = discriminator(kind, (side, side, 1), 4)
+@pytest.mark.parametrize(
+    ("kind", "layers"), [*((kind, 3) for kind in get_args(Discriminator)), *((kind, 1) for kind in PATCH_GANS)]
+)
+def test_the_smallest_images_can_be_judged_and_learnt_from(kind: Discriminator, layers: int) -> None:
+    side = max(4, smallest(kind, layers))  # no generator takes less
+    network = discriminator(kind, (side, side, 1), 4, layers)
     network(torch.rand(1, 1, side, side)).sum().backward()
     assert all(parameter.grad is not None and parameter.grad.isfinite().all() for parameter in network.parameters())

@@ -100,6 +100,15 @@ def test_domains_that_do_not_fit_are_refused_by_the_options_names() -> None:
     with pytest.raises(ConfigError, match=r"data\.a, data\.b: 16x64 images are too small for model\.disc.* 'patch'"):
         CycleGANRecipe(config, small)
     CycleGANRecipe(override(config, {"model.discriminator": "pixel"}), small)
+    CycleGANRecipe(override(config, {"model.discriminator_layers": 2}), small)
+
+
+def test_layers_are_a_patch_gans() -> None:
+    config = override(CycleGANConfig(), PLAIN | {"model.discriminator_layers": 1})
+    recipe = CycleGANRecipe(config, INFO)
+    assert recipe.discriminators["a"](torch.zeros(1, 3, 32, 32)).shape == (1, 1, 14, 14)
+    with pytest.raises(ConfigError, match=r"model\.discriminator_layers are a PatchGAN's, .* 'image'; leave them out"):
+        CycleGANRecipe(override(config, {"model.discriminator": "image"}), INFO)
 
 
 @pytest.mark.parametrize("discriminator", get_args(Discriminator))
