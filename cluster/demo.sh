@@ -29,7 +29,8 @@ say "3. submit the training job: CycleGAN, 64x64, about 10 minutes on 2 cores"
 ray job submit --address "http://127.0.0.1:$port" --working-dir . -- python jobs/cyclegan.py \
   --data.a "$demo/data/day" --data.b "$demo/data/night" --run.storage "$demo/runs" --run.name day2night \
   --model.width 24 --model.dropout 0 --model.discriminator-width 32 --run.batch 4 --run.steps 2700 \
-  --optimization.learning-rate 8e-4 --optimization.ema-images 500 --run.figures-every 500 2> >(grep -vE '(packaging|working_dir)\.py' >&2)
+  --optimization.learning-rate 8e-4 --optimization.ema-images 500 --run.figures-every 500 \
+  2> >(grep -vE '(packaging|working_dir)\.py' >&2)
 
 say "4. write the report"
 genlab report "$demo/runs/day2night"

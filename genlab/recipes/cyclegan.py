@@ -130,9 +130,10 @@ class CycleGANRecipe(Recipe[CycleGANConfig]):
         layers = model.discriminator_layers or LAYERS
         least = smallest(model.discriminator, layers)
         if min(shape[:2]) < least:
+            choice = "fewer model.discriminator_layers, or pixel" if model.discriminator in PATCH_GANS else "pixel"
             raise ConfigError(
                 f"data.a, data.b: {shape[0]}x{shape[1]} images are too small for model.discriminator = "
-                f"{model.discriminator!r}; at least {least}, or choose pixel, or fewer model.discriminator_layers"
+                f"{model.discriminator!r}; at least {least}, or choose {choice}"
             )
         architecture = CycleGANArchitecture(model.generator, model.width, model.levels, model.dropout)
         self.generators = CycleGAN(shape, architecture)
