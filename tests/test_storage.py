@@ -373,6 +373,7 @@ def read_and_collect(file: UPath) -> None:
 
     async def collect() -> None:
         gc.collect()
+        await asyncio.sleep(0.2)  # it would only begin to close them
 
     asyncio.run_coroutine_threadsafe(collect(), file.fs.loop).result()
 

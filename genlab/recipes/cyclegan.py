@@ -83,7 +83,7 @@ class CycleGANModel(CycleGANArchitecture):
     """Channels of the discriminators' first layer."""
     discriminator_layers: Annotated[int, Interval(ge=1, le=6)] | None = None
     """Convolutions of stride 2 in a PatchGAN. By default 3, for patches of 70x70; 1, 2 and 4 make 16x16, 34x34 and
-    142x142."""
+    142x142. Images need sides of at least 4 · 2^layers pixels."""
 
 
 @dataclass(frozen=True)
@@ -130,10 +130,10 @@ class CycleGANRecipe(Recipe[CycleGANConfig]):
         layers = model.discriminator_layers or LAYERS
         least = smallest(model.discriminator, layers)
         if min(shape[:2]) < least:
-            choice = "fewer model.discriminator_layers, or pixel" if model.discriminator in PATCH_GANS else "pixel"
+            fewer = "fewer model.discriminator_layers or " if model.discriminator in PATCH_GANS and layers > 1 else ""
             raise ConfigError(
                 f"data.a, data.b: {shape[0]}x{shape[1]} images are too small for model.discriminator = "
-                f"{model.discriminator!r}; at least {least}, or choose {choice}"
+                f"{model.discriminator!r}; at least {least}, or choose {fewer}pixel"
             )
         architecture = CycleGANArchitecture(model.generator, model.width, model.levels, model.dropout)
         self.generators = CycleGAN(shape, architecture)
