@@ -4,6 +4,8 @@ import os
 import pickle
 import signal
 import struct
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ from genlab.data.runners import run_on_ray
 from genlab.data.shards import ShardSet
 from genlab.data.sources.synthetic import counterparts
 from genlab.data.synthetic import draw_scene
-from genlab.data.work import ShardResult
+from genlab.data.work import ShardResult, ShardTask
 from genlab.errors import ConfigError, DataError, GenlabError
 from tests.data.support import assert_ingest_refuses
 from tests.data.test_sources import example, write_tfrecord
@@ -377,21 +379,30 @@ def test_a_cluster_makes_the_same_bytes_and_gives_the_same_message(
         assert ingest(dataclasses.replace(config, dest=str(tmp_path / "ray")), run_on_ray) == local
         everything(tmp_path / "ray")
         # The death of workers costs nothing but time. Each shard's first worker dies before it can say that it is done.
-        make = runners._make
-        deaths = tmp_path / "deaths"
+        # Results come one by one: the last shard waits until another's is here.
+        make, deaths, one_is_here = runners._make, tmp_path / "deaths", tmp_path / "one is here"
         deaths.mkdir()
 
         def make_and_die(task: bytes) -> ShardResult | GenlabError:
             result = make(task)
-            death = deaths / Path(pickle.loads(task).path).name
-            if not death.exists():
-                death.touch()
+            name = Path(pickle.loads(task).path).name
+            if not (deaths / name).exists():
+                (deaths / name).touch()
                 os.kill(os.getpid(), signal.SIGKILL)
+            deadline = time.monotonic() + 60
+            while name == local.shards[-1].file and not one_is_here.exists():
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
             return result
+
+        def run(tasks: Sequence[ShardTask]) -> Iterator[ShardResult]:
+            for result in run_on_ray(tasks):
+                one_is_here.touch()
+                yield result
 
         with monkeypatch.context() as patch:
             patch.setattr(runners, "_make", make_and_die)
-            assert ingest(dataclasses.replace(config, dest=str(tmp_path / "kills")), run_on_ray) == local
+            assert ingest(dataclasses.replace(config, dest=str(tmp_path / "kills")), run) == local
         assert len(list(deaths.iterdir())) == len(local.shards)
         everything(tmp_path / "kills")
         (photos / "11.png").write_bytes((photos / "11.png").read_bytes()[:100])
