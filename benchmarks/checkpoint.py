@@ -11,7 +11,7 @@ import time
 
 import torch
 
-from genlab.storage import locate
+from genlab.core.storage import locate
 from genlab.training.checkpoints import Checkpoints
 
 

@@ -120,9 +120,9 @@ def each(batches: Callable[[], Iterable[Any]]) -> Pass:
 @contender("genlab")
 def genlab(setting: Setting) -> Pass:
     """The one place that knows genlab's interface."""
-    from genlab.data.augment import Augmentation
-    from genlab.data.shards import ShardSet
-    from genlab.data.stream import ShardStream
+    from genlab.data.format.shards import ShardSet
+    from genlab.data.stream.augment import Augmentation
+    from genlab.data.stream.shard_stream import ShardStream
 
     shards = ShardSet.open(setting.url or str(setting.samples.shards()), threads=setting.threads)
     augmentation = Augmentation(flip=True, jitter=30, seed=1) if setting.augment else None

@@ -163,7 +163,7 @@ def _child(kind: str, how: str, reference: Path, size: int, batch: int, threads:
                 for parameter in network.parameters():
                     parameter.mul_(1 + 1e-15)
     if kind == "direct":
-        from genlab.models.winograd import Conv3x3
+        from genlab.models.cpu.winograd import Conv3x3
 
         Conv3x3.forward = torch.nn.Conv2d.forward  # type: ignore[method-assign]
     if kind in ("reference", "nudged"):
@@ -183,7 +183,7 @@ def _pictures(size: int, batch: int) -> Iterator[dict[str, Any]]:
     """Batches of drawn scenes by domain, uint8 [N, H, W, 3]."""
     import torch
 
-    from genlab.data.sources import open_source
+    from genlab.data.ingest.sources import open_source
 
     drawn = {}
     for domain in ("a", "b"):
@@ -258,11 +258,11 @@ def _genlab(theirs: Any, precision: str, size: int, batch: int, threads: int, co
     """genlab's step, from the reference's weights."""
     import torch
 
-    from genlab.config import override
+    from genlab.core.config import override
     from genlab.recipes.cyclegan import CycleGANConfig, CycleGANRecipe
     from genlab.recipes.recipe import Batch, DomainInfo
+    from genlab.training.console import Console
     from genlab.training.loop import _prepare, compile_networks
-    from genlab.training.progress import Console
     from genlab.training.session import LocalSession
     from genlab.training.state import TrainingState
     from genlab.training.step import LoopStep

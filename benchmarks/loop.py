@@ -23,8 +23,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from genlab.config import override
-from genlab.data.shards import ShardSet
+from genlab.core.config import override
+from genlab.data.format.shards import ShardSet
 from genlab.recipes.recipe import Batch, Recipe, recipe_type
 from genlab.training.launch import launch
 from genlab.training.loop import _prepare, train

@@ -152,9 +152,9 @@ def main() -> None:
     import torch
     from torchvision.io import decode_image  # its import takes seconds and is not the stream's
 
-    from genlab.data.shards import ShardSet
-    from genlab.data.stream import ShardStream
-    from genlab.storage import locate
+    from genlab.core.storage import locate
+    from genlab.data.format.shards import ShardSet
+    from genlab.data.stream.shard_stream import ShardStream
 
     assert decode_image
     torch.set_num_threads(1)

@@ -98,11 +98,11 @@ def _genlab(precision: str, data: Path, threads: int, seed: int) -> Epochs:
     import queue
     import threading
 
-    from genlab.config import override
+    from genlab.core.config import override
     from genlab.recipes.vae import VAEConfig
+    from genlab.training.console import Console, Update
     from genlab.training.loop import train
     from genlab.training.plan import claim, make_plan
-    from genlab.training.progress import Console, Update
     from genlab.training.session import LocalSession
 
     folder = tempfile.mkdtemp(prefix="genlab-vae-")

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from rig import command, machine, say, spread, table, versions
 
-from genlab.data.ingest import IngestConfig, ingest
+from genlab.data.ingest.ingest import IngestConfig, ingest
 from genlab.training.tracking import read_metrics
 
 WARM_UP = 2

@@ -1,6 +1,6 @@
 """Train a classifier of labelled images: `ray job submit --working-dir . -- python jobs/classifier.py --help`."""
 
-from genlab.training.launch import main
+from genlab.cli.train import train_family
 
 if __name__ == "__main__":
-    main("classifier")
+    train_family("classifier")

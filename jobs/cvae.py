@@ -1,6 +1,6 @@
 """Train a conditional variational autoencoder: `ray job submit --working-dir . -- python jobs/cvae.py --help`."""
 
-from genlab.training.launch import main
+from genlab.cli.train import train_family
 
 if __name__ == "__main__":
-    main("cvae")
+    train_family("cvae")

@@ -1,6 +1,6 @@
 """Train a CycleGAN between two domains: `ray job submit --working-dir . -- python jobs/cyclegan.py --help`."""
 
-from genlab.training.launch import main
+from genlab.cli.train import train_family
 
 if __name__ == "__main__":
-    main("cyclegan")
+    train_family("cyclegan")

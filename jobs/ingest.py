@@ -3,8 +3,8 @@
 The same as ``genlab ingest``, to the byte, with one Ray task a shard.
 """
 
-from genlab.data.ingest import main
-from genlab.data.runners import run_on_ray
+from genlab.cli.ingest import main
+from genlab.data.ingest.runners import run_on_ray
 
 if __name__ == "__main__":
     main(run=run_on_ray)

@@ -1,6 +1,8 @@
 """Run a sweep: `python jobs/sweep.py --help`."""
 
-from genlab.sweeps.sweep import main
+import sys
+
+from genlab.cli.sweep import main
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -1,6 +1,6 @@
 """Train a variational autoencoder: `ray job submit --working-dir . -- python jobs/vae.py --help`."""
 
-from genlab.training.launch import main
+from genlab.cli.train import train_family
 
 if __name__ == "__main__":
-    main("vae")
+    train_family("vae")

@@ -2,14 +2,23 @@
 
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from hypothesis import settings
 from s3fs import S3FileSystem
 
+from genlab.data.ingest.ingest import IngestConfig, ingest
+from genlab.models.cvae import CVAE, CVAEArchitecture
+from genlab.models.cyclegan import CycleGAN, CycleGANArchitecture
+from genlab.models.model import Model
+from genlab.models.vae import VAE, VAEArchitecture
+from genlab.store import model_directory
 from tests.s3 import CREDENTIALS, SETTINGS, Bucket, FaultProxy, S3Server
+from tests.training.support import tiny_config
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -60,3 +69,70 @@ def fault_proxy(s3: Bucket, _proxy: FaultProxy) -> Iterator[FaultProxy]:
     _proxy.reset()
     yield _proxy
     _proxy.reset()
+
+
+@pytest.fixture(scope="session")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Drawn digits, 28x28x1, some thirty of them to train on and the rest held out."""
+    data = tmp_path_factory.mktemp("drawn") / "digits"
+    ingest(IngestConfig("synthetic:digits", str(data), count=40, test_fraction=0.25, seed=1))
+    return data
+
+
+@pytest.fixture(scope="session")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of two domains of drawn scenes, ``a`` and the shorter ``b``, 32x32x3."""
+    data = tmp_path_factory.mktemp("drawn")
+    for domain, count in (("a", 12), ("b", 9)):
+        source = f"synthetic:scenes-{domain}"
+        ingest(IngestConfig(source, str(data / domain), size=32, count=count, test_fraction=0.25, seed=1))
+    return data
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Drawn data sets by the option that takes them."""
+    root = tmp_path_factory.mktemp("tiny")
+    sources = {"images": ("digits", 150, None), "a": ("scenes-a", 11, 32), "b": ("scenes-b", 8, 32)}
+    for name, (source, count, size) in sources.items():
+        ingest(
+            IngestConfig(
+                source=f"synthetic:{source}", dest=str(root / name), count=count, size=size, test_fraction=0.25
+            )
+        )
+    return {f"data.{name}": str(root / name) for name in sources}
+
+
+@pytest.fixture
+def tiny(tiny_data: dict[str, str], tmp_path: Path) -> Callable[..., Any]:
+    """Make a config: ``tiny("vae", {"run.name": "x", ...})``."""
+
+    def make(family: str, changes: dict[str, Any] | None = None) -> Any:
+        return tiny_config(family, tiny_data, {"run.storage": str(tmp_path), "run.name": "run"} | (changes or {}))
+
+    return make
+
+
+def save_run(directory: Path, model: Model, label_names: tuple[str, ...] = (), contrast: float = 2) -> None:
+    """Save ``model`` with contrast in what it makes, which fresh weights lack."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(contrast)
+    provenance = model_directory.Provenance(
+        run=str(directory), step=1, images=1, data={}, config={}, metrics={}, label_names=label_names
+    )
+    model_directory.save(directory / "model", model, provenance)
+
+
+@pytest.fixture(scope="session")
+def model_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of runs: ``digits`` is a VAE, ``classes`` a conditional one in colour; ``monet`` and ``resnet``
+    are CycleGANs of U-Nets and of ResNets."""
+    root = tmp_path_factory.mktemp("model-runs")
+    torch.manual_seed(0)
+    save_run(root / "digits", VAE((8, 12, 1), VAEArchitecture(latent_dim=3, channels=(4, 4))), ("a", "b"))
+    conditional = CVAEArchitecture(channels=(4,), hidden=8, classes=3, likelihood="binary")
+    save_run(root / "classes", CVAE((8, 8, 3), conditional), ("cat", "2", "a dog/puppy"))
+    save_run(root / "monet", CycleGAN((8, 12, 3), CycleGANArchitecture(width=2)), contrast=10)
+    save_run(root / "resnet", CycleGAN((8, 12, 3), CycleGANArchitecture("resnet-6", width=2)), contrast=10)
+    return root

@@ -62,10 +62,10 @@ WRITE_FAULTS = ("error", "slow_down", "cut", "lost", "stall")
 
 def hurry(monkeypatch: pytest.MonkeyPatch, *, stall: float = 0.5, patience: float = 90.0) -> None:
     """Let this process's storage calls take a connection for stalled after ``stall`` seconds, and wait less."""
-    monkeypatch.setattr("genlab.storage.READ_SECONDS", stall)
-    monkeypatch.setattr("genlab.storage.COMPLETE_SECONDS", stall)
-    monkeypatch.setattr("genlab.storage.PATIENCE_SECONDS", patience)
-    monkeypatch.setattr("genlab.storage.BACKOFF_SECONDS", (0.01, 0.2))
+    monkeypatch.setattr("genlab.core.storage.READ_SECONDS", stall)
+    monkeypatch.setattr("genlab.core.storage.COMPLETE_SECONDS", stall)
+    monkeypatch.setattr("genlab.core.storage.PATIENCE_SECONDS", patience)
+    monkeypatch.setattr("genlab.core.storage.BACKOFF_SECONDS", (0.01, 0.2))
 
 
 @dataclass(frozen=True)

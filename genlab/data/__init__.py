@@ -1,1 +1,4 @@
-"""Sources of images, Arrow shards, ingest and the stream that feeds training."""
+"""Data sets of images: ``ingest`` makes one, ``format`` says what one is, ``stream`` reads it for training.
+
+In: a source of images. Out: batches of uint8 pixels with labels and attributes. Read ``format`` first.
+"""

@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from genlab.errors import RunError
-from genlab.evaluation.figures import Passport
-from genlab.evaluation.judge import Judge
-from genlab.storage import locate, read_bytes, sha256
+from genlab.core.errors import RunError
+from genlab.core.storage import locate, read_bytes, sha256
+from genlab.evaluation.classifier import Judge
+from genlab.evaluation.measurements import Passport
 
 
 class Extractor(ABC):

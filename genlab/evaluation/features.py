@@ -11,10 +11,12 @@ from safetensors import SafetensorError
 from torch import Tensor
 from upath import UPath
 
-from genlab.data.progress import progress
+from genlab.core.progress import progress
+from genlab.core.seeds import derived_seed
+from genlab.core.storage import json_bytes, locate, read_bytes, sha256, write_atomic
 from genlab.evaluation.extractors import Extractor
-from genlab.evaluation.figures import Figure, Passport
 from genlab.evaluation.held_out import HeldOut
+from genlab.evaluation.measurements import Figure, Passport
 from genlab.metrics.distances import (
     FID_RESAMPLES,
     KID_SUBSETS,
@@ -23,8 +25,6 @@ from genlab.metrics.distances import (
     kernel_distance,
 )
 from genlab.metrics.intervals import normal_interval
-from genlab.seeds import derived_seed
-from genlab.storage import json_bytes, locate, read_bytes, sha256, write_atomic
 
 FEWEST = 4
 """Images that there must be on each side: KID compares halves of both."""

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from genlab import __version__
-from genlab.data.order import Ints, permutation
-from genlab.data.shards import ShardSet
-from genlab.evaluation.figures import Passport
+from genlab.core.seeds import derived_seed
+from genlab.data.format.shards import ShardSet
+from genlab.data.stream.order import Ints, permutation
+from genlab.evaluation.measurements import Passport
 from genlab.models.model import Shape
-from genlab.seeds import derived_seed
 
 MOST_ROWS, MOST_PIXELS = 500, 2**21
 """That go through a model at a time."""

@@ -11,11 +11,11 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from genlab.data.sources.synthetic import counterparts, has_counterparts
+from genlab.data.ingest.sources.synthetic import counterparts, has_counterparts
 from genlab.evaluation.extractors import EfficientNetLite, Extractor
 from genlab.evaluation.features import distance_figures, extract, held_out_features
-from genlab.evaluation.figures import Better, Figure, Passport
 from genlab.evaluation.held_out import HeldOut
+from genlab.evaluation.measurements import Better, Figure, Passport
 from genlab.metrics.image import SSIM_WINDOW, perceptual_distance, psnr, ssim
 from genlab.metrics.intervals import mean_interval
 from genlab.models.cyclegan import CycleGAN

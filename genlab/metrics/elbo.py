@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from genlab.models.latent import Likelihood
+from genlab.models.latent_model import Likelihood
 
 GREY_LEVEL = 1 / 255
 """The distance of neighbouring levels of 8-bit pixels in [0, 1]."""
@@ -24,7 +24,7 @@ def negative_log_likelihood(
     """−log p(x|z) of each image in nats, summed over its pixels and channels.
 
     Args:
-        likelihood: see :data:`genlab.models.latent.Likelihood`.
+        likelihood: see :data:`genlab.models.latent_model.Likelihood`.
         logits: [N, C, H, W]; the sigmoid of them is the mean of x.
         images: [N, C, H, W] in [0, 1]; 0 or 1 for ``binary``.
         log_sigma: log σ, scalar, for ``gaussian``. The density times the width of a grey level stands for the

@@ -1,1 +1,4 @@
-"""Networks with their architecture dataclass and their operations, from pixels to pixels."""
+"""Networks, each with its architecture values and its operations from pixels to pixels. No Ray, no files.
+
+In: uint8 pixels, seeds, classes. Out: uint8 pixels. Read ``model`` first, then the module of a family, such as ``vae``.
+"""

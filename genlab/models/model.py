@@ -1,15 +1,13 @@
 """What every servable model is: a module with an architecture and operations from pixels to pixels."""
 
-import importlib
-import pkgutil
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-import genlab.models
-from genlab.errors import RunError
+from genlab.core.errors import RunError
+from genlab.core.families import defined, families
 from genlab.models.graph import Graph
 
 Shape = tuple[int, int, int]
@@ -79,19 +77,14 @@ class Translator(Model, ABC):
         """Translate uint8 [N, H, W, C] of any height and width into uint8 of the same shape."""
 
 
-def families() -> list[str]:
-    """The model families there are: the modules of ``genlab.models`` that define ``MODEL``."""
-    names = (module.name for module in pkgutil.iter_modules(genlab.models.__path__))
-    return sorted(name for name in names if hasattr(importlib.import_module(f"genlab.models.{name}"), "MODEL"))
-
-
 def model_type(family: str) -> type[Model]:
     """The model class of ``family``.
 
     Raises:
         RunError: when there is no such family; only modules of ``genlab.models`` are ever imported.
     """
-    if family not in families():
-        raise RunError(f"no model family {family!r}; there are: {', '.join(families())}")
-    model: type[Model] = importlib.import_module(f"genlab.models.{family}").MODEL
+    model: type[Model] | None = defined("genlab.models", family, "MODEL")
+    if model is None:
+        known = ", ".join(families("genlab.models", "MODEL"))
+        raise RunError(f"no model family {family!r}; there are: {known}")
     return model

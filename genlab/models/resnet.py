@@ -6,10 +6,10 @@ their weights are called alike.
 
 from torch import Tensor, nn
 
+from genlab.models.cpu.transposed import ConvTranspose2d
+from genlab.models.cpu.winograd import Conv3x3
 from genlab.models.initialisation import initialise, instance_norm
 from genlab.models.padding import ReflectionPad2d
-from genlab.models.transposed import ConvTranspose2d
-from genlab.models.winograd import Conv3x3
 
 
 class Residual(nn.Module):

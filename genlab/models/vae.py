@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from annotated_types import Ge, Gt, MinLen
 from torch import Tensor, nn
 
-from genlab.models.latent import LatentModel, Likelihood
+from genlab.models.cpu.transposed import ConvTranspose2d
+from genlab.models.latent_model import LatentModel, Likelihood
 from genlab.models.model import Shape
-from genlab.models.transposed import ConvTranspose2d
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ import dataclasses
 from dataclasses import dataclass, field
 
 from genlab.models.cvae import CVAE, CVAEArchitecture
-from genlab.recipes.latent import LatentObjective, LatentRecipe
+from genlab.recipes.latent_recipe import LatentObjective, LatentRecipe
 from genlab.recipes.options import ImageData, Optimization, Run
 from genlab.recipes.recipe import DomainInfo
 

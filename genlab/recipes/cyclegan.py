@@ -10,9 +10,10 @@ import torch.nn.functional as F
 from annotated_types import Ge, Gt, Interval
 from torch import Tensor, nn
 
-from genlab.config import OPERATIONAL
-from genlab.data.images import sheet
-from genlab.errors import ConfigError
+from genlab.core.config import OPERATIONAL
+from genlab.core.errors import ConfigError
+from genlab.core.seeds import derived_seed
+from genlab.imaging.sheets import sheet
 from genlab.metrics.adversarial import Adversarial, adversarial_loss
 from genlab.models.cyclegan import CycleGAN, CycleGANArchitecture
 from genlab.models.discriminators import LAYERS, PATCH_GANS, Discriminator, discriminator, smallest
@@ -22,7 +23,6 @@ from genlab.models.precision import full_precision
 from genlab.recipes.history import History
 from genlab.recipes.options import Data, Optimization, Run
 from genlab.recipes.recipe import Batches, DomainInfo, Recipe, Step
-from genlab.seeds import derived_seed
 
 SHOWN = 6
 """Images of each domain in the sample pictures."""

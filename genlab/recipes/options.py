@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Interval
 
-from genlab.config import OPERATIONAL
+from genlab.core.config import OPERATIONAL
 
 Positive = Annotated[int, Ge(1)]
 

@@ -3,8 +3,6 @@
 A family is one module in ``genlab.models`` and one of the same name in ``genlab.recipes``, found by that name.
 """
 
-import importlib
-import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -14,8 +12,8 @@ from typing import Any, ClassVar, Generic, Protocol, TypeVar
 import numpy as np
 from torch import Tensor, nn
 
-import genlab.recipes
-from genlab.errors import ConfigError
+from genlab.core.errors import ConfigError
+from genlab.core.families import defined, families
 from genlab.models.model import Model, Shape
 from genlab.recipes.options import Data, Optimization, Run
 
@@ -170,19 +168,13 @@ class Recipe(nn.Module, ABC, Generic[C]):
         """The servable model, sharing its weights with ``networks``."""
 
 
-def families() -> list[str]:
-    """The families there are recipes for: the modules of ``genlab.recipes`` that define ``RECIPE``."""
-    names = (module.name for module in pkgutil.iter_modules(genlab.recipes.__path__))
-    return sorted(name for name in names if hasattr(importlib.import_module(f"genlab.recipes.{name}"), "RECIPE"))
-
-
 def recipe_type(family: str) -> type[Recipe[Any]]:
     """The recipe class of ``family``.
 
     Raises:
         ConfigError: when there is no such family.
     """
-    if family not in families():
+    recipe: type[Recipe[Any]] | None = defined("genlab.recipes", family, "RECIPE")
+    if recipe is None:
         raise ConfigError(f"no recipe for family {family!r}; there are: {', '.join(families())}")
-    recipe: type[Recipe[Any]] = importlib.import_module(f"genlab.recipes.{family}").RECIPE
     return recipe

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from genlab.models.vae import VAE, VAEArchitecture
-from genlab.recipes.latent import LatentObjective, LatentRecipe
+from genlab.recipes.latent_recipe import LatentObjective, LatentRecipe
 from genlab.recipes.options import ImageData, Optimization, Run
 from genlab.recipes.recipe import DomainInfo
 

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import EngFormatter, MaxNLocator
 from numpy.typing import NDArray
 
-from genlab.drawing.chart import INK, PAGE_WIDTH, canvas, dress, render
+from genlab.imaging.charts import INK, PAGE_WIDTH, canvas, dress, render
 from genlab.reports.page import Figure, chart
 from genlab.reports.run import RunRecord
 

@@ -3,12 +3,12 @@
 import numpy as np
 import torch
 
-from genlab.drawing.latent import axis_name, widest
+from genlab.imaging.latent_plane import axis_name, widest
 from genlab.models.cvae import CVAE
-from genlab.recipes.latent_views import CLASS_PICTURES, CLASS_ROWS, SIDE, class_planes, decoded_classes
-from genlab.reports import latent
+from genlab.recipes.latent_pictures import CLASS_PICTURES, CLASS_ROWS, SIDE, class_planes, decoded_classes
+from genlab.reports import latent_space as latent
 from genlab.reports.family import FamilyReport, Findings
-from genlab.reports.latent import COLUMNS, Subject, first_classes
+from genlab.reports.latent_space import COLUMNS, Subject, first_classes
 from genlab.reports.page import Figure, image_grid, titled_sheets
 from genlab.reports.run import RunRecord
 

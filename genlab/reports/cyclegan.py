@@ -7,11 +7,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from genlab.config import from_dict
-from genlab.data.images import Pixels
-from genlab.data.manifest import Manifest
-from genlab.data.sources.synthetic import counterparts, has_counterparts
-from genlab.drawing.sheets import clear_sheet
+from genlab.core.config import from_dict
+from genlab.data.format.manifest import Manifest
+from genlab.data.ingest.sources.synthetic import counterparts, has_counterparts
+from genlab.imaging.images import Pixels
+from genlab.imaging.sheets import clear_sheet
 from genlab.metrics.image import apply_colour_curve, best_colour_curve, psnr
 from genlab.models.cyclegan import CycleGAN
 from genlab.recipes.cyclegan import CycleGANObjective

@@ -4,14 +4,12 @@ That is a module of ``genlab.reports`` named after the family that defines ``REP
 curves, each metric in a panel, and the pictures that training drew.
 """
 
-import importlib
-import pkgutil
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import genlab.reports
-from genlab.data.manifest import Manifest
+from genlab.core.families import defined
+from genlab.data.format.manifest import Manifest
 from genlab.reports.curves import Panel
 from genlab.reports.page import Section
 from genlab.reports.run import RunRecord
@@ -52,6 +50,5 @@ class FamilyReport:
 
 def family_report(family: str) -> FamilyReport | None:
     """The part of ``family``; ``None`` when it has none."""
-    if family not in {module.name for module in pkgutil.iter_modules(genlab.reports.__path__)}:
-        return None
-    return getattr(importlib.import_module(f"genlab.reports.{family}"), "REPORT", None)
+    part: FamilyReport | None = defined("genlab.reports", family, "REPORT")
+    return part

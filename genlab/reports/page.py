@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from genlab.data.images import Pixels, encode_png
-from genlab.drawing.chart import DOTS_PER_PIXEL, PAGE_WIDTH
-from genlab.drawing.sheets import clear_sheet, titled
+from genlab.imaging.charts import DOTS_PER_PIXEL, PAGE_WIDTH
+from genlab.imaging.images import Pixels, encode_png
+from genlab.imaging.sheets import clear_sheet, titled
 
 PICTURE_WIDTH = 880
 """The most a picture is enlarged to, in CSS pixels: it leaves room for the names of its rows."""
@@ -64,7 +64,7 @@ def image_grid(name: str, caption: str, images: Pixels, columns: int, rows: tupl
 
 
 def chart(name: str, caption: str, pixels: Pixels) -> Figure:
-    """A figure of a chart, see :mod:`genlab.drawing.chart`; dark ink, which the page turns over in the dark."""
+    """A figure of a chart, see :mod:`genlab.imaging.charts`; dark ink, which the page turns over in the dark."""
     return Figure(name, caption, encode_png(pixels), pixels.shape[1] // DOTS_PER_PIXEL, "chart")
 
 

@@ -2,37 +2,28 @@
 
 import dataclasses
 from base64 import b64encode
-from collections.abc import Sequence
 from datetime import timedelta
 from importlib.resources import files
 from typing import Any
 
 import jinja2
-import tyro
-from rich.console import Console
-from rich.table import Table as RichTable
 from upath import UPath
 
-from genlab import __version__, config, modelstore
-from genlab.data.progress import rate_text
-from genlab.errors import GenlabError, run_command
-from genlab.evaluation.checkpoints import best_of
-from genlab.recipes.recipe import families, recipe_type
+from genlab import __version__
+from genlab.core import config
+from genlab.core.errors import GenlabError
+from genlab.core.families import families
+from genlab.core.progress import rate_text
+from genlab.core.storage import write_atomic, write_json
+from genlab.evaluation.checkpoint_evaluations import best_of
+from genlab.recipes.recipe import recipe_type
 from genlab.reports.curves import clock_figure, evaluation_figure, loss_figure
 from genlab.reports.family import Findings, family_report
 from genlab.reports.page import Section, Table, picture
 from genlab.reports.run import RunRecord, read_picture
-from genlab.storage import write_atomic, write_json
+from genlab.store import model_directory
 
 CHECKSUM_SHOWN = 12
-
-
-@dataclasses.dataclass(frozen=True)
-class ReportConfig:
-    """Write the HTML report of a run."""
-
-    run: tyro.conf.Positional[str]
-    """The run directory, or its s3:// URL."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,23 +43,6 @@ class Report:
     def sections(self) -> tuple[Section, ...]:
         """All of the page, in order."""
         return (*self.findings.sections, *self.evaluations, self.curves, self.about)
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """The command ``genlab report``."""
-
-    def command() -> None:
-        options = config.parse(ReportConfig, arguments, prog="genlab report")
-        report = compose(options.run)
-        file = write(report)
-        console = Console(soft_wrap=True, highlight=False)
-        for note in report.notes:
-            console.print(note, markup=False)
-        for table in (table for section in report.findings.sections for table in section.tables):
-            console.print(_terminal(table))
-        console.print(f"report: {file}", markup=False)
-
-    run_command(command)
 
 
 def make_report(run: str | UPath) -> UPath:
@@ -95,7 +69,7 @@ def compose(run: str | UPath) -> Report:
         notes.extend(family.warnings(record))
     findings = _last_pictures(record)
     if family and record.model_step is not None:
-        model = modelstore.load(record.model_directory)
+        model = model_directory.load(record.model_directory)
         try:
             findings = family.examine(record, model)
             notes.extend(findings.notes)
@@ -247,12 +221,3 @@ def _config_table(run: RunRecord) -> Table:
 
 def _shown(value: Any) -> str:
     return "none" if value is None else str(value)
-
-
-def _terminal(table: Table) -> RichTable:
-    drawn = RichTable(title=table.caption, title_justify="left")
-    for number, column in enumerate(table.columns):
-        drawn.add_column(column, justify="right" if number and table.figures else "left")
-    for row in table.rows:
-        drawn.add_row(*row)
-    return drawn

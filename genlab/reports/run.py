@@ -9,12 +9,12 @@ import numpy as np
 from PIL import Image
 from upath import UPath
 
-from genlab import modelstore
-from genlab.data.images import Pixels, to_pixels
-from genlab.data.shards import ShardSet
-from genlab.errors import DataError, RunError
-from genlab.evaluation.checkpoints import CheckpointEvaluation, read_evaluations
-from genlab.storage import locate, read_json
+from genlab.core.errors import DataError, RunError
+from genlab.core.storage import locate, read_json
+from genlab.data.format.shards import ShardSet
+from genlab.evaluation.checkpoint_evaluations import CheckpointEvaluation, read_evaluations
+from genlab.imaging.images import Pixels, to_pixels
+from genlab.store import model_directory
 from genlab.training.tracking import CLOCK_FIELDS, METRICS, TIME_FIELDS, read_metrics
 
 EPOCHS = 5
@@ -112,9 +112,9 @@ class RunRecord:
     @cached_property
     def model_step(self) -> int | None:
         """Steps after which ``model/`` was exported; ``None`` when there is no model yet."""
-        if not (self.model_directory / modelstore.DESCRIPTION).exists():
+        if not (self.model_directory / model_directory.DESCRIPTION).exists():
             return None
-        return int(modelstore.describe(self.model_directory)["provenance"]["step"])
+        return int(model_directory.describe(self.model_directory)["provenance"]["step"])
 
     @cached_property
     def evaluations(self) -> list[CheckpointEvaluation]:

@@ -1,7 +1,7 @@
 """VAE: the test −ELBO, reconstructions, the latent plane, and samples."""
 
 from genlab.models.vae import VAE
-from genlab.reports import latent
+from genlab.reports import latent_space as latent
 from genlab.reports.family import FamilyReport, Findings
 from genlab.reports.run import RunRecord
 

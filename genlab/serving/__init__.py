@@ -1,1 +1,4 @@
-"""The Ray Serve app."""
+"""Models over HTTP, under Ray Serve.
+
+In: HTTP requests. Out: PNG files, JSON. Read ``api`` first: the routes; ``app`` is what Ray Serve builds.
+"""

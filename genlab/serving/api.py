@@ -14,17 +14,17 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, RedirectResponse, Response
 
 from genlab import __version__
-from genlab.data.images import ImageError
-from genlab.errors import ConfigError
+from genlab.core.errors import ConfigError
+from genlab.imaging.images import ImageError
+from genlab.inference.operations import class_number
 from genlab.serving.schema import MAX_SEED, Health, ModelCard, Problem, SampleRequest
 from genlab.serving.uploads import UPLOAD, BodyLimit, read_upload
-from genlab.use.models import class_number
 
 SEED_HEADER = "X-Genlab-Seed"
 
 
 class Backend(Protocol):
-    """Runs a model's operations somewhere; see :class:`genlab.serving.generator.Generator`.
+    """Runs a model's operations somewhere; see :class:`genlab.inference.engine.Generator`.
 
     May raise ImageError for a picture that cannot be used, and HTTPException.
     """

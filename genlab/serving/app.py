@@ -15,11 +15,11 @@ from ray.serve import Application
 from ray.serve.exceptions import BackPressureError
 from ray.serve.handle import DeploymentHandle
 
-from genlab import modelstore
-from genlab.errors import GenlabError
+from genlab.core.errors import GenlabError
+from genlab.inference.engine import Generator
 from genlab.serving.api import create_api
-from genlab.serving.generator import Generator
 from genlab.serving.schema import read_card
+from genlab.store import model_directory
 
 GENERATOR = "Generator"
 """Name of the deployment that holds the models."""
@@ -87,7 +87,7 @@ def build(arguments: ServeArguments) -> Application:
     Raises:
         RunError: a directory holds no model, or two have one name.
     """
-    directories = {name: str(directory) for name, directory in modelstore.find(arguments.models).items()}
+    directories = {name: str(directory) for name, directory in model_directory.find(arguments.models).items()}
     cards = {name: read_card(name, directory) for name, directory in directories.items()}
 
     def api() -> FastAPI:  # called in the ingress's process

@@ -7,10 +7,10 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 from upath import UPath
 
-from genlab import modelstore
-from genlab.errors import RunError
-from genlab.translation import directions
-from genlab.use.models import class_names
+from genlab.core.errors import RunError
+from genlab.inference.batch_translation import directions
+from genlab.inference.operations import class_names
+from genlab.store import model_directory
 
 MAX_COUNT = 64
 """Pictures in one request."""
@@ -83,7 +83,7 @@ def read_card(name: str, directory: str | UPath) -> ModelCard:
     Raises:
         RunError: it is not a model directory, or its description is incomplete.
     """
-    description: Mapping[str, Any] = modelstore.describe(directory)
+    description: Mapping[str, Any] = model_directory.describe(directory)
     try:
         provenance = description["provenance"]
         metrics = {key: value if math.isfinite(value) else None for key, value in provenance["metrics"].items()}
@@ -100,4 +100,6 @@ def read_card(name: str, directory: str | UPath) -> ModelCard:
             metrics=metrics,
         )
     except (KeyError, TypeError, ValueError) as error:
-        raise RunError(f"{directory}/{modelstore.DESCRIPTION}: damaged ({error}); export the model again") from None
+        raise RunError(
+            f"{directory}/{model_directory.DESCRIPTION}: damaged ({error}); export the model again"
+        ) from None

@@ -8,7 +8,7 @@ from PIL import Image, UnidentifiedImageError
 from starlette.datastructures import UploadFile
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from genlab.data.images import SUFFIXES
+from genlab.imaging.images import SUFFIXES
 
 MAX_BODY_BYTES = 10 * 2**20
 """Bytes of a request's body."""

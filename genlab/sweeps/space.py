@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from genlab.errors import ConfigError
+from genlab.core.errors import ConfigError
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,7 @@
 
 import dataclasses
 import math
-import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -16,19 +13,18 @@ from rich.table import Table
 from rich.text import Text
 from upath import UPath
 
-from genlab import modelstore
-from genlab.config import as_arguments, flatten, override, parse
-from genlab.data.shards import ShardSet
-from genlab.errors import ClusterError, ConfigError, RunError, run_command
-from genlab.ray_cluster import connected
-from genlab.recipes.recipe import recipe_type
+from genlab.core.config import as_arguments, flatten, override
+from genlab.core.errors import ClusterError, ConfigError, RunError
+from genlab.core.ray_cluster import connected
+from genlab.core.storage import locate, read_json, require_absolute, write_json
+from genlab.data.format.shards import ShardSet
 from genlab.reports.family import family_report
 from genlab.reports.report import make_report
-from genlab.storage import locate, read_json, require_absolute, write_json
-from genlab.sweeps.space import Space, load_space
-from genlab.training.cluster import fit
+from genlab.store import model_directory
+from genlab.sweeps.space import Space
+from genlab.training.console import Console
 from genlab.training.plan import Plan, claim, default_storage, earlier, finished, make_plan
-from genlab.training.progress import Console
+from genlab.training.ray.driver import fit
 
 TRIAL_CPUS = 0.01
 """What a trial's driver asks for. Tune refuses none, and a whole CPU would be one that its workers wait for."""
@@ -42,38 +38,6 @@ class Trial:
     plan: Plan
     metrics: dict[str, float]
     error: str | None = None
-
-
-USAGE = """\
-usage: python jobs/sweep.py SPACE [OPTIONS]
-
-Train every point of a search space side by side, write a report for each, and print how they compare.
-
-SPACE is a Python file that declares what varies and what is measured; those that come with genlab are in tune_spaces/.
-OPTIONS are those of the space's model family, for all trials: python jobs/sweep.py SPACE --help lists them.
-The trials are runs in the folder STORAGE/NAME: --run.storage, and --run.name or else the file's name. The same command
-goes on where they stopped.
-"""
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the space whose file the first argument names; the others are options of its family, for all trials."""
-    path, *options = list(sys.argv[1:] if arguments is None else arguments) or [""]
-
-    def command() -> None:
-        if path in ("-h", "--help"):
-            print(USAGE, end="")
-            return
-        if not path or path.startswith("-"):
-            raise ConfigError(
-                "give the file of a space first: python jobs/sweep.py tune_spaces/vae_latent.py [OPTIONS]"
-            )
-        space = load_space(path)
-        defaults = override(recipe_type(space.family).config_type(), space.base)
-        config = parse(recipe_type(space.family).config_type, options, default=defaults, prog=f"sweep.py {path}")
-        sweep(space, config, name=config.run.name or Path(path).stem)
-
-    run_command(command)
 
 
 def sweep(space: Space, config: Any, name: str) -> list[Trial]:
@@ -110,7 +74,7 @@ def sweep(space: Space, config: Any, name: str) -> list[Trial]:
     if space.metric not in trials[0].metrics:
         raise RunError(f"no trial has the metric {space.metric!r}; there are: {', '.join(sorted(trials[0].metrics))}")
     print(f"\nthe best, {space.metric} {trials[0].metrics[space.metric]:.5g}: {trials[0].plan.directory}/model")
-    print(f"train it again: python jobs/{space.family}.py {command_of(config, trials[0])}")
+    print(f"train it again: genlab train {space.family} {command_of(config, trials[0])}")
     return trials
 
 
@@ -183,7 +147,7 @@ def _trial(parameters: dict[str, Any], plans: list[Plan]) -> None:
             fit(plan, console, callbacks=[TuneReportCallback()])
     make_report(plan.directory)
     directory = locate(plan.directory)
-    metrics = dict(modelstore.describe(directory / "model")["provenance"]["metrics"])
+    metrics = dict(model_directory.describe(directory / "model")["provenance"]["metrics"])
     if (directory / "scores.json").exists():
         metrics |= {f"score/{name}": value for name, value in flatten(read_json(directory / "scores.json")).items()}
     tune.report(metrics)

@@ -9,8 +9,8 @@ from typing import Any
 
 from upath import UPath
 
-from genlab import modelstore
-from genlab.evaluation.checkpoints import (
+from genlab.core.storage import locate
+from genlab.evaluation.checkpoint_evaluations import (
     CheckpointEvaluation,
     best_of,
     candidate_directory,
@@ -18,10 +18,10 @@ from genlab.evaluation.checkpoints import (
     read_evaluations,
     write_evaluations,
 )
-from genlab.evaluation.figures import Figure
+from genlab.evaluation.measurements import Figure
 from genlab.models.model import Model
 from genlab.recipes.recipe import recipe_type
-from genlab.storage import locate
+from genlab.store import model_directory
 from genlab.training.checkpoints import remove_folder
 from genlab.training.plan import Plan, held_out_split
 from genlab.training.session import Session
@@ -59,7 +59,7 @@ class Candidates:
         self._writing = threading.Lock()
         left = []
         for step, folder in _candidates(self._directory).items():
-            whole = (folder / modelstore.DESCRIPTION).exists()
+            whole = (folder / model_directory.DESCRIPTION).exists()
             evaluation = self._known(folder) if whole else None
             if whole and step <= done and evaluation is None:
                 left.append(folder)
@@ -77,7 +77,7 @@ class Candidates:
         self._writer.shutdown()  # checkpoints wait for what it writes
         self._measurer.shutdown(wait=error[0] is None, cancel_futures=True)
 
-    def add(self, model: Model, provenance: modelstore.Provenance) -> Future[None]:
+    def add(self, model: Model, provenance: model_directory.Provenance) -> Future[None]:
         """Queue ``model`` as it is now. What is returned is done when no crash can lose it: a checkpoint may follow."""
         written = self._writer.submit(self._take, copy.deepcopy(model).cpu(), provenance)
         self._writes.append(written)
@@ -103,14 +103,14 @@ class Candidates:
         found = f"best of {len(evaluations)} evaluated checkpoints: step {best.step}, {self._shown(best)}"
         self._session.say(found if best is last else f"{found}; that of step {last.step} has {self._shown(last)}")
         folder = candidate_directory(self._plan.directory, best.step)
-        provenance = modelstore.Provenance(**modelstore.describe(folder)["provenance"])
+        provenance = model_directory.Provenance(**model_directory.describe(folder)["provenance"])
         provenance.metrics.update({f"evaluation/{name}": figure.value for name, figure in best.figures.items()})
-        modelstore.save(self._directory / "model", modelstore.load(folder), provenance)
+        model_directory.save(self._directory / "model", model_directory.load(folder), provenance)
         return True
 
-    def _take(self, model: Model, provenance: modelstore.Provenance) -> None:
+    def _take(self, model: Model, provenance: model_directory.Provenance) -> None:
         folder = candidate_directory(self._plan.directory, provenance.step)
-        modelstore.save(folder, model, provenance)
+        model_directory.save(folder, model, provenance)
         self._measured.append(self._measurer.submit(self._measure, folder))
 
     def _measure(self, folder: UPath, again: bool = False) -> None:
@@ -165,7 +165,7 @@ class Candidates:
 
 def _provenance(folder: UPath) -> tuple[dict[str, Any], str]:
     """Of a candidate, and the SHA-256 of its weights."""
-    description = modelstore.describe(folder)
+    description = model_directory.describe(folder)
     return description["provenance"], description["weights"]["sha256"]
 
 

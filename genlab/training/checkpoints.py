@@ -19,8 +19,8 @@ from torch import Tensor
 from upath import UPath
 
 from genlab import __version__
-from genlab.errors import GenlabError, RunError, StorageError
-from genlab.storage import is_remote, read_bytes, read_json, write_atomic, write_json
+from genlab.core.errors import GenlabError, RunError, StorageError
+from genlab.core.storage import is_remote, read_bytes, read_json, write_atomic, write_json
 
 FORMAT = "genlab-checkpoint"
 VERSION = 1

@@ -6,14 +6,14 @@ from types import TracebackType
 
 import torch
 
-from genlab.data.augment import Augmentation
-from genlab.data.cache import BlockCache
-from genlab.data.shards import ShardSet
-from genlab.data.stream import ShardStream, StreamBatch
-from genlab.errors import RunError
+from genlab.core.errors import RunError
+from genlab.core.seeds import derived_seed
+from genlab.data.format.shards import ShardSet
+from genlab.data.stream.augment import Augmentation
+from genlab.data.stream.cache import BlockCache
+from genlab.data.stream.shard_stream import ShardStream, StreamBatch
 from genlab.recipes.options import Data
 from genlab.recipes.recipe import Batch
-from genlab.seeds import derived_seed
 from genlab.training.plan import Plan
 from genlab.training.session import Session
 

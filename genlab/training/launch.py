@@ -1,23 +1,16 @@
 """From a command line to a finished run: what ``python jobs/FAMILY.py`` does."""
 
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
-from genlab.config import parse
-from genlab.errors import ConfigError, run_command
-from genlab.recipes.recipe import recipe_type
-from genlab.storage import locate
+from genlab.core.errors import ConfigError
+from genlab.core.storage import locate
+from genlab.training.console import Console
 from genlab.training.plan import Plan, claim, default_storage, earlier, finished, make_plan
-from genlab.training.progress import Console
 from genlab.training.session import LocalSession, Session
 
 Prepare = Callable[[Plan, Session], None]
-
-
-def main(family: str, arguments: Sequence[str] | None = None) -> None:
-    """Train ``family`` with the config given on the command line; exits with status 2 on a user's error."""
-    run_command(lambda: launch(family, parse(recipe_type(family).config_type, arguments)))
 
 
 def launch(family: str, config: Any, prepare: Prepare | None = None) -> Plan:
@@ -48,8 +41,8 @@ def launch(family: str, config: Any, prepare: Prepare | None = None) -> Plan:
                 prepare(plan, session)
             train(plan, session)
         else:
-            from genlab.ray_cluster import connected
-            from genlab.training.cluster import fit, place
+            from genlab.core.ray_cluster import connected
+            from genlab.training.ray.driver import fit, place
 
             with connected():
                 place(plan.run)  # before the name is claimed: a run that does not fit leaves nothing behind

@@ -16,22 +16,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from genlab import modelstore
-from genlab.config import to_dict
-from genlab.data.order import Ints, evenly, rank_slice
-from genlab.data.shards import ShardSet
-from genlab.data.stream import ShardStream
-from genlab.errors import RunError
-from genlab.evaluation.checkpoints import read_evaluations
+from genlab.core.config import to_dict
+from genlab.core.errors import RunError
+from genlab.core.seeds import derived_seed
+from genlab.core.storage import locate
+from genlab.data.format.shards import ShardSet
+from genlab.data.stream.order import Ints, evenly, rank_slice
+from genlab.data.stream.shard_stream import ShardStream
+from genlab.evaluation.checkpoint_evaluations import read_evaluations
+from genlab.models.cpu.allocator import keep_freed_memory
 from genlab.recipes.recipe import Batch, Recipe, recipe_type
-from genlab.seeds import derived_seed
-from genlab.storage import locate
+from genlab.store import model_directory
 from genlab.training.candidates import Candidates
 from genlab.training.checkpoints import Checkpoints
+from genlab.training.console import Update
 from genlab.training.feed import Feed, open_split
-from genlab.training.heap import keep_freed_memory
 from genlab.training.plan import Plan
-from genlab.training.progress import Update
 from genlab.training.session import Session, copy_from_rank_zero, from_rank_zero, gather, sum_over_ranks
 from genlab.training.state import TrainingState
 from genlab.training.step import LoopStep
@@ -155,7 +155,7 @@ def train(plan: Plan, session: Session) -> TrainingState:
             if candidates is None or not candidates.promote():
                 with state.averaged():
                     provenance = _provenance(plan, done, tracker.metrics_file)
-                    modelstore.save(directory / "model", state.recipe.model(), provenance)
+                    model_directory.save(directory / "model", state.recipe.model(), provenance)
     return state
 
 
@@ -366,14 +366,14 @@ def _draw(plan: Plan, state: TrainingState, session: Session, tracker: Tracker, 
             tracker.table(done, name, table)
 
 
-def _provenance(plan: Plan, done: int, metrics: Path) -> modelstore.Provenance:
+def _provenance(plan: Plan, done: int, metrics: Path) -> model_directory.Provenance:
     """What is to be said of the model as it is now."""
     figures: dict[str, float] = {}
     for line in read_metrics(metrics):
         kind = line.pop("kind")
         figures |= {f"{kind}/{name}": value for name, value in line.items() if name not in TIME_FIELDS | CLOCK_FIELDS}
     info = next(iter(plan.domains.values())).info
-    return modelstore.Provenance(
+    return model_directory.Provenance(
         run=plan.directory,
         step=done,
         images=done * plan.run.batch,

@@ -12,18 +12,19 @@ import torch
 from torch.overrides import TorchFunctionMode
 from upath import UPath
 
-from genlab import __version__, modelstore
-from genlab.config import differences, from_dict, to_dict, validate
-from genlab.data.cache import BlockCache
-from genlab.data.ingest import IngestConfig, ingest
-from genlab.data.manifest import FILE_NAME as MANIFEST
-from genlab.data.shards import ShardSet
-from genlab.errors import ConfigError, DataError, RunError
-from genlab.evaluation.checkpoints import chosen
+from genlab import __version__
+from genlab.core.config import differences, from_dict, to_dict, validate
+from genlab.core.errors import ConfigError, DataError, RunError
+from genlab.core.storage import is_remote, locate, read_json, require_absolute, write_json
+from genlab.data.format.manifest import FILE_NAME as MANIFEST
+from genlab.data.format.shards import ShardSet
+from genlab.data.ingest.ingest import IngestConfig, ingest
+from genlab.data.stream.cache import BlockCache
+from genlab.evaluation.checkpoint_evaluations import chosen
 from genlab.evaluation.features import FEWEST
 from genlab.recipes.options import Data, Run
 from genlab.recipes.recipe import DomainInfo, Recipe, recipe_type
-from genlab.storage import is_remote, locate, read_json, require_absolute, write_json
+from genlab.store import model_directory
 from genlab.training.checkpoints import Checkpoints
 
 SYNTHETIC = "synthetic:"
@@ -43,7 +44,7 @@ class DomainPlan:
     checksum: str
     info: DomainInfo
     window: int
-    """Bytes across which rows are shuffled, see :class:`genlab.data.stream.ShardStream`; 0 for all rows."""
+    """Bytes of the shuffle window, see :class:`genlab.data.stream.shard_stream.ShardStream`; 0 shuffles all rows."""
 
     def open(self, split: str, *, threads: int = 2, cache: BlockCache | None = None) -> ShardSet | None:
         """The rows of ``split``; ``None`` when there is no such split. Arguments as of :meth:`ShardSet.open`.
@@ -218,7 +219,7 @@ def finished(plan: Plan) -> int | None:
     if not steps or steps[-1] < plan.steps:
         return None
     try:
-        exported = modelstore.describe(directory / "model")["provenance"]["step"]
+        exported = model_directory.describe(directory / "model")["provenance"]["step"]
     except RunError:  # it was killed before it wrote its model
         return None
     whole = exported == steps[-1] or (

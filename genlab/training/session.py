@@ -1,6 +1,6 @@
 """The loop's view of the cluster, and the collectives it uses.
 
-Ray Train's adapter is in :mod:`genlab.training.cluster`; the one here runs the loop in this process.
+Ray Train's adapter is in :mod:`genlab.training.ray.driver`; the one here runs the loop in this process.
 """
 
 import os
@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from genlab.training.progress import Console, Update
+from genlab.training.console import Console, Update
 
 T = TypeVar("T")
 NICENESS = 10

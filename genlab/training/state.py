@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from genlab.errors import RunError
+from genlab.core.errors import RunError
 from genlab.recipes.options import Optimization
 from genlab.recipes.recipe import Recipe
 from genlab.training.adam import Adam

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from genlab.data.order import rank_slice
-from genlab.seeds import derived_seed
+from genlab.core.seeds import derived_seed
+from genlab.data.stream.order import rank_slice
 from genlab.training.session import Session, start_sum_over_ranks
 from genlab.training.state import TrainingState
 from genlab.training.stopwatch import Lap

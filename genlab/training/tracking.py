@@ -20,7 +20,7 @@ from tensorboard.compat.proto.event_pb2 import Event
 from torch.utils.tensorboard.writer import SummaryWriter
 from upath import UPath
 
-from genlab.storage import is_remote, write_atomic
+from genlab.core.storage import is_remote, write_atomic
 from genlab.training.stopwatch import PARTS
 
 CLOCK_FIELDS = frozenset({"time", "images_per_second", "data_wait_share"} | {f"{part}_share" for part in PARTS})

@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from genlab.data.ingest import IngestConfig, ingest
+from genlab.data.ingest.ingest import IngestConfig, ingest
 from tests.cluster.support import PATIENCE, REPOSITORY, Cluster, environment
 
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from genlab import modelstore
-from genlab.data.shards import ShardSet
-from genlab.evaluation.checkpoints import read_evaluations
+from genlab.core.storage import locate
+from genlab.data.format.shards import ShardSet
+from genlab.evaluation.checkpoint_evaluations import read_evaluations
 from genlab.models.cyclegan import CycleGAN, CycleGANArchitecture
-from genlab.storage import locate
+from genlab.store import model_directory
 from tests.cluster.support import PATIENCE, Cluster, indexes, reproducible, wait_for
 
 pytestmark = pytest.mark.cluster
@@ -58,7 +58,7 @@ def test_a_killed_worker_costs_nothing_but_time(
     assert indexes(run)[max(indexes(run))] == indexes(tmp_path / "unbroken")[max(indexes(tmp_path / "unbroken"))]
     for part in ("config.json", "tensorboard", "figures", "model/genlab.json", "model/model.safetensors"):
         assert (run / part).exists(), part
-    assert modelstore.load(run / "model").family == family
+    assert model_directory.load(run / "model").family == family
     evaluations = read_evaluations(locate(run))
     assert evaluations == read_evaluations(locate(tmp_path / "unbroken"))
     assert [one.step for one in evaluations] == ([] if family == "vae" else [60, 110])
@@ -89,7 +89,7 @@ def test_a_job_needs_no_options_at_all(cluster: Cluster, tmp_path: Path) -> None
     log, _ = job.communicate(timeout=PATIENCE)
     assert job.returncode == 0, log
     (run,) = tmp_path.glob("vae-*")
-    assert modelstore.load(run / "model").family == "vae"
+    assert model_directory.load(run / "model").family == "vae"
 
 
 def test_a_job_translates_a_data_set_and_goes_on(
@@ -97,8 +97,8 @@ def test_a_job_translates_a_data_set_and_goes_on(
 ) -> None:
     torch.manual_seed(0)
     model = CycleGAN((32, 32, 3), CycleGANArchitecture(width=4))
-    provenance = modelstore.Provenance(run="", step=1, images=1, data={}, config={}, metrics={})
-    modelstore.save(tmp_path / "model", model, provenance)
+    provenance = model_directory.Provenance(run="", step=1, images=1, data={}, config={}, metrics={})
+    model_directory.save(tmp_path / "model", model, provenance)
     data, out = drawn("scenes-a"), tmp_path / "out"
     count = len(ShardSet.open(str(data)).split("test"))
     for before in ("", f", {count - 1} of them done before"):

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from genlab import modelstore
-from genlab.storage import locate
+from genlab.core.storage import locate
+from genlab.store import model_directory
 from genlab.training.tracking import read_metrics
 from tests.cluster.support import PATIENCE, REPOSITORY, environment, indexes, reproducible, wait_for
 from tests.s3 import Bucket
@@ -67,7 +67,7 @@ def test_a_run_directory_on_s3(s3: Bucket, drawn: Callable[[str], Path]) -> None
     run = locate(f"{s3.url}/runs/remote")
     steps = [line["step"] for line in read_metrics(run / "metrics.jsonl") if line["kind"] == "train"]
     assert steps == [10, 20, 30, 40, 50, 60]
-    assert modelstore.load(str(run / "model")).family == "vae"
+    assert model_directory.load(str(run / "model")).family == "vae"
     assert list((run / "tensorboard").iterdir())
     assert (run / "figures" / "step-00000060" / "samples.png").exists()
 
@@ -84,7 +84,7 @@ def test_a_sweep_finds_the_best_and_says_how_to_train_it(drawn: Callable[[str], 
     assert sorted(trial["point"]["model.latent_dim"] for trial in result["trials"]) == [2, 8, 16]
     best = result["trials"][0]
     assert f"the best, test/neg_elbo {figures[0]:.5g}: {best['run']}/model" in log
-    model = modelstore.load(f"{best['run']}/model")
+    model = model_directory.load(f"{best['run']}/model")
     assert model.architecture.latent_dim == best["point"]["model.latent_dim"]
     command = log.split("train it again: python ")[1].splitlines()[0]
     assert ("--model.latent-dim" in command) == (best["point"]["model.latent_dim"] != 2)

@@ -10,9 +10,10 @@ from torch import from_numpy
 from torchvision.io import encode_png
 from upath import UPath
 
-from genlab.data import writer
-from genlab.data.manifest import Encoding, Manifest, Origin
-from genlab.storage import locate
+from genlab.core.storage import locate
+from genlab.data.format import writer
+from genlab.data.format.manifest import Manifest, Origin
+from genlab.imaging.images import Encoding
 from tests.data.support import write_shard
 
 MakeData = Callable[..., UPath]

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 from upath import UPath
 
-from genlab.data import ingest
-from genlab.data.manifest import Attribute, Encoding, Shard
-from genlab.data.writer import ShardWriter
+from genlab.cli import ingest
+from genlab.data.format.manifest import Attribute, Shard
+from genlab.data.format.writer import ShardWriter
+from genlab.imaging.images import Encoding
 
 
 def write_shard(

@@ -9,19 +9,19 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from genlab import modelstore
-from genlab.data.attributes import AttributesConfig
-from genlab.data.ingest import IngestConfig, ingest
-from genlab.data.shards import ShardSet
+from genlab.data.format.shards import ShardSet
+from genlab.data.ingest.attributes import AttributesConfig
+from genlab.data.ingest.ingest import IngestConfig, ingest
+from genlab.evaluation.classifier import Judge
 from genlab.evaluation.extractors import Extractor
 from genlab.evaluation.held_out import HeldOut
-from genlab.evaluation.judge import Judge
 from genlab.models.classifier import Classifier, ClassifierArchitecture
 from genlab.models.cvae import CVAE, CVAEArchitecture
 from genlab.models.cyclegan import CycleGAN, CycleGANArchitecture
-from genlab.models.latent import Likelihood
+from genlab.models.latent_model import Likelihood
 from genlab.models.model import Model
 from genlab.models.vae import VAE, VAEArchitecture
+from genlab.store import model_directory
 
 TEN = tuple("0123456789")
 M = TypeVar("M", bound=Model)
@@ -107,7 +107,7 @@ def blind(model: M) -> M:
 def save(directory: Path, model: Model, data: Path | dict[str, Path], label_names: Sequence[str] = TEN) -> Path:
     """A model directory as its run leaves it; ``data`` is of its one domain, or of each by name."""
     domains = data if isinstance(data, dict) else {"images": data}
-    provenance = modelstore.Provenance(
+    provenance = model_directory.Provenance(
         run=str(directory),
         step=7,
         images=70,
@@ -119,7 +119,7 @@ def save(directory: Path, model: Model, data: Path | dict[str, Path], label_name
         metrics={},
         label_names=tuple(label_names),
     )
-    modelstore.save(str(directory / "model"), model, provenance)
+    model_directory.save(str(directory / "model"), model, provenance)
     return directory
 
 

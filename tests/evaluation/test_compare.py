@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from genlab.errors import RunError
-from genlab.evaluation.compare import compare, main, passports
-from genlab.evaluation.figures import Evaluation, Figure
-from genlab.storage import locate
+from genlab.cli.compare import main
+from genlab.core.errors import RunError
+from genlab.core.storage import locate
+from genlab.evaluation.compare import compare, passports
+from genlab.evaluation.measurements import Evaluation, Figure
 from tests.evaluation.support import save, vae
 
 FID = Figure("FID", 12.0, {"data": "a" * 64, "samples": 1000}, better="lower", interval=(11.0, 13.0))

@@ -11,10 +11,10 @@ import torch
 from PIL import Image
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
-from genlab.errors import RunError
+from genlab.core.errors import RunError
+from genlab.core.storage import locate, sha256
+from genlab.evaluation.classifier import load_judge
 from genlab.evaluation.extractors import ClassifierFeatures, EfficientNetLite, Inception
-from genlab.evaluation.judge import load_judge
-from genlab.storage import locate, sha256
 from tests.evaluation.support import classifier, colours, save, vae
 
 MILITARY_UNIFORM = 652

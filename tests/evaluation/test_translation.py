@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from genlab.data.ingest import IngestConfig, ingest
-from genlab.data.shards import ShardSet
-from genlab.data.sources.synthetic import counterparts
+from genlab.data.format.shards import ShardSet
+from genlab.data.ingest.ingest import IngestConfig, ingest
+from genlab.data.ingest.sources.synthetic import counterparts
 from genlab.evaluation.extractors import EfficientNetLite
 from genlab.evaluation.features import distance_figures, extract, held_out_features
 from genlab.evaluation.held_out import HeldOut

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from genlab.config import override
+from genlab.core.config import override
 from genlab.models.classifier import Classifier, ClassifierArchitecture
 from genlab.recipes.classifier import ClassifierConfig, ClassifierRecipe
 from genlab.recipes.recipe import DomainInfo

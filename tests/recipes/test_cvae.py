@@ -5,10 +5,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from genlab.config import override
+from genlab.core.config import override
 from genlab.models.cvae import CVAE
 from genlab.recipes.cvae import CVAEConfig, CVAERecipe
-from genlab.recipes.latent_views import class_names
+from genlab.recipes.latent_pictures import class_names
 from genlab.recipes.recipe import DomainInfo
 from tests.recipes.support import Onlooker, batch
 

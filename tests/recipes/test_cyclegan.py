@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from genlab.config import override
-from genlab.errors import ConfigError
+from genlab.core.config import override
+from genlab.core.errors import ConfigError
 from genlab.models.discriminators import Discriminator
 from genlab.models.pixels import to_signed
 from genlab.recipes.cyclegan import CycleGANConfig, CycleGANRecipe

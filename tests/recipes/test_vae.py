@@ -4,12 +4,12 @@ import numpy as np
 import torch
 from torch.distributions import Bernoulli, Normal, kl_divergence
 
-from genlab.config import override
-from genlab.data.images import sheet
+from genlab.core.config import override
+from genlab.imaging.sheets import sheet
 from genlab.metrics.elbo import negative_log_likelihood
 from genlab.models.vae import VAEArchitecture
-from genlab.recipes.latent import LatentObjective
-from genlab.recipes.latent_views import decoded_plane
+from genlab.recipes.latent_pictures import decoded_plane
+from genlab.recipes.latent_recipe import LatentObjective
 from genlab.recipes.recipe import Batch, DomainInfo
 from genlab.recipes.vae import VAEConfig, VAERecipe
 from tests.recipes.support import Onlooker, batch

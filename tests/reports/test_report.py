@@ -16,13 +16,14 @@ import pytest
 import torch
 from PIL import Image
 
-from genlab import modelstore
-from genlab.config import flatten
-from genlab.data.ingest import IngestConfig, ingest
-from genlab.data.shards import ShardSet
-from genlab.data.sources.synthetic import counterparts
-from genlab.drawing.sheets import GAP
-from genlab.errors import DataError, RunError
+from genlab.cli.report import main
+from genlab.core.config import flatten
+from genlab.core.errors import DataError, RunError
+from genlab.core.storage import locate
+from genlab.data.format.shards import ShardSet
+from genlab.data.ingest.ingest import IngestConfig, ingest
+from genlab.data.ingest.sources.synthetic import counterparts
+from genlab.imaging.sheets import GAP
 from genlab.metrics.image import psnr
 from genlab.models.cyclegan import CycleGAN
 from genlab.models.vae import VAEArchitecture
@@ -32,9 +33,9 @@ from genlab.recipes.vae import VAEConfig
 from genlab.reports.curves import loss_figure
 from genlab.reports.cyclegan import PANELS
 from genlab.reports.family import family_report
-from genlab.reports.report import main, make_report
+from genlab.reports.report import make_report
 from genlab.reports.run import RunRecord
-from genlab.storage import locate
+from genlab.store import model_directory
 from genlab.training.launch import launch
 
 
@@ -109,7 +110,7 @@ def test_the_page_needs_no_other_file(family: str, request: pytest.FixtureReques
 def test_scores_are_those_of_the_model_on_the_held_out_scenes(cyclegan: Path) -> None:
     scores = json.loads((cyclegan / "scores.json").read_text())
     assert scores["step"] == 4
-    model = modelstore.load(str(cyclegan / "model"))
+    model = model_directory.load(str(cyclegan / "model"))
     assert isinstance(model, CycleGAN)
     html = page(cyclegan)
     for direction, source in (("a_to_b", "a"), ("b_to_a", "b")):
@@ -153,7 +154,7 @@ def test_the_grid_shows_images_translations_cycles_identity_and_truth(cyclegan: 
         [sheet[2 + 34 * row :, 2 + 34 * column :][:32, :32, :3] for column in range(count)]
         for row in range((len(sheet) - 2) // 34)
     ]
-    model = modelstore.load(str(cyclegan / "model"))
+    model = model_directory.load(str(cyclegan / "model"))
     assert isinstance(model, CycleGAN)
     translated = model.translate(torch.from_numpy(images), "a_to_b")
     cycled = model.translate(translated, "b_to_a")
@@ -256,12 +257,12 @@ def test_warning_signs_stand_at_the_head_of_an_unfinished_run_too(
 
 
 def test_a_model_that_makes_one_image_of_all_is_warned_of(copy: Path) -> None:
-    model = modelstore.load(str(copy / "model"))
+    model = model_directory.load(str(copy / "model"))
     assert isinstance(model, CycleGAN)
     for tensor in model.a_to_b.parameters():
         tensor.zero_()
-    provenance = modelstore.describe(str(copy / "model"))["provenance"]
-    modelstore.save(str(copy / "model"), model, modelstore.Provenance(**provenance))
+    provenance = model_directory.describe(str(copy / "model"))["provenance"]
+    model_directory.save(str(copy / "model"), model, model_directory.Provenance(**provenance))
     make_report(str(copy))
     assert "Translations a → b have grown alike: two of them differ by 0.0 levels" in page(copy)
 

@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from genlab import modelstore
 from genlab.models.cvae import CVAE, CVAEArchitecture
 from genlab.models.cyclegan import CycleGAN, CycleGANArchitecture
 from genlab.models.model import Model
 from genlab.models.vae import VAE, VAEArchitecture
+from genlab.store import model_directory
 
 
 @pytest.fixture(scope="session")
@@ -25,7 +25,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     }
     label_names = {"digits": ("zero", "one"), "classes": ("cat", "dog")}
     for name, model in models.items():
-        provenance = modelstore.Provenance(
+        provenance = model_directory.Provenance(
             run=str(root / name),
             step=100,
             images=1600,
@@ -34,5 +34,5 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
             metrics={"test/loss": 0.25, "test/diverged": float("nan")},
             label_names=label_names.get(name, ()),
         )
-        modelstore.save(str(root / name / "model"), model, provenance)
+        model_directory.save(str(root / name / "model"), model, provenance)
     return root

@@ -14,12 +14,12 @@ from fastapi.testclient import TestClient
 from PIL import Image
 from torch import Tensor
 
-from genlab import modelstore
+from genlab.inference.engine import Generator
 from genlab.models.cvae import CVAE
 from genlab.serving.api import create_api
-from genlab.serving.generator import Generator
 from genlab.serving.schema import read_card
 from genlab.serving.uploads import MAX_BODY_BYTES
+from genlab.store import model_directory
 
 
 class Direct:
@@ -64,7 +64,7 @@ def pixels_of(png: bytes) -> np.ndarray:
 
 
 def translated(runs: Path, image: Image.Image, direction: str = "a_to_b") -> np.ndarray:
-    model = modelstore.load(str(runs / "monet" / "model"))
+    model = model_directory.load(str(runs / "monet" / "model"))
     return model.translate(torch.tensor(np.asarray(image.convert("RGB")))[None], direction)[0].numpy()  # type: ignore[operator]
 
 
@@ -101,7 +101,7 @@ def test_a_sample_can_be_drawn_again_by_its_seed(client: TestClient) -> None:
 
 
 def test_a_sample_is_what_the_model_draws(client: TestClient, runs: Path) -> None:
-    model = modelstore.load(str(runs / "digits" / "model"))
+    model = model_directory.load(str(runs / "digits" / "model"))
     expected = model.sample(5, 7)[:, :, :, 0].numpy()  # type: ignore[operator]
     page = pixels_of(client.post("/v1/models/digits/sample", json={"count": 5, "seed": 7}).content)
     assert page.shape == (2 * 30 + 2, 3 * 30 + 2)  # a sheet of 2 rows and 3 columns, 2 pixels apart
@@ -120,7 +120,7 @@ def test_a_parameter_out_of_range_is_named(client: TestClient, body: dict[str, o
 
 
 def test_a_model_of_classes_draws_the_class_asked_for_or_all_in_turn(client: TestClient, runs: Path) -> None:
-    model = cast("CVAE", modelstore.load(str(runs / "classes" / "model")))
+    model = cast("CVAE", model_directory.load(str(runs / "classes" / "model")))
     asked: list[tuple[object, Tensor | None]] = [
         ("dog", torch.tensor([1])), (1, torch.tensor([1])), ("2", torch.tensor([2])), (None, None)
     ]  # fmt: skip
@@ -147,7 +147,7 @@ def test_a_class_that_cannot_be_drawn_is_refused(client: TestClient, name: str, 
 
 def test_reconstruct_is_told_the_class_by_a_model_of_classes_only(client: TestClient, runs: Path) -> None:
     data = encoded(photo(16, 16, "L"))
-    model = cast("CVAE", modelstore.load(str(runs / "classes" / "model")))
+    model = cast("CVAE", model_directory.load(str(runs / "classes" / "model")))
     pixels = torch.tensor(np.asarray(photo(16, 16, "L")))[None, :, :, None]
     response = client.post("/v1/models/classes/reconstruct?label=dog", content=data)
     expected = model.reconstruct(pixels, torch.tensor([1]))[0, :, :, 0]

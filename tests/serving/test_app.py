@@ -22,11 +22,11 @@ from ray import serve
 from ray.serve._private import api as _private_api
 from ray.serve.schema import ServeDeploySchema
 
-from genlab import modelstore
-from genlab.errors import GenlabError
-from genlab.ray_cluster import connected
+from genlab.cli.serve import ServeConfig, serve_models
+from genlab.core.errors import GenlabError
+from genlab.core.ray_cluster import connected
 from genlab.serving.app import ServeArguments, build
-from genlab.serving.serve import ServeConfig, serve_models
+from genlab.store import model_directory
 
 CONFIG = Path(__file__).resolve().parents[2] / "cluster" / "serve.yaml"
 
@@ -110,14 +110,14 @@ def one_thread() -> Iterator[None]:
 def test_pictures_over_http_are_those_of_the_model(deployed: str, runs: Path) -> None:
     assert [model["name"] for model in httpx.get(f"{deployed}/v1/models").json()] == ["digits", "monet"]
 
-    digits: Any = modelstore.load(str(runs / "digits" / "model"))
+    digits: Any = model_directory.load(str(runs / "digits" / "model"))
     response = httpx.post(f"{deployed}/v1/models/digits/sample", json={"seed": 3}, timeout=60)
     assert response.headers["X-Genlab-Seed"] == "3"
     np.testing.assert_array_equal(
         np.asarray(Image.open(io.BytesIO(response.content))), digits.sample(1, 3)[0, :, :, 0].numpy()
     )
 
-    monet: Any = modelstore.load(str(runs / "monet" / "model"))
+    monet: Any = model_directory.load(str(runs / "monet" / "model"))
     pixels = np.random.default_rng(0).integers(0, 256, (50, 70, 3), dtype=np.uint8)
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "PNG")
@@ -149,7 +149,7 @@ def truncated() -> bytes:
 def test_genlab_serve_answers_until_it_is_told_to_end(runs: Path, tmp_path: Path) -> None:
     port = free_port()
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-    command = [sys.executable, "-c", "from genlab.serving.serve import main; main()", str(runs / "digits")]
+    command = [sys.executable, "-c", "from genlab.cli.serve import main; main()", str(runs / "digits")]
     with (tmp_path / "log").open("w+") as log:
         process = subprocess.Popen([*command, "--port", str(port)], env=environment, stdout=log, stderr=log)
         try:

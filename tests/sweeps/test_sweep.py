@@ -7,15 +7,16 @@ import numpy as np
 import pytest
 import ray
 
-from genlab.config import as_arguments, override, parse
-from genlab.data.images import encode_png
-from genlab.data.ingest import IngestConfig, ingest
-from genlab.errors import ConfigError, RunError
+from genlab.cli.sweep import main
+from genlab.core.config import as_arguments, override, parse
+from genlab.core.errors import ConfigError, RunError
+from genlab.data.ingest.ingest import IngestConfig, ingest
+from genlab.imaging.images import encode_png
 from genlab.recipes.cyclegan import CycleGANConfig, CycleGANData, CycleGANModel
 from genlab.recipes.options import Run
 from genlab.recipes.recipe import recipe_type
 from genlab.sweeps.space import Space, load_space
-from genlab.sweeps.sweep import Trial, command_of, main, sweep
+from genlab.sweeps.sweep import Trial, command_of, sweep
 from genlab.training.launch import launch
 from genlab.training.plan import make_plan
 
@@ -98,5 +99,5 @@ def test_every_point_of_a_space_that_comes_with_genlab_is_a_config_of_its_family
 def test_help_explains_a_sweep(capsys: pytest.CaptureFixture[str]) -> None:
     main(["--help"])
     said = capsys.readouterr().out
-    assert "usage: python jobs/sweep.py SPACE [OPTIONS]" in said
+    assert "usage: genlab sweep SPACE [OPTIONS]" in said
     assert "tune_spaces/" in said

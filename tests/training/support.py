@@ -20,18 +20,18 @@ import torch.distributed as dist
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
 
-from genlab import modelstore
-from genlab.config import override
+from genlab.core.config import override
+from genlab.core.storage import write_json
 from genlab.models.vae import VAEArchitecture
 from genlab.recipes.cyclegan import CycleGANConfig, CycleGANData, CycleGANModel, CycleGANObjective
 from genlab.recipes.options import ImageData, Optimization, Run
 from genlab.recipes.recipe import Batches, Step, recipe_type
 from genlab.recipes.vae import VAEConfig
-from genlab.storage import write_json
+from genlab.store import model_directory
 from genlab.training.checkpoints import Checkpoints
+from genlab.training.console import Update
 from genlab.training.loop import train
 from genlab.training.plan import Plan
-from genlab.training.progress import Update
 from genlab.training.tracking import CLOCK_FIELDS, read_metrics
 
 # A server that imports torch once and forks: children start in no time, and never inherit this process's threads.
@@ -210,7 +210,7 @@ def _train_and_die(
             case "a checkpoint":
                 patches.enter_context(mock.patch.object(Checkpoints, "_write", write_and_die))
             case "export":
-                patches.enter_context(mock.patch.object(modelstore, "save", save_and_die))
+                patches.enter_context(mock.patch.object(model_directory, "save", save_and_die))
         _train_rank(session, store, plan)
 
 

@@ -15,16 +15,16 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from genlab import modelstore
-from genlab.config import override
-from genlab.data.ingest import IngestConfig, ingest
-from genlab.errors import ConfigError, RunError
-from genlab.evaluation.checkpoints import CheckpointEvaluation, best_of, read_evaluations, write_evaluations
+from genlab.cli.evaluate import EvaluateConfig, evaluate
+from genlab.core.config import override
+from genlab.core.errors import ConfigError, RunError
+from genlab.core.storage import locate
+from genlab.data.ingest.ingest import IngestConfig, ingest
+from genlab.evaluation.checkpoint_evaluations import CheckpointEvaluation, best_of, read_evaluations, write_evaluations
 from genlab.recipes.cyclegan import CycleGANRecipe
 from genlab.recipes.recipe import Batches, Step
-from genlab.reports.evaluate import EvaluateConfig, evaluate
 from genlab.reports.report import make_report
-from genlab.storage import locate
+from genlab.store import model_directory
 from genlab.training.launch import launch
 from genlab.training.loop import train
 from genlab.training.plan import claim, finished, make_plan
@@ -67,7 +67,7 @@ def test_the_best_checkpoint_becomes_the_model(evaluated: Path) -> None:
     evaluations = read_evaluations(locate(evaluated))
     assert [(one.step, one.images) for one in evaluations] == [(6, 12), (12, 24)]
     best = min(evaluations, key=lambda one: one.figures["kid"].value)
-    description = modelstore.describe(evaluated / "model")
+    description = model_directory.describe(evaluated / "model")
     assert description["provenance"]["step"] == best.step
     assert description["weights"]["sha256"] == best.weights
     assert description["provenance"]["metrics"]["evaluation/kid"] == best.figures["kid"].value
@@ -87,7 +87,7 @@ def kids(run: Path) -> list[tuple[int, Any]]:
 
 
 def test_the_figures_are_those_of_genlab_evaluate(evaluated: Path) -> None:
-    step = modelstore.describe(evaluated / "model")["provenance"]["step"]
+    step = model_directory.describe(evaluated / "model")["provenance"]["step"]
     [beside] = [one.figures for one in read_evaluations(locate(evaluated)) if one.step == step]
     alone = evaluate(EvaluateConfig(str(evaluated)))[0].figures
     assert beside.keys() == alone.keys()
@@ -118,7 +118,7 @@ def test_a_finished_run_is_left_alone_and_a_lost_evaluation_made_again(
     launch("cyclegan", again)
     assert "already finished at step 12" in capsys.readouterr().out
     known = read_evaluations(locate(evaluated))
-    step = modelstore.describe(evaluated / "model")["provenance"]["step"]
+    step = model_directory.describe(evaluated / "model")["provenance"]["step"]
     # As if it had been killed before its best candidate was measured.
     write_evaluations(locate(evaluated), [one for one in known if one.step != step])
     (evaluated / "model" / "genlab.json").unlink()
@@ -126,7 +126,7 @@ def test_a_finished_run_is_left_alone_and_a_lost_evaluation_made_again(
     claim(plan)
     train(plan, QuietSession())
     assert read_evaluations(locate(evaluated)) == known
-    assert modelstore.describe(evaluated / "model")["provenance"]["step"] == step
+    assert model_directory.describe(evaluated / "model")["provenance"]["step"] == step
 
 
 def test_tensorboard_has_each_evaluation_once_however_often_a_run_goes_on(
@@ -153,7 +153,7 @@ def test_a_run_that_was_killed_chooses_the_same(
     train_until_killed(plan, moment, step)
     train_to_the_end(plan, 1)
     assert read_evaluations(locate(plan.directory)) == read_evaluations(locate(evaluated))
-    weights = [modelstore.describe(run / "model")["weights"] for run in (evaluated, Path(plan.directory))]
+    weights = [model_directory.describe(run / "model")["weights"] for run in (evaluated, Path(plan.directory))]
     assert weights[0] == weights[1]
     assert list((tmp_path / "killed" / "candidates").iterdir())
 
@@ -189,7 +189,7 @@ def test_an_evaluation_that_fails_is_said_and_the_last_model_exported(
     train(plan, session)
     for then in ("it is tried once more in the end", "it is left out"):
         assert f"the checkpoint of step 6 could not be evaluated; {then}: no memory left" in session.said
-    assert modelstore.describe(f"{plan.directory}/model")["provenance"]["step"] == plan.steps
+    assert model_directory.describe(f"{plan.directory}/model")["provenance"]["step"] == plan.steps
     assert not list((Path(plan.directory) / "candidates").iterdir())
     assert finished(plan) == plan.steps
 
@@ -208,7 +208,7 @@ def test_a_run_whose_last_checkpoint_cannot_be_evaluated_is_finished_all_the_sam
     plan = make_plan("cyclegan", tiny_config("cyclegan", tiny_data, config | {"run.name": "last-fails"}))
     claim(plan)
     train(plan, Once(figures={one.step: one.figures for one in read_evaluations(locate(evaluated))}))
-    assert modelstore.describe(f"{plan.directory}/model")["provenance"]["step"] == 6
+    assert model_directory.describe(f"{plan.directory}/model")["provenance"]["step"] == 6
     assert finished(plan) == plan.steps
 
 
@@ -254,7 +254,7 @@ def test_an_evaluation_that_outlives_its_training_leaves_the_run_alone(
 def test_an_error_in_the_next_step_loses_no_checkpoint(config: dict[str, Any], tiny_data: dict[str, str]) -> None:
     plan = make_plan("cyclegan", tiny_config("cyclegan", tiny_data, config | {"run.name": "broken"}))
     claim(plan)
-    whole_step, save = CycleGANRecipe.step, modelstore.save
+    whole_step, save = CycleGANRecipe.step, model_directory.save
 
     def step_or_fail(self: CycleGANRecipe, batches: Batches, step: Step) -> dict[str, torch.Tensor]:
         if step.index == 6:
@@ -267,7 +267,7 @@ def test_an_error_in_the_next_step_loses_no_checkpoint(config: dict[str, Any], t
 
     with (
         mock.patch.object(CycleGANRecipe, "step", step_or_fail),
-        mock.patch("genlab.training.candidates.modelstore.save", save_slowly),
+        mock.patch("genlab.training.candidates.model_directory.save", save_slowly),
         pytest.raises(RunError, match="not finite"),
     ):
         train(plan, QuietSession())

@@ -9,8 +9,8 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from genlab.errors import RunError
-from genlab.storage import locate
+from genlab.core.errors import RunError
+from genlab.core.storage import locate
 from genlab.training.checkpoints import DTYPES, Checkpoints
 from tests.s3 import Bucket
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from genlab import modelstore
-from genlab.config import as_arguments
+from genlab.core.config import as_arguments
+from genlab.store import model_directory
 from tests.training.support import metrics
 
 pytestmark = pytest.mark.cluster  # Inductor calls a C++ compiler for a minute.
@@ -53,5 +53,5 @@ def test_a_compiled_run_has_the_same_losses(
     for one, other in zip(eager, compiled, strict=True):
         assert other.pop("kind") == one.pop("kind")
         assert other == pytest.approx(one, rel=2e-4, abs=2e-5)
-    names = [modelstore.load(tmp_path / run / "model").state_dict().keys() for run in ("eager", "compiled")]
+    names = [model_directory.load(tmp_path / run / "model").state_dict().keys() for run in ("eager", "compiled")]
     assert names[0] == names[1]

@@ -9,7 +9,7 @@ from unittest import mock
 
 import pytest
 
-from genlab.storage import locate
+from genlab.core.storage import locate
 from genlab.training.checkpoints import Checkpoints
 from genlab.training.launch import launch
 from genlab.training.plan import Plan, claim, make_plan

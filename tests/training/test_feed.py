@@ -7,11 +7,11 @@ import torch
 from PIL import Image
 from upath import UPath
 
-from genlab.config import override
-from genlab.data.attributes import AttributesConfig
-from genlab.data.ingest import IngestConfig, ingest
-from genlab.errors import RunError
-from genlab.storage import locate, read_json
+from genlab.core.config import override
+from genlab.core.errors import RunError
+from genlab.core.storage import locate, read_json
+from genlab.data.ingest.attributes import AttributesConfig
+from genlab.data.ingest.ingest import IngestConfig, ingest
 from genlab.training.feed import Feed
 from genlab.training.launch import launch
 from genlab.training.plan import REMOTE_WINDOW, make_plan

@@ -10,14 +10,14 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
 
-from genlab import modelstore
-from genlab.data.ingest import IngestConfig, ingest
-from genlab.errors import ClusterError, ConfigError, DataError, GenlabError, RunError
-from genlab.storage import locate
+from genlab.core.errors import ClusterError, ConfigError, DataError, GenlabError, RunError
+from genlab.core.storage import locate
+from genlab.data.ingest.ingest import IngestConfig, ingest
+from genlab.store import model_directory
 from genlab.training.checkpoints import Checkpoints
-from genlab.training.cluster import place
+from genlab.training.console import Console, Update
 from genlab.training.launch import launch
-from genlab.training.progress import Console, Update
+from genlab.training.ray.driver import place
 from genlab.training.tracking import CLOCK_FIELDS, read_metrics
 
 Tiny = Callable[..., Any]
@@ -54,10 +54,10 @@ def test_a_run_leaves_all_that_was_promised(family: str, tiny: Tiny, tmp_path: P
         assert table[0].startswith("| class | images | z₁ min | z₁ max | z₁ SD |")
         assert [row.split(" | ")[0] for row in table[2:]] == [*(f"| {digit}" for digit in range(10)), "| all"]
     assert list((run / "figures" / "step-00000006").glob("*.png"))
-    model = modelstore.load(run / "model")
+    model = model_directory.load(run / "model")
     pixels = torch.zeros(2, *model.image_shape, dtype=torch.uint8)
     assert (model.reconstruct(pixels) if family == "vae" else model.translate(pixels)).shape == pixels.shape  # type: ignore[operator]
-    assert modelstore.describe(run / "model")["provenance"]["step"] == plan.steps
+    assert model_directory.describe(run / "model")["provenance"]["step"] == plan.steps
 
 
 def test_a_longer_stop_goes_on_unless_the_schedule_depends_on_it(tiny: Tiny, tmp_path: Path) -> None:
@@ -90,7 +90,7 @@ def test_a_finished_run_says_so_and_is_left_as_it_is(
     assert files() == before
     (tmp_path / "run" / "model" / "genlab.json").unlink()
     launch("vae", config)
-    assert modelstore.load(tmp_path / "run" / "model").family == "vae"
+    assert model_directory.load(tmp_path / "run" / "model").family == "vae"
 
 
 def test_a_log_line_has_an_eta_once_it_is_known(capsys: pytest.CaptureFixture[str]) -> None:
@@ -143,7 +143,7 @@ def test_cuda_graphs_without_a_gpu_are_refused(tiny: Tiny, tmp_path: Path, monke
     with pytest.raises(ConfigError, match=r"run\.cuda_graphs: there is no GPU"):
         launch("vae", tiny("vae", {"run.cuda_graphs": True}))
     assert not list(tmp_path.iterdir())
-    monkeypatch.setattr("genlab.training.cluster.ray.nodes", lambda: [{"Alive": True, "Resources": {"CPU": 2}}])
+    monkeypatch.setattr("genlab.training.ray.driver.ray.nodes", lambda: [{"Alive": True, "Resources": {"CPU": 2}}])
     with pytest.raises(ClusterError, match=r"run\.cuda_graphs: the cluster has no GPUs"):
         place(tiny("vae", {"run.cuda_graphs": True}).run)
 

@@ -10,8 +10,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from genlab.config import override
-from genlab.errors import RunError
+from genlab.core.config import override
+from genlab.core.errors import RunError
 from genlab.recipes.recipe import Batches, Step
 from genlab.recipes.vae import VAERecipe
 from genlab.training.launch import launch

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from genlab.config import override
-from genlab.errors import RunError
+from genlab.core.config import override
+from genlab.core.errors import RunError
 from genlab.recipes.cyclegan import CycleGANConfig
 from genlab.training.launch import launch
 from genlab.training.plan import claim, make_plan

@@ -11,8 +11,8 @@ from torch import nn
 from genlab.recipes.options import Optimization
 from genlab.recipes.recipe import DomainInfo
 from genlab.recipes.vae import VAEConfig, VAERecipe
+from genlab.training.console import Console
 from genlab.training.launch import launch
-from genlab.training.progress import Console
 from genlab.training.session import LocalSession
 from genlab.training.state import EMA_RAMP, TrainingState
 from genlab.training.step import LoopStep

@@ -39,7 +39,7 @@ RECIPE = '''
 """Learns the mean image."""
 from dataclasses import dataclass, field
 from torch import nn
-from genlab.data.images import sheet
+from genlab.imaging.sheets import sheet
 from genlab.models.pixels import to_unit
 from genlab.models.toy import Toy, ToyArchitecture
 from genlab.recipes.options import ImageData, Optimization, Run
@@ -83,9 +83,9 @@ RECIPE = ToyRecipe
 '''
 
 USE = """
-from genlab import modelstore
+from genlab.store import model_directory
 import sys
-print(tuple(modelstore.load(sys.argv[1]).sample(2, 0).shape))
+print(tuple(model_directory.load(sys.argv[1]).sample(2, 0).shape))
 """
 
 

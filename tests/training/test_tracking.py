@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from genlab.storage import locate
+from genlab.core.storage import locate
 from genlab.training.tracking import Tracker, read_metrics
 from tests.training.support import scalars
 

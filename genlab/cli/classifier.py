@@ -1,0 +1,76 @@
+"""The classifier that an evaluation judges by, trained where there is none yet."""
+
+import contextlib
+import dataclasses
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from upath import UPath
+
+from genlab.core.errors import DataError, RunError
+from genlab.core.storage import locate
+from genlab.data.format.shards import ShardSet
+from genlab.recipes.classifier import ClassifierConfig
+from genlab.recipes.options import ImageData
+from genlab.store import model_directory
+from genlab.training.launch import launch
+from genlab.training.plan import default_storage
+
+NO_CLASSIFIER = "none"
+JUDGE_STEPS = 1000
+"""Steps that a classifier is trained for at least: on a small data set its usual epochs would teach it little."""
+
+
+def split_to_train_on(shards: ShardSet, provenance: Mapping[str, Any]) -> str:
+    """The split that the model was trained on, where this data set has it, else the usual one.
+
+    Raises:
+        DataError: it has neither.
+    """
+    splits = provenance["config"]["data"]["split"], ImageData().split
+    for split in splits:
+        if split in shards.manifest.splits:
+            return split
+    raise DataError(
+        f"{shards.directory}: no split {splits[0]!r} to train a classifier on; give one with --classifier RUN, "
+        f"or do without: --classifier {NO_CLASSIFIER}"
+    )
+
+
+def trained_classifier(shards: ShardSet, split: str) -> UPath:
+    """The model directory of a classifier of these images, trained on ``split`` now if it was not before.
+
+    It is an ordinary run in the runs folder, named after the data set's checksum and the split.
+    """
+    checksum = shards.checksum
+    run = locate(default_storage()) / f"classifier-{checksum[:12]}-{split}"
+    try:
+        if model_directory.describe(run / "model")["provenance"]["data"]["images"]["checksum"] == checksum:
+            return run / "model"
+    except RunError:
+        print(f"training a classifier of {shards.directory}, once for this data set (--classifier names another)")
+    config = ClassifierConfig(data=ImageData(images=str(shards.directory), split=split))
+    rows = shards.manifest.splits[split]
+    batch = min(config.run.batch, rows)
+    steps = max(JUDGE_STEPS, math.ceil((config.run.epochs or 0) * rows / batch))
+    options = dataclasses.replace(config.run, name=run.name, workers=0, batch=batch, steps=steps)
+    with _torch_settings_kept():
+        launch("classifier", dataclasses.replace(config, run=options))
+    return run / "model"
+
+
+@contextlib.contextmanager
+def _torch_settings_kept() -> Iterator[None]:
+    """Undo what training sets for the whole process."""
+    mode, threads = torch.get_deterministic_debug_mode(), torch.get_num_threads()
+    fill = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
+    benchmark = torch.backends.cudnn.benchmark
+    try:
+        yield
+    finally:
+        torch.set_deterministic_debug_mode(mode)
+        torch.set_num_threads(threads)
+        torch.utils.deterministic.fill_uninitialized_memory = fill  # type: ignore[attr-defined]
+        torch.backends.cudnn.benchmark = benchmark

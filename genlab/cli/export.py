@@ -1,0 +1,78 @@
+"""``genlab export``: a data set back to files, or a trained model to files that other runtimes run."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import tyro
+
+from genlab.core.config import parse
+from genlab.core.errors import ConfigError, DataError, run_command
+from genlab.core.storage import locate
+from genlab.data.format import manifest
+from genlab.store import model_directory
+
+
+@dataclass(frozen=True)
+class ExportConfig:
+    """Write a data set's images as files, and what is known of them as metadata.csv; or a model's networks as graphs
+    that run without genlab, with export.json."""
+
+    source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATA|MODEL")]
+    """Directory or s3:// URL of a data set, of a model, or of the run that trained it."""
+    folder: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
+    """Directory or s3:// URL to write to; it must be empty or not there. Files of a data set are called by the images'
+    keys, with .jpg or .png put after a key that does not end so; an image whose key is no good as a path, or is taken,
+    is called by its number."""
+    format: Literal["files", "onnx", "torch-export"] | None = None
+    """files for a data set, which is its default; for a model onnx, or torch-export (what torch.export.load reads)."""
+    split: str | None = None
+    """Only the images of this split of a data set."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command ``genlab export``."""
+    run_command(lambda: export(parse(ExportConfig, arguments, prog="genlab export")))
+
+
+def export(config: ExportConfig) -> None:
+    """Export what ``config.source`` turns out to be, and say what was written.
+
+    Raises:
+        ConfigError: the format or the split does not go with it.
+        DataError: it is neither a data set nor a model, or ``folder`` is not empty or cannot be written.
+        RunError: see :func:`genlab.inference.graph_export.export`.
+    """
+    root = locate(config.source)
+    if (root / manifest.FILE_NAME).exists():
+        _export_data(config)
+    elif any((place / model_directory.DESCRIPTION).exists() for place in (root, root / "model")):
+        _export_model(config)
+    else:
+        raise DataError(
+            f"{config.source}: neither a data set (there is no {manifest.FILE_NAME}), nor a model or a run with one "
+            f"(there is no {model_directory.DESCRIPTION})"
+        )
+
+
+def _export_data(config: ExportConfig) -> None:
+    from genlab.data.ingest import to_files as data
+
+    if config.format not in (None, "files"):
+        raise ConfigError(f"--format {config.format}: {config.source} is a data set, which is written as files")
+    written = data.export(data.ExportConfig(config.source, config.folder, config.split))
+    folder = locate(config.folder)
+    print(f"{folder}: written, with {data.TABLE}; back again, pixel for pixel:")
+    print(data.way_back(written, folder))
+
+
+def _export_model(config: ExportConfig) -> None:
+    from genlab.inference import graph_export as models
+
+    if config.format is None or config.format == "files":
+        raise ConfigError(f"{config.source} is a model: say --format onnx or --format torch-export")
+    if config.split is not None:
+        raise ConfigError(f"--split {config.split}: {config.source} is a model, which has no splits")
+    for line in models.export(config.source, config.folder, config.format):
+        print(line)
+    print(f"{locate(config.folder)}: written, with {models.DESCRIPTION}")

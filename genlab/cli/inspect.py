@@ -1,0 +1,146 @@
+"""``genlab inspect DATA``: what is in a data set, whether it is sound, and what it looks like."""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import Annotated, cast
+
+import numpy as np
+import tyro
+from rich.console import Console
+from rich.filesize import decimal
+from rich.table import Table
+from rich.text import Text
+
+from genlab.core import config as configs
+from genlab.core.errors import run_command
+from genlab.core.progress import progress
+from genlab.core.storage import locate, write_atomic
+from genlab.data.format.manifest import Attribute, Manifest
+from genlab.data.format.shards import ShardSet
+from genlab.imaging.images import Channels, Pixels, encode_png, prepare
+from genlab.imaging.sheets import sheet
+
+GRID = 8
+"""Images in a row, and rows, of a sheet at most."""
+
+CELL = 128
+"""Side of the squares, in pixels, into which images of different sizes are cut for a sheet."""
+
+CHUNK = 4096
+"""Rows whose columns are read at a time."""
+
+
+@dataclasses.dataclass(frozen=True)
+class InspectConfig:
+    """Show what is in a data set."""
+
+    data: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")]
+    """Directory or s3:// URL of the data set."""
+    verify: bool = False
+    """Check every checksum; ends with an error that names the first damaged file."""
+    grid: str | None = None
+    """PNG file to draw a sheet of images in, evenly spread over the data set (8x8 at most)."""
+    split: str | None = None
+    """Draw the sheet from this split only."""
+
+
+def describe(shards: ShardSet) -> Table:
+    """A data set as a table of two columns."""
+    manifest = shards.manifest
+    rows = [
+        *_facts(manifest),
+        *_column_facts(shards),
+        *(("skipped", f"{skipped.key}: {skipped.why}") for skipped in manifest.skipped),
+    ]
+    # As texts, for names of files may look like rich's markup.
+    table = Table(show_edge=False)
+    table.add_column()
+    table.add_column(Text(str(shards.directory)))
+    for name, value in rows:
+        table.add_row(Text(name), Text(value))
+    return table
+
+
+def draw_grid(shards: ShardSet) -> Pixels:
+    """A sheet of up to 8x8 images, evenly spread over the rows.
+
+    Returns:
+        uint8 [height, width, channels]. Images of different sizes are cut to squares of 128 pixels.
+
+    Raises:
+        DataError: a shard is damaged.
+    """
+    count = min(len(shards), GRID * GRID)
+    rows = np.linspace(0, len(shards) - 1, count).round().astype(np.int64)
+    if shards.shape is not None:
+        images = shards.read(rows).image
+    else:
+        channels = cast("Channels", shards.manifest.channels)
+        cells = [prepare(data, channels=channels, size=CELL, fit="crop").image for data in shards.encoded(rows)]
+        images = np.stack([cell for cell in cells if isinstance(cell, np.ndarray)])
+    return sheet(images, min(GRID, count))
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command ``genlab inspect``."""
+
+    def command() -> None:
+        config = configs.parse(InspectConfig, arguments, prog="genlab inspect")
+        shards = ShardSet.open(config.data)
+        chosen = shards.split(config.split) if config.split else shards
+        Console(soft_wrap=True).print(describe(shards))
+        if config.verify:
+            with progress("verify", len(shards.shards), "shards") as advance:
+                shards.verify(lambda _: advance(1))
+            print("every checksum matches")
+        if config.grid:
+            file = locate(config.grid)
+            write_atomic(file, encode_png(draw_grid(chosen)))
+            print(f"drawn: {file}")
+
+    run_command(command)
+
+
+def _facts(manifest: Manifest) -> list[tuple[str, str]]:
+    origin = manifest.origin
+    size = "different sizes" if manifest.shape is None else f"{manifest.shape[1]}x{manifest.shape[0]}"
+    options = (
+        f"{name.replace('_', '-')}={value}"
+        for name, value in configs.flatten(origin.options).items()
+        if value is not None and value != []
+    )
+    return [
+        ("images", f"{manifest.rows:,}"),
+        *((f"split {name}", f"{rows:,}") for name, rows in manifest.splits.items()),
+        ("size", f"{size}, {manifest.channels} channel(s)"),
+        ("encoding", manifest.encoding),
+        ("shards", f"{len(manifest.shards):,}, {decimal(manifest.bytes)}"),
+        ("source", f"{origin.kind}:{origin.path}"),
+        ("options", ", ".join(options)),
+        ("made with", ", ".join(f"{name} {version}" for name, version in origin.versions.items())),
+        *((f"converted {what}", f"{count:,}") for what, count in manifest.converted.items()),
+        ("skipped", f"{len(manifest.skipped):,}"),
+        ("checksum", manifest.checksum),
+    ]
+
+
+def _column_facts(shards: ShardSet) -> Iterator[tuple[str, str]]:
+    """How often each label and each name of a category occurs, and the range and mean of numbers."""
+    manifest = shards.manifest
+    label = (Attribute("label", "category", manifest.label_names),) if shards.labelled else ()
+    for attribute in (*label, *manifest.attributes):
+        values = np.concatenate([part[attribute.name] for part in _columns(shards)])
+        if attribute.kind == "category":
+            counts = np.bincount(values, minlength=len(attribute.names)).tolist()
+            for name, count in zip(attribute.names, counts, strict=True):
+                yield f"{attribute.name} {name}", f"{count:,}"
+        else:
+            yield (
+                f"{attribute.name} ({attribute.kind})",
+                f"{values.min():g} to {values.max():g}, mean {values.mean():.4g}",
+            )
+
+
+def _columns(shards: ShardSet) -> Iterator[dict[str, np.ndarray]]:
+    for begin in range(0, len(shards), CHUNK):
+        yield shards.columns(np.arange(begin, min(begin + CHUNK, len(shards))))

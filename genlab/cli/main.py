@@ -1,0 +1,59 @@
+"""``genlab COMMAND ...``: each command is imported only when it is called."""
+
+import importlib
+import sys
+
+from genlab import __version__
+
+COMMANDS = {
+    "ingest": ("genlab.cli.ingest", "turn images into a data set of Arrow shards"),
+    "inspect": ("genlab.cli.inspect", "print what is in a data set, check it, draw samples"),
+    "export": ("genlab.cli.export", "write a data set back as files, or a model as ONNX or for torch.export"),
+    "train": ("genlab.cli.train", "train a model family"),
+    "sweep": ("genlab.cli.sweep", "train every point of a search space and compare"),
+    "report": ("genlab.cli.report", "write a run's report.html"),
+    "describe": ("genlab.cli.describe", "print the layers of a model, their output shapes and parameters"),
+    "evaluate": ("genlab.cli.evaluate", "measure a trained model on held-out images, with intervals"),
+    "compare": ("genlab.cli.compare", "put evaluations side by side, ranked only where they can be"),
+    "sample": ("genlab.cli.sample", "draw pictures from a trained model"),
+    "reconstruct": ("genlab.cli.reconstruct", "send a picture or a folder through a trained model and back"),
+    "interpolate": ("genlab.cli.interpolate", "go from one picture or draw to another through a trained model"),
+    "translate": (
+        "genlab.cli.translate",
+        "translate a picture, a folder or a data set with a trained model",
+    ),
+    "import-weights": ("genlab.cli.import_weights", "make a model of .pth files of CycleGAN's reference code"),
+    "verify-resume": ("genlab.cli.verify_resume", "prove that a killed run resumes bit for bit"),
+    "verify-ddp": ("genlab.cli.verify_ddp", "prove that results do not depend on the number of workers"),
+    "serve": ("genlab.cli.serve", "serve trained models over HTTP"),
+}
+"""Command → module whose ``main(arguments)`` runs it, and what it does."""
+
+
+def main() -> None:
+    """Run the command that the first argument names."""
+    match sys.argv[1:]:
+        case [command, *arguments] if command in COMMANDS:
+            importlib.import_module(COMMANDS[command][0]).main(arguments)
+        case ["--version"]:
+            print(f"genlab {__version__}")
+        case [] | ["-h" | "--help"]:
+            print(usage())
+        case [unknown, *_]:
+            print(f"error: {unknown}: no such command\n\n{usage()}", file=sys.stderr)
+            sys.exit(2)
+
+
+def usage() -> str:
+    """What ``genlab --help`` prints."""
+    lines = [f"  {command:<14} {summary}" for command, (_, summary) in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: genlab COMMAND [OPTIONS]     genlab COMMAND --help explains a command",
+            "",
+            *lines,
+            "",
+            "Training on a Ray cluster:",
+            "  ray job submit --address http://127.0.0.1:8265 --working-dir . -- python jobs/cyclegan.py ...",
+        ]
+    )

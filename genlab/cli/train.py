@@ -1,0 +1,44 @@
+"""``genlab train FAMILY``: train a model family, in one process or on a Ray cluster."""
+
+import sys
+from collections.abc import Sequence
+
+from genlab.core.config import parse
+from genlab.core.errors import run_command
+from genlab.core.families import families
+from genlab.recipes.recipe import recipe_type
+from genlab.training.launch import launch
+
+
+def usage() -> str:
+    """The text that ``genlab train --help`` prints."""
+    return f"""\
+usage: genlab train FAMILY [OPTIONS]
+
+Train a model: genlab train vae --data.images DATA --run.name digits
+
+FAMILY is one of: {", ".join(families())}
+OPTIONS are the family's own: genlab train FAMILY --help lists them. Without data options a family trains on images that
+are drawn on the spot. Started again under its --run.name, a run goes on where it stopped. RAY_ADDRESS names the Ray
+cluster to train on; without it the run starts a Ray of its own.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command ``genlab train``."""
+    family, *options = list(sys.argv[2:] if arguments is None else arguments) or ["--help"]
+    if family in ("-h", "--help"):
+        print(usage(), end="")
+    else:
+        train_family(family, options, prog=f"genlab train {family}")
+
+
+def train_family(family: str, arguments: Sequence[str] | None = None, prog: str | None = None) -> None:
+    """Train ``family`` with the options on the command line; exits with status 2 on a user's error.
+
+    Args:
+        family: the family's name.
+        arguments: its options; by default this process's.
+        prog: the command's name in help.
+    """
+    run_command(lambda: launch(family, parse(recipe_type(family).config_type, arguments, prog=prog)))

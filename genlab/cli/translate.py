@@ -1,0 +1,119 @@
+"""``genlab translate MODEL IN OUT``: translate a picture, a folder or a data set with a trained model."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, cast
+
+import tyro
+from upath import UPath
+
+from genlab.core.config import parse
+from genlab.core.errors import ConfigError, DataError, run_command
+from genlab.core.storage import (
+    locate,
+    read_bytes,
+    require_absolute,
+)
+from genlab.data.format.manifest import FILE_NAME as MANIFEST
+from genlab.imaging.images import ImageError
+from genlab.inference.batch_translation import (
+    PLAN,
+    Job,
+    Runner,
+    directions,
+    is_data_set,
+    on_ray,
+    translate_all,
+    translate_picture,
+)
+from genlab.inference.operations import find
+from genlab.inference.pictures import best_device, is_file, png_name, save
+from genlab.models.model import Translator
+from genlab.store import model_directory
+
+
+@dataclass(frozen=True)
+class TranslateConfig:
+    """Translate a picture, or all pictures of a folder or a data set, into a model's other domain.
+
+    Pictures keep their size and their names, and are written as PNG. One with more than 1,024 pixels on a side goes
+    through the model in tiles whose seams are blended. A picture that cannot be used is reported and left out. After a
+    crash, or with new pictures in IN, the same command goes on with what is missing in OUT; that a picture of a folder
+    has changed under its name it does not notice.
+    """
+
+    model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
+    """Directory or s3:// URL of a model that translates, or of the run that trained it."""
+    source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="IN")]
+    """A picture of any size (BMP, GIF, JPEG, PNG, TIFF or WebP), a folder of pictures, or a data set; or its s3:// URL.
+    Pictures of a data set are called by their keys; one whose key is no good as a path, or is taken, by its number."""
+    dest: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
+    """Where to write, a path or an s3:// URL: a folder, or for one picture a file NAME.png."""
+    direction: str | None = None
+    """Which way, such as a_to_b or b_to_a; by default the model's first."""
+    split: str | None = None
+    """Only the pictures of this split of a data set."""
+
+
+def main(arguments: Sequence[str] | None = None, run: Runner = on_ray) -> None:
+    """The command ``genlab translate``; ``run`` as of :func:`translate`."""
+    run_command(lambda: translate(parse(TranslateConfig, arguments, prog="genlab translate"), run))
+
+
+def translate(config: TranslateConfig, run: Runner = on_ray) -> None:
+    """Translate what ``config`` names and say what was written.
+
+    Pictures of a folder or a data set that cannot be used are reported and left out, and those that are done already
+    are counted.
+
+    Args:
+        config: what to translate.
+        run: what translates more than one picture.
+
+    Raises:
+        ConfigError: an unknown direction, a split of what is no data set, or a destination that does not fit the
+            source.
+        RunError: the model cannot be loaded, or does not translate.
+        DataError: the source is missing, a shard is damaged, nothing in it could be translated, or the destination
+            holds pictures of another translation or cannot be written.
+        StorageError: a store that cannot be reached, or a folder that cannot be written, on the way.
+    """
+    for option, url in (("model", config.model), ("source", config.source), ("dest", config.dest)):
+        require_absolute(option, url)
+    source, dest = locate(config.source), locate(config.dest)
+    if dest == source or source in dest.parents:
+        raise ConfigError(f"dest = {config.dest!r}: the same as the source, or in it; write to another place")
+    directory, description = find(config.model, "translate")
+    direction = _direction(config, description)
+    if config.split is not None and not is_data_set(source):
+        raise ConfigError(f"split = {config.split!r}: {config.source} is no data set (no {MANIFEST}); leave it out")
+    if source.is_dir():
+        weights = description["weights"]["sha256"]
+        translate_all(Job(str(directory), str(source), config.split, str(dest), direction), weights, run)
+    elif source.is_file():
+        _translate_file(directory, source, dest, direction)
+    else:
+        raise DataError(f"{config.source}: no such file or folder")
+
+
+def _direction(config: TranslateConfig, description: Mapping[str, Any]) -> str:
+    known = directions(description)
+    if config.direction is not None and config.direction not in known:
+        raise ConfigError(f"direction = {config.direction!r}: choose from {', '.join(known)}")
+    return config.direction or known[0]
+
+
+def _translate_file(directory: UPath, source: UPath, dest: UPath, direction: str) -> None:
+    if not is_file(dest, ".png"):
+        dest = dest / png_name(source.name)
+    if (dest.parent / PLAN).exists():  # it would pass for one of them
+        raise ConfigError(f"dest = {str(dest)!r}: its folder holds the pictures of {PLAN}; write to another place")
+    model = cast("Translator", model_directory.load(directory, best_device()))
+    try:
+        translated = translate_picture(model, read_bytes(source), direction)
+    except ImageError as error:
+        raise DataError(f"{source}: {error}") from None
+    except OSError as error:
+        raise DataError(f"{source}: {error.strerror or error}") from None
+    save(dest, translated)
+    print(f"{dest}: {direction}")

@@ -1,0 +1,173 @@
+"""The manifest: what a data set is, and the checksums by which it is trusted (shard format 1).
+
+``DEST/manifest.json`` is written last, so a directory without one is not a data set. Every byte a reader uses is
+covered: the manifest by a checksum over itself, each shard's schema and each record batch by its own (XXH3, fast
+enough to check on the way to the GPU), and each whole file by a SHA-256 that ``sha256sum`` can confirm.
+"""
+
+import dataclasses
+import json
+from typing import Any, Literal
+
+from pydantic import TypeAdapter, ValidationError
+from upath import UPath
+
+from genlab.core.errors import DataError
+from genlab.core.storage import locate, read_bytes, sha256, write_json
+from genlab.imaging.images import Encoding
+
+FORMAT = "genlab-shards"
+VERSION = 1
+FILE_NAME = "manifest.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Block:
+    """One Arrow IPC message of a shard file: the schema, or a record batch."""
+
+    offset: int
+    """Where the message begins, in bytes from the start of the file (a multiple of 8)."""
+    bytes: int
+    """Length of the message, metadata and body."""
+    rows: int
+    xxh3: str
+    """Hexadecimal XXH3-64 of these bytes."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Shard:
+    """One Arrow IPC file. All its rows belong to one split."""
+
+    file: str
+    split: str
+    rows: int
+    bytes: int
+    sha256: str
+    schema: Block
+    blocks: tuple[Block, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Attribute:
+    """A further column: something known of each image, such as a face's age."""
+
+    name: str
+    kind: Literal["int", "float", "category"]
+    """``int``: int64. ``float``: float64. ``category``: int64 indices into ``names``."""
+    names: tuple[str, ...] = ()
+    """Of a category, its values 0, 1, ... in words."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Skipped:
+    """An image that ingest was told to leave out because it could not be used."""
+
+    key: str
+    why: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Origin:
+    """How a data set was made."""
+
+    kind: str
+    """Scheme of the source: ``mnist``, ``folder``, ``zip``, ``tfrecord``, ``webdataset``, ``parquet``, ``hf`` or
+    ``synthetic``."""
+    path: str
+    options: dict[str, Any]
+    versions: dict[str, str]
+
+
+@dataclasses.dataclass(frozen=True)
+class Manifest:
+    """Everything known about a data set without opening a shard."""
+
+    encoding: Encoding
+    """``raw``: fixed-shape uint8 tensors. ``encoded``: JPEG or PNG bytes."""
+    channels: int
+    shape: tuple[int, int, int] | None
+    """(height, width, channels) of every image; ``None`` when encoded images differ in size."""
+    label_names: tuple[str, ...]
+    """Names of the labels 0, 1, ...; empty when the images are not labelled."""
+    attributes: tuple[Attribute, ...]
+    """Further columns, in their order."""
+    shards: tuple[Shard, ...]
+    origin: Origin
+    converted: dict[str, int]
+    """How many images were converted, by what they were: ``grey``, ``alpha``, ``cmyk``, ``exif``, ``depth``, ..."""
+    skipped: tuple[Skipped, ...] = ()
+
+    @property
+    def labelled(self) -> bool:
+        """Whether each image has a label."""
+        return bool(self.label_names)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Column names of every shard, in their order."""
+        label = ("label",) if self.labelled else ()
+        return ("image", "key", *label, *(attribute.name for attribute in self.attributes))
+
+    @property
+    def rows(self) -> int:
+        """Images in all splits together."""
+        return sum(shard.rows for shard in self.shards)
+
+    @property
+    def bytes(self) -> int:
+        """Size of all shard files."""
+        return sum(shard.bytes for shard in self.shards)
+
+    @property
+    def splits(self) -> dict[str, int]:
+        """Rows of each split, in the order of the shards."""
+        counts: dict[str, int] = {}
+        for shard in self.shards:
+            counts[shard.split] = counts.get(shard.split, 0) + shard.rows
+        return counts
+
+    @property
+    def checksum(self) -> str:
+        """The data set's identity: SHA-256 over everything in the manifest."""
+        return sha256(json.dumps(self._content(), sort_keys=True, separators=(",", ":")).encode())
+
+    def _content(self) -> dict[str, Any]:
+        return {"format": FORMAT, "version": VERSION} | _ADAPTER.dump_python(self, mode="json")
+
+    def save(self, directory: UPath) -> None:
+        """Write ``manifest.json``, which makes ``directory`` a data set."""
+        write_json(directory / FILE_NAME, self._content() | {"checksum": self.checksum})
+
+    @staticmethod
+    def load(url: str | UPath) -> "Manifest":
+        """Read and check the manifest of the data set at ``url``.
+
+        Raises:
+            DataError: no manifest, a newer format, or one that was damaged.
+        """
+        file = locate(url) / FILE_NAME
+        try:
+            content = json.loads(read_bytes(file))
+        except FileNotFoundError:
+            raise DataError(
+                f"{url}: not a data set (no {FILE_NAME}); make one with `genlab ingest SOURCE {url}`"
+            ) from None
+        except (ValueError, OSError) as error:
+            raise DataError(f"{file}: cannot be read ({error}); ingest the data again") from None
+        if not isinstance(content, dict) or content.pop("format", None) != FORMAT:
+            raise DataError(f"{file}: not a manifest of genlab shards")
+        version = content.pop("version", None)
+        if version != VERSION:
+            raise DataError(f"{file}: shard format {version!r}; this genlab reads format {VERSION}")
+        checksum = content.pop("checksum", None)
+        try:
+            manifest = _ADAPTER.validate_python(content, extra="forbid")
+        except ValidationError as error:
+            raise DataError(f"{file}: damaged ({error.error_count()} faults); ingest the data again") from None
+        if manifest.checksum != checksum:
+            raise DataError(f"{file}: damaged (its checksum does not match); ingest the data again")
+        return manifest
+
+
+# Made once: building it takes longer than reading a manifest.
+_ADAPTER = TypeAdapter(Manifest)

@@ -1,0 +1,314 @@
+"""Ingest: a source of images becomes a data set of Arrow shards (``genlab ingest SOURCE DEST``).
+
+The source's entries are sorted by key and cut into shards, train before test; each shard is a pure function of its
+slice. So it does not matter where the shards are made, here one after another or anywhere on a Ray cluster: the bytes
+are the same. The manifest is written last.
+
+What a killed ingest leaves in DEST is its plan, ``ingest.json``, and finished shards, each with its record. The same
+command goes on from there. A changed option or source is refused, as it is likely a mistake; but after an error, which
+asks for such a change, it is not, and the shards that it does not concern are kept.
+"""
+
+import dataclasses
+import itertools
+import json
+import math
+import platform
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Annotated, Any, Literal, cast
+
+import tyro
+from annotated_types import Ge, Gt, Le
+from upath import UPath
+
+from genlab.core import config as configs
+from genlab.core.errors import ConfigError, DataError, GenlabError
+from genlab.core.storage import locate, require_absolute, sha256, write_json
+from genlab.data.format.manifest import FILE_NAME, Attribute, Manifest, Origin, Skipped
+from genlab.data.ingest.attributes import AttributesConfig, Row, resolve
+from genlab.data.ingest.claim import LOCK, ClaimLostError, claimed
+from genlab.data.ingest.runners import Runner, run_locally
+from genlab.data.ingest.shard_task import VERSIONS, Form, ShardResult, ShardTask, prepare_row, record_path, unwritable
+from genlab.data.ingest.sources import Source, open_source
+from genlab.data.ingest.sources.synthetic import MOST
+from genlab.imaging.images import Channels, Encoding, Prepared
+
+PLAN = "ingest.json"
+"""What an unfinished data set is to become; removed when it is one."""
+
+SPLITS = ("train", "test")
+"""In the order of their shards."""
+
+
+@dataclasses.dataclass(frozen=True)
+class IngestConfig:
+    """Turn images into a data set of Arrow shards.
+
+    Splits: a data set has the splits `train` and `test`, or one of them. They are those in which the source was
+    published (MNIST's two halves; folders named train and test that hold all images between them), else everything is
+    `train`; --test-fraction draws them anew.
+    """
+
+    source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")]
+    """Images to ingest, as SCHEME:PATH or a path that is recognised by what is there. mnist:DIR (idx files, plain
+    or .gz), folder:DIR (all images below it), zip:FILE, tfrecord:FILE-OR-DIR (features image and image_name),
+    webdataset:FILE-OR-DIR (tar archives), parquet:FILE-OR-DIR, hf:DIR (written by save_to_disk of Hugging Face
+    datasets), synthetic:scenes-a, synthetic:scenes-b, synthetic:digits. Paths may be s3:// URLs."""
+    dest: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DEST")]
+    """Directory or s3:// URL to make the data set in; it must not hold one yet. After a crash the same command goes
+    on with what is missing."""
+    size: Annotated[int, Ge(1)] | None = None
+    """Side of the square to make of every image, in pixels; by default images keep their sizes. Synthetic scenes are
+    drawn at this size (default 64)."""
+    fit: Literal["auto", "keep", "resize", "crop"] = "auto"
+    """How an image becomes a square: crop scales its short side to --size and cuts the middle out, resize squeezes
+    it, both by antialiased Lanczos resampling; keep leaves its size alone. auto: crop with --size, keep without."""
+    encoding: Literal["auto", "raw", "encoded"] = "auto"
+    """What is stored: raw pixels, or encoded files: the very bytes of a JPEG or PNG that needs no change, and PNG of
+    any other image. auto: encoded if the source holds image files and there is no --size, else raw."""
+    channels: Literal["auto", 1, 3] = "auto"
+    """Channels of every image: 1 (grey) or 3 (RGB). Transparent images are laid on white. auto: 3 for image files and
+    scenes, 1 for MNIST and digits."""
+    shard_size: Annotated[float, Gt(0)] = 64.0
+    """Approximate size of a shard, in MiB."""
+    test_fraction: Annotated[float, Ge(0), Le(1)] | None = None
+    """Share of the images that go to the split test, chosen by a hash of their keys, so that an image stays on its side
+    whatever else is ingested. By default the splits are those published."""
+    validate: bool = True
+    """Decode each image once, even where its bytes are stored untouched."""
+    skip_bad: bool = False
+    """Leave out images that cannot be used, and list them in the manifest, rather than end at the first."""
+    count: Annotated[int, Ge(1), Le(MOST)] | None = None
+    """How many synthetic images to draw (default: 1,024 scenes, 10,000 digits)."""
+    seed: Annotated[int, Ge(0)] | None = None
+    """Seed of synthetic images (default 0)."""
+    image_column: str | None = None
+    """The column of images of a Parquet file or Hugging Face data set, where there is more than one."""
+    key_column: str | None = None
+    """Its column of keys, each of them once; by default rows are counted."""
+    label: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
+    """The attribute that is the label; by default the one called label, where the source has no labels itself."""
+    attributes: AttributesConfig = dataclasses.field(default_factory=AttributesConfig)
+    start_over: bool = False
+    """Make this data set in the stead of an unfinished one, of another source or other options, that a killed ingest
+    left in DEST."""
+
+
+def ingest(config: IngestConfig, run: Runner = run_locally) -> Manifest:
+    """Make a data set, or go on making it: shards that an earlier ingest finished are kept.
+
+    Args:
+        config: what from, where to, and how.
+        run: makes the shards.
+
+    Raises:
+        ConfigError: options that are at odds with each other or with the source.
+        DataError: the source or one of its images cannot be used; or ``dest`` holds a data set, is at work, or was
+            left by a killed ingest of another source or other options. No manifest is left behind.
+    """
+    require_absolute("dest", config.dest)
+    dest = locate(config.dest)
+    if (dest / FILE_NAME).exists() and not any((dest / name).exists() for name in (PLAN, LOCK)):
+        raise _occupied(dest)
+    _check_fit(config)
+    source = open_source(
+        config.source,
+        size=config.size,
+        count=config.count,
+        seed=config.seed,
+        image_column=config.image_column,
+        key_column=config.key_column,
+    )
+    columns = resolve(source, source.entries(), config.attributes, label=config.label, skip_bad=config.skip_bad)
+    _check_unique(source, columns.rows)
+    label_names = columns.label_names or source.label_names()
+    form = _form(config, source, columns.attributes, bool(label_names))
+    row, first = _first(source, form, columns.rows)
+    if form.encoding == "raw":
+        form = dataclasses.replace(form, shape=first.shape, model=row.key)
+    kept = source.encoded and form.encoding == "encoded" and form.size is None
+    image_bytes = sum(row.entry.size for row in columns.rows) / len(columns.rows) if kept else math.prod(first.shape)
+    per_shard = max(1, int(config.shard_size * 2**20 / max(1, image_bytes)))
+    tasks = list(_tasks(source, form, dest, _assign(columns.rows, config.test_fraction), per_shard))
+    plan = _plan(config, source, columns.rows)
+    with _writing(dest), claimed(dest) as check_claim:
+        # Looked at again, for it may have been finished in the meantime.
+        if (dest / FILE_NAME).exists():
+            if _read_plan(dest) != plan:
+                raise _occupied(dest)
+            manifest = Manifest.load(dest)
+        else:
+            _begin(dest, plan, tasks, config.start_over)
+            try:
+                results = []
+                for result in run(tasks):
+                    check_claim()
+                    results.append(result)
+            except ClaimLostError:
+                raise
+            except GenlabError:
+                # It asks for another source or other options: they shall not be refused.
+                (dest / PLAN).unlink(missing_ok=True)
+                raise
+            manifest = _manifest(config, source, form, label_names, columns.skipped, results)
+            check_claim()
+            manifest.save(dest)
+        _clear(dest, [*(record_path(task.path) for task in tasks), str(dest / PLAN)])
+    return manifest
+
+
+def _occupied(dest: UPath) -> DataError:
+    return DataError(f"{dest}: holds a data set already; choose another place, or delete it first")
+
+
+@contextmanager
+def _writing(dest: UPath) -> Iterator[None]:
+    """What goes wrong with the directory is one message."""
+    try:
+        yield
+    except OSError as error:
+        raise unwritable(dest, error) from None
+
+
+def _plan(config: IngestConfig, source: Source, rows: Sequence[Row]) -> dict[str, Any]:
+    """What an ingest makes of what, in short: two of one plan make the same data set."""
+    options = configs.flatten(configs.to_dict(config))
+    # These change nothing of what is made, or are said otherwise.
+    for name in ("source", "dest", "skip_bad", "start_over"):
+        del options[name]
+    listing = json.dumps([(row.key, row.entry.size, row.split, row.label, row.values) for row in rows])
+    return {
+        **{f"--{name.replace('_', '-')}": value for name, value in options.items()},
+        "source": f"{source.kind}:{source.path}",
+        "images": len(rows),
+        "bytes": sum(row.entry.size for row in rows),
+        "checksum of names, sizes and attributes": sha256(listing.encode()),
+        **{f"version of {name}": number for name, number in VERSIONS.items()},
+    }
+
+
+def _read_plan(dest: UPath) -> dict[str, Any] | None:
+    try:
+        plan = json.loads((dest / PLAN).read_bytes())
+    except FileNotFoundError:
+        return None
+    except ValueError:
+        return {}
+    return plan if isinstance(plan, dict) else {}
+
+
+def _begin(dest: UPath, plan: dict[str, Any], tasks: Sequence[ShardTask], start_over: bool) -> None:
+    """Leave the plan in the directory, and of what is there only what belongs to it.
+
+    Raises:
+        DataError: it holds the plan of another ingest, which was killed.
+    """
+    found = _read_plan(dest)
+    if found is not None and found != plan and not start_over:
+        raise DataError(
+            f"{dest}: holds an unfinished ingest of something else ({configs.then_and_now(found, plan)}); run that one "
+            "again to finish it, choose another place, or make this one in its stead with --start-over"
+        )
+    write_json(dest / PLAN, plan)
+    mine = {name for task in tasks for name in (task.path, record_path(task.path))}
+    patterns = ("shard-[0-9]*.arrow", "shard-[0-9]*.json", ".*.partial")
+    _clear(dest, [str(file) for pattern in patterns for file in dest.glob(pattern) if str(file) not in mine])
+
+
+def _clear(dest: UPath, files: Iterable[str]) -> None:
+    for file in files:
+        locate(file).unlink(missing_ok=True)
+
+
+def _check_unique(source: Source, rows: Sequence[Row]) -> None:
+    for one, other in itertools.pairwise(rows):
+        if one.key == other.key:
+            first, second = source.describe(one.entry), source.describe(other.entry)
+            raise DataError(f"{first} and {second} have one name; rename one of them")
+
+
+def _check_fit(config: IngestConfig) -> None:
+    if config.size is None and config.fit in ("resize", "crop"):
+        raise ConfigError(f"--fit {config.fit} needs --size, the side of the square in pixels")
+    if config.size is not None and config.fit == "keep":
+        raise ConfigError("--fit keep leaves images at their sizes; leave out --size, or fit by crop or resize")
+
+
+def _form(config: IngestConfig, source: Source, attributes: tuple[Attribute, ...], labelled: bool) -> Form:
+    encoding: Encoding = "encoded" if source.encoded and config.size is None else "raw"
+    return Form(
+        channels=cast("Channels", source.channels if config.channels == "auto" else config.channels),
+        size=config.size,
+        fit=("keep" if config.size is None else "crop") if config.fit == "auto" else config.fit,
+        encoding=encoding if config.encoding == "auto" else config.encoding,
+        validate=config.validate,
+        skip_bad=config.skip_bad,
+        labelled=labelled,
+        attributes=attributes,
+    )
+
+
+def _first(source: Source, form: Form, rows: Sequence[Row]) -> tuple[Row, Prepared]:
+    """The first image that can be used."""
+    with source.reader() as load_entry:
+        for row in rows:
+            prepared, _ = prepare_row(source, load_entry, form, row)
+            if isinstance(prepared, Prepared):
+                return row, prepared
+    raise DataError(f"{source.path}: none of its {len(rows)} images can be used")
+
+
+def _assign(rows: Sequence[Row], test_fraction: float | None) -> dict[str, list[Row]]:
+    """The rows of each split."""
+    splits: dict[str, list[Row]] = {split: [] for split in SPLITS}
+    for row in rows:
+        split = row.split
+        if test_fraction is not None:
+            split = "test" if int(sha256(row.key.encode())[:16], 16) / 2**64 < test_fraction else "train"
+        splits[split].append(row)
+    return splits
+
+
+def _tasks(source: Source, form: Form, dest: UPath, splits: dict[str, list[Row]], rows: int) -> Iterator[ShardTask]:
+    numbers = itertools.count()
+    for split, members in splits.items():
+        for begin in range(0, len(members), rows):
+            path = dest / f"shard-{next(numbers):05d}.arrow"
+            yield ShardTask(source, form, str(path), split, members[begin : begin + rows])
+
+
+def _manifest(
+    config: IngestConfig,
+    source: Source,
+    form: Form,
+    label_names: tuple[str, ...],
+    skipped: Sequence[Skipped],
+    results: Sequence[ShardResult],
+) -> Manifest:
+    shapes = {shape for result in results for shape in result.shapes}
+    options = configs.to_dict(config)
+    path = options.pop("source")
+    del options["dest"], options["start_over"]
+    converted: Counter[str] = Counter()
+    for result in results:
+        converted.update(result.converted)
+    return Manifest(
+        encoding=form.encoding,
+        channels=form.channels,
+        shape=next(iter(shapes)) if len(shapes) == 1 else None,
+        label_names=label_names,
+        attributes=form.attributes,
+        shards=tuple(sorted((result.shard for result in results if result.shard), key=lambda shard: shard.file)),
+        origin=Origin(
+            kind=source.kind,
+            path=path.removeprefix(f"{source.kind}:"),
+            options=options,
+            versions={"python": platform.python_version()} | VERSIONS,
+        ),
+        converted=dict(sorted(converted.items())),
+        skipped=tuple(
+            sorted((*skipped, *(one for result in results for one in result.skipped)), key=lambda one: one.key)
+        ),
+    )

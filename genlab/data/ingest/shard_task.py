@@ -1,0 +1,300 @@
+"""The work of an ingest: one task a shard, each a pure function of what it is given, done anywhere.
+
+A finished shard leaves a record beside it, ``shard-00003.json`` for ``shard-00003.arrow``, with what it was made from.
+A task whose shard is there under a record of the very same task, with the size and SHA-256 of that record, is done.
+"""
+
+import dataclasses
+import json
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor, Future
+from contextlib import contextmanager
+from functools import cached_property
+from importlib.metadata import version
+
+from pydantic import TypeAdapter, ValidationError
+
+from genlab.core.errors import DataError, GenlabError
+from genlab.core.storage import locate, read_json, sha256, write_json
+from genlab.data.format.manifest import Attribute, Shard, Skipped
+from genlab.data.format.writer import ShardWriter
+from genlab.data.ingest.attributes import Row
+from genlab.data.ingest.sources import Entry, Load, Sample, Source
+from genlab.imaging.images import Channels, Encoding, Fit, ImageError, Prepared, prepare
+
+CHUNK = 32
+"""Images that a thread takes at a time."""
+
+VERSIONS = {name: version(name) for name in ("genlab", "numpy", "pillow", "pyarrow")}
+"""Of what pixels and bytes depend on."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Form:
+    """What every image of a data set is made into."""
+
+    channels: Channels
+    size: int | None
+    fit: Fit
+    encoding: Encoding
+    validate: bool
+    skip_bad: bool
+    labelled: bool
+    attributes: tuple[Attribute, ...] = ()
+    shape: tuple[int, int, int] | None = None
+    """The one (height, width, channels) that raw images must have."""
+    model: str = ""
+    """The key of the image that set the shape."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ShardTask:
+    """Everything that one shard is a function of."""
+
+    source: Source
+    form: Form
+    path: str
+    """The file to write, an absolute path or URL."""
+    split: str
+    rows: Sequence[Row]
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of all that the shard depends on: two tasks of one fingerprint make the same bytes."""
+        form = dataclasses.asdict(self.form)
+        # Neither changes the bytes of a shard that was made; what was left out is checked on its own.
+        del form["skip_bad"], form["model"]
+        rows = [
+            (row.key, row.label, row.values, entry.key, entry.size, entry.file, entry.index, entry.offset)
+            for row in self.rows
+            for entry in [row.entry]
+        ]
+        source = {"kind": self.source.kind, **dataclasses.asdict(self.source)}
+        content = json.dumps([VERSIONS, source, form, self.split, rows], sort_keys=True)
+        return sha256(content.encode())
+
+
+@dataclasses.dataclass(frozen=True)
+class ShardResult:
+    """A shard, and what the manifest says of its images."""
+
+    shard: Shard | None
+    """``None`` if all its images were left out."""
+    shapes: tuple[tuple[int, int, int], ...]
+    """The different ones, sorted."""
+    converted: dict[str, int]
+    skipped: tuple[Skipped, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """What lies beside a finished shard until the manifest is written."""
+
+    fingerprint: str
+    result: ShardResult
+
+
+_RECORD = TypeAdapter(Record)
+
+Made = tuple[Row, Prepared | Skipped, int | None]
+"""A row, its image or why it was left out, and its label."""
+
+
+def record_path(shard: str) -> str:
+    """The record of a shard file."""
+    return shard.removesuffix(".arrow") + ".json"
+
+
+def finished(task: ShardTask) -> ShardResult | None:
+    """The result of a task that was done before, if its shard is still as its record says: every byte is read."""
+    try:
+        record = _RECORD.validate_python(read_json(locate(record_path(task.path))))
+    except (GenlabError, OSError, ValidationError):
+        return None
+    if record.fingerprint != task.fingerprint or (record.result.skipped and not task.form.skip_bad):
+        return None
+    shard = record.result.shard
+    try:
+        if shard is not None and sha256(locate(task.path).read_bytes()) != shard.sha256:
+            return None
+    except OSError:
+        return None
+    return record.result
+
+
+def make_shard(task: ShardTask) -> ShardResult:
+    """Do a task in this thread, unless it was done before.
+
+    Raises:
+        DataError: an image cannot be used, or is not of the one shape that raw pixels need; or the shard cannot be
+            written.
+    """
+    return finished(task) or begin_shard(task, load(task))()
+
+
+def load(
+    task: ShardTask,
+    pool: Executor | None = None,
+    *,
+    ahead: int = 1,
+    on_images: Callable[[int], object] = lambda _: None,
+) -> Iterator[Made]:
+    """Load and prepare a shard's images, in the order of their keys.
+
+    Args:
+        task: which.
+        pool: threads that do it, by the chunk; otherwise this one.
+        ahead: chunks in work or waiting to be taken, at most.
+        on_images: called with numbers of images newly done, from any thread, to show progress.
+    """
+    source, form = task.source, task.form
+    # In the order in which they lie, so that files are read on.
+    rows = sorted(task.rows, key=lambda row: (row.entry.file, row.entry.offset, row.entry.index))
+    chunks = (rows[begin : begin + CHUNK] for begin in range(0, len(rows), CHUNK))
+    with source.reader() as load_entry:
+
+        def work(chunk: Sequence[Row], load_entry: Load) -> list[Made]:
+            made = [(row, *prepare_row(source, load_entry, form, row)) for row in chunk]
+            on_images(len(chunk))
+            return made
+
+        def made() -> Iterator[Made]:
+            if pool is None:
+                for chunk in chunks:
+                    yield from work(chunk, load_entry)
+                return
+            waiting: deque[Future[list[Made]]] = deque()
+            try:
+                for chunk in chunks:
+                    if len(waiting) == ahead:
+                        yield from waiting.popleft().result()
+                    loaded = _loaded(load_entry, chunk) if source.ordered else load_entry
+                    waiting.append(pool.submit(work, chunk, loaded))
+                while waiting:
+                    yield from waiting.popleft().result()
+            finally:
+                for future in waiting:
+                    future.cancel()
+
+        if rows == task.rows:
+            yield from made()
+        else:
+            yield from sorted(made(), key=lambda one: one[0].key)
+
+
+def _loaded(load_entry: Load, chunk: Sequence[Row]) -> Load:
+    """The loading of rows that this thread has loaded already."""
+    samples: dict[str, Sample | ImageError] = {}
+    for row in chunk:
+        try:
+            samples[row.entry.key] = load_entry(row.entry)
+        except ImageError as error:
+            samples[row.entry.key] = error
+
+    def hand_out(entry: Entry) -> Sample:
+        sample = samples[entry.key]
+        if isinstance(sample, ImageError):
+            raise sample
+        return sample
+
+    return hand_out
+
+
+def begin_shard(task: ShardTask, made: Iterable[Made]) -> Callable[[], ShardResult]:
+    """Write a shard's rows as they come.
+
+    Returns:
+        A function that puts the shard and its record in place, which waits for the disk.
+
+    Raises:
+        DataError: an image cannot be used, or the shard cannot be written.
+    """
+    form = task.form
+    shapes: set[tuple[int, int, int]] = set()
+    converted: Counter[str] = Counter()
+    skipped: list[Skipped] = []
+    writer: ShardWriter | None = None
+    with _whole_or_nothing(task.path, lambda: writer):
+        for row, image, label in made:
+            if isinstance(image, Skipped):
+                skipped.append(image)
+                continue
+            writer = writer or ShardWriter(
+                locate(task.path),
+                split=task.split,
+                encoding=form.encoding,
+                shape=form.shape,
+                labelled=form.labelled,
+                attributes=form.attributes,
+            )
+            writer.add(image.image, row.key, label, row.values)
+            shapes.add(image.shape)
+            if image.changes:
+                converted.update(image.changes)
+
+    def finish() -> ShardResult:
+        with _whole_or_nothing(task.path, lambda: writer):
+            shard = writer.close() if writer else None
+            result = ShardResult(shard, tuple(sorted(shapes)), dict(sorted(converted.items())), tuple(skipped))
+            record = Record(task.fingerprint, result)
+            write_json(locate(record_path(task.path)), _RECORD.dump_python(record, mode="json"))
+        return result
+
+    return finish
+
+
+@contextmanager
+def _whole_or_nothing(path: str, writer: Callable[[], ShardWriter | None]) -> Iterator[None]:
+    try:
+        yield
+    except BaseException as error:
+        if (begun := writer()) is not None:
+            begun.drop()
+        if isinstance(error, OSError):
+            raise unwritable(path, error) from None
+        raise
+
+
+def unwritable(path: object, error: OSError) -> DataError:
+    """The message for a place that cannot be written to."""
+    return DataError(
+        f"{path}: cannot be written ({error.strerror or error}); put that right and run the same command again: "
+        "finished shards are kept"
+    )
+
+
+def prepare_row(source: Source, load_entry: Load, form: Form, row: Row) -> tuple[Prepared | Skipped, int | None]:
+    """Load and prepare one image.
+
+    Returns:
+        The image, or why it was left out; and its label.
+
+    Raises:
+        DataError: it cannot be used, and bad images are not to be left out; or it has not the one shape of raw pixels.
+    """
+    entry = row.entry
+    try:
+        sample = load_entry(entry)
+        prepared = prepare(
+            sample.image,
+            channels=form.channels,
+            size=form.size,
+            fit=form.fit,
+            encoding=form.encoding,
+            validate=form.validate,
+        )
+    except ImageError as error:
+        if form.skip_bad:
+            return Skipped(row.key, str(error)), None
+        raise DataError(
+            f"{source.describe(entry)}: {error}; repair or remove it, or leave such images out with --skip-bad"
+        ) from error
+    if form.shape and prepared.shape != form.shape:
+        (height, width, _), (first_height, first_width, _) = prepared.shape, form.shape
+        raise DataError(
+            f"{source.describe(entry)} is {width}x{height} pixels, but {form.model} is {first_width}x{first_height}, "
+            "and raw pixels are stored at one size; fit them all into a square with --size, "
+            "or keep the files with --encoding encoded"
+        )
+    return prepared, sample.label if row.label is None else row.label

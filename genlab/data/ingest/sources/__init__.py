@@ -1,0 +1,109 @@
+"""Where images to ingest come from: one :class:`Source` a scheme."""
+
+import re
+from collections.abc import Mapping, Sequence
+
+from genlab.core.errors import ConfigError, DataError
+from genlab.core.storage import locate, require_absolute
+from genlab.data.ingest.sources.base import Entry, Load, Sample, Source
+from genlab.data.ingest.sources.columns import Table
+from genlab.data.ingest.sources.files import Folder, Zip, is_image
+from genlab.data.ingest.sources.huggingface import HuggingFace, is_saved
+from genlab.data.ingest.sources.idx import Mnist, has_idx
+from genlab.data.ingest.sources.parquet import Parquet
+from genlab.data.ingest.sources.synthetic import DRAWINGS, SCENE_SIZE, Synthetic
+from genlab.data.ingest.sources.tfrecord import TFRecord, is_tfrecord
+from genlab.data.ingest.sources.webdataset import WebDataset
+
+__all__ = ["Entry", "Load", "Sample", "Source", "open_source"]
+
+_FILES: dict[str, type[Source]] = {source.kind: source for source in (Mnist, Folder, Zip, TFRecord, WebDataset)}
+_TABLES: dict[str, type[Table]] = {source.kind: source for source in (Parquet, HuggingFace)}
+_SCHEMES = (*_FILES, *_TABLES, Synthetic.kind)
+
+
+def open_source(
+    text: str,
+    *,
+    size: int | None = None,
+    count: int | None = None,
+    seed: int | None = None,
+    image_column: str | None = None,
+    key_column: str | None = None,
+) -> Source:
+    """The source that a user names, as ``scheme:path`` or as a path recognised by what is there.
+
+    Args:
+        text: say ``folder:photos``, ``mnist:/data/mnist``, ``synthetic:scenes-a``, ``s3://bucket/photos.zip``.
+        size: side at which synthetic scenes are drawn, in pixels.
+        count: how many synthetic images.
+        seed: of synthetic images.
+        image_column: of a table, such as a Parquet file, the column of images.
+        key_column: of a table, the column of keys.
+
+    Raises:
+        DataError: an unknown scheme, or nothing recognisable is there.
+        ConfigError: an option that is for other sources, or a relative path in a Ray job.
+    """
+    scheme, path = _split(text)
+    if scheme != Synthetic.kind:
+        _refuse({"--count": count, "--seed": seed}, "synthetic sources", text)
+        require_absolute("source", path)
+        path = str(locate(path))
+        scheme = scheme or _recognise(path)
+    if scheme not in _TABLES:
+        _refuse({"--image-column": image_column, "--key-column": key_column}, "parquet and hf", text)
+    if scheme == Synthetic.kind:
+        return Synthetic(path, count or DRAWINGS.get(path, 0), seed or 0, size or SCENE_SIZE)
+    if scheme in _TABLES:
+        return _TABLES[scheme](path, image_column, key_column)
+    return _FILES[scheme](path)
+
+
+def _refuse(options: Mapping[str, int | str | None], where: str, text: str) -> None:
+    for option, value in options.items():
+        if value is not None:
+            raise ConfigError(f"{option} is for {where} only; leave it out for {text}")
+
+
+def _split(text: str) -> tuple[str | None, str]:
+    match = re.match(r"([a-z][\w+.-]*):(?!//)", text, re.IGNORECASE)
+    if match and match[1] in _SCHEMES:
+        return match[1], text[match.end() :]
+    if match and not locate(text).exists():
+        raise DataError(f"{text}: unknown scheme {match[1]}; there are: {', '.join(_SCHEMES)}")
+    return None, text
+
+
+def _recognise(path: str) -> str:
+    root = locate(path)
+    kinds: set[str] = set()
+    if root.is_file():
+        kinds = _containers([root.name]) | ({Zip.kind} if root.suffix.lower() == ".zip" else set())
+    elif root.is_dir():
+        names = [child.name for child in root.iterdir()]
+        kinds = _containers(names)
+        if is_saved(names):
+            kinds = {HuggingFace.kind}
+        elif not kinds:
+            for child in root.rglob("*"):
+                if is_image(str(child)):
+                    return Folder.kind
+                kinds |= _containers([child.name]) - {Mnist.kind}
+    else:
+        raise DataError(f"{path}: no such file or directory")
+    if len(kinds) == 1:
+        return kinds.pop()
+    what = f"several things are recognised ({', '.join(sorted(kinds))})" if kinds else "nothing in it is recognised"
+    raise DataError(f"{path}: {what}; name what it is, as in folder:{path} ({', '.join(_SCHEMES)})")
+
+
+def _containers(names: Sequence[str]) -> set[str]:
+    """The kinds of source whose files these names are, images themselves aside."""
+    tests = {
+        Mnist.kind: has_idx(names),
+        TFRecord.kind: any(is_tfrecord(name) for name in names),
+        WebDataset.kind: any(name.endswith(".tar") for name in names),
+        Parquet.kind: any(name.endswith(".parquet") for name in names),
+    }
+    return {kind for kind, there in tests.items() if there}

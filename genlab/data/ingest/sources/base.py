@@ -1,0 +1,252 @@
+"""What a source of images is to ingest."""
+
+import abc
+import dataclasses
+import os
+import re
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from pathlib import Path, PurePosixPath
+from typing import IO, ClassVar
+
+from genlab.core.errors import DataError
+from genlab.core.storage import is_remote, locate
+from genlab.data.format.manifest import Attribute
+from genlab.imaging.images import ImageError, Pixels
+
+Value = int | float | str
+"""What a source knows of an image beside its pixels, as its own type has it; a text may still be recognised as a
+number."""
+
+LABEL = "label"
+"""The column that is the label unless another is asked for."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Entry:
+    """One image of a source, before it is loaded."""
+
+    key: str
+    """Its name, unique in the source."""
+    split: str = "train"
+    """The split in which it was published; ``train`` where nothing was."""
+    size: int = 0
+    """Stored bytes, about; 0 where the source holds no encoded files."""
+    file: str = ""
+    """The file it lies in, where the key does not say it."""
+    index: int = 0
+    """Its number in that file, or of the picture to draw."""
+    offset: int = 0
+    """Where it begins in that file, in bytes."""
+    values: Mapping[str, Value | None] = dataclasses.field(default_factory=dict)
+    """Further columns of the source, by name; ``None`` where the source has no value."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Sample:
+    """One image as its source holds it."""
+
+    image: Pixels | bytes
+    """uint8 [height, width, channels], or the bytes of an image file."""
+    label: int | None = None
+
+
+Load = Callable[[Entry], Sample]
+"""Loads one image; safe to call from many threads unless its source is ordered. Raises
+:class:`genlab.imaging.images.ImageError` if it is damaged."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Source(abc.ABC):
+    """Images to ingest: a small value that can be sent to other processes."""
+
+    kind: ClassVar[str]
+    """The scheme."""
+    encoded: ClassVar[bool] = True
+    """Whether samples are the bytes of image files rather than pixels."""
+
+    path: str
+    """An absolute path or URL (for ``synthetic``: what to draw)."""
+
+    @property
+    def channels(self) -> int:
+        """Channels an image has unless asked otherwise: 1 or 3."""
+        return 3
+
+    @property
+    def ordered(self) -> bool:
+        """Whether entries are to be loaded by one thread, in the order of file, offset and index."""
+        return False
+
+    @abc.abstractmethod
+    def entries(self) -> list[Entry]:
+        """All images, in any order, without decoding one.
+
+        Raises:
+            DataError: the source is missing, empty or damaged.
+        """
+
+    @abc.abstractmethod
+    def reader(self) -> AbstractContextManager[Load]:
+        """Open the source to load entries from it."""
+
+    def label_names(self) -> tuple[str, ...]:
+        """Names of the labels 0, 1, ...; empty if images have no labels."""
+        return ()
+
+    def declared(self) -> tuple[Attribute, ...]:
+        """The columns of :attr:`Entry.values` whose kind the source itself states; others are recognised by values."""
+        return ()
+
+    def describe(self, entry: Entry) -> str:
+        """Where an image is, for messages: file first."""
+        return f"{self.path}/{entry.key}"
+
+
+def list_files(directory: str) -> dict[str, int]:
+    """All files below a directory, by relative posix path, with their sizes in bytes.
+
+    Hidden files and folders, and the ``__MACOSX`` folders of archives, are left out. Links are followed.
+
+    Raises:
+        DataError: there is no such directory.
+    """
+    root = locate(directory)
+    if not root.is_dir():
+        raise DataError(f"{directory}: no such directory")
+    if is_remote(root):
+        found = {
+            str(name).removeprefix(root.path).lstrip("/"): int(info["size"])
+            for name, info in root.fs.find(root.path, detail=True).items()
+        }
+        return {name: size for name, size in found.items() if is_visible(name)}
+    try:
+        return dict(_walk(str(root), "", frozenset()))
+    except OSError as error:
+        raise DataError(f"{error.filename or directory}: cannot be listed ({error.strerror or error})") from None
+
+
+def _walk(folder: str, prefix: str, above: frozenset[tuple[int, int]]) -> Iterator[tuple[str, int]]:
+    """Relative path and size of each visible file below a folder; a link to a folder it lies in is not followed."""
+    place = Path(folder).stat()
+    if (place.st_dev, place.st_ino) in above:
+        return
+    with os.scandir(folder) as children:
+        for child in children:
+            if not is_visible(child.name):
+                continue
+            if child.is_dir():
+                yield from _walk(child.path, f"{prefix}{child.name}/", above | {(place.st_dev, place.st_ino)})
+            elif child.is_file():
+                yield prefix + child.name, child.stat().st_size
+
+
+def is_visible(name: str) -> bool:
+    """Whether no part of a relative posix path is hidden."""
+    return not any(part.startswith((".", "__MACOSX")) for part in name.split("/"))
+
+
+def published_splits(keys: list[str]) -> dict[str, str]:
+    """The split of each file: the name of its ``train`` or ``test`` folder.
+
+    Those folders count when every file lies in one of them, at one level, with no other fork above it.
+    Otherwise everything is ``train``.
+    """
+    folders = [key.split("/")[:-1] for key in keys]
+    for level in zip(*folders, strict=False):
+        if set(level) <= {"train", "test"}:
+            return dict(zip(keys, level, strict=True))
+        if len(set(level)) > 1:
+            break
+    return dict.fromkeys(keys, "train")
+
+
+def container_splits(path: str, names: list[str]) -> dict[str, str]:
+    """The split of each file of many images: by folder, or by name as in ``train-00000-of-00004.parquet``.
+
+    Raises:
+        DataError: some are named for a split that is neither ``train`` nor ``test``.
+    """
+    heads = [re.match(r"[a-z]+(?=[-_.])", PurePosixPath(name).name) for name in names]
+    found = {head[0] if head else "" for head in heads}
+    if found.isdisjoint(("train", "test")):
+        return published_splits(names)
+    if not found <= {"train", "test"}:
+        other = next(
+            name for name, head in zip(names, heads, strict=True) if not head or head[0] not in ("train", "test")
+        )
+        raise DataError(
+            f"{path}/{other}: of neither split, train nor test, while other files are; "
+            "ingest the files of one split at a time"
+        )
+    return {name: head[0] for name, head in zip(names, heads, strict=True) if head}
+
+
+def container_files(path: str, suffixes: tuple[str, ...]) -> dict[str, tuple[str, str]]:
+    """The files of a source whose files hold many images: the file itself, or those in a directory, in order.
+
+    Returns:
+        Path of each → its relative path without suffix, for keys, and its split.
+
+    Raises:
+        DataError: there is none.
+    """
+    root = locate(path)
+    if root.is_file():
+        return {str(root): (root.stem, "train")}
+    names = sorted(name for name in list_files(path) if name.endswith(suffixes))
+    if not names:
+        raise DataError(f"{path}: no files ending in {' or '.join(suffixes)}")
+    splits = container_splits(path, names)
+    return {str(root / name): (str(PurePosixPath(name).with_suffix("")), splits[name]) for name in names}
+
+
+@contextmanager
+def ranges() -> Iterator[Callable[[str, int, int], bytes]]:
+    """Reading parts of files: a function of path, offset and length in bytes, safe to call from many threads.
+
+    Less than the length comes back where the file ends early; a file that cannot be read is an
+    :class:`genlab.imaging.images.ImageError`. Files stay open until the context ends. Local ones are
+    read without a lock; remote ones through fsspec's read-ahead, which serves entries in the order of the file well.
+    """
+    lock = threading.Lock()
+    local: dict[str, int] = {}
+    remote: dict[str, IO[bytes]] = {}
+
+    def remote_file(file: str) -> IO[bytes]:
+        if file not in remote:
+            remote[file] = stack.enter_context(locate(file).open("rb"))
+        return remote[file]
+
+    def local_file(file: str) -> int:
+        descriptor = local.get(file)
+        if descriptor is None:
+            with lock:
+                if file not in local:
+                    local[file] = os.open(file, os.O_RDONLY)
+                    stack.callback(os.close, local[file])
+                descriptor = local[file]
+        return descriptor
+
+    def read(file: str, offset: int, length: int) -> bytes:
+        try:
+            if not is_remote(file):
+                return read_at(local_file(file), offset, length)
+            with lock:
+                stream = remote_file(file)
+                stream.seek(offset)
+                return stream.read(length)
+        except OSError as error:
+            raise ImageError(f"{file} cannot be read ({error.strerror or error})") from None
+
+    with ExitStack() as stack:
+        yield read
+
+
+def read_at(descriptor: int, offset: int, length: int) -> bytes:
+    """``length`` bytes of an open local file from ``offset``, or those up to its end."""
+    data = os.pread(descriptor, length, offset)
+    while len(data) < length and (more := os.pread(descriptor, length - len(data), offset + len(data))):
+        data += more
+    return data

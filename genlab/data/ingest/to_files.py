@@ -1,0 +1,167 @@
+"""A data set's images as files again, with a CSV of labels and attributes.
+
+``FOLDER/metadata.csv`` has a row for each image: ``file_name``, ``key``, ``split``, its label, its attributes. So
+``genlab ingest FOLDER DEST --attributes.csv FOLDER/metadata.csv`` reads it, and the imagefolder loader of Hugging Face
+``datasets``.
+"""
+
+import csv
+import dataclasses
+import io
+import shlex
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from upath import UPath
+
+from genlab.core.errors import DataError
+from genlab.core.progress import progress
+from genlab.core.storage import is_remote, locate, require_absolute, require_empty, write_atomic
+from genlab.data.format.manifest import Attribute, Manifest
+from genlab.data.format.shards import ShardSet
+from genlab.data.ingest import attributes
+from genlab.data.ingest.sources.base import is_visible
+from genlab.imaging.images import encode_png
+
+TABLE = "metadata.csv"
+
+CHUNK = 256
+"""Images read at a time."""
+
+THREADS = 8
+"""Files written at a time, to hide the latency of disks and object stores."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ExportConfig:
+    """Write a data set's images as files, and what is known of them as metadata.csv."""
+
+    data: str
+    """Directory or s3:// URL of the data set."""
+    folder: str
+    """Directory or s3:// URL to write to; it must be empty or not there. Files are called by the images' keys, with
+    .jpg or .png put after a key that does not end so; an image whose key is no good as a path, or is taken, is called
+    by its number."""
+    split: str | None = None
+    """Only the images of this split."""
+
+
+def export(config: ExportConfig) -> Manifest:
+    """Write the images of a data set, encoded ones byte by byte as they are, raw ones as PNG, then the table.
+
+    Raises:
+        DataError: there is no such data set or split, a shard is damaged, or ``folder`` is not empty or cannot be
+            written.
+    """
+    for option, url in (("data", config.data), ("folder", config.folder)):
+        require_absolute(option, url)
+    shards, folder = ShardSet.open(config.data), locate(config.folder)
+    if config.split:
+        shards = shards.split(config.split)
+    try:
+        require_empty(folder)
+        names = _write_images(shards, folder)
+        write_atomic(folder / TABLE, _table(shards, names).encode())
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be written ({error.strerror or error})") from None
+    return shards.manifest
+
+
+def way_back(manifest: Manifest, folder: UPath) -> str:
+    """The command that makes the data set of ``manifest`` again, of what was exported into ``folder``."""
+    again = ["genlab", "ingest", f"folder:{folder}", "DEST", "--attributes.csv", f"{folder / TABLE}"]
+    return shlex.join([*again, "--channels", str(manifest.channels), "--encoding", manifest.encoding])
+
+
+def _write_images(shards: ShardSet, folder: UPath) -> list[str]:
+    """Write the files.
+
+    Returns:
+        The relative path of each.
+    """
+    names: list[str] = []
+    taken: set[str] = set()
+
+    def write(name: str, data: bytes) -> None:
+        # Not synced one by one: the table comes last, and an export without it is to be repeated.
+        if is_remote(folder):
+            (folder / name).write_bytes(data)
+        else:
+            file = Path(str(folder), name)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(data)
+
+    with progress("export", len(shards), "images") as advance, ThreadPoolExecutor(THREADS) as pool:
+        for rows in _chunks(len(shards)):
+            files = _files(shards, rows)
+            called = [
+                file_name(_wanted(key, data), row, taken)
+                for key, data, row in zip(shards.keys(rows), files, rows, strict=True)
+            ]
+            for _ in pool.map(write, called, files):
+                advance(1)
+            names += called
+    return names
+
+
+def _files(shards: ShardSet, rows: np.ndarray) -> list[bytes]:
+    if shards.manifest.encoding == "encoded":
+        return shards.encoded(rows)
+    return [encode_png(image) for image in shards.read(rows).image]
+
+
+def _wanted(key: str, data: bytes) -> str:
+    """What to call a file, if that can be: its key, with the suffix of its kind."""
+    suffixes = (".png",) if data.startswith(b"\x89PNG") else (".jpg", ".jpeg")
+    return key if key.lower().endswith(suffixes) else key + suffixes[0]
+
+
+def file_name(wanted: str, row: int, taken: set[str]) -> str:
+    """What to call the file of an image: ``wanted``, or by its ``row`` if that is no good as a relative path, or taken.
+
+    Notes the name and the folders above it in ``taken``.
+    """
+    path = PurePosixPath(wanted)
+    folders = {f"{folder}/" for folder in path.parents if folder.name}
+    usable = (
+        str(path) == wanted
+        and wanted.isprintable()
+        and not path.is_absolute()
+        and is_visible(wanted)
+        and all(len(part.encode()) < 256 for part in path.parts)
+        # Neither a file of that name, nor a folder, nor a file where a folder is needed.
+        and wanted not in taken
+        and f"{wanted}/" not in taken
+        and taken.isdisjoint(folder.removesuffix("/") for folder in folders)
+    )
+    name = wanted
+    if not usable:
+        suffix = ".png" if wanted.lower().endswith(".png") else ".jpg"
+        name, folders = f"unnamed/{row:08d}{suffix}", {"unnamed/"}
+    taken |= {name, *folders}
+    return name
+
+
+def _table(shards: ShardSet, names: Sequence[str]) -> str:
+    manifest = shards.manifest
+    label = (Attribute("label", "category", manifest.label_names),) if shards.labelled else ()
+    parts = [(shards.keys(rows), shards.columns(rows)) for rows in _chunks(len(shards))]
+    splits = [shard.split for shard in shards.shards for _ in range(shard.rows)]
+    cells: list[Sequence[str]] = [names, [key for keys, _ in parts for key in keys], splits]
+    heads = [attributes.FILE_COLUMN, attributes.KEY_COLUMN, attributes.SPLIT_COLUMN]
+    for attribute in (*label, *manifest.attributes):
+        values = [value for _, part in parts for value in part[attribute.name].tolist()]
+        heads.append(attributes.header(attribute, values, label=attribute in label))
+        cells.append([attributes.text(attribute, value) for value in values])
+    file = io.StringIO(newline="")
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(heads)
+    writer.writerows(zip(*cells, strict=True))
+    return file.getvalue()
+
+
+def _chunks(count: int) -> Iterator[np.ndarray]:
+    for begin in range(0, count, CHUNK):
+        yield np.arange(begin, min(begin + CHUNK, count))

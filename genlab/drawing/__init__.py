@@ -1,1 +1,0 @@
-"""Pictures from arrays: the same ones go to TensorBoard while a run trains and into its report."""

@@ -1,0 +1,106 @@
+"""Evaluations of a run's checkpoints, made beside training: ``RUN/evaluations.jsonl``, and which of them is best."""
+
+import dataclasses
+import json
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+from upath import UPath
+
+from genlab.core.errors import RunError
+from genlab.core.storage import locate, write_atomic
+from genlab.data.format.shards import ShardSet
+from genlab.evaluation.extractors import EfficientNetLite
+from genlab.evaluation.held_out import HeldOut
+from genlab.evaluation.measurements import Figure
+from genlab.evaluation.translation import translation_figures
+from genlab.models.cyclegan import CycleGAN
+from genlab.store import model_directory
+
+EVALUATIONS = "evaluations.jsonl"
+IMAGES = 1000
+"""Images of a domain, drawn at random, that are translated for an evaluation, at most."""
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckpointEvaluation:
+    """What the model of one checkpoint was measured at."""
+
+    step: int
+    """Steps done."""
+    images: int
+    """Images seen."""
+    epoch: float
+    weights: str
+    """SHA-256 of the model's weights."""
+    figures: dict[str, Figure]
+
+    @property
+    def better(self) -> dict[str, float]:
+        """The values of those of which one can say what is better."""
+        return {name: figure.value for name, figure in self.figures.items() if figure.better}
+
+
+def measure(directory: str, data: Mapping[str, str], split: str, seed: int) -> dict[str, Figure]:
+    """Measure a model directory, and print nothing.
+
+    Args:
+        directory: the model directory.
+        data: the data set of each domain.
+        split: the rows to measure on, :data:`IMAGES` of them at most.
+        seed: of all that is drawn at random.
+
+    Raises:
+        GenlabError: the model or the data cannot be read.
+    """
+    with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):
+        model = model_directory.load(directory)
+        assert isinstance(model, CycleGAN)
+        domains = {domain: HeldOut(ShardSet.open(url).split(split), split) for domain, url in data.items()}
+        return translation_figures(model, domains, EfficientNetLite(model.device), IMAGES, seed)
+
+
+def read_evaluations(directory: UPath) -> list[CheckpointEvaluation]:
+    """The evaluations in the run ``directory``, by their steps; none when none was made.
+
+    Raises:
+        RunError: when the file is damaged.
+    """
+    file = directory / EVALUATIONS
+    if not file.exists():
+        return []
+    adapter = TypeAdapter(CheckpointEvaluation)
+    try:
+        return [adapter.validate_json(line) for line in file.read_text().splitlines()]
+    except ValidationError as error:
+        found = f"{file}: damaged ({error.error_count()} faults)"
+        raise RunError(f"{found}; delete it, and the candidates that are left are evaluated again") from None
+
+
+def write_evaluations(directory: UPath, evaluations: Sequence[CheckpointEvaluation]) -> None:
+    """Write ``evaluations.jsonl``: one object a line, by the steps."""
+    lines: list[Any] = [dataclasses.asdict(one) for one in sorted(evaluations, key=lambda one: one.step)]
+    write_atomic(directory / EVALUATIONS, "".join(f"{json.dumps(line)}\n" for line in lines).encode())
+
+
+def best_of(evaluations: Sequence[CheckpointEvaluation], figure: str) -> CheckpointEvaluation | None:
+    """The one with the lowest ``figure``, the later of equals; ``None`` of none."""
+    known = [one for one in evaluations if figure in one.figures]
+    return min(known, key=lambda one: (one.figures[figure].value, -one.step), default=None)
+
+
+def chosen(directory: UPath, figure: str, last: int) -> int | None:
+    """The step of the best model of a run, unless that of the checkpoint of step ``last`` waits to be evaluated."""
+    evaluations = read_evaluations(directory)
+    best = best_of(evaluations, figure)
+    known = any(one.step == last for one in evaluations)
+    return best.step if best and (known or not candidate_directory(directory, last).exists()) else None
+
+
+def candidate_directory(run: str | UPath, step: int) -> UPath:
+    """Where the model of the checkpoint of ``step`` is kept while it is measured, and while it is the best."""
+    return locate(run) / "candidates" / f"step-{step:08d}"

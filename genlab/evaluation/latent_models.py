@@ -1,0 +1,262 @@
+"""Figures of models with a Gaussian latent: likelihood, reconstructions, and samples."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from genlab.core.progress import progress
+from genlab.core.seeds import derived_seed
+from genlab.data.stream.order import permutation
+from genlab.evaluation.classifier import Judge
+from genlab.evaluation.held_out import HeldOut, Rows, rows_a_pass
+from genlab.evaluation.measurements import Better, Figure, Passport
+from genlab.metrics.elbo import (
+    active_units,
+    gaussian_kl,
+    importance_weighted_bounds,
+    log_importance_weight,
+    negative_log_likelihood,
+)
+from genlab.metrics.intervals import mean_interval, share_interval
+from genlab.metrics.neighbours import nearest_neighbour_accuracy
+from genlab.models.latent_model import LatentModel
+
+DRAWS = (1, 50, 500, 1000)
+"""The K of the importance-weighted bounds (Burda et al. 2016)."""
+DRAWS_A_PASS = 50
+"""Draws for each image that are decoded at once."""
+
+
+@torch.inference_mode()
+def elbo_figures(model: LatentModel, held_out: HeldOut, seed: int) -> dict[str, Figure]:
+    """−ELBO with one draw of z an image and its two parts, in nats an image, and what the posterior means show.
+
+    That is the number of active units and, with labels, how often an image's nearest neighbour is of its class.
+    """
+    reconstruction, kl, means = [], [], []
+    with progress("ELBO", len(held_out), "images") as advance:
+        for rows in held_out.batches():
+            images, label = observe_rows(model, rows, seed)
+            mean, log_variance = model.infer(images, label)
+            noise = _noise(seed, "z", rows.first, *mean.shape).to(mean.device)
+            logits = model.generate(mean + (0.5 * log_variance).exp() * noise, label)
+            reconstruction.append(_error(model, logits, images).double().cpu())
+            kl.append(gaussian_kl(mean, log_variance).double().cpu())
+            means.append(mean.cpu())
+            advance(len(mean))
+    passport = _density(model, held_out, seed)
+    parts = {"reconstruction": torch.cat(reconstruction), "kl": torch.cat(kl)}
+    given = ",y" if model.classes else ""
+    titles = {"reconstruction": f"reconstruction, −log p(x|z{given})", "kl": f"KL(q(z|x{given}) ‖ p(z))"}
+    points, labels, seen = torch.cat(means), held_out.labels, held_out.passport | {"seed": seed}
+    figures = {
+        "neg_elbo": _nats("−ELBO", parts["reconstruction"] + parts["kl"], passport, "lower"),
+        **{name: _nats(titles[name], values, passport) for name, values in parts.items()},
+        "active_units": Figure("active units", active_units(points), seen),
+    }
+    if labels is not None:
+        accuracy = nearest_neighbour_accuracy(points, labels)
+        figures["nearest_neighbour_accuracy"] = Figure(
+            "nearest-neighbour accuracy of posterior means",
+            accuracy.value,
+            seen | _told_class(model),
+            "share",
+            # A model that is told the class has no need to keep it in z.
+            None if model.classes else "higher",
+            accuracy.interval,
+        )
+    return figures
+
+
+@torch.inference_mode()
+def bound_figures(model: LatentModel, held_out: HeldOut, seed: int) -> dict[str, Figure]:
+    """The importance-weighted bounds on −log p(x), for each K of :data:`DRAWS`: above it in expectation over draws."""
+    images_a_pass = max(1, rows_a_pass(model.image_shape) // DRAWS_A_PASS)
+    found = []
+    with progress("importance-weighted bounds", len(held_out), "images") as advance:
+        for rows in held_out.batches():
+            observed, label = observe_rows(model, rows, seed)
+            mean, log_variance = model.infer(observed, label)
+            for begin in range(0, len(mean), images_a_pass):
+                part = slice(begin, begin + images_a_pass)
+                weights = _log_weights(
+                    model,
+                    observed[part],
+                    None if label is None else label[part],
+                    mean[part],
+                    log_variance[part],
+                    derived_seed(seed, "bound", rows.first + begin),
+                )
+                found.append(-importance_weighted_bounds(weights, DRAWS))
+                advance(len(mean[part]))
+    passport = _density(model, held_out, seed)
+    values = torch.cat(found, dim=1)
+    density = "−log p(x|y)" if model.classes else "−log p(x)"
+    return {
+        f"nll_{draws}": _nats(f"{density} at most (in expectation), K = {draws:,}", bound, passport, "lower")
+        for draws, bound in zip(DRAWS, values, strict=True)
+    }
+
+
+def reconstruction_figures(model: LatentModel, held_out: HeldOut, judge: Judge | None) -> dict[str, Figure]:
+    """How near reconstructions from the posterior mean come, and whether a classifier sees the right class in them.
+
+    Args:
+        model: that reconstructs.
+        held_out: all of these rows.
+        judge: of these images, if there is one; without labels it is not asked.
+    """
+    errors, right, known = [], 0, 0
+    with progress("reconstructions", len(held_out), "images") as advance:
+        for rows in held_out.batches():
+            pixels = model.reconstruct(rows.image, rows.label if model.classes else None).cpu()
+            errors.append(((pixels.double() - rows.image.double()) / 255).square().flatten(1).mean(1))
+            if judge is not None and rows.label is not None:
+                right += int(torch.count_nonzero(judge.classifier.classify(pixels).cpu() == rows.label))
+                known += int(torch.count_nonzero(judge.classifier.classify(rows.image).cpu() == rows.label))
+            advance(len(pixels))
+    passport = held_out.passport
+    error = torch.cat(errors)
+    title = "reconstruction MSE, pixels in [0, 1]"
+    figures = {"mse": Figure(title, float(error.mean()), passport, "", "lower", mean_interval(error))}
+    if judge is not None and held_out.shards.labelled:
+        passport, caution = passport | {"classifier_weights": judge.weights}, judge.caution(held_out)
+        shares = {
+            # A model that is told the class has it easier.
+            "reconstruction_consistency": _share(
+                "reconstructions recognised as their class",
+                right,
+                len(held_out),
+                passport | _told_class(model),
+                "higher",
+            ),
+            "classifier_accuracy": _share("images recognised as their class", known, len(held_out), passport),
+        }
+        figures |= {name: replace(figure, caution=caution) for name, figure in shares.items()}
+    return figures
+
+
+def consistency_figure(model: LatentModel, held_out: HeldOut, judge: Judge, count: int, seed: int) -> dict[str, Figure]:
+    """Whether a classifier sees in samples of each class that class; as many of each, ``count`` in all.
+
+    The classes are those that it can name: the model may have room for more.
+
+    Args:
+        model: that samples, told the class.
+        held_out: whose classes these are.
+        judge: of these classes.
+        count: how many.
+        seed: of the draws.
+    """
+    classes = min(model.classes, len(judge.label_names))
+    label = torch.arange(max(1, count // classes) * classes) % classes
+    drawn = samples(model, label, len(label), seed)
+    seen = torch.cat([judge.classifier.classify(pixels).cpu() for pixels in drawn])
+    passport = held_out.passport | {
+        "classifier_weights": judge.weights,
+        "samples": len(label),
+        "classes": classes,
+        "seed": seed,
+    }
+    right = int(torch.count_nonzero(seen == label))
+    return {"sample_consistency": _share("samples recognised as their class", right, len(label), passport, "higher")}
+
+
+def classes_to_sample(held_out: HeldOut, count: int, seed: int) -> Tensor | None:
+    """Labels of the rows in a random order, over and over again: int64 [count], with the rows' shares of each class.
+
+    Args:
+        held_out: whose labels; ``None`` comes where there are none.
+        count: how many.
+        seed: of the order.
+    """
+    labels = held_out.labels
+    if labels is None:
+        return None
+    order = torch.from_numpy(permutation(derived_seed(seed, "classes"), 0, len(labels)))
+    return labels[order[torch.arange(count) % len(order)]]
+
+
+def samples(model: LatentModel, label: Tensor | None, count: int, seed: int) -> Iterator[Tensor]:
+    """``count`` draws from the prior, decoded: uint8 [N, H, W, C], :func:`rows_a_pass` at a time.
+
+    Args:
+        model: that samples.
+        label: int64 [count], the classes that a model with classes is told.
+        count: how many.
+        seed: of the draws.
+    """
+    step = rows_a_pass(model.image_shape)
+    for first in range(0, count, step):
+        size = min(step, count - first)
+        told = label[first : first + size] if model.classes and label is not None else None
+        yield model.decode(_noise(seed, "samples", first, size, model.architecture.latent_dim), told)
+
+
+def observe_rows(model: LatentModel, rows: Rows, seed: int) -> tuple[Tensor, Tensor | None]:
+    """What the encoder sees of rows, and their labels.
+
+    A binary likelihood's pixels are drawn by the seed and a row's number, so that an image is the same whichever others
+    are measured.
+    """
+    uniform = None
+    if model.architecture.likelihood == "binary":
+        draws = [
+            torch.rand(image.shape, generator=torch.Generator().manual_seed(derived_seed(seed, "pixels", number)))
+            for number, image in zip(rows.numbers.tolist(), rows.image, strict=True)
+        ]
+        uniform = torch.stack(draws).to(model.device)
+    label = rows.label.to(model.device) if model.classes and rows.label is not None else None
+    return model.observe(rows.image.to(model.device), uniform), label
+
+
+def _log_weights(
+    model: LatentModel, images: Tensor, label: Tensor | None, mean: Tensor, log_variance: Tensor, seed: int
+) -> Iterator[Tensor]:
+    """log p(x|z) p(z) / q(z|x) of ``DRAWS[-1]`` draws for each of N images, [DRAWS_A_PASS, N] at a time."""
+    generator = torch.Generator().manual_seed(seed)
+    count = len(images)
+
+    def spread(tensor: Tensor) -> Tensor:
+        return tensor.expand(DRAWS_A_PASS, *tensor.shape).flatten(0, 1)
+
+    targets, means, log_variances = spread(images), spread(mean), spread(log_variance)
+    labels = None if label is None else spread(label)
+    for _ in range(0, DRAWS[-1], DRAWS_A_PASS):
+        # On the CPU, so that a GPU draws the same.
+        noise = torch.randn(DRAWS_A_PASS, *mean.shape, generator=generator)
+        latents = means + (0.5 * log_variances).exp() * noise.flatten(0, 1).to(means.device)
+        error = _error(model, model.generate(latents, labels), targets)
+        yield log_importance_weight(error, latents, means, log_variances).view(DRAWS_A_PASS, count).cpu()
+
+
+def _noise(seed: int, name: str, first: int, *shape: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(derived_seed(seed, name, first)))
+
+
+def _error(model: LatentModel, logits: Tensor, images: Tensor) -> Tensor:
+    return negative_log_likelihood(model.architecture.likelihood, logits, images, model.log_sigma)
+
+
+def _density(model: LatentModel, held_out: HeldOut, seed: int) -> Passport:
+    """Of figures in nats: those of different likelihoods, or told the class or not, are of different quantities."""
+    return held_out.passport | {
+        "seed": seed,
+        "likelihood": model.architecture.likelihood,
+        "density": "p(x|class)" if model.classes else "p(x)",
+    }
+
+
+def _told_class(model: LatentModel) -> Passport:
+    """Of figures of classes, which are not the same when the model is told them."""
+    return {"told_class": "yes" if model.classes else "no"}
+
+
+def _nats(title: str, values: Tensor, passport: Passport, better: Better | None = None) -> Figure:
+    return Figure(title, float(values.mean()), passport, "nats", better, mean_interval(values))
+
+
+def _share(title: str, hits: int, count: int, passport: Passport, better: Better | None = None) -> Figure:
+    return Figure(title, hits / count, passport, "share", better, share_interval(hits, count))

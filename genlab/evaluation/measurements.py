@@ -1,0 +1,98 @@
+"""What an evaluation is made of: figures, each with an interval and a passport, and the file that holds them."""
+
+import dataclasses
+import math
+from typing import Any, Literal
+
+from pydantic import TypeAdapter, ValidationError
+from upath import UPath
+
+from genlab.core.errors import RunError
+from genlab.core.storage import locate, read_json, write_json
+from genlab.metrics.intervals import Interval
+from genlab.store import model_directory
+
+FORMAT = "genlab-evaluation"
+VERSION = 1
+FILE_NAME = "evaluation.json"
+"""Of an evaluation, unless it was written elsewhere."""
+
+Passport = dict[str, str | int | float]
+"""All that a figure depends on besides the model: data set, split, rows, seed, extractor and its weights, ...
+Only figures of equal passports can be compared."""
+
+Better = Literal["lower", "higher"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Figure:
+    """One measured number."""
+
+    title: str
+    """What it is, in a few words."""
+    value: float
+    passport: Passport
+    unit: str = ""
+    better: Better | None = None
+    """``None`` for a figure by which models cannot be ranked."""
+    interval: Interval | None = None
+    """The 95% interval of what was left to chance; ``None`` where there is none to speak of."""
+    caution: str = ""
+    """Why it should not be trusted, if so."""
+
+    @property
+    def half_width(self) -> float | None:
+        """Half of the interval."""
+        return None if self.interval is None else (self.interval[1] - self.interval[0]) / 2
+
+    def __str__(self) -> str:
+        """The value to the second digit of its uncertainty: ``149.13 ± 0.49``."""
+        if self.half_width is None or not self.half_width > 0:
+            return f"{self.value:.5g}"
+        decimals = min(max(1 - math.floor(math.log10(self.half_width)), 0), 8) if math.isfinite(self.half_width) else 2
+        return f"{self.value:,.{decimals}f} ± {self.half_width:,.{decimals}f}"
+
+
+def evaluation_file(directory: UPath) -> UPath:
+    """Where the evaluation of a run, or of a model directory, is kept.
+
+    It is the run directory, for the run's ``model`` too, so that this holds only what was trained; and else the model
+    directory itself, since many may lie in one folder.
+    """
+    of_run = directory.name == "model" and (directory / model_directory.DESCRIPTION).exists()
+    return (directory.parent if of_run else directory) / FILE_NAME
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """The figures of one model."""
+
+    name: str
+    """The model's name: its run's."""
+    model: dict[str, Any]
+    """``path``, ``family``, ``step``, ``weights`` (SHA-256)."""
+    figures: dict[str, Figure]
+
+    def save(self, file: UPath) -> None:
+        """Write it as JSON."""
+        write_json(file, {"format": FORMAT, "version": VERSION} | dataclasses.asdict(self))
+
+    @staticmethod
+    def load(path: str | UPath) -> "Evaluation":
+        """Read an evaluation from its file, or from where that of a run or a model directory is kept.
+
+        Raises:
+            GenlabError: there is none, or the file is something else or of a newer format.
+        """
+        file = locate(path)
+        if file.is_dir():
+            file = evaluation_file(file)
+        content = read_json(file)
+        if not isinstance(content, dict) or content.pop("format", None) != FORMAT:
+            raise RunError(f"{file}: not an evaluation; `genlab evaluate RUN` writes them")
+        if (version := content.pop("version", None)) != VERSION:
+            raise RunError(f"{file}: evaluation format {version!r}; this genlab reads format {VERSION}")
+        try:
+            return TypeAdapter(Evaluation).validate_python(content, extra="forbid")
+        except ValidationError as error:
+            raise RunError(f"{file}: damaged ({error.error_count()} faults); evaluate the model again") from None

@@ -1,0 +1,91 @@
+"""Images laid out in sheets, and sheets beside each other."""
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+
+from genlab.imaging.charts import DOTS_PER_PIXEL, GREY, INCH, PAGE_WIDTH, canvas, render
+from genlab.imaging.images import Pixels
+
+GAP = 16
+"""Pixels between sheets."""
+TITLE = 24
+"""Height of the line over each, in CSS pixels."""
+
+
+def sheet(images: Pixels, columns: int, pad: int = 2) -> Pixels:
+    """Lay images out in rows, on white.
+
+    Args:
+        images: uint8 [n, height, width, channels], n >= 1, laid out from left to right, then down.
+        columns: images in a row.
+        pad: white pixels around each.
+
+    Returns:
+        uint8 [rows * (height + pad) + pad, columns * (width + pad) + pad, channels].
+    """
+    count, height, width, channels = images.shape
+    rows = math.ceil(count / columns)
+    page = np.full((rows * (height + pad) + pad, columns * (width + pad) + pad, channels), 255, np.uint8)
+    for number, image in enumerate(images):
+        top = pad + number // columns * (height + pad)
+        left = pad + number % columns * (width + pad)
+        page[top : top + height, left : left + width] = image
+    return page
+
+
+def clear_sheet(images: Pixels, columns: int) -> Pixels:
+    """As :func:`genlab.imaging.images.sheet`, but what is under it shows between the images: C + 1 channels."""
+    gaps = sheet(np.zeros_like(images[..., :1]), columns)
+    return np.concatenate([sheet(images, columns), 255 - gaps], axis=2)
+
+
+def beside(left: Pixels, right: Pixels) -> Pixels:
+    """Two sheets of one height beside each other, on white; both [H, W, C] with C of 1 or 3."""
+    gap = np.full((len(left), GAP, left.shape[2]), 255, np.uint8)
+    return np.concatenate([left, gap, right], axis=1)
+
+
+def titled(sheets: Mapping[str, Pixels], across: int, *, opaque: bool = False) -> Pixels:
+    """Sheets in rows, each under its title.
+
+    Args:
+        sheets: by title: of one size and kind, uint8 [H, W, C] with C of 1 or 3, and one more for opacity.
+        across: sheets in a row.
+        opaque: on white, rather than on no ground.
+
+    Returns:
+        uint8 [H', W', C + 1], or [H', W', C] if opaque. There are two dots a pixel, as of a chart.
+    """
+    height, width, channels = next(iter(sheets.values())).shape
+    rows, columns = math.ceil(len(sheets) / across), min(across, len(sheets))
+    # In dots of the picture. A sheet's pixel is a square of them where a page has room: then the titles are sharp.
+    square = DOTS_PER_PIXEL if columns * (width + GAP) <= PAGE_WIDTH else 1
+    title, gap = TITLE * DOTS_PER_PIXEL, GAP * square
+    wide, high = columns * (width * square + gap) - gap, rows * (height * square + title + gap) - gap
+    chart = canvas(wide / DOTS_PER_PIXEL, high / DOTS_PER_PIXEL)
+    for number, (name, picture) in enumerate(sheets.items()):
+        left = number % columns * (width * square + gap)
+        top = number // columns * (height * square + title + gap)
+        enlarged = _with_opacity(picture).repeat(square, axis=0).repeat(square, axis=1)
+        chart.figimage(enlarged, left, high - top - title - height * square, origin="upper")
+        chart.text(
+            (left + width * square / 2) / wide,
+            1 - (top + 0.45 * title) / high,
+            name,
+            color=GREY,
+            fontsize=0.6 * TITLE * 72 / INCH,
+            ha="center",
+            va="center",
+        )
+    drawn = render(chart, opaque=opaque)
+    return drawn if channels > 2 else drawn[..., ::3]  # grey, and opacity if there is any
+
+
+def _with_opacity(picture: Pixels) -> Pixels:
+    """[H, W, 1 to 4] as RGBA."""
+    colour, opacity = picture, np.full_like(picture[..., :1], 255)
+    if picture.shape[2] in (2, 4):
+        colour, opacity = picture[..., :-1], picture[..., -1:]
+    return np.concatenate([np.broadcast_to(colour, (*colour.shape[:2], 3)), opacity], axis=2)

@@ -1,0 +1,224 @@
+"""A trained model's graphs as files for other runtimes, each tried against the model before it is written.
+
+A file holds one function from tensors to tensors, pixels being uint8 [N, H, W, C], with its weights: ``NAME.onnx``, or
+``NAME.pt2`` of ``torch.export``. ``export.json`` beside them says what goes in and comes out.
+"""
+
+import io
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from importlib.util import find_spec
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.export import Dim, ExportedProgram
+
+from genlab.core.errors import ConfigError, DataError, RunError
+from genlab.core.storage import locate, require_empty, sha256, write_atomic, write_json
+from genlab.models.graph import Graph, TensorSpec
+from genlab.store import model_directory
+
+Format = Literal["onnx", "torch-export"]
+Tensors = tuple[Tensor, ...]
+Run = Callable[[Tensors], Tensors]
+"""Runs an exported graph."""
+
+DESCRIPTION = "export.json"
+SUFFIXES: Mapping[Format, str] = {"onnx": ".onnx", "torch-export": ".pt2"}
+PACKAGES: Mapping[Format, tuple[str, ...]] = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "torch-export": ()}
+LEVELS = 1
+"""How far pixels may be from the model's, in levels of 0..255: one that is close to the middle may round either way."""
+TOLERANCE = 1e-4
+"""How far floats may be from the model's: this share of the largest of them, or of 1 where none is larger."""
+
+
+def export(url: str, dest: str, to: Format) -> list[str]:
+    """Export all graphs of a model.
+
+    Args:
+        url: a model directory, or a run directory that holds one.
+        dest: the folder to write to; it must be empty or not there.
+        to: the format.
+
+    Returns:
+        For each graph a line: its file, what it takes and gives, and how far that is from the model's.
+
+    Raises:
+        ConfigError: what ``to`` needs is not installed.
+        RunError: the model cannot be loaded, has no graphs, or an exported graph gives something else.
+        DataError: ``dest`` is not empty, or cannot be written.
+    """
+    missing = [name for name in PACKAGES[to] if find_spec(name) is None]
+    if missing:
+        raise ConfigError(f"--format {to} needs {', '.join(missing)}: pip install 'genlab[onnx]'")
+    directory = model_directory.find_one(url)
+    description = model_directory.describe(directory)
+    folder = locate(dest)
+    try:
+        require_empty(folder)
+        graphs = model_directory.load(directory).graphs()
+        if not graphs:
+            raise RunError(f"{url}: this {description['family']} model has no graphs to export")
+        exported = {name + SUFFIXES[to]: _export(graph, to, name + SUFFIXES[to]) for name, graph in graphs.items()}
+        for file, one in exported.items():
+            write_atomic(folder / file, one.data)
+        write_json(
+            folder / DESCRIPTION,
+            {
+                "format": to,
+                "family": description["family"],
+                "weights_sha256": description["weights"]["sha256"],
+                "graphs": {
+                    name: _describe(file, one) for name, (file, one) in zip(graphs, exported.items(), strict=True)
+                },
+                "tolerance": {"uint8": f"{LEVELS} level", "float32": f"{TOLERANCE} of the largest, or of 1"},
+                "versions": {name: version(name) for name in ("genlab", "torch", *PACKAGES[to])},
+            },
+        )
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be written ({error.strerror or error})") from None
+    return [_say(file, one) for file, one in exported.items()]
+
+
+@dataclass(frozen=True)
+class _Exported:
+    graph: Graph
+    data: bytes
+    facts: dict[str, Any]
+    differences: dict[str, float]
+
+
+def _export(graph: Graph, to: Format, file: str) -> _Exported:
+    data, run, facts = (_to_onnx if to == "onnx" else _to_torch)(graph)
+    return _Exported(graph, data, facts, _compare(graph, run, file))
+
+
+def _trace(graph: Graph) -> ExportedProgram:
+    free = tuple(
+        {axis: Dim.DYNAMIC for axis, side in enumerate(spec.shape) if isinstance(side, str)}
+        for spec in graph.inputs.values()
+    )
+    program = torch.export.export(graph.module.eval(), _inputs(graph, 0), dynamic_shapes=free)
+    # What is loaded with them refuses all sizes that would be laid out in memory in another way.
+    program.example_inputs = None
+    return program
+
+
+def _to_torch(graph: Graph) -> tuple[bytes, Run, dict[str, Any]]:
+    file = io.BytesIO()
+    torch.export.save(_trace(graph), file)
+    data = file.getvalue()
+    module = torch.export.load(io.BytesIO(data)).module()
+    return data, lambda inputs: _tuple(module(*inputs)), {}
+
+
+def _to_onnx(graph: Graph) -> tuple[bytes, Run, dict[str, Any]]:
+    from onnxruntime import InferenceSession
+
+    program = torch.onnx.export(
+        _trace(graph), input_names=list(graph.inputs), output_names=list(graph.outputs), dynamo=True, verbose=False
+    )
+    assert program is not None
+    model = program.model_proto
+    del model.graph.value_info[:]  # sides of what lies between, in names of the tracer's
+    for values, specs in ((model.graph.input, graph.inputs), (model.graph.output, graph.outputs)):
+        for value, spec in zip(values, specs.values(), strict=True):
+            for axis, side in enumerate(spec.shape):
+                if isinstance(side, str):
+                    value.type.tensor_type.shape.dim[axis].dim_param = side
+    data = model.SerializeToString()
+    session = InferenceSession(data, providers=["CPUExecutionProvider"])
+
+    def run(inputs: Tensors) -> Tensors:
+        named = {name: tensor.numpy() for name, tensor in zip(graph.inputs, inputs, strict=True)}
+        return tuple(torch.from_numpy(output) for output in session.run(list(graph.outputs), named))
+
+    [opset] = [entry.version for entry in model.opset_import if not entry.domain]
+    return data, run, {"opset": opset}
+
+
+def _compare(graph: Graph, run: Run, file: str) -> dict[str, float]:
+    """Run a graph and its model at two sizes.
+
+    Returns:
+        How far each output is from the model's at most; levels for uint8, else a share of the largest.
+
+    Raises:
+        RunError: too far.
+    """
+    largest = dict.fromkeys(graph.outputs, 0.0)
+    for size in (0, 1):
+        inputs = _inputs(graph, size)
+        with torch.inference_mode():
+            pairs = zip(graph.outputs.items(), run(inputs), _tuple(graph.module(*inputs)), strict=True)
+            for (name, spec), found, expected in pairs:
+                if (found.dtype, found.shape) != (expected.dtype, expected.shape) or found.dtype != spec.dtype:
+                    raise RunError(f"{file}: {name} is {_form(found)}, the model's {_form(expected)}")
+                difference = (found.double() - expected.double()).abs().max().item()
+                limit = float(LEVELS)
+                if spec.dtype != torch.uint8:
+                    difference /= max(1.0, expected.abs().max().item())
+                    limit = TOLERANCE
+                if not difference <= limit:
+                    raise RunError(f"{file}: {name} is {difference:.3g} from the model's, allowed are {limit:g}")
+                largest[name] = max(largest[name], difference)
+    return largest
+
+
+def _inputs(graph: Graph, size: int) -> Tensors:
+    """Seeded inputs, of the size to trace at (0) or of the other (1)."""
+    generator = torch.Generator().manual_seed(size)
+
+    def draw(spec: TensorSpec) -> Tensor:
+        shape = [graph.sizes[side][size] if isinstance(side, str) else side for side in spec.shape]
+        if spec.dtype.is_floating_point:
+            return torch.randn(shape, generator=generator, dtype=spec.dtype)
+        return torch.randint(spec.below, shape, generator=generator, dtype=spec.dtype)
+
+    return tuple(draw(spec) for spec in graph.inputs.values())
+
+
+def _tuple(outputs: Tensor | Tensors) -> Tensors:
+    return outputs if isinstance(outputs, tuple) else (outputs,)
+
+
+def _dtype(spec: TensorSpec | Tensor) -> str:
+    return str(spec.dtype).removeprefix("torch.")
+
+
+def _form(tensor: Tensor) -> str:
+    return f"{_dtype(tensor)} {list(tensor.shape)}"
+
+
+def _describe(file: str, exported: _Exported) -> dict[str, Any]:
+    def ports(specs: Mapping[str, TensorSpec]) -> list[dict[str, Any]]:
+        return [
+            {"name": name, "dtype": _dtype(spec), "shape": list(spec.shape)}
+            | ({"below": spec.below} if spec.dtype == torch.int64 else {})
+            for name, spec in specs.items()
+        ]
+
+    return {
+        "file": file,
+        "sha256": sha256(exported.data),
+        "inputs": ports(exported.graph.inputs),
+        "outputs": ports(exported.graph.outputs),
+        **exported.facts,
+        "largest_difference": exported.differences,
+    }
+
+
+def _say(file: str, exported: _Exported) -> str:
+    def ports(specs: Mapping[str, TensorSpec]) -> str:
+        return ", ".join(f"{name} {_dtype(spec)} [{', '.join(map(str, spec.shape))}]" for name, spec in specs.items())
+
+    graph = exported.graph
+    parts = [
+        f"{difference:g} of 255 levels" if graph.outputs[name].dtype == torch.uint8 else f"{difference:.1e} ({name})"
+        for name, difference in exported.differences.items()
+    ]
+    return (
+        f"{file}: {ports(graph.inputs)} → {ports(graph.outputs)}; differs from the model by at most {', '.join(parts)}"
+    )

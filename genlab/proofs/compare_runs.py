@@ -1,0 +1,188 @@
+"""What ``genlab verify-resume`` and ``genlab verify-ddp`` share: their processes, and comparing runs."""
+
+import json
+import math
+import multiprocessing
+import os
+import signal
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import zip_longest
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+import torch
+import xxhash
+from torch import Tensor
+from upath import UPath
+
+from genlab.core.errors import RunError
+from genlab.core.storage import locate, require_absolute
+from genlab.training.checkpoints import Checkpoints
+from genlab.training.tracking import CLOCK_FIELDS, METRICS, read_metrics
+
+PROCESSES = multiprocessing.get_context("forkserver")
+"""Workers are forked from a server that has imported the loop once, and inherit none of this process's threads."""
+PROCESSES.set_forkserver_preload(["genlab.training.loop"])
+
+LOG_LINES = 30
+"""Lines of a failed process's log that are shown."""
+
+
+@contextmanager
+def storage_for(option: str | None) -> Iterator[str]:
+    """The folder for the runs of a verification: the one asked for, else a temporary one."""
+    if option is not None:
+        require_absolute("storage", option)
+        yield str(locate(option))
+        return
+    with tempfile.TemporaryDirectory(prefix="genlab-verify-") as folder:
+        yield folder
+
+
+@dataclass(frozen=True)
+class Spread:
+    """The largest difference of two sets of figures, and where it is."""
+
+    size: float
+    """|x − y| / max(1, |x|)."""
+    place: str
+
+    def __str__(self) -> str:
+        """For a line of the report."""
+        return f"{self.size:.2g}" + (f" ({self.place})" if self.size else "")
+
+
+def first_difference(one: UPath, other: UPath) -> tuple[str | None, str]:
+    """The first thing in which two finished runs differ, and how much was compared.
+
+    Every line of ``metrics.jsonl``, clock fields aside, and every bit of every tensor of the last checkpoint.
+    """
+    mine, theirs = _lines(one), _lines(other)
+    first, second = one.name, other.name
+    for line, their_line in zip_longest(mine, theirs):
+        if line is None or their_line is None:
+            return f"{METRICS}: {first} has {len(mine)} lines, {second} has {len(theirs)}", ""
+        for name in line | their_line:
+            value, their_value = line.get(name), their_line.get(name)
+            if value != their_value and not (value != value and their_value != their_value):  # NaN equals NaN here
+                where = f"{line['kind']} line of step {line['step']}"
+                return f"{METRICS}: {where}: {name} is {value!r} in {first} and {their_value!r} in {second}", ""
+    step, tensors = last_checkpoint(one)
+    their_step, their_tensors = last_checkpoint(other)
+    if (step, tensors.keys()) != (their_step, their_tensors.keys()):
+        return f"the last checkpoints: step {step} in {first} and {their_step} in {second}, or of other tensors", ""
+    for name, tensor in sorted(tensors.items()):
+        their_tensor = their_tensors[name]
+        if tensor.shape != their_tensor.shape or digest({name: tensor}) != digest({name: their_tensor}):
+            return f"checkpoint of step {step}: {name}: {_describe(tensor, their_tensor)}", ""
+    kinds = sorted(name.partition(".")[0] for name in tensors)
+    counts = ", ".join(f"{kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds))
+    return None, (
+        f"{len(mine)} lines of {METRICS} and {len(tensors)} tensors ({counts}) of the checkpoint of step {step}, "
+        f"all of hash {digest(tensors)}"
+    )
+
+
+def spread_of_metrics(one: UPath, other: UPath) -> Spread:
+    """How far the metrics of two runs of as many steps are apart."""
+    largest = Spread(0.0, "")
+    for line, their_line in zip(_lines(one), _lines(other), strict=True):
+        for name in line.keys() - {"kind"}:
+            spread = Spread(_distance(line[name], their_line[name]), f"{line['kind']}/{name}, step {line['step']}")
+            largest = max(largest, spread, key=lambda found: found.size)
+    return largest
+
+
+def spread_of_tensors(one: UPath, other: UPath) -> Spread:
+    """How far the tensors of the last checkpoints of two runs are apart."""
+    (_, tensors), (_, their_tensors) = last_checkpoint(one), last_checkpoint(other)
+    largest = Spread(0.0, "")
+    for name, tensor in tensors.items():
+        mine, theirs = tensor.double(), their_tensors[name].double()
+        distance = ((mine - theirs).abs() / mine.abs().clamp(min=1)).nan_to_num(nan=math.inf)
+        size = float(distance.max()) if len(distance.reshape(-1)) else 0.0
+        largest = max(largest, Spread(size, name), key=lambda found: found.size)
+    return largest
+
+
+def last_checkpoint(run: UPath) -> tuple[int, dict[str, Tensor]]:
+    """Step and tensors of a run's newest checkpoint.
+
+    Raises:
+        RunError: when it has none.
+    """
+    with Checkpoints(run / "checkpoints", keep=1) as checkpoints:
+        steps = checkpoints.steps()
+        if not steps:
+            raise RunError(f"{run}: no checkpoint was written")
+        return steps[-1], checkpoints.read(steps[-1])
+
+
+def digest(tensors: dict[str, Tensor]) -> str:
+    """A hash of the names and bits of ``tensors``."""
+    found = xxhash.xxh3_128()
+    for name, tensor in sorted(tensors.items()):
+        bits = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+        found.update(name.encode())
+        found.update(bits.numpy().data)
+    return found.hexdigest()
+
+
+class Helper:
+    """A process of a verification; its output goes to a file. A process that fails shows the end of it."""
+
+    def __init__(self, log: Path, target: Callable[..., object], *arguments: Any) -> None:
+        self._log = log
+        try:
+            Path.cwd()
+        except FileNotFoundError:
+            # Two Ray nodes on one machine unpack a job's upload into one folder, under each other's feet.
+            os.chdir(log.parent)
+        self.process: BaseProcess = PROCESSES.Process(target=_logged, args=(str(log), target, *arguments), daemon=True)
+        self.process.start()
+
+    def kill(self) -> None:
+        """SIGKILL it."""
+        if self.process.pid is not None and self.process.is_alive():
+            os.kill(self.process.pid, signal.SIGKILL)
+        self.process.join()
+
+    def failure(self) -> RunError:
+        """What to say when it has failed."""
+        text = self._log.read_text() if self._log.exists() else ""
+        end = "\n".join(text.splitlines()[-LOG_LINES:])
+        status = self.process.exitcode
+        return RunError(f"a process of the verification ended with status {status}; its last lines:\n{end}")
+
+
+def _logged(log: str, target: Callable[..., object], *arguments: Any) -> None:
+    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    for stream in (1, 2):
+        os.dup2(file, stream)
+    target(*arguments)
+
+
+def _lines(run: UPath) -> list[dict[str, Any]]:
+    lines = read_metrics(run / METRICS)
+    return [{name: value for name, value in line.items() if name not in CLOCK_FIELDS} for line in lines]
+
+
+def _distance(one: float, other: float) -> float:
+    if json.dumps(one) == json.dumps(other):  # also NaN and NaN
+        return 0.0
+    distance = abs(one - other) / max(1.0, abs(one))
+    return math.inf if math.isnan(distance) else distance
+
+
+def _describe(one: Tensor, other: Tensor) -> str:
+    if one.shape != other.shape or one.dtype != other.dtype:
+        return f"{one.dtype} {tuple(one.shape)} and {other.dtype} {tuple(other.shape)}"
+    size = one.element_size()
+    bits = [tensor.contiguous().reshape(-1, 1).view(torch.uint8).reshape(-1, size) for tensor in (one, other)]
+    differing = int((bits[0] != bits[1]).any(1).sum())
+    largest = float((one.double() - other.double()).abs().max())
+    return f"{differing:,} of {one.numel():,} elements differ, by {largest:.3g} at most"

@@ -1,0 +1,115 @@
+"""``genlab describe CONFIG|MODEL``: the layers of a family's networks, with output shapes and parameters."""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from upath import UPath
+
+from genlab.core.config import from_dict
+from genlab.core.errors import ConfigError, DataError, RunError
+from genlab.data.format.shards import ShardSet
+from genlab.data.ingest.sources import open_source
+from genlab.imaging.images import Channels, prepare
+from genlab.models.layers import Network, networks
+from genlab.recipes.recipe import Batch, DomainInfo, Recipe, recipe_type
+from genlab.store import model_directory
+from genlab.training.plan import SYNTHETIC, build_undrawn
+
+ROWS = 2
+"""Of the batch that goes through the networks; norms over a batch need more than one."""
+
+
+class Onlooker:
+    """A :class:`genlab.recipes.recipe.Step` that trains nothing."""
+
+    index = 0
+    rows = slice(0, ROWS)
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Nothing."""
+        return nullcontext()
+
+    def noise(self, name: str, *shape: int) -> Tensor:
+        """As of a step of :data:`ROWS` rows."""
+        return torch.randn(ROWS, *shape)
+
+    def uniform(self, name: str, *shape: int) -> Tensor:
+        """As of a step of :data:`ROWS` rows."""
+        return torch.rand(ROWS, *shape)
+
+    def gather(self, tensor: Tensor) -> Callable[[], tuple[Sequence[int], Tensor]]:
+        """There is one worker."""
+        return lambda: (range(len(tensor)), tensor.detach())
+
+    def update(self, network: str, loss: Tensor) -> None:
+        """Leave the network as it is."""
+
+
+def describe_config(family: str, config: Any) -> tuple[str, list[Network]]:
+    """What ``config`` trains: the family and its images in a few words, and all networks.
+
+    Raises:
+        ConfigError, DataError: when a data set is missing, or config and data do not fit each other.
+    """
+    domains = {name: _info(name, url, config.data.split) for name, url in config.data.domains.items()}
+    recipe = build_undrawn(family, config, domains)
+    return _title(family, domains), _layers(recipe, dict(recipe.networks.items()), domains)
+
+
+def describe_model(directory: UPath) -> tuple[str, list[Network]]:
+    """What a model directory holds: the family and its images in a few words, and the networks that are served.
+
+    Raises:
+        RunError: when it is none, or was saved with a config that this genlab does not know.
+    """
+    description = model_directory.describe(directory)
+    family, image, provenance = description["family"], description["image"], description["provenance"]
+    info = DomainInfo(0, (image["height"], image["width"], image["channels"]), tuple(provenance["label_names"]))
+    trained = provenance["config"]
+    values = trained | {"model": trained.get("model", {}) | description["architecture"]}
+    try:
+        config: Any = from_dict(recipe_type(family).config_type, values)
+        domains = dict.fromkeys(config.data.domains, info)
+        recipe = build_undrawn(family, config, domains)
+    except ConfigError as error:
+        raise RunError(f"{directory}: was trained with a config that this genlab does not know: {error}") from None
+    return _title(family, domains), _layers(recipe, {family: recipe.model()}, domains)
+
+
+def _info(name: str, url: str, split: str) -> DomainInfo:
+    """What a recipe may know of the data set at ``url``; one that is drawn on the spot need not be there."""
+    try:
+        if url.startswith(SYNTHETIC):
+            source = open_source(url, count=1)
+            with source.reader() as load:
+                drawn = prepare(load(source.entries()[0]).image, channels=cast("Channels", source.channels))
+            return DomainInfo(1, drawn.shape, source.label_names())
+        shards = ShardSet.open(url).split(split)
+        return DomainInfo(len(shards), shards.fixed_shape(), tuple(shards.manifest.label_names))
+    except DataError as error:
+        raise DataError(f"data.{name}: {error}") from None
+
+
+def _layers(recipe: Recipe[Any], modules: dict[str, nn.Module], domains: Mapping[str, DomainInfo]) -> list[Network]:
+    """The networks in ``modules``, as a step of ``recipe`` on the meta device calls them."""
+
+    def step() -> None:
+        with torch.device("meta"):
+            batches = {
+                name: Batch(
+                    torch.empty(ROWS, *info.shape, dtype=torch.uint8),
+                    torch.zeros(ROWS, dtype=torch.int64) if info.label_names else None,
+                )
+                for name, info in domains.items()
+            }
+            recipe.step(batches, Onlooker())
+
+    return networks(modules, step)
+
+
+def _title(family: str, domains: Mapping[str, DomainInfo]) -> str:
+    shapes = {"x".join(map(str, info.shape)) for info in domains.values()}
+    return f"{family}, images of {', '.join(sorted(shapes))} (height x width x channels)"

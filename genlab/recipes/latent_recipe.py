@@ -1,0 +1,145 @@
+"""Training models with a Gaussian latent on the evidence lower bound (Kingma & Welling 2013, arXiv:1312.6114)."""
+
+import math
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Protocol, TypeVar
+
+import numpy as np
+from annotated_types import Ge
+from torch import Tensor, nn
+
+from genlab.imaging.latent_plane import axis_name, widest
+from genlab.imaging.scatter import scatter
+from genlab.imaging.sheets import beside, sheet, titled
+from genlab.metrics.elbo import gaussian_kl, negative_log_likelihood
+from genlab.models.latent_model import LatentModel
+from genlab.models.model import Model
+from genlab.models.precision import full_precision
+from genlab.recipes.latent_pictures import (
+    CLASS_ROWS,
+    SIDE,
+    class_names,
+    class_planes,
+    decoded_classes,
+    decoded_plane,
+    posterior_means,
+    spread,
+)
+from genlab.recipes.recipe import Batch, Batches, DomainInfo, Recipe, RecipeConfig, Step
+
+SCATTERED = 2000
+"""Held-out images whose posterior means are drawn as training goes on; fewer where these are more than FIGURE_BYTES."""
+FIGURE_BYTES = 16 * 2**20
+
+
+@dataclass(frozen=True)
+class LatentObjective:
+    """The negative evidence lower bound: reconstruction, plus the KL term."""
+
+    beta: Annotated[float, Ge(0)] = 1.0
+    """Weight of the KL term (Higgins et al. 2017); 1 is the ELBO."""
+    warmup_images: Annotated[int, Ge(0)] = 0
+    """Images over which that weight rises from zero (Sonderby et al. 2016); 0 has it full from the start."""
+
+    def weight(self, images: int) -> float:
+        """The weight of the KL term after ``images``."""
+        return self.beta * min(1.0, images / self.warmup_images) if self.warmup_images else self.beta
+
+
+class LatentConfig(RecipeConfig, Protocol):
+    """The sections of such a family's config."""
+
+    @property
+    def model(self) -> Any: ...  # noqa: D102
+
+    @property
+    def objective(self) -> LatentObjective: ...  # noqa: D102
+
+
+C = TypeVar("C", bound=LatentConfig)
+
+
+class LatentRecipe(Recipe[C]):
+    """Maximises the ELBO by the reparameterised gradient; losses are nats per image."""
+
+    averaged = ("vae",)
+    vae: LatentModel
+
+    def __init__(self, config: C, domains: Mapping[str, DomainInfo]) -> None:
+        super().__init__(config, domains)
+        self.vae = self.build(domains["images"])
+        self.networks = nn.ModuleDict({"vae": self.vae})
+        self.figure_rows = max(SIDE**2, min(SCATTERED, FIGURE_BYTES // math.prod(domains["images"].shape)))
+
+    @abstractmethod
+    def build(self, images: DomainInfo) -> LatentModel:
+        """The model for such images."""
+
+    def model(self) -> Model:
+        """The one network, which is the model itself."""
+        return self.vae
+
+    def step(self, batches: Batches, step: Step) -> dict[str, Tensor]:
+        """One Adam step on −ELBO (with β on its KL term)."""
+        reconstruction, kl = self._negative_elbo(batches["images"], step)
+        weight = self.config.objective.weight(step.index * self.config.run.batch)
+        step.update("vae", reconstruction + weight * kl)
+        return self._named(reconstruction, kl)
+
+    def test_metrics(self, batches: Batches, step: Step) -> dict[str, Tensor]:
+        """−ELBO of held-out rows with one draw of z a row, and its two parts, in nats an image."""
+        return self._named(*self._negative_elbo(batches["images"], step))
+
+    def figures(self, batches: Batches) -> dict[str, np.ndarray]:
+        """Inputs beside their reconstructions; samples; and in the two dimensions that are widest, posterior means by
+        class and the plane decoded at the prior's quantiles. With classes: a plane for each, and class × latent."""
+        model, names = self.vae, class_names(self.vae, self.domains["images"].label_names)
+        pixels, label = batches["images"].image, batches["images"].label
+        first, its_label = pixels[: SIDE**2], None if label is None else label[: SIDE**2]
+        inputs, outputs = (sheet(of.cpu().numpy(), SIDE) for of in (first, model.reconstruct(first, its_label)))
+        across = model.classes if 0 < model.classes <= CLASS_ROWS else SIDE
+        samples = model.sample(SIDE * across, seed=self.config.run.seed).cpu().numpy()
+        pictures = {"reconstructions": beside(inputs, outputs), "samples": sheet(samples, across)}
+        means = posterior_means(model, pixels, label)
+        if means.shape[1] > 1:
+            x, y = widest(means, 2)
+            known = label.cpu().numpy() if label is not None and names else None
+            axes = axis_name(x), axis_name(y)
+            pictures["latent-scatter"] = scatter(means[:, (x, y)], axes, known, names, preview=True)
+            if model.classes:
+                pictures["latent-plane"] = titled(class_planes(model, (x, y), names), across=5, opaque=True)
+            else:
+                pictures["latent-plane"] = sheet(decoded_plane(model, (x, y)), SIDE)
+        if model.classes:
+            pictures["class-by-latent"] = sheet(decoded_classes(model, widest(means, 1)[0]), SIDE)
+        return pictures
+
+    def tables(self, batches: Batches) -> dict[str, list[tuple[str, ...]]]:
+        """Range and spread of the posterior means, class by class."""
+        label = batches["images"].label
+        means = posterior_means(self.vae, batches["images"].image, label)
+        known = None if label is None else label.cpu().numpy()
+        return {"latent-spread": spread(means, known, class_names(self.vae, self.domains["images"].label_names))}
+
+    def _negative_elbo(self, batch: Batch, step: Step) -> tuple[Tensor, Tensor]:
+        model, label = self.vae, batch.label
+        likelihood = model.architecture.likelihood
+        uniform = step.uniform("pixels", *batch.image.shape[1:]) if likelihood == "binary" else None
+        images = model.observe(batch.image, uniform)
+        with step.autocast():
+            mean, log_variance = model.infer(images, label)
+            mean, log_variance = full_precision(mean), full_precision(log_variance)
+            latents = mean + (0.5 * log_variance).exp() * step.noise("z", mean.shape[1])
+            logits = model.generate(latents, label)
+        reconstruction = negative_log_likelihood(likelihood, full_precision(logits), images, model.log_sigma)
+        return reconstruction.mean(), gaussian_kl(mean, log_variance).mean()
+
+    @staticmethod
+    def _named(reconstruction: Tensor, kl: Tensor) -> dict[str, Tensor]:
+        return {
+            "neg_elbo": (reconstruction + kl).detach(),
+            "reconstruction": reconstruction.detach(),
+            "kl": kl.detach(),
+        }

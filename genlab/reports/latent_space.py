@@ -1,0 +1,206 @@
+"""What the reports of models with a Gaussian latent share: the test ELBO, reconstructions, and the latent space."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from genlab.data.format.shards import ShardSet
+from genlab.data.stream.order import evenly
+from genlab.imaging.latent_plane import Points, axis_name, widest
+from genlab.imaging.scatter import class_scatters, scatter
+from genlab.imaging.sheets import beside, clear_sheet, sheet
+from genlab.models.latent_model import LatentModel
+from genlab.recipes.latent_pictures import CLASS_PICTURES, SIDE, class_names, decoded_plane, posterior_means, spread
+from genlab.reports.curves import Panel
+from genlab.reports.page import Figure, Section, Table, image_grid, plate, titled_sheets
+from genlab.reports.run import RunRecord
+
+COLUMNS = 14
+SAMPLE_ROWS = 6
+SCATTERED = 10_000
+"""Images whose posterior means are drawn, at most."""
+CHUNK = 500
+SHEETS_ACROSS = 3
+
+PANELS = (
+    Panel("−ELBO", {"neg_elbo": ""}, "nats/image"),
+    Panel("reconstruction, −log p(x|z)", {"reconstruction": ""}, "nats/image"),
+    Panel("KL(q(z|x) ‖ p(z))", {"kl": ""}, "nats/image"),
+)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A run's model, and the held-out images it is looked at with."""
+
+    run: RunRecord
+    model: LatentModel
+    source: str
+    """What the images are, for captions."""
+    shards: ShardSet
+
+    @staticmethod
+    def of(run: RunRecord, model: LatentModel) -> "Subject":
+        """The first held-out images of ``run``.
+
+        Raises:
+            DataError: when the run's data is gone or was changed.
+        """
+        split, domains = run.held_out()
+        return Subject(run, model, run.source_of(split), domains["images"])
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """The classes' names; none for images without labels."""
+        return class_names(self.model, self.shards.manifest.label_names)
+
+    @cached_property
+    def label(self) -> NDArray[np.int64] | None:
+        """The classes of the images that are scattered, [N]."""
+        return self.shards.columns(self.scattered)["label"].astype(np.int64) if self.shards.labelled else None
+
+    @property
+    def scattered(self) -> NDArray[np.int64]:
+        """The rows that are scattered: all, or 10,000 from the whole split."""
+        return evenly(len(self.shards), SCATTERED)
+
+    @cached_property
+    def means(self) -> Points:
+        """The posterior means of these images, [N, latent_dim]."""
+        parts = np.array_split(self.scattered, -(-len(self.scattered) // CHUNK))
+        return np.concatenate([posterior_means(self.model, *self.read(part)) for part in parts])
+
+    @property
+    def has_plane(self) -> bool:
+        """Whether there are two dimensions to show."""
+        return self.means.shape[1] > 1
+
+    @property
+    def axes(self) -> tuple[int, int]:
+        """The two dimensions shown: the widest."""
+        x, y = widest(self.means, 2)
+        return x, y
+
+    def read(self, rows: NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Images and classes: uint8 [n, H, W, C] and int64 [n]."""
+        found = self.shards.read(rows)
+        return torch.from_numpy(found.image), None if found.label is None else torch.from_numpy(found.label)
+
+
+def sections(
+    subject: Subject, pictures: Sequence[Figure], plane: Sequence[Figure], drawn: Sequence[Figure]
+) -> tuple[Section, ...]:
+    """The parts of the page: the test −ELBO, reconstructions, the latent plane, what is drawn from the prior."""
+    by_epoch = reconstructions_by_epoch(subject)
+    found = (
+        Section("Reconstructions", figures=(*((by_epoch,) if by_epoch else ()), *pictures)),
+        Section("Latent space", figures=tuple(plane)),
+        Section("Spread of the posterior means", tables=(spread_table(subject),)),
+        Section("Samples", figures=tuple(drawn)),
+    )
+    shown = tuple(section for section in found if section.figures or section.tables)
+    return (elbo(subject.run), *shown) if subject.run.test else shown
+
+
+def elbo(run: RunRecord) -> Section:
+    """The last and the lowest test −ELBO with its parts."""
+    rows = tuple(
+        (name, f"{line['epoch']:.4g}", *(f"{line[metric]:.2f}" for metric in ("neg_elbo", "reconstruction", "kl")))
+        for name, line in (("last", run.test[-1]), ("lowest", min(run.test, key=lambda line: line["neg_elbo"])))
+    )
+    columns = ("", "epoch", "−ELBO", "reconstruction", "KL")
+    caption = f"Split {run.config['data']['test_split']!r}, nats an image, one draw of z for each"
+    return Section("Test −ELBO", tables=(Table(caption, columns, rows),))
+
+
+def reconstructions(subject: Subject) -> Figure:
+    """Inputs above their outputs."""
+    images, label = subject.read(np.arange(min(COLUMNS, len(subject.shards))))
+    pixels = torch.cat([images, subject.model.reconstruct(images, label).cpu()]).numpy()
+    caption = f"Top: {subject.source}. Below: their reconstructions, decoded from the posterior means."
+    return image_grid("reconstructions", caption, pixels, len(images), ("input", "output"))
+
+
+def reconstructions_by_epoch(subject: Subject) -> Figure | None:
+    """The first 100 images, and what training drew of them after up to five epochs; ``None`` if it drew none."""
+    images = subject.read(np.arange(min(SIDE**2, len(subject.shards))))[0].numpy()
+    plain, inputs = sheet(images, SIDE), clear_sheet(images, SIDE)
+    sheets = {"input": inputs}
+    for epoch, pixels in subject.run.pictures("reconstructions").items():
+        # Of another number of images, should the split have changed its name or genlab its pictures.
+        if pixels.shape == beside(plain, plain).shape:
+            outputs = pixels[:, -plain.shape[1] :]
+            sheets[epoch] = np.concatenate([outputs, inputs[..., -1:]], axis=2)
+    if len(sheets) == 1:
+        return None
+    caption = (
+        f"The first {len(images)} {subject.source}, and their reconstructions after the "
+        f"epochs {', '.join(name.removeprefix('epoch ') for name in [*sheets][1:])}, as training drew them."
+    )
+    return titled_sheets("reconstructions-by-epoch", caption, sheets, SHEETS_ACROSS)
+
+
+def samples(subject: Subject) -> Figure:
+    """Draws from the prior."""
+    pixels = subject.model.sample(COLUMNS * SAMPLE_ROWS, seed=subject.run.config["run"]["seed"]).cpu().numpy()
+    return image_grid("samples", "Decoded draws from the prior, N(0, I).", pixels, COLUMNS)
+
+
+def scatters(subject: Subject) -> list[Figure]:
+    """Posterior means in the latent plane: together, and class by class where there are any."""
+    axes, points = _names_of(subject.axes), subject.means[:, subject.axes]
+    classes = "" if subject.label is None else ", coloured by class; each class's name stands at its median"
+    some = "" if len(points) == len(subject.shards) else f"{len(points):,} of all "
+    caption = f"Posterior means of {some}{subject.source}{classes}.{axes_note(subject)}"
+    figures = [plate("latent-scatter", caption, scatter(points, axes, subject.label, subject.names))]
+    if subject.label is not None:
+        pixels = class_scatters(points, axes, subject.label, subject.names[:CLASS_PICTURES])
+        told = " The decoder is told the class, so a class may have the whole prior." if subject.model.classes else ""
+        remark = told + first_classes(subject, CLASS_PICTURES)
+        caption = f"The same points class by class, over those of all in grey.{remark}"
+        figures.append(plate("latent-scatter-by-class", caption, pixels))
+    return figures
+
+
+def latent_plane(subject: Subject) -> Figure:
+    """The plane decoded at the prior's quantiles."""
+    caption = f"The latent plane, decoded {plane_note(subject)}"
+    return image_grid("latent-plane", caption, decoded_plane(subject.model, subject.axes), SIDE)
+
+
+def spread_table(subject: Subject) -> Table:
+    """Range and standard deviation of each class's posterior means in each dimension shown."""
+    head, *rows = spread(subject.means, subject.label, subject.names)
+    caption = f"Range and standard deviation of the posterior means of {subject.source}, by class"
+    return Table(caption, head, tuple(rows), frozenset({len(rows) - 1}))
+
+
+def axes_note(subject: Subject) -> str:
+    """Which dimensions are shown, where there are more than two."""
+    size = subject.model.architecture.latent_dim
+    if size == 2:
+        return ""
+    return f" Of {size} dimensions the two whose posterior means vary most."
+
+
+def plane_note(subject: Subject) -> str:
+    """Where the plane is decoded."""
+    x, y = _names_of(subject.axes)
+    others = "" if subject.model.architecture.latent_dim == 2 else " The other dimensions are 0."
+    return (
+        f"at the prior's quantiles 5%, 15%, ..., 95%: {x} grows from left to right, {y} from bottom to top."
+        f"{axes_note(subject)}{others}"
+    )
+
+
+def first_classes(subject: Subject, shown: int) -> str:
+    """A remark where there are more than ``shown`` classes."""
+    return f" The first {shown} of {len(subject.names)} classes." if len(subject.names) > shown else ""
+
+
+def _names_of(axes: tuple[int, int]) -> tuple[str, str]:
+    return axis_name(axes[0]), axis_name(axes[1])

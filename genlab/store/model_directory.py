@@ -1,0 +1,178 @@
+"""Model directories: ``genlab.json``, ``model.safetensors`` and a README card. Loading runs no pickled code."""
+
+import dataclasses
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from upath import UPath
+
+from genlab import __version__
+from genlab.core.config import from_dict, to_dict
+from genlab.core.errors import ConfigError, GenlabError, RunError
+from genlab.core.storage import locate, read_bytes, read_json, sha256, write_atomic, write_json
+from genlab.models.model import Model, model_type
+
+Location = str | os.PathLike[str] | UPath
+
+FORMAT = "genlab-model"
+VERSION = 1
+DESCRIPTION = "genlab.json"
+WEIGHTS = "model.safetensors"
+
+
+@dataclasses.dataclass(frozen=True)
+class Provenance:
+    """Where a model came from; plain values that go into ``genlab.json``."""
+
+    run: str
+    """URL of the run directory; of an imported model, the files of its weights."""
+    step: int
+    """Steps of training; 0 for an imported model."""
+    images: int
+    """Images seen in training (a pair counts once)."""
+    data: dict[str, dict[str, Any]]
+    """For each data set by name: its path and its manifest's checksum."""
+    config: dict[str, Any]
+    """The run's whole config."""
+    metrics: dict[str, float]
+    """The last measured figures."""
+    label_names: tuple[str, ...] = ()
+    genlab: str = __version__
+
+
+def save(directory: Location, model: Model, provenance: Provenance) -> None:
+    """Write a model directory; the description, which makes it one, comes last."""
+    root = locate(directory)
+    root.mkdir(parents=True, exist_ok=True)
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    weights = safetensors.torch.save(tensors)
+    write_atomic(root / WEIGHTS, weights)
+    write_atomic(root / "README.md", _card(model, provenance).encode())
+    height, width, channels = model.image_shape
+    write_json(
+        root / DESCRIPTION,
+        {
+            "format": FORMAT,
+            "version": VERSION,
+            "family": model.family,
+            "architecture": to_dict(model.architecture),
+            "operations": list(model.operations),
+            "image": {"height": height, "width": width, "channels": channels, "dtype": "uint8", "range": [0, 255]},
+            "weights": {"file": WEIGHTS, "bytes": len(weights), "sha256": sha256(weights)},
+            "provenance": dataclasses.asdict(provenance),
+        },
+    )
+
+
+def describe(directory: Location) -> dict[str, Any]:
+    """The content of a model directory's ``genlab.json``.
+
+    Raises:
+        RunError: when ``directory`` is not a model directory or its format is newer.
+    """
+    file = locate(directory) / DESCRIPTION
+    try:
+        description = read_json(file)
+    except GenlabError as error:
+        raise RunError(f"{directory}: not a model directory ({error})") from None
+    if not isinstance(description, dict) or description.get("format") != FORMAT:
+        raise RunError(f"{directory}: not a model directory ({DESCRIPTION} is of another kind)")
+    if description.get("version") != VERSION:
+        raise RunError(f"{file}: model format {description.get('version')!r}; this genlab reads format {VERSION}")
+    return description
+
+
+def load(directory: Location, device: str | torch.device = "cpu") -> Model:
+    """Load the model in ``directory`` onto ``device``, in evaluation mode.
+
+    Raises:
+        RunError: when it is not a model directory, or its weights are damaged or of another architecture.
+    """
+    description = describe(directory)
+    file = locate(directory) / WEIGHTS
+    try:
+        weights = read_bytes(file)
+        if sha256(weights) != description["weights"]["sha256"]:
+            raise RunError(f"{file}: damaged (its checksum differs from the one in {DESCRIPTION})")
+        kind = model_type(description["family"])
+        image = description["image"]
+        shape = (image["height"], image["width"], image["channels"])
+        model = kind(shape, from_dict(kind.Architecture, description["architecture"]))
+        tensors = safetensors.torch.load(weights)
+        _require_fit(tensors, model.state_dict())
+        model.load_state_dict(tensors)
+    except (OSError, KeyError, ConfigError, SafetensorError, ValueError, RuntimeError) as error:
+        raise RunError(f"{directory}: cannot be loaded: {error}") from None
+    return model.to(device).eval().requires_grad_(False)
+
+
+def find(directories: Sequence[str]) -> dict[str, UPath]:
+    """Model directories by name, a model's name being its run's (``RUN/model`` is named after ``RUN``).
+
+    Each argument is a model directory, or a run directory that holds one as ``model``.
+
+    Raises:
+        RunError: when an argument is neither, or two have the same name.
+    """
+    found: dict[str, UPath] = {}
+    for directory in directories:
+        root = locate(directory)
+        if not (root / DESCRIPTION).exists() and (root / "model" / DESCRIPTION).exists():
+            root = root / "model"
+        describe(root)
+        name = root.parent.name if root.name == "model" else root.name
+        if name in found:
+            raise RunError(f"{directory} and {found[name]} would both be served as {name!r}; rename one directory")
+        found[name] = root
+    return found
+
+
+def find_one(url: str) -> UPath:
+    """The model directory that is ``url``, or that the run ``url`` holds; see :func:`find`."""
+    [directory] = find([url]).values()
+    return directory
+
+
+def _require_fit(found: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor]) -> None:
+    """Name the first tensor that does not fit; PyTorch would list them all."""
+    for name in [*wanted, *found]:
+        sides = [list(tensors[name].shape) if name in tensors else "not there" for tensors in (found, wanted)]
+        if sides[0] != sides[1]:
+            raise ValueError(
+                f"its weights are of another architecture than {DESCRIPTION} says: {name} is {sides[0]} in {WEIGHTS}, "
+                f"and {sides[1]} in that architecture; take both files from one model directory"
+            )
+
+
+def _card(model: Model, provenance: Provenance) -> str:
+    height, width, channels = model.image_shape
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    made = f"imported by genlab {provenance.genlab} from `{provenance.run}`"
+    if provenance.step:
+        made = (
+            f"trained by genlab {provenance.genlab} for {provenance.step:,} steps ({provenance.images:,} images) "
+            f"in `{provenance.run}`"
+        )
+    lines = [
+        f"# {model.family} {height}x{width}x{channels}",
+        "",
+        f"{parameters:,} parameters, {made}.",
+        "",
+        "| | |",
+        "| --- | --- |",
+        f"| operations | {', '.join(model.operations)} |",
+        *(
+            f"| data `{name}` | {data['path']} (manifest {data['checksum'][:12]}) |"
+            for name, data in provenance.data.items()
+        ),
+        *(f"| {name} | {value:.6g} |" for name, value in provenance.metrics.items()),
+        "",
+        f"`{WEIGHTS}` holds the weights, `{DESCRIPTION}` all that is needed to build the model again.",
+        "Pixels in and out are uint8 [N, H, W, C].",
+        "",
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,251 @@
+"""``genlab evaluate``: from a model directory and a data set to a table and a file."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from genlab.cli.classifier import trained_classifier
+from genlab.cli.compare import main as compare
+from genlab.cli.evaluate import main
+from genlab.data.format.shards import ShardSet
+from genlab.data.ingest.ingest import IngestConfig, ingest
+from genlab.evaluation.classifier import load_judge
+from genlab.evaluation.measurements import Evaluation
+from genlab.models.cyclegan import CycleGAN
+from genlab.models.vae import VAE, VAEArchitecture
+from genlab.store import model_directory
+from tests.evaluation.support import classifier, cvae, cyclegan, held_out, save, scenes, sorted_by_class, vae
+
+LATENT = {"neg_elbo", "reconstruction", "kl", "active_units", "nll_1", "nll_50", "nll_500", "nll_1000", "mse"}
+LABELLED = LATENT | {"nearest_neighbour_accuracy"}
+FEW = ["--iwae-images", "2"]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Drawn digits, half of them held out."""
+    root = tmp_path_factory.mktemp("evaluate")
+    held_out(root / "digits")
+    return root / "digits"
+
+
+@pytest.fixture(autouse=True)
+def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The runs folder of one test."""
+    monkeypatch.setenv("GENLAB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("GENLAB_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setattr("genlab.cli.classifier.JUDGE_STEPS", 5)
+    return tmp_path / "runs"
+
+
+def test_a_conditional_model_gets_every_figure_and_its_classifier_is_trained_once(
+    data: Path, runs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = save(runs / "digits", cvae(), data)
+    main([str(run), *FEW])
+    printed = capsys.readouterr().out
+    assert "training a classifier" in printed
+    evaluation = Evaluation.load(str(run))
+    judged = {"reconstruction_consistency", "classifier_accuracy", "sample_consistency", "fid", "kid"}
+    assert evaluation.figures.keys() == LABELLED | judged
+    assert all(str(figure) in printed for figure in evaluation.figures.values())
+    assert "(!) FID in classifier features" in printed, "33 images are too few"
+    saved = json.loads((run / "model" / "genlab.json").read_text())
+    assert evaluation.name == "digits"
+    assert evaluation.model["weights"] == saved["weights"]["sha256"]
+
+    (judge,) = runs.glob("classifier-*")
+    weights = json.loads((judge / "model" / "genlab.json").read_text())["weights"]["sha256"]
+    assert evaluation.figures["fid"].passport["extractor_weights"] == weights
+    first = (run / "evaluation.json").read_bytes()
+    main([str(run / "model"), *FEW, "--classifier", str(judge)])
+    assert "training a classifier" not in capsys.readouterr().out
+    assert (run / "evaluation.json").read_bytes() == first, "a function of model, data and seed"
+    main([str(run), *FEW, "--seed", "1", "--output", str(runs / "other.json")])
+    assert "training a classifier" not in capsys.readouterr().out
+    assert Evaluation.load(str(runs / "other.json")).figures["fid"].passport["seed"] == 1
+
+
+def test_colour_images_without_labels_are_compared_in_efficientnets_features(tmp_path: Path, runs: Path) -> None:
+    data = tmp_path / "scenes"
+    ingest(IngestConfig("synthetic:scenes-a", str(data), size=32, count=10, test_fraction=0.5))
+    torch.manual_seed(0)
+    model = VAE((32, 32, 3), VAEArchitecture(channels=(4,), hidden=4, likelihood="gaussian"))
+    run = save(runs / "scenes", model, data, label_names=())
+    main([str(run), *FEW, "--samples", "6"])
+    figures = Evaluation.load(str(run)).figures
+    assert figures.keys() == LATENT | {"fid", "kid"}
+    assert figures["fid"].passport["extractor"] == "efficientnet-lite0, pooled"
+    assert figures["fid"].passport["samples"] == 6
+    assert not list(runs.glob("classifier-*"))
+
+
+def test_a_translator_is_measured_in_both_directions_and_compared(
+    runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On the data that its run names; an imported model, which names none, on what it is given."""
+    domains = {domain: tmp_path / domain for domain in ("a", "b")}
+    for domain, folder in domains.items():
+        scenes(folder, domain)
+    run = save(runs / "scenes", cyclegan(), domains)
+    main([str(run)])
+    printed = capsys.readouterr().out
+    figures = Evaluation.load(str(run)).figures
+    of_direction = {"fid", "kid", "psnr", "ssim", "perceptual"}
+    assert figures.keys() == {
+        *(f"{kind}_{direction}" for kind in of_direction for direction in CycleGAN.directions),
+        *(f"untranslated_{kind}_{direction}" for kind in of_direction for direction in CycleGAN.directions),
+        *("kid", "cycle_a", "cycle_b", "identity_a", "identity_b"),
+    }
+    assert all(str(figure) in printed for figure in figures.values())
+    assert figures["kid_b_to_a"].passport["extractor"] == "efficientnet-lite0, pooled"
+    assert figures["kid_b_to_a"].passport["source_data"] == ShardSet.open(str(domains["b"])).checksum
+
+    imported = tmp_path / "imported"
+    none = model_directory.Provenance(run="x.pth", step=0, images=0, data={}, config={}, metrics={})
+    model_directory.save(str(imported), cyclegan(seed=1), none)
+    main([str(imported), "--data-a", str(domains["a"]), "--data-b", str(domains["b"]), "--samples", "6"])
+    assert Evaluation.load(str(imported)).figures["fid_a_to_b"].passport["samples"] == 6
+    main([str(imported), "--data-a", str(domains["a"]), "--data-b", str(domains["b"])])
+    capsys.readouterr()
+    compare([str(run), str(imported)])
+    printed = capsys.readouterr().out
+    assert "KID in EfficientNet-Lite0 features, a → b ↓" in printed
+    assert "passports differ" not in printed
+
+
+def test_what_a_translator_cannot_be_measured_on_is_refused(
+    data: Path, runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    a = tmp_path / "a"
+    scenes(a, "a")
+    run = str(save(runs / "scenes", cyclegan(), {"a": a, "b": tmp_path / "gone"}))
+    imported = str(tmp_path / "imported")
+    none = model_directory.Provenance(run="x.pth", step=0, images=0, data={}, config={}, metrics={})
+    model_directory.save(imported, cyclegan(), none)
+    digits = str(save(runs / "digits", vae(), data))
+    for arguments, message in (
+        ([run], f"{tmp_path / 'gone'}: not a data set"),
+        ([run, "--data-b", str(data)], f"{data}: images of 28x28x1; the model takes images of 32x32x3"),
+        ([run, "--data", str(a)], "--data: not for a cyclegan model, whose data is given by --data-a and --data-b"),
+        ([run, "--classifier", "none"], "--classifier: not for a cyclegan model"),
+        ([imported, "--data-a", str(a)], "does not say what it was trained on; give --data-b DATA"),
+        ([digits, "--data-b", str(a)], "--data-b: not for a vae model, whose data is given by --data"),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            main(arguments)
+        assert ended.value.code == 2
+        assert message in capsys.readouterr().err
+
+
+def test_models_of_one_folder_keep_their_own_evaluations(
+    data: Path, runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    judge = save(runs / "judge", classifier(), data)
+    models = [save(runs / name, vae(seed=seed), data) for seed, name in enumerate(("weak", "strong"))]
+    for run in models:
+        shutil.move(run / "model", tmp_path / run.name)
+        main([str(tmp_path / run.name), *FEW, "--classifier", str(judge)])
+    assert {path.parent.name for path in tmp_path.glob("*/evaluation.json")} == {"weak", "strong"}
+    capsys.readouterr()
+    compare([str(tmp_path / run.name) for run in models])
+    assert {"weak", "strong"} <= set(capsys.readouterr().out.split())
+
+
+def test_a_model_is_measured_without_a_classifier(data: Path, runs: Path) -> None:
+    run = save(runs / "digits", cvae(), data)
+    main([str(run), *FEW, "--samples", "4", "--classifier", "none"])
+    figures = Evaluation.load(str(run)).figures
+    assert figures.keys() == LABELLED | {"fid", "kid"}
+    assert figures["fid"].passport["extractor"] == "efficientnet-lite0, pooled"
+    assert not list(runs.glob("classifier-*"))
+
+
+def test_the_classifier_is_trained_on_the_models_own_split(
+    data: Path, runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And training leaves torch as it was."""
+    before = torch.get_deterministic_debug_mode(), torch.get_num_threads(), torch.backends.cudnn.benchmark
+    shards = ShardSet.open(str(data))
+    judge = load_judge(trained_classifier(shards, "test"), "cpu")
+    assert (judge.data, judge.split) == (shards.checksum, "test")
+    assert (torch.get_deterministic_debug_mode(), torch.get_num_threads(), torch.backends.cudnn.benchmark) == before
+
+    only = sorted_by_class(tmp_path / "animals", each=4)
+    run = save(runs / "animals", vae(), data)
+    with pytest.raises(SystemExit):
+        main([str(run), "--data", str(only.shards.directory)])
+    assert "no split 'train' to train a classifier on; give one with --classifier RUN" in capsys.readouterr().err
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_the_work(
+    data: Path, runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = save(runs / "digits", cvae(), data)
+    (tmp_path / "file").touch()
+    for output in (tmp_path / "file" / "evaluation.json", tmp_path):
+        with pytest.raises(SystemExit) as ended:
+            main([str(run), "--output", str(output)])
+        assert ended.value.code == 2
+        printed = capsys.readouterr()
+        assert f"{output}: cannot be written" in printed.err
+        assert "--output" in printed.err
+        assert "training a classifier" not in printed.out
+    assert not list(tmp_path.glob("**/.*probe"))
+
+
+def test_what_cannot_be_measured_is_refused(
+    data: Path, runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    moved = tmp_path / "moved"
+    shutil.copytree(data, moved)
+    run = str(save(runs / "digits", vae(), moved))
+    shutil.rmtree(moved)
+    held_out(moved, count=40)
+    other = tmp_path / "scenes"
+    ingest(IngestConfig("synthetic:scenes-a", str(other), size=32, count=4, test_fraction=0.5))
+    judge = str(save(runs / "judge", classifier(), data, label_names="abcdefghij"))
+    names = [*"012", "three", *"456789"]
+    told = str(save(runs / "told", cvae(), data, label_names=names))
+    for arguments, message in (
+        ([run], f"{moved}: no longer the data set that the model was trained on"),
+        ([run, "--data", str(other)], f"{other}: images of 32x32x3; the model takes images of 28x28x1"),
+        ([run, "--data", str(data), "--split", "dev"], "no split 'dev'"),
+        ([run, "--data", str(data), "--classifier", run], "a vae, not a classifier"),
+        ([run, "--data", str(data), "--classifier", judge], f"class 0 is '0' in {data}, and was 'a'"),
+        ([told, "--data", str(data)], f"class 3 is '3' in {data}, and was 'three'"),
+        ([judge, "--data", str(data)], "a classifier model; vae, cvae and cyclegan are what can be evaluated"),
+        ([str(data)], "not a model directory"),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            main(arguments)
+        assert ended.value.code == 2
+        assert message in capsys.readouterr().err
+
+
+def test_data_that_do_not_do_for_the_model_are_refused(
+    data: Path, runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for count, model, message in (
+        (20, cvae(), "has 0 classes; the model is one of 10"),
+        (3, vae(), "images in split 'test'; 4 are needed"),
+    ):
+        plain = tmp_path / f"plain-{count}"
+        source = f"folder:{_pictures(tmp_path / str(count), count)}"
+        ingest(IngestConfig(source, str(plain), test_fraction=0.5, channels=1))
+        run = str(save(runs / model.family, model, data))
+        with pytest.raises(SystemExit):
+            main([run, "--data", str(plain)])
+        assert message in capsys.readouterr().err
+
+
+def _pictures(folder: Path, count: int) -> Path:
+    folder.mkdir()
+    for number in range(count):
+        Image.new("L", (28, 28), 10 * number).save(folder / f"{number}.png")
+    return folder

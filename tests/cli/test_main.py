@@ -1,0 +1,101 @@
+"""The command line: what there is, what each command takes, and how a mistake ends."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from genlab import __version__
+from genlab.cli import main as cli
+
+LOADED = """
+import sys
+from genlab.cli import main as cli
+sys.argv = ["genlab", "--help"]
+cli.main()
+print({"torch", "ray", "pyarrow"} & set(sys.modules))
+"""
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    """The exit status of ``genlab ARGUMENTS``."""
+    monkeypatch.setattr(sys, "argv", ["genlab", *arguments])
+    try:
+        cli.main()
+    except SystemExit as ended:
+        return int(ended.code or 0)
+    return 0
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"]])
+def test_help_lists_the_commands_and_the_way_to_train(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, *arguments) == 0
+    shown = capsys.readouterr().out
+    assert all(f"  {command} " in shown for command in ("ingest", "inspect", "report", "translate", "serve"))
+    assert "jobs/cyclegan.py" in shown
+
+
+def test_help_is_quick_to_import() -> None:
+    printed = subprocess.run([sys.executable, "-c", LOADED], capture_output=True, text=True, check=True).stdout
+    assert printed.splitlines()[-1] == "set()"
+
+
+def test_the_version_is_the_packages(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(monkeypatch, "--version") == 0
+    assert capsys.readouterr().out == f"genlab {__version__}\n"
+
+
+def test_an_unknown_command_is_refused_with_those_there_are(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, "ingst", "a", "b") == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert "error: ingst: no such command" in printed.err
+    assert "  ingest " in printed.err
+
+
+@pytest.mark.parametrize("command", cli.COMMANDS)
+def test_each_command_explains_itself_by_its_name(
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, command, "--help") == 0
+    assert f"usage: genlab {command}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["ingest", "{tmp}/nothing", "{tmp}/out"], "{tmp}/nothing"),
+        (["ingest", "synthetic:nothing", "{tmp}/out"], "nothing"),
+        (["inspect", "{tmp}/nothing"], "{tmp}/nothing: not a data set"),
+        (["export", "{tmp}/nothing", "{tmp}/out"], "{tmp}/nothing: neither a data set"),
+        (["report", "{tmp}/nothing"], "{tmp}/nothing"),
+        (["describe", "{tmp}/nothing"], "{tmp}/nothing"),
+        (["evaluate", "{tmp}/nothing"], "{tmp}/nothing"),
+        (["compare", "{tmp}/nothing", "{tmp}/out"], "{tmp}/nothing: no such file"),
+        (["sample", "{tmp}/nothing", "{tmp}/out.png"], "{tmp}/nothing"),
+        (["reconstruct", "{tmp}/nothing", "{tmp}/in.png", "{tmp}/out.png"], "{tmp}/nothing"),
+        (["interpolate", "{tmp}/nothing", "{tmp}/out.png", "--seeds", "1", "2"], "{tmp}/nothing"),
+        (["translate", "{tmp}/nothing", "{tmp}/in.png", "{tmp}/out.png"], "{tmp}/nothing"),
+        (["import-weights", "{tmp}/out", "--a-to-b", "{tmp}/a.pth", "--b-to-a", "{tmp}/b.pth"], "{tmp}/a.pth"),
+        (["serve", "{tmp}/nothing"], "{tmp}/nothing"),
+    ],
+)
+def test_what_is_not_there_is_named_in_one_message(
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    assert run(monkeypatch, *(argument.format(tmp=tmp_path) for argument in arguments)) == 2
+    printed = capsys.readouterr().err
+    assert printed.startswith("error: ")
+    assert message.format(tmp=tmp_path) in printed
+    assert "Traceback" not in printed
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,191 @@
+"""Figures of latent models, where they can be known otherwise."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scipy.spatial import cKDTree
+
+from genlab.evaluation.held_out import HeldOut, Rows, rows_a_pass
+from genlab.evaluation.latent_models import (
+    DRAWS,
+    bound_figures,
+    classes_to_sample,
+    consistency_figure,
+    elbo_figures,
+    observe_rows,
+    reconstruction_figures,
+    samples,
+)
+from genlab.metrics.elbo import gaussian_kl
+from genlab.models.latent_model import Likelihood
+from tests.evaluation.support import TEN, blind, cvae, held_out, judge, sorted_by_class, vae
+
+COIN = 28 * 28 * math.log(2)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> HeldOut:
+    return held_out(tmp_path_factory.mktemp("latent") / "digits")
+
+
+@pytest.mark.parametrize("likelihood", ["bernoulli", "binary"])
+def test_a_model_that_learned_nothing_pays_a_bit_a_pixel(likelihood: Likelihood, data: HeldOut) -> None:
+    """Its posterior is the prior and its decoder a coin, so the bounds are equal and exact for every K."""
+    model = blind(vae(likelihood))
+    figures = elbo_figures(model, data, 0) | bound_figures(model, data.drawn(2, seed=0), 0)
+    for name in ("neg_elbo", "reconstruction", *(f"nll_{draws}" for draws in DRAWS)):
+        assert figures[name].value == pytest.approx(COIN, rel=1e-6)
+    assert figures["kl"].value == 0
+    assert figures["active_units"].value == 0
+    assert figures["nll_50"].passport["rows"] == 2
+    assert figures["neg_elbo"].passport["rows"] == len(data)
+
+
+@pytest.mark.parametrize("make", [vae, cvae])
+def test_the_bounds_close_a_gap_that_is_known(make: type, data: HeldOut) -> None:
+    """The decoder does not look at z, so −log p(x) is known, but q is not the prior, and the ELBO pays for that."""
+    model = blind(make())
+    model.encoder.mean.bias += 1
+    model.encoder.log_variance.bias -= 0.1
+    kl = model.architecture.latent_dim * 0.5 * (1 + math.exp(-0.1) - 1 + 0.1)
+    figures = elbo_figures(model, data, 0) | bound_figures(model, data, 0)
+    assert figures["kl"].value == pytest.approx(kl, rel=1e-5)
+    assert figures["neg_elbo"].value == pytest.approx(COIN + kl, abs=1e-3)
+    # Over all images, one draw strays by about 0.25 nats and the mean of 1,000 weights by about 0.015.
+    assert figures["nll_1"].value == pytest.approx(COIN + kl, abs=0.75)
+    assert figures["nll_1000"].value == pytest.approx(COIN, abs=0.05)
+
+
+@pytest.mark.parametrize("make", [vae, cvae])
+def test_the_elbo_has_its_two_parts_and_the_bounds_tighten(make: type, data: HeldOut) -> None:
+    model = make()
+    model.encoder.mean.bias += 1.5  # An untrained posterior is the prior, more or less: there is nothing to tighten.
+    figures = elbo_figures(model, data, 0) | bound_figures(model, data.drawn(4, seed=0), 0)
+    assert figures["neg_elbo"].value == pytest.approx(figures["reconstruction"].value + figures["kl"].value)
+    (rows,) = data.batches()
+    kl = gaussian_kl(*model.encode(rows.image, rows.label if model.classes else None)).mean()
+    assert figures["kl"].value == pytest.approx(float(kl), rel=1e-5)
+    assert figures["nll_1000"].value < figures["nll_50"].value < figures["nll_1"].value
+    assert figures["neg_elbo"].passport["density"] == ("p(x|class)" if model.classes else "p(x)")
+    x = "x|y" if model.classes else "x"
+    assert figures["nll_50"].title == f"−log p({x}) at most (in expectation), K = 50"
+    assert figures["kl"].title == ("KL(q(z|x,y) ‖ p(z))" if model.classes else "KL(q(z|x) ‖ p(z))")
+
+
+@pytest.mark.parametrize("make", [vae, cvae])
+def test_the_nearest_neighbour_accuracy_is_of_the_posterior_means(make: type, data: HeldOut) -> None:
+    model = make()
+    figure = elbo_figures(model, data, 0)["nearest_neighbour_accuracy"]
+    (rows,) = data.batches()
+    assert rows.label is not None
+    means, _ = model.encode(rows.image, rows.label if model.classes else None)
+    nearest = cKDTree(means).query(means, k=2)[1][:, 1]
+    assert figure.value == pytest.approx(float((rows.label[nearest] == rows.label).double().mean()))
+    assert figure.interval is not None
+    assert figure.interval[0] < figure.value < figure.interval[1]
+    assert figure.passport == data.passport | {"seed": 0, "told_class": "yes" if model.classes else "no"}
+    assert figure.better == (None if model.classes else "higher")
+
+
+def test_all_noise_comes_from_the_seed(data: HeldOut) -> None:
+    model = vae("binary")
+    few = data.drawn(2, seed=0)
+    values = [
+        [figure.value for figure in (elbo_figures(model, data, seed) | bound_figures(model, few, seed)).values()]
+        for seed in (1, 1, 2)
+    ]
+    assert values[0] == values[1]
+    assert values[0] != values[2]
+    assert torch.equal(*(torch.cat(list(samples(model, None, 3, 5))) for _ in range(2)))
+
+
+def test_a_digit_is_drawn_the_same_whichever_others_are_measured(data: HeldOut) -> None:
+    part = data.drawn(3, seed=4)
+    (everything,), (few,) = data.batches(), part.batches()
+    drawn, _ = observe_rows(vae("binary"), everything, seed=7)
+    alone, _ = observe_rows(vae("binary"), few, seed=7)
+    assert torch.equal(alone, drawn[torch.from_numpy(part.rows)])
+    grey = Rows(0, np.array([3, 4]), torch.full((2, 28, 28, 1), 128, dtype=torch.uint8), None)
+    one, other = observe_rows(vae("binary"), grey, seed=7)[0]
+    assert not torch.equal(one, other)
+
+
+def test_a_model_without_classes_is_given_no_labels(data: HeldOut) -> None:
+    model = vae()
+    (rows,) = data.batches()
+    expected = (model.reconstruct(rows.image).double() - rows.image.double()).div(255).square().mean()
+    figures = reconstruction_figures(model, data, None)
+    assert figures.keys() == {"mse"}
+    assert figures["mse"].value == pytest.approx(float(expected))
+
+
+def test_consistency_counts_what_the_classifier_sees(data: HeldOut) -> None:
+    model, threes = cvae(), judge(always=3)
+    assert data.labels is not None
+    share = float((data.labels == 3).double().mean())
+    figures = reconstruction_figures(model, data, threes)
+    for name in ("reconstruction_consistency", "classifier_accuracy"):
+        assert figures[name].value == share
+        assert figures[name].passport["classifier_weights"] == "f" * 64
+        assert figures[name].caution == ""
+    assert figures["reconstruction_consistency"].passport["told_class"] == "yes"
+    sampled = consistency_figure(model, data, threes, count=57, seed=0)["sample_consistency"]
+    assert sampled.value == 0.1
+    assert sampled.passport["samples"] == 50
+    assert sampled.interval is not None
+    assert 0 < sampled.interval[0] < 0.1 < sampled.interval[1] < 0.25
+
+
+def test_samples_are_of_classes_that_the_classifier_can_name(data: HeldOut) -> None:
+    """The model has room for ten."""
+    sampled = consistency_figure(cvae(), data, judge(always=3, label_names=TEN[:5]), count=57, seed=0)
+    assert sampled["sample_consistency"].value == 1 / 5
+    assert sampled["sample_consistency"].passport["classes"] == 5
+
+
+def test_what_a_classifier_sees_in_its_own_training_images_is_marked(data: HeldOut) -> None:
+    figures = reconstruction_figures(vae(), data, judge(trained_on=data))
+    assert figures["reconstruction_consistency"].passport["told_class"] == "no"
+    for name in ("reconstruction_consistency", "classifier_accuracy"):
+        assert "trained on these very images" in figures[name].caution
+    assert figures["mse"].caution == ""
+
+
+def test_samples_are_of_the_classes_asked_for() -> None:
+    model, label = cvae(), torch.tensor([7, 2, 7, 2, 7])
+    (drawn,) = samples(model, label, 5, seed=0)
+    (sevens,) = samples(model, torch.full((5,), 7), 5, seed=0)
+    assert drawn.shape == (5, 28, 28, 1)
+    assert torch.equal(drawn[::2], sevens[::2])
+    assert not torch.equal(drawn[1::2], sevens[1::2])
+
+
+def test_what_is_drawn_from_a_set_sorted_by_class_is_of_all_of_them(tmp_path: Path) -> None:
+    data = sorted_by_class(tmp_path / "animals", ("cat", "dog"), each=40)
+    few = data.drawn(20, seed=0)
+    assert len(few) == 20
+    assert few.labels is not None
+    assert 4 <= few.labels.sum() <= 16
+    (rows,) = few.batches()
+    assert torch.equal(rows.image[:, 0, 0, 0], torch.from_numpy(few.rows % 40)), "the pictures of these rows"
+    assert rows.label is not None
+    assert torch.equal(rows.label, few.labels)
+    assert few.passport == data.passport | {"rows": 20, "subset": "random by seed 0"}
+    assert few.rows.tolist() == data.drawn(20, seed=0).rows.tolist()
+    assert few.rows.tolist() != data.drawn(20, seed=1).rows.tolist()
+    assert data.drawn(80, seed=0) is data
+
+    for count, dogs in ((20, range(4, 17)), (80, [40]), (160, [80])):
+        told = classes_to_sample(data, count, seed=0)
+        assert told is not None
+        assert len(told) == count
+        assert int(told.sum()) in dogs
+
+
+def test_large_images_go_through_a_few_at_a_time() -> None:
+    assert rows_a_pass((28, 28, 1)) == 500
+    assert rows_a_pass((256, 256, 3)) == 32
+    assert rows_a_pass((4096, 4096, 3)) == 1

@@ -1,0 +1,45 @@
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from genlab.models.cpu.transposed import FEW_PIXELS, FOLDED, ConvTranspose2d
+
+
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("channels", [FOLDED, FOLDED + 1])
+@pytest.mark.parametrize("size", [(2, 3), (10, 7)])
+@pytest.mark.parametrize("shape", [{"stride": 1}, {"stride": 2, "output_padding": (0, 1)}, {"dilation": 2}])
+def test_output_and_gradients_are_those_of_pytorchs_layer(
+    layout: torch.memory_format, precision: str, bias: bool, channels: int, size: tuple[int, int], shape: dict[str, Any]
+) -> None:
+    torch.manual_seed(0)
+    pixels = size[0] * size[1]
+    theirs = nn.ConvTranspose2d(6, channels, (3, 4), padding=(1, 2), bias=bias, **shape)
+    ours = ConvTranspose2d(6, channels, (3, 4), padding=(1, 2), bias=bias, **shape)
+    ours.load_state_dict(theirs.state_dict())
+
+    def results(layer: nn.ConvTranspose2d) -> list[Tensor | None]:
+        layer.to(memory_format=layout)
+        image = torch.linspace(-1, 1, 12 * pixels).reshape(2, 6, *size).to(memory_format=layout).requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+            output = layer(image)
+        output.float().square().mean().backward()
+        return [output, image.grad, *(parameter.grad for parameter in layer.parameters())]
+
+    expected, found = results(theirs), results(ours)
+    rtol, atol = (1e-5, 1e-6) if precision == "fp32" else (1e-2, 1e-4)
+    torch.testing.assert_close(found, expected, rtol=rtol, atol=atol)
+    if channels > FOLDED and 2 * pixels > FEW_PIXELS:  # oneDNN's own but for the bias
+        torch.testing.assert_close(found[:3], expected[:3], rtol=0, atol=0)
+
+
+def test_a_frozen_layer_passes_gradients_on_and_keeps_none() -> None:
+    layer = ConvTranspose2d(3, 2, 4, stride=2, padding=1).requires_grad_(False)
+    image = torch.ones(1, 3, 4, 4, requires_grad=True)
+    layer(image).sum().backward()
+    assert image.grad is not None
+    assert all(parameter.grad is None for parameter in layer.parameters())
