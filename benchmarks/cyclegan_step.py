@@ -265,7 +265,7 @@ def _genlab(theirs: Any, precision: str, size: int, batch: int, threads: int, co
     from genlab.training.loop import _prepare, compile_networks
     from genlab.training.session import LocalSession
     from genlab.training.state import TrainingState
-    from genlab.training.step import LoopStep
+    from genlab.training.step_context import LoopStepContext
 
     _prepare(exact=True, threads=threads)
     changes = {"run.batch": batch, "model.generator": "resnet-9", "model.discriminator": "patch-reference"}
@@ -291,7 +291,7 @@ def _genlab(theirs: Any, precision: str, size: int, batch: int, threads: int, co
         batches = {domain: Batch(images, None) for domain, images in pictures.items()}
         began = time.perf_counter()
         how = "bf16" if precision == "bf16" else "fp32"
-        step = LoopStep(state, session, index=index, batch=batch, key=(0, "noise", index), precision=how)
+        step = LoopStepContext(state, session, index=index, batch=batch, key=(0, "noise", index), precision=how)
         state.set_rate(index * batch, 10**9)
         losses = recipe.step(batches, step)
         seconds = time.perf_counter() - began

@@ -42,7 +42,7 @@ DATA = {"vae": {"images": "synthetic:digits"}, "cyclegan": {"a": "synthetic:scen
 
 
 class BareStep:
-    """A step of one process: :class:`genlab.recipes.recipe.Step` as short as it can be."""
+    """A step of one process: :class:`genlab.recipes.recipe.StepContext` as short as it can be."""
 
     index = 0
 

@@ -22,8 +22,8 @@ ROWS = 2
 """Of the batch that goes through the networks; norms over a batch need more than one."""
 
 
-class Onlooker:
-    """A :class:`genlab.recipes.recipe.Step` that trains nothing."""
+class ShapeOnlyStepContext:
+    """A :class:`genlab.recipes.recipe.StepContext` that trains nothing."""
 
     index = 0
     rows = slice(0, ROWS)
@@ -105,7 +105,7 @@ def _layers(recipe: Recipe[Any], modules: dict[str, nn.Module], domains: Mapping
                 )
                 for name, info in domains.items()
             }
-            recipe.step(batches, Onlooker())
+            recipe.step(batches, ShapeOnlyStepContext())
 
     return networks(modules, step)
 

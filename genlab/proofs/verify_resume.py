@@ -17,7 +17,7 @@ from genlab.core.config import override
 from genlab.core.errors import ConfigError, RunError
 from genlab.core.storage import locate, write_atomic
 from genlab.proofs.compare_runs import Helper, first_difference, storage_for
-from genlab.recipes.recipe import Batches, Step, recipe_type
+from genlab.recipes.recipe import Batches, StepContext, recipe_type
 from genlab.training.launch import launch
 from genlab.training.plan import Plan
 from genlab.training.session import Session
@@ -54,7 +54,7 @@ class Reaper:
         recipe = recipe_type(plan.family)
         whole_step = recipe.step
 
-        def step_or_die(this: Any, batches: Batches, step: Step) -> Any:
+        def step_or_die(this: Any, batches: Batches, step: StepContext) -> Any:
             for death in self.deaths:
                 if death.step == step.index and session.rank == max(death.victim, 0) and not self.happened(death):
                     write_atomic(locate(self.folder) / death.name, b"")

@@ -13,7 +13,7 @@ from genlab.models.model import Model
 from genlab.models.pixels import to_unit
 from genlab.models.precision import full_precision
 from genlab.recipes.options import ImageData, Optimization, Run
-from genlab.recipes.recipe import Batch, Batches, DomainInfo, Recipe, Step
+from genlab.recipes.recipe import Batch, Batches, DomainInfo, Recipe, StepContext
 
 
 @dataclass(frozen=True)
@@ -43,13 +43,13 @@ class ClassifierRecipe(Recipe[ClassifierConfig]):
         """The one network, which is the model itself."""
         return self.classifier
 
-    def step(self, batches: Batches, step: Step) -> dict[str, Tensor]:
+    def step(self, batches: Batches, step: StepContext) -> dict[str, Tensor]:
         """One Adam step on the cross-entropy."""
         loss, accuracy = self._measure(batches["images"], step)
         step.update("classifier", loss)
         return {"cross_entropy": loss.detach(), "accuracy": accuracy}
 
-    def test_metrics(self, batches: Batches, step: Step) -> dict[str, Tensor]:
+    def test_metrics(self, batches: Batches, step: StepContext) -> dict[str, Tensor]:
         """Cross-entropy and accuracy on held-out rows."""
         loss, accuracy = self._measure(batches["images"], step)
         return {"cross_entropy": loss, "accuracy": accuracy}
@@ -58,7 +58,7 @@ class ClassifierRecipe(Recipe[ClassifierConfig]):
         """None: what a classifier does is in its figures."""
         return {}
 
-    def _measure(self, batch: Batch, step: Step) -> tuple[Tensor, Tensor]:
+    def _measure(self, batch: Batch, step: StepContext) -> tuple[Tensor, Tensor]:
         assert batch.label is not None  # Classifier has refused data without labels
         with step.autocast():
             logits = self.classifier(to_unit(batch.image))

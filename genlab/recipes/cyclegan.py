@@ -22,7 +22,7 @@ from genlab.models.pixels import to_signed
 from genlab.models.precision import full_precision
 from genlab.recipes.history import History
 from genlab.recipes.options import Data, Optimization, Run
-from genlab.recipes.recipe import Batches, DomainInfo, Recipe, Step
+from genlab.recipes.recipe import Batches, DomainInfo, Recipe, StepContext
 
 SHOWN = 6
 """Images of each domain in the sample pictures."""
@@ -147,7 +147,7 @@ class CycleGANRecipe(Recipe[CycleGANConfig]):
         judges = nn.ModuleDict({**self.discriminators, "history": nn.ModuleDict(self.history)})
         self.networks = nn.ModuleDict({"generators": self.generators, "discriminators": judges})
 
-    def step(self, batches: Batches, step: Step) -> dict[str, Tensor]:
+    def step(self, batches: Batches, step: StepContext) -> dict[str, Tensor]:
         """One step of the generators, then one of the discriminators; every returned loss is unweighted.
 
         An identity loss of no weight is not computed. A cycle loss of no weight is: how it grows is worth knowing.
@@ -192,7 +192,7 @@ class CycleGANRecipe(Recipe[CycleGANConfig]):
         step.update("discriminators", metrics["discriminator_a"] + metrics["discriminator_b"])
         return {name: value.detach() for name, value in metrics.items()}
 
-    def test_metrics(self, batches: Batches, step: Step) -> dict[str, Tensor]:
+    def test_metrics(self, batches: Batches, step: StepContext) -> dict[str, Tensor]:
         """None: what a CycleGAN's losses say of held-out images is no measure of quality."""
         return {}
 
@@ -212,7 +212,7 @@ class CycleGANRecipe(Recipe[CycleGANConfig]):
         """Both generators."""
         return self.generators
 
-    def _exchange(self, domain: str, fake: Tensor, step: Step) -> Callable[[], Tensor]:
+    def _exchange(self, domain: str, fake: Tensor, step: StepContext) -> Callable[[], Tensor]:
         """Begin to exchange; what is returned waits for what ``domain``'s discriminator is shown in place of this
         rank's generated images.
 

@@ -27,7 +27,7 @@ from genlab.recipes.latent_pictures import (
     posterior_means,
     spread,
 )
-from genlab.recipes.recipe import Batch, Batches, DomainInfo, Recipe, RecipeConfig, Step
+from genlab.recipes.recipe import Batch, Batches, DomainInfo, Recipe, RecipeConfig, StepContext
 
 SCATTERED = 2000
 """Held-out images whose posterior means are drawn as training goes on; fewer where these are more than FIGURE_BYTES."""
@@ -81,14 +81,14 @@ class LatentRecipe(Recipe[C]):
         """The one network, which is the model itself."""
         return self.vae
 
-    def step(self, batches: Batches, step: Step) -> dict[str, Tensor]:
+    def step(self, batches: Batches, step: StepContext) -> dict[str, Tensor]:
         """One Adam step on −ELBO (with β on its KL term)."""
         reconstruction, kl = self._negative_elbo(batches["images"], step)
         weight = self.config.objective.weight(step.index * self.config.run.batch)
         step.update("vae", reconstruction + weight * kl)
         return self._named(reconstruction, kl)
 
-    def test_metrics(self, batches: Batches, step: Step) -> dict[str, Tensor]:
+    def test_metrics(self, batches: Batches, step: StepContext) -> dict[str, Tensor]:
         """−ELBO of held-out rows with one draw of z a row, and its two parts, in nats an image."""
         return self._named(*self._negative_elbo(batches["images"], step))
 
@@ -123,7 +123,7 @@ class LatentRecipe(Recipe[C]):
         known = None if label is None else label.cpu().numpy()
         return {"latent-spread": spread(means, known, class_names(self.vae, self.domains["images"].label_names))}
 
-    def _negative_elbo(self, batch: Batch, step: Step) -> tuple[Tensor, Tensor]:
+    def _negative_elbo(self, batch: Batch, step: StepContext) -> tuple[Tensor, Tensor]:
         model, label = self.vae, batch.label
         likelihood = model.architecture.likelihood
         uniform = step.uniform("pixels", *batch.image.shape[1:]) if likelihood == "binary" else None

@@ -53,8 +53,8 @@ class DomainInfo:
         return found and (asked or found)
 
 
-class Step(Protocol):
-    """One optimisation step as the loop offers it to a recipe."""
+class StepContext(Protocol):
+    """What the training loop offers a recipe for one optimisation step: its rows, their noise and the optimisers."""
 
     @property
     def index(self) -> int:
@@ -148,11 +148,11 @@ class Recipe(nn.Module, ABC, Generic[C]):
         self.domains = domains
 
     @abstractmethod
-    def step(self, batches: Batches, step: Step) -> dict[str, Tensor]:
+    def step(self, batches: Batches, step: StepContext) -> dict[str, Tensor]:
         """Do one optimisation step; return named scalar tensors, means over this rank's rows, on the device."""
 
     @abstractmethod
-    def test_metrics(self, batches: Batches, step: Step) -> dict[str, Tensor]:
+    def test_metrics(self, batches: Batches, step: StepContext) -> dict[str, Tensor]:
         """Figures of held-out rows, scalar tensors that are means over this rank's rows; empty for none."""
 
     @abstractmethod

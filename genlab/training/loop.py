@@ -34,7 +34,7 @@ from genlab.training.feed import Feed, open_split
 from genlab.training.plan import Plan
 from genlab.training.session import Session, copy_from_rank_zero, from_rank_zero, gather, sum_over_ranks
 from genlab.training.state import TrainingState
-from genlab.training.step import LoopStep
+from genlab.training.step_context import LoopStepContext
 from genlab.training.stopwatch import Stopwatch
 from genlab.training.tracking import CLOCK_FIELDS, TIME_FIELDS, Tracker, read_metrics
 
@@ -93,7 +93,7 @@ def train(plan: Plan, session: Session) -> TrainingState:
             stopwatch.lap("data")
             rate = state.set_rate(done * run.batch, plan.steps * run.batch)
             for part in range(run.accumulate):
-                step = LoopStep(
+                step = LoopStepContext(
                     state,
                     session,
                     index=done,
@@ -338,7 +338,7 @@ def _test(plan: Plan, state: TrainingState, session: Session) -> dict[str, float
         for first in range(0, rows - session.world_size + 1, batch):
             whole = min(batch, rows - first)
             _begin_graphs(plan.run.cuda_graphs)
-            step = LoopStep(
+            step = LoopStepContext(
                 state,
                 session,
                 index=first // batch,

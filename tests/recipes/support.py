@@ -1,4 +1,4 @@
-"""A loop's step that only looks on."""
+"""A step context that records what a recipe does in one step, and random batches."""
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -10,8 +10,8 @@ from torch import Tensor
 from genlab.recipes.recipe import Batch, Recipe
 
 
-class Onlooker:
-    """Implements :class:`genlab.recipes.recipe.Step`: keeps each loss and its gradients, and changes no weight."""
+class RecordingStepContext:
+    """A :class:`genlab.recipes.recipe.StepContext` that keeps each loss and its gradients, and changes no weight."""
 
     index: int = 0
 

@@ -7,7 +7,7 @@ from genlab.core.config import override
 from genlab.models.classifier import Classifier, ClassifierArchitecture
 from genlab.recipes.classifier import ClassifierConfig, ClassifierRecipe
 from genlab.recipes.recipe import DomainInfo
-from tests.recipes.support import Onlooker, batch
+from tests.recipes.support import RecordingStepContext, batch
 
 ROWS = 6
 TEN = tuple("0123456789")
@@ -38,7 +38,7 @@ def test_at_the_size_of_digits_it_has_the_parameters_it_says() -> None:
 @pytest.mark.parametrize("shape", [(28, 28, 1), (33, 50, 3), (5, 5, 1)])
 def test_a_step_reaches_every_weight(shape: tuple[int, int, int]) -> None:
     recipe = make(shape=shape, width=4)
-    step = Onlooker(recipe, ROWS)
+    step = RecordingStepContext(recipe, ROWS)
     metrics = recipe.step({"images": batch(ROWS, *shape, seed=0, classes=10)}, step)
     gradients = step.gradients["classifier"]
     assert [name for name, gradient in gradients.items() if gradient is None or not gradient.any()] == []
@@ -50,7 +50,7 @@ def test_accuracy_is_the_share_of_rows_it_is_right_about() -> None:
     recipe.eval()
     assert given.label is not None
     expected = (recipe.classifier.classify(given.image) == given.label).float().mean()
-    assert recipe.test_metrics({"images": given}, Onlooker(recipe, ROWS))["accuracy"] == expected
+    assert recipe.test_metrics({"images": given}, RecordingStepContext(recipe, ROWS))["accuracy"] == expected
 
 
 def test_features_are_of_the_width_asked_for() -> None:

@@ -10,7 +10,7 @@ from genlab.models.cvae import CVAE
 from genlab.recipes.cvae import CVAEConfig, CVAERecipe
 from genlab.recipes.latent_pictures import class_names
 from genlab.recipes.recipe import DomainInfo
-from tests.recipes.support import Onlooker, batch
+from tests.recipes.support import RecordingStepContext, batch
 
 ROWS = 6
 TEN = tuple("0123456789")
@@ -35,7 +35,7 @@ def test_it_has_as_many_classes_as_the_data() -> None:
 
 def test_a_step_reaches_every_weight_of_both_networks() -> None:
     recipe = make()
-    step = Onlooker(recipe, ROWS)
+    step = RecordingStepContext(recipe, ROWS)
     metrics = recipe.step({"images": batch(ROWS, 28, 28, 1, seed=0, classes=10)}, step)
     assert [name for name, gradient in step.gradients["vae"].items() if gradient is None or not gradient.any()] == []
     torch.testing.assert_close(step.losses["vae"], metrics["neg_elbo"])
@@ -45,7 +45,9 @@ def test_the_label_matters_to_the_loss() -> None:
     recipe, given = make(), batch(ROWS, 28, 28, 1, seed=0, classes=10)
     assert given.label is not None
     wrong = type(given)(given.image, given.label.flip(0))
-    figures = [recipe.test_metrics({"images": one}, Onlooker(recipe, ROWS))["neg_elbo"] for one in (given, wrong)]
+    figures = [
+        recipe.test_metrics({"images": one}, RecordingStepContext(recipe, ROWS))["neg_elbo"] for one in (given, wrong)
+    ]
     assert figures[0] != figures[1]
 
 

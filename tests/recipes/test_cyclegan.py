@@ -14,7 +14,7 @@ from genlab.models.discriminators import Discriminator
 from genlab.models.pixels import to_signed
 from genlab.recipes.cyclegan import CycleGANConfig, CycleGANRecipe
 from genlab.recipes.recipe import DomainInfo
-from tests.recipes.support import Onlooker, batch
+from tests.recipes.support import RecordingStepContext, batch
 
 ROWS = 2
 BATCHES = {"a": batch(ROWS, 32, 32, 3, seed=0), "b": batch(ROWS, 32, 32, 3, seed=1)}
@@ -36,7 +36,7 @@ def verdict_loss(kind: str, logits: Tensor, target: float) -> Tensor:
 @pytest.mark.parametrize("kind", ["lsgan", "bce"])
 def test_the_losses_are_the_papers(kind: str) -> None:
     recipe = make(adversarial=kind, lambda_cycle=7.0, lambda_identity=0.25)
-    step = Onlooker(recipe, ROWS)
+    step = RecordingStepContext(recipe, ROWS)
     metrics = recipe.step(BATCHES, step)
 
     a, b = to_signed(BATCHES["a"].image), to_signed(BATCHES["b"].image)
@@ -70,7 +70,7 @@ def test_the_defaults_are_the_papers() -> None:
 
 def test_each_step_reaches_its_own_networks_and_no_others() -> None:
     recipe = make()
-    step = Onlooker(recipe, ROWS)
+    step = RecordingStepContext(recipe, ROWS)
     recipe.step(BATCHES, step)
     for network, gradients in step.gradients.items():
         assert [name for name, gradient in gradients.items() if gradient is None] == [], network
@@ -79,7 +79,7 @@ def test_each_step_reaches_its_own_networks_and_no_others() -> None:
 
 
 def test_the_discriminators_judge_what_the_generators_drew_before_their_step() -> None:
-    class Spoiler(Onlooker):
+    class Spoiler(RecordingStepContext):
         def update(self, network: str, loss: Tensor) -> None:
             super().update(network, loss)
             with torch.no_grad():
@@ -89,7 +89,7 @@ def test_the_discriminators_judge_what_the_generators_drew_before_their_step() -
     recipe = make()
     spoiled = recipe.step(BATCHES, Spoiler(recipe, ROWS))
     recipe = make()
-    torch.testing.assert_close(spoiled, recipe.step(BATCHES, Onlooker(recipe, ROWS)), rtol=0, atol=0)
+    torch.testing.assert_close(spoiled, recipe.step(BATCHES, RecordingStepContext(recipe, ROWS)), rtol=0, atol=0)
 
 
 def test_domains_that_do_not_fit_are_refused_by_the_options_names() -> None:
@@ -116,7 +116,7 @@ def test_layers_are_a_patch_gans() -> None:
 def test_every_discriminator_judges_what_resnets_draw(discriminator: str) -> None:
     networks = {"model.generator": "resnet-6", "model.width": 2, "model.discriminator": discriminator}
     recipe = CycleGANRecipe(override(CycleGANConfig(), PLAIN | networks), INFO)
-    step = Onlooker(recipe, ROWS)
+    step = RecordingStepContext(recipe, ROWS)
     recipe.step(BATCHES, step)
     for gradients in step.gradients.values():
         assert all(gradient is not None and gradient.isfinite().all() for gradient in gradients.values())
@@ -142,7 +142,7 @@ def test_the_model_served_is_the_one_trained() -> None:
 
 def test_each_direction_may_have_weights_of_its_own() -> None:
     recipe = make(lambda_cycle=7.0, lambda_cycle_b=3.0, lambda_identity=0.25, lambda_identity_b=0.0)
-    step = Onlooker(recipe, ROWS)
+    step = RecordingStepContext(recipe, ROWS)
     found = recipe.step(BATCHES, step)
     expected = found["adversarial_ab"] + found["adversarial_ba"] + 7.0 * found["cycle_a"] + 3.0 * found["cycle_b"]
     torch.testing.assert_close(step.losses["generators"], expected + 7.0 * 0.25 * found["identity_a"])
@@ -157,13 +157,13 @@ def test_a_loss_of_no_weight_is_not_added_and_an_identity_not_even_computed() ->
             passed[direction] += len(images[0])
 
         getattr(recipe.generators, direction).register_forward_pre_hook(count)
-    found = recipe.step(BATCHES, Onlooker(recipe, ROWS))
+    found = recipe.step(BATCHES, RecordingStepContext(recipe, ROWS))
     assert passed == {"a_to_b": 2 * ROWS, "b_to_a": 3 * ROWS}
     assert "identity_a" in found
     assert "identity_b" not in found
 
     recipe = make(lambda_cycle=0.0)
-    step = Onlooker(recipe, ROWS)
+    step = RecordingStepContext(recipe, ROWS)
     with mock.patch("genlab.recipes.cyclegan.F.l1_loss", return_value=torch.tensor(torch.inf)):
         found = recipe.step(BATCHES, step)
     assert found["cycle_a"] == torch.inf, "how it grows is worth knowing"
@@ -173,7 +173,7 @@ def test_a_loss_of_no_weight_is_not_added_and_an_identity_not_even_computed() ->
 def test_discriminators_are_shown_older_images_in_place_of_new_ones() -> None:
     def losses(history: int, old: float) -> dict[str, Tensor]:
         recipe = make(history=history)
-        step = Onlooker(recipe, ROWS)
+        step = RecordingStepContext(recipe, ROWS)
         found = []
         for step.index in range(30, 34):
             for kept in recipe.history.values():

@@ -12,7 +12,7 @@ from genlab.recipes.latent_pictures import decoded_plane
 from genlab.recipes.latent_recipe import LatentObjective
 from genlab.recipes.recipe import Batch, DomainInfo
 from genlab.recipes.vae import VAEConfig, VAERecipe
-from tests.recipes.support import Onlooker, batch
+from tests.recipes.support import RecordingStepContext, batch
 
 ROWS = 5
 
@@ -25,7 +25,7 @@ def make(beta: float = 1.0, shape: tuple[int, int, int] = (8, 12, 1)) -> VAEReci
 
 def test_the_loss_is_the_negative_evidence_lower_bound_in_nats_per_image() -> None:
     recipe, batches = make(), {"images": batch(ROWS, 8, 12, 1, seed=0)}
-    step = Onlooker(recipe, ROWS)
+    step = RecordingStepContext(recipe, ROWS)
     metrics = recipe.step(batches, step)
 
     images = batches["images"].image.permute(0, 3, 1, 2) / 255
@@ -45,7 +45,7 @@ def test_the_loss_is_the_negative_evidence_lower_bound_in_nats_per_image() -> No
 def test_beta_weighs_the_kl_term_of_the_loss_and_not_of_the_figures() -> None:
     batches = {"images": batch(ROWS, 8, 12, 1, seed=0)}
     plain, heavy = make(), make(beta=3.0)
-    steps = Onlooker(plain, ROWS), Onlooker(heavy, ROWS)
+    steps = RecordingStepContext(plain, ROWS), RecordingStepContext(heavy, ROWS)
     figures = plain.step(batches, steps[0]), heavy.step(batches, steps[1])
     assert figures[0] == figures[1]
     torch.testing.assert_close(steps[1].losses["vae"] - steps[0].losses["vae"], 2 * figures[0]["kl"])
@@ -53,7 +53,7 @@ def test_beta_weighs_the_kl_term_of_the_loss_and_not_of_the_figures() -> None:
 
 def test_the_gradient_goes_through_the_draw_to_every_weight() -> None:
     recipe = make(beta=0.0)  # the KL term has a way of its own to the encoder
-    step = Onlooker(recipe, ROWS)
+    step = RecordingStepContext(recipe, ROWS)
     recipe.step({"images": batch(ROWS, 8, 12, 1, seed=0)}, step)
     gradients = step.gradients["vae"]
     assert [name for name, gradient in gradients.items() if gradient is None or not gradient.any()] == []
@@ -61,8 +61,8 @@ def test_the_gradient_goes_through_the_draw_to_every_weight() -> None:
 
 def test_held_out_figures_are_those_of_a_step() -> None:
     recipe, batches = make(), {"images": batch(ROWS, 8, 12, 1, seed=0)}
-    step = Onlooker(recipe, ROWS)
-    assert recipe.test_metrics(batches, step) == recipe.step(batches, Onlooker(recipe, ROWS))
+    step = RecordingStepContext(recipe, ROWS)
+    assert recipe.test_metrics(batches, step) == recipe.step(batches, RecordingStepContext(recipe, ROWS))
     assert step.losses == {}, "nothing is trained on held-out rows"
 
 
@@ -124,7 +124,7 @@ def test_the_kl_term_warms_up_over_the_images_seen() -> None:
     assert LatentObjective(beta=2.0).weight(0) == 2
     recipe, batches = make(), {"images": batch(ROWS, 8, 12, 1, seed=0)}
     recipe.config = override(recipe.config, {"objective.warmup_images": 1280, "run.batch": 128})
-    step = Onlooker(recipe, ROWS)
+    step = RecordingStepContext(recipe, ROWS)
     step.index = 5
     metrics = recipe.step(batches, step)
     torch.testing.assert_close(step.losses["vae"], metrics["reconstruction"] + metrics["kl"] / 2)
@@ -135,7 +135,7 @@ def test_a_gaussian_likelihood_learns_its_sigma_and_counts_nats_of_8_bit_images(
     config = override(VAEConfig(), {"model.channels": [4], "model.likelihood": "gaussian"})
     recipe = VAERecipe(config, {"images": DomainInfo(100, (8, 12, 3), ())})
     batches = {"images": batch(ROWS, 8, 12, 3, seed=0)}
-    step = Onlooker(recipe, ROWS)
+    step = RecordingStepContext(recipe, ROWS)
     metrics = recipe.step(batches, step)
     assert step.gradients["vae"]["log_sigma"] is not None
     images = batches["images"].image.permute(0, 3, 1, 2) / 255
@@ -146,7 +146,7 @@ def test_a_gaussian_likelihood_learns_its_sigma_and_counts_nats_of_8_bit_images(
     torch.testing.assert_close(metrics["reconstruction"], -level.sum((1, 2, 3)).mean())
 
 
-class Drawing(Onlooker):
+class Drawing(RecordingStepContext):
     """Other noise each time."""
 
     generator = torch.Generator().manual_seed(0)

@@ -25,7 +25,7 @@ from genlab.core.storage import write_json
 from genlab.models.vae import VAEArchitecture
 from genlab.recipes.cyclegan import CycleGANConfig, CycleGANData, CycleGANModel, CycleGANObjective
 from genlab.recipes.options import ImageData, Optimization, Run
-from genlab.recipes.recipe import Batches, Step, recipe_type
+from genlab.recipes.recipe import Batches, StepContext, recipe_type
 from genlab.recipes.vae import VAEConfig
 from genlab.store import model_directory
 from genlab.training.checkpoints import Checkpoints
@@ -169,7 +169,7 @@ def _train_and_die(
     recipe = recipe_type(plan.family)
     whole_step, write, save = recipe.step, Checkpoints._write, Checkpoints.save
 
-    def step_or_die(self: Any, batches: Batches, one: Step) -> dict[str, Tensor]:
+    def step_or_die(self: Any, batches: Batches, one: StepContext) -> dict[str, Tensor]:
         losses = whole_step(self, batches, one)  # in which the ranks meet, and so rank 0 has saved what was due
         if one.index == step:
             die()

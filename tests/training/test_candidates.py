@@ -22,7 +22,7 @@ from genlab.core.storage import locate
 from genlab.data.ingest.ingest import IngestConfig, ingest
 from genlab.evaluation.checkpoint_evaluations import CheckpointEvaluation, best_of, read_evaluations, write_evaluations
 from genlab.recipes.cyclegan import CycleGANRecipe
-from genlab.recipes.recipe import Batches, Step
+from genlab.recipes.recipe import Batches, StepContext
 from genlab.reports.report import make_report
 from genlab.store import model_directory
 from genlab.training.launch import launch
@@ -256,7 +256,7 @@ def test_an_error_in_the_next_step_loses_no_checkpoint(config: dict[str, Any], t
     claim(plan)
     whole_step, save = CycleGANRecipe.step, model_directory.save
 
-    def step_or_fail(self: CycleGANRecipe, batches: Batches, step: Step) -> dict[str, torch.Tensor]:
+    def step_or_fail(self: CycleGANRecipe, batches: Batches, step: StepContext) -> dict[str, torch.Tensor]:
         if step.index == 6:
             raise RunError("a loss is not finite")
         return whole_step(self, batches, step)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from genlab.core.config import override
 from genlab.core.errors import RunError
-from genlab.recipes.recipe import Batches, Step
+from genlab.recipes.recipe import Batches, StepContext
 from genlab.recipes.vae import VAERecipe
 from genlab.training.launch import launch
 from genlab.training.loop import train
@@ -64,12 +64,12 @@ def _train(rank: int, world_size: int, plans: list[Plan], folder: Path) -> None:
     session = QuietSession(rank, world_size)
     whole_step = VAERecipe.step
 
-    def step_or_fail(self: VAERecipe, batches: Batches, step: Step) -> dict[str, Tensor]:
+    def step_or_fail(self: VAERecipe, batches: Batches, step: StepContext) -> dict[str, Tensor]:
         if step.index == 7:
             raise InterruptionError
         return whole_step(self, batches, step)
 
-    def drift_and_step(self: VAERecipe, batches: Batches, step: Step) -> dict[str, Tensor]:
+    def drift_and_step(self: VAERecipe, batches: Batches, step: StepContext) -> dict[str, Tensor]:
         if rank == world_size - 1:
             torch.nn.init.constant_(self.vae.encoder.mean.bias, 1e-6)
         return whole_step(self, batches, step)

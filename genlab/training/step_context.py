@@ -1,4 +1,4 @@
-"""One optimisation step, as the loop offers it to a recipe."""
+"""What the training loop offers a recipe during one optimisation step."""
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -14,8 +14,8 @@ from genlab.training.state import TrainingState
 from genlab.training.stopwatch import Lap
 
 
-class LoopStep:
-    """Implements :class:`genlab.recipes.recipe.Step` for one rank's share of a global batch.
+class LoopStepContext:
+    """The :class:`genlab.recipes.recipe.StepContext` of one rank, for its rows of a global batch.
 
     Args:
         state: what ``update`` changes.

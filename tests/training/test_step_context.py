@@ -15,7 +15,7 @@ from genlab.training.console import Console
 from genlab.training.launch import launch
 from genlab.training.session import LocalSession
 from genlab.training.state import EMA_RAMP, TrainingState
-from genlab.training.step import LoopStep
+from genlab.training.step_context import LoopStepContext
 from genlab.training.tracking import read_metrics
 
 Tiny = Callable[..., Any]
@@ -27,9 +27,9 @@ def new_state(optimization: Optimization) -> TrainingState:
     return TrainingState(recipe, optimization, torch.device("cpu"))
 
 
-def loop_step(state: TrainingState) -> LoopStep:
+def loop_step(state: TrainingState) -> LoopStepContext:
     session = LocalSession(Console())
-    return LoopStep(state, session, index=0, batch=8, key=("test",), precision="fp32")
+    return LoopStepContext(state, session, index=0, batch=8, key=("test",), precision="fp32")
 
 
 def test_the_gradient_is_clipped_to_the_norm_asked_for() -> None:
@@ -59,7 +59,7 @@ def test_row_noise_is_one_draw_of_the_global_batch_sliced() -> None:
 
     def noise(rank: int, world_size: int, key: int, part: tuple[int, int] = (0, 1)) -> torch.Tensor:
         session = LocalSession(Console(), rank=rank, world_size=world_size)
-        step = LoopStep(state, session, index=0, batch=7, key=(key,), precision="fp32", part=part)
+        step = LoopStepContext(state, session, index=0, batch=7, key=(key,), precision="fp32", part=part)
         return step.noise("z", 3)
 
     whole = noise(0, 1, 1)
