@@ -8,7 +8,7 @@ BENCH_LOCK := --quiet --upgrade --python-version 3.11 --python-platform x86_64-m
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export RAY_USAGE_STATS_ENABLED := 0
 
-.PHONY: help setup demo test unit cluster-test reliability lint lock bench-setup bench-ffcv bench-lock cluster-up \
+.PHONY: help setup demo test unit cluster-test reliability lint docs lock bench-setup bench-ffcv bench-lock cluster-up \
   cluster-down clean
 
 help: ## Show this list
@@ -42,6 +42,9 @@ lint: setup ## Style, types and the layers of the house
 	ruff format --check .
 	mypy
 	lint-imports
+
+docs: setup ## Make the site of docs/ in site/; a broken link fails
+	mkdocs build --strict
 
 lock: ## Pin every dependency again, with hashes
 	test -x $(BIN)/uv || ($(PYTHON) -m venv .venv && $(BIN)/python -m pip install --quiet uv)
