@@ -11,6 +11,7 @@ from upath import UPath
 
 from genlab.core.errors import DataError, RunError
 from genlab.core.storage import locate, read_json
+from genlab.data.format.manifest import held_out_split
 from genlab.data.format.shards import ShardSet
 from genlab.evaluation.checkpoint_evaluations import CheckpointEvaluation, read_evaluations
 from genlab.imaging.images import Pixels, to_pixels
@@ -153,9 +154,9 @@ class RunRecord:
             DataError: when a data set is gone or was changed.
         """
         domains = {domain: self.shards(domain) for domain in self.data}
-        split: str = self.config["data"]["test_split"]
-        if not all(split in shards.manifest.splits for shards in domains.values()):
-            split = self.config["data"]["split"]
+        options = self.config["data"]
+        manifests = (shards.manifest for shards in domains.values())
+        split = held_out_split(manifests, options["test_split"], options["split"])
         return split, {domain: shards.split(split) for domain, shards in domains.items()}
 
     def source_of(self, split: str) -> str:

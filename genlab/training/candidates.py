@@ -23,7 +23,7 @@ from genlab.models.model import Model
 from genlab.recipes.recipe import recipe_type
 from genlab.store import model_directory
 from genlab.training.checkpoints import remove_folder
-from genlab.training.plan import Plan, held_out_split
+from genlab.training.plan import Plan
 from genlab.training.session import Session
 
 
@@ -50,7 +50,7 @@ class Candidates:
         self._record = record
         self._directory = locate(plan.directory)
         self._figure = recipe_type(plan.family).ranked_by
-        self._split = held_out_split(plan.config.data, plan.domains)
+        self._split = plan.held_out_split
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="candidate")
         self._measurer = ThreadPoolExecutor(1, thread_name_prefix="evaluation")
         self._writes: list[Future[None]] = []

@@ -308,12 +308,6 @@ def _agree(state: TrainingState, session: Session, done: int, saved: int) -> Non
         raise RunError(f"the workers' weights have drifted apart by step {done}; the last checkpoint is still good")
 
 
-def _held_out(plan: Plan) -> dict[str, ShardSet] | None:
-    """The test split of every domain; ``None`` when one has none."""
-    splits = {name: domain.open(plan.config.data.test_split) for name, domain in plan.domains.items()}
-    return {name: shards for name, shards in splits.items() if shards} if all(splits.values()) else None
-
-
 def _read(shards: Mapping[str, ShardSet], rows: Ints, device: torch.device) -> dict[str, Batch]:
     """The same rows of every domain."""
     batches = {}
@@ -327,9 +321,10 @@ def _read(shards: Mapping[str, ShardSet], rows: Ints, device: torch.device) -> d
 
 def _test(plan: Plan, state: TrainingState, session: Session) -> dict[str, float]:
     """The recipe's figures over the whole test split, each rank on its share of every batch."""
-    shards = _held_out(plan)
-    if shards is None:
+    split = plan.held_out_split
+    if split != plan.config.data.test_split:
         return {}
+    shards = {name: open_split(plan, name, split) for name in plan.domains}
     rows = min(len(domain) for domain in shards.values())
     batch = max(plan.run.batch, session.world_size)
     meter = Meter(session)
@@ -353,7 +348,7 @@ def _test(plan: Plan, state: TrainingState, session: Session) -> dict[str, float
 
 def _draw(plan: Plan, state: TrainingState, session: Session, tracker: Tracker, done: int) -> None:
     """Sample pictures and tables of the first held-out rows, or of training rows where nothing is held out."""
-    shards = _held_out(plan) or {name: open_split(plan, name, plan.config.data.split) for name in plan.domains}
+    shards = {name: open_split(plan, name, plan.held_out_split) for name in plan.domains}
     there = min(len(domain) for domain in shards.values())
     wanted = min(state.recipe.figure_rows, there)
     first = min(FIRST_ROWS, wanted)

@@ -17,6 +17,7 @@ from genlab.core.config import differences, from_dict, to_dict, validate
 from genlab.core.errors import ConfigError, DataError, RunError
 from genlab.core.storage import is_remote, locate, read_json, require_absolute, write_json
 from genlab.data.format.manifest import FILE_NAME as MANIFEST
+from genlab.data.format.manifest import Manifest, held_out_split
 from genlab.data.format.shards import ShardSet
 from genlab.data.ingest.ingest import IngestConfig, ingest
 from genlab.data.stream.cache import BlockCache
@@ -46,16 +47,28 @@ class DomainPlan:
     window: int
     """Bytes of the shuffle window, see :class:`genlab.data.stream.shard_stream.ShardStream`; 0 shuffles all rows."""
 
+    def manifest(self) -> Manifest:
+        """Read the manifest of the data set.
+
+        Raises:
+            DataError: when the data set is no longer the one that was planned with.
+        """
+        return self._open().manifest
+
     def open(self, split: str, *, threads: int = 2, cache: BlockCache | None = None) -> ShardSet | None:
         """The rows of ``split``; ``None`` when there is no such split. Arguments as of :meth:`ShardSet.open`.
 
         Raises:
             DataError: when the data set is no longer the one that was planned with.
         """
+        shards = self._open(threads=threads, cache=cache)
+        return shards.split(split) if split in shards.manifest.splits else None
+
+    def _open(self, *, threads: int = 2, cache: BlockCache | None = None) -> ShardSet:
         shards = ShardSet.open(self.url, threads=threads, cache=cache)
         if shards.checksum != self.checksum:
             raise DataError(f"{self.url}: the data set was changed while the run was using it")
-        return shards.split(split) if split in shards.manifest.splits else None
+        return shards
 
 
 @dataclass(frozen=True)
@@ -82,6 +95,11 @@ class Plan:
         """Rows of an epoch: those of the longest domain."""
         return max(domain.info.rows for domain in self.domains.values())
 
+    @property
+    def held_out_split(self) -> str:
+        """The split to measure the model on, see :func:`genlab.data.format.manifest.held_out_split`."""
+        return _held_out_split(self.config.data, self.domains)
+
     def epoch(self, step: int) -> float:
         """Epochs done after ``step`` steps."""
         return step * self.run.batch / self.rows
@@ -90,6 +108,11 @@ class Plan:
         """Whether an epoch ends at the end of step number ``step`` (counted from 1)."""
         batch, rows = self.run.batch, self.rows
         return step * batch // rows > (step - 1) * batch // rows
+
+
+def _held_out_split(data: Data, domains: Mapping[str, DomainPlan]) -> str:
+    manifests = (domain.manifest() for domain in domains.values())
+    return held_out_split(manifests, data.test_split, data.split)
 
 
 def default_storage() -> str:
@@ -135,7 +158,7 @@ def make_plan(family: str, config: Any) -> Plan:
     if run.evaluate_every:
         if not recipe_type(family).ranked_by:
             raise ConfigError(f"run.evaluate_every: not for {family}, whose test metrics are measured every epoch")
-        split = held_out_split(config.data, domains)
+        split = _held_out_split(config.data, domains)
         for domain, plan in domains.items():
             if len(plan.open(split) or ()) < FEWEST:
                 raise ConfigError(
@@ -160,12 +183,6 @@ def build_undrawn(family: str, config: Any, domains: Mapping[str, DomainInfo]) -
             return recipe_type(family)(config, domains)
     except ValueError as error:
         raise ConfigError(f"{', '.join(f'data.{domain}' for domain in domains)}: {error}") from None
-
-
-def held_out_split(data: Data, domains: Mapping[str, DomainPlan]) -> str:
-    """The split to measure on: the one held out, or that trained on where a domain has no other."""
-    held_out = all(domain.open(data.test_split) for domain in domains.values())
-    return data.test_split if held_out else data.split
 
 
 class _Undrawn(TorchFunctionMode):
