@@ -71,10 +71,10 @@ def bare_loop(samples: Samples, path: Path) -> None:
 def genlab(samples: Samples, path: Path, *, validate: bool, ray: bool = False) -> None:
     """The one place that knows genlab's interface."""
     from genlab.data.ingest.ingest import IngestConfig, ingest
-    from genlab.data.ingest.runners import run_locally, run_on_ray
+    from genlab.data.ingest.shard_makers import make_locally, make_on_ray
 
     config = IngestConfig(f"folder:{samples.folder() / 'all'}", str(path), encoding="encoded", validate=validate)
-    manifest = ingest(config, run_on_ray if ray else run_locally)
+    manifest = ingest(config, make_on_ray if ray else make_locally)
     assert manifest.rows == samples.count
 
 

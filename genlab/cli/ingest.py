@@ -5,15 +5,15 @@ from collections.abc import Sequence
 from genlab.core import config as configs
 from genlab.core.errors import run_command
 from genlab.data.ingest.ingest import IngestConfig, ingest
-from genlab.data.ingest.runners import Runner, run_locally
+from genlab.data.ingest.shard_makers import ShardMaker, make_locally
 
 
-def main(arguments: Sequence[str] | None = None, run: Runner = run_locally) -> None:
-    """The command ``genlab ingest``; ``run`` as of :func:`ingest`."""
+def main(arguments: Sequence[str] | None = None, make_shards: ShardMaker = make_locally) -> None:
+    """The command ``genlab ingest``; ``make_shards`` as of :func:`ingest`."""
 
     def command() -> None:
         config = configs.parse(IngestConfig, arguments, prog="genlab ingest")
-        manifest = ingest(config, run)
+        manifest = ingest(config, make_shards)
         splits = ", ".join(f"{name} {rows:,}" for name, rows in manifest.splits.items())
         print(f"{config.dest}: {manifest.rows:,} images ({splits}), {len(manifest.shards)} shard(s)")
         for what, number in manifest.converted.items():

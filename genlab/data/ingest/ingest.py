@@ -4,9 +4,9 @@ The source's entries are sorted by key and cut into shards, train before test; e
 slice. So it does not matter where the shards are made, here one after another or anywhere on a Ray cluster: the bytes
 are the same. The manifest is written last.
 
-What a killed ingest leaves in DEST is its plan, ``ingest.json``, and finished shards, each with its record. The same
-command goes on from there. A changed option or source is refused, as it is likely a mistake; but after an error, which
-asks for such a change, it is not, and the shards that it does not concern are kept.
+A killed ingest leaves in DEST its specification, ``ingest.json``, and the finished shards, each with its record. The
+same command goes on from there. A changed option or source is refused, as it is likely a mistake; but after an error,
+which asks for such a change, it is accepted, and the shards that it does not concern are kept.
 """
 
 import dataclasses
@@ -29,14 +29,22 @@ from genlab.core.storage import locate, require_absolute, sha256, write_json
 from genlab.data.format.manifest import FILE_NAME, Attribute, Manifest, Origin, Skipped
 from genlab.data.ingest.attributes import AttributesConfig, Row, resolve
 from genlab.data.ingest.claim import LOCK, ClaimLostError, claimed
-from genlab.data.ingest.runners import Runner, run_locally
-from genlab.data.ingest.shard_task import VERSIONS, Form, ShardResult, ShardTask, prepare_row, record_path, unwritable
+from genlab.data.ingest.shard_makers import ShardMaker, make_locally
+from genlab.data.ingest.shard_task import (
+    VERSIONS,
+    ImageFormat,
+    ShardResult,
+    ShardTask,
+    prepare_row,
+    record_path,
+    unwritable,
+)
 from genlab.data.ingest.sources import Source, open_source
 from genlab.data.ingest.sources.synthetic import MOST
 from genlab.imaging.images import Channels, Encoding, Prepared
 
-PLAN = "ingest.json"
-"""What an unfinished data set is to become; removed when it is one."""
+SPECIFICATION = "ingest.json"
+"""The file that says what an unfinished data set is to become; it is removed when the data set is complete."""
 
 SPLITS = ("train", "test")
 """In the order of their shards."""
@@ -96,12 +104,12 @@ class IngestConfig:
     left in DEST."""
 
 
-def ingest(config: IngestConfig, run: Runner = run_locally) -> Manifest:
+def ingest(config: IngestConfig, make_shards: ShardMaker = make_locally) -> Manifest:
     """Make a data set, or go on making it: shards that an earlier ingest finished are kept.
 
     Args:
         config: what from, where to, and how.
-        run: makes the shards.
+        make_shards: makes the shards.
 
     Raises:
         ConfigError: options that are at odds with each other or with the source.
@@ -110,7 +118,7 @@ def ingest(config: IngestConfig, run: Runner = run_locally) -> Manifest:
     """
     require_absolute("dest", config.dest)
     dest = locate(config.dest)
-    if (dest / FILE_NAME).exists() and not any((dest / name).exists() for name in (PLAN, LOCK)):
+    if (dest / FILE_NAME).exists() and not any((dest / name).exists() for name in (SPECIFICATION, LOCK)):
         raise _occupied(dest)
     _check_fit(config)
     source = open_source(
@@ -124,38 +132,38 @@ def ingest(config: IngestConfig, run: Runner = run_locally) -> Manifest:
     columns = resolve(source, source.entries(), config.attributes, label=config.label, skip_bad=config.skip_bad)
     _check_unique(source, columns.rows)
     label_names = columns.label_names or source.label_names()
-    form = _form(config, source, columns.attributes, bool(label_names))
-    row, first = _first(source, form, columns.rows)
-    if form.encoding == "raw":
-        form = dataclasses.replace(form, shape=first.shape, model=row.key)
-    kept = source.encoded and form.encoding == "encoded" and form.size is None
+    image_format = _image_format(config, source, columns.attributes, bool(label_names))
+    row, first = _first(source, image_format, columns.rows)
+    if image_format.encoding == "raw":
+        image_format = dataclasses.replace(image_format, shape=first.shape, shape_key=row.key)
+    kept = source.encoded and image_format.encoding == "encoded" and image_format.size is None
     image_bytes = sum(row.entry.size for row in columns.rows) / len(columns.rows) if kept else math.prod(first.shape)
     per_shard = max(1, int(config.shard_size * 2**20 / max(1, image_bytes)))
-    tasks = list(_tasks(source, form, dest, _assign(columns.rows, config.test_fraction), per_shard))
-    plan = _plan(config, source, columns.rows)
+    tasks = list(_tasks(source, image_format, dest, _assign(columns.rows, config.test_fraction), per_shard))
+    specification = _specification(config, source, columns.rows)
     with _writing(dest), claimed(dest) as check_claim:
         # Looked at again, for it may have been finished in the meantime.
         if (dest / FILE_NAME).exists():
-            if _read_plan(dest) != plan:
+            if _read_specification(dest) != specification:
                 raise _occupied(dest)
             manifest = Manifest.load(dest)
         else:
-            _begin(dest, plan, tasks, config.start_over)
+            _begin(dest, specification, tasks, config.start_over)
             try:
                 results = []
-                for result in run(tasks):
+                for result in make_shards(tasks):
                     check_claim()
                     results.append(result)
             except ClaimLostError:
                 raise
             except GenlabError:
                 # It asks for another source or other options: they shall not be refused.
-                (dest / PLAN).unlink(missing_ok=True)
+                (dest / SPECIFICATION).unlink(missing_ok=True)
                 raise
-            manifest = _manifest(config, source, form, label_names, columns.skipped, results)
+            manifest = _manifest(config, source, image_format, label_names, columns.skipped, results)
             check_claim()
             manifest.save(dest)
-        _clear(dest, [*(record_path(task.path) for task in tasks), str(dest / PLAN)])
+        _clear(dest, [*(record_path(task.path) for task in tasks), str(dest / SPECIFICATION)])
     return manifest
 
 
@@ -172,8 +180,8 @@ def _writing(dest: UPath) -> Iterator[None]:
         raise unwritable(dest, error) from None
 
 
-def _plan(config: IngestConfig, source: Source, rows: Sequence[Row]) -> dict[str, Any]:
-    """What an ingest makes of what, in short: two of one plan make the same data set."""
+def _specification(config: IngestConfig, source: Source, rows: Sequence[Row]) -> dict[str, Any]:
+    """Return the content of ``ingest.json``: two ingests of equal content make the same data set."""
     options = configs.flatten(configs.to_dict(config))
     # These change nothing of what is made, or are said otherwise.
     for name in ("source", "dest", "skip_bad", "start_over"):
@@ -189,29 +197,29 @@ def _plan(config: IngestConfig, source: Source, rows: Sequence[Row]) -> dict[str
     }
 
 
-def _read_plan(dest: UPath) -> dict[str, Any] | None:
+def _read_specification(dest: UPath) -> dict[str, Any] | None:
     try:
-        plan = json.loads((dest / PLAN).read_bytes())
+        specification = json.loads((dest / SPECIFICATION).read_bytes())
     except FileNotFoundError:
         return None
     except ValueError:
         return {}
-    return plan if isinstance(plan, dict) else {}
+    return specification if isinstance(specification, dict) else {}
 
 
-def _begin(dest: UPath, plan: dict[str, Any], tasks: Sequence[ShardTask], start_over: bool) -> None:
-    """Leave the plan in the directory, and of what is there only what belongs to it.
+def _begin(dest: UPath, specification: dict[str, Any], tasks: Sequence[ShardTask], start_over: bool) -> None:
+    """Leave the specification in the directory, and of what is there only what belongs to it.
 
     Raises:
-        DataError: it holds the plan of another ingest, which was killed.
+        DataError: it holds the specification of another ingest, which was killed.
     """
-    found = _read_plan(dest)
-    if found is not None and found != plan and not start_over:
+    found = _read_specification(dest)
+    if found is not None and found != specification and not start_over:
         raise DataError(
-            f"{dest}: holds an unfinished ingest of something else ({configs.then_and_now(found, plan)}); run that one "
-            "again to finish it, choose another place, or make this one in its stead with --start-over"
+            f"{dest}: holds an unfinished ingest of something else ({configs.then_and_now(found, specification)}); run "
+            "that one again to finish it, choose another place, or make this one in its stead with --start-over"
         )
-    write_json(dest / PLAN, plan)
+    write_json(dest / SPECIFICATION, specification)
     mine = {name for task in tasks for name in (task.path, record_path(task.path))}
     patterns = ("shard-[0-9]*.arrow", "shard-[0-9]*.json", ".*.partial")
     _clear(dest, [str(file) for pattern in patterns for file in dest.glob(pattern) if str(file) not in mine])
@@ -236,9 +244,11 @@ def _check_fit(config: IngestConfig) -> None:
         raise ConfigError("--fit keep leaves images at their sizes; leave out --size, or fit by crop or resize")
 
 
-def _form(config: IngestConfig, source: Source, attributes: tuple[Attribute, ...], labelled: bool) -> Form:
+def _image_format(
+    config: IngestConfig, source: Source, attributes: tuple[Attribute, ...], labelled: bool
+) -> ImageFormat:
     encoding: Encoding = "encoded" if source.encoded and config.size is None else "raw"
-    return Form(
+    return ImageFormat(
         channels=cast("Channels", source.channels if config.channels == "auto" else config.channels),
         size=config.size,
         fit=("keep" if config.size is None else "crop") if config.fit == "auto" else config.fit,
@@ -250,11 +260,11 @@ def _form(config: IngestConfig, source: Source, attributes: tuple[Attribute, ...
     )
 
 
-def _first(source: Source, form: Form, rows: Sequence[Row]) -> tuple[Row, Prepared]:
+def _first(source: Source, image_format: ImageFormat, rows: Sequence[Row]) -> tuple[Row, Prepared]:
     """The first image that can be used."""
     with source.reader() as load_entry:
         for row in rows:
-            prepared, _ = prepare_row(source, load_entry, form, row)
+            prepared, _ = prepare_row(source, load_entry, image_format, row)
             if isinstance(prepared, Prepared):
                 return row, prepared
     raise DataError(f"{source.path}: none of its {len(rows)} images can be used")
@@ -271,18 +281,20 @@ def _assign(rows: Sequence[Row], test_fraction: float | None) -> dict[str, list[
     return splits
 
 
-def _tasks(source: Source, form: Form, dest: UPath, splits: dict[str, list[Row]], rows: int) -> Iterator[ShardTask]:
+def _tasks(
+    source: Source, image_format: ImageFormat, dest: UPath, splits: dict[str, list[Row]], rows: int
+) -> Iterator[ShardTask]:
     numbers = itertools.count()
     for split, members in splits.items():
         for begin in range(0, len(members), rows):
             path = dest / f"shard-{next(numbers):05d}.arrow"
-            yield ShardTask(source, form, str(path), split, members[begin : begin + rows])
+            yield ShardTask(source, image_format, str(path), split, members[begin : begin + rows])
 
 
 def _manifest(
     config: IngestConfig,
     source: Source,
-    form: Form,
+    image_format: ImageFormat,
     label_names: tuple[str, ...],
     skipped: Sequence[Skipped],
     results: Sequence[ShardResult],
@@ -295,11 +307,11 @@ def _manifest(
     for result in results:
         converted.update(result.converted)
     return Manifest(
-        encoding=form.encoding,
-        channels=form.channels,
+        encoding=image_format.encoding,
+        channels=image_format.channels,
         shape=next(iter(shapes)) if len(shapes) == 1 else None,
         label_names=label_names,
-        attributes=form.attributes,
+        attributes=image_format.attributes,
         shards=tuple(sorted((result.shard for result in results if result.shard), key=lambda shard: shard.file)),
         origin=Origin(
             kind=source.kind,

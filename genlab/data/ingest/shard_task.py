@@ -31,7 +31,7 @@ VERSIONS = {name: version(name) for name in ("genlab", "numpy", "pillow", "pyarr
 
 
 @dataclasses.dataclass(frozen=True)
-class Form:
+class ImageFormat:
     """What every image of a data set is made into."""
 
     channels: Channels
@@ -44,7 +44,7 @@ class Form:
     attributes: tuple[Attribute, ...] = ()
     shape: tuple[int, int, int] | None = None
     """The one (height, width, channels) that raw images must have."""
-    model: str = ""
+    shape_key: str = ""
     """The key of the image that set the shape."""
 
 
@@ -53,7 +53,7 @@ class ShardTask:
     """Everything that one shard is a function of."""
 
     source: Source
-    form: Form
+    image_format: ImageFormat
     path: str
     """The file to write, an absolute path or URL."""
     split: str
@@ -62,16 +62,16 @@ class ShardTask:
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of all that the shard depends on: two tasks of one fingerprint make the same bytes."""
-        form = dataclasses.asdict(self.form)
+        image_format = dataclasses.asdict(self.image_format)
         # Neither changes the bytes of a shard that was made; what was left out is checked on its own.
-        del form["skip_bad"], form["model"]
+        del image_format["skip_bad"], image_format["shape_key"]
         rows = [
             (row.key, row.label, row.values, entry.key, entry.size, entry.file, entry.index, entry.offset)
             for row in self.rows
             for entry in [row.entry]
         ]
         source = {"kind": self.source.kind, **dataclasses.asdict(self.source)}
-        content = json.dumps([VERSIONS, source, form, self.split, rows], sort_keys=True)
+        content = json.dumps([VERSIONS, source, image_format, self.split, rows], sort_keys=True)
         return sha256(content.encode())
 
 
@@ -97,7 +97,7 @@ class Record:
 
 _RECORD = TypeAdapter(Record)
 
-Made = tuple[Row, Prepared | Skipped, int | None]
+PreparedRow = tuple[Row, Prepared | Skipped, int | None]
 """A row, its image or why it was left out, and its label."""
 
 
@@ -112,7 +112,7 @@ def finished(task: ShardTask) -> ShardResult | None:
         record = _RECORD.validate_python(read_json(locate(record_path(task.path))))
     except (GenlabError, OSError, ValidationError):
         return None
-    if record.fingerprint != task.fingerprint or (record.result.skipped and not task.form.skip_bad):
+    if record.fingerprint != task.fingerprint or (record.result.skipped and not task.image_format.skip_bad):
         return None
     shard = record.result.shard
     try:
@@ -139,7 +139,7 @@ def load(
     *,
     ahead: int = 1,
     on_images: Callable[[int], object] = lambda _: None,
-) -> Iterator[Made]:
+) -> Iterator[PreparedRow]:
     """Load and prepare a shard's images, in the order of their keys.
 
     Args:
@@ -148,23 +148,23 @@ def load(
         ahead: chunks in work or waiting to be taken, at most.
         on_images: called with numbers of images newly done, from any thread, to show progress.
     """
-    source, form = task.source, task.form
+    source, image_format = task.source, task.image_format
     # In the order in which they lie, so that files are read on.
     rows = sorted(task.rows, key=lambda row: (row.entry.file, row.entry.offset, row.entry.index))
     chunks = (rows[begin : begin + CHUNK] for begin in range(0, len(rows), CHUNK))
     with source.reader() as load_entry:
 
-        def work(chunk: Sequence[Row], load_entry: Load) -> list[Made]:
-            made = [(row, *prepare_row(source, load_entry, form, row)) for row in chunk]
+        def work(chunk: Sequence[Row], load_entry: Load) -> list[PreparedRow]:
+            prepared = [(row, *prepare_row(source, load_entry, image_format, row)) for row in chunk]
             on_images(len(chunk))
-            return made
+            return prepared
 
-        def made() -> Iterator[Made]:
+        def prepared_rows() -> Iterator[PreparedRow]:
             if pool is None:
                 for chunk in chunks:
                     yield from work(chunk, load_entry)
                 return
-            waiting: deque[Future[list[Made]]] = deque()
+            waiting: deque[Future[list[PreparedRow]]] = deque()
             try:
                 for chunk in chunks:
                     if len(waiting) == ahead:
@@ -178,9 +178,9 @@ def load(
                     future.cancel()
 
         if rows == task.rows:
-            yield from made()
+            yield from prepared_rows()
         else:
-            yield from sorted(made(), key=lambda one: one[0].key)
+            yield from sorted(prepared_rows(), key=lambda one: one[0].key)
 
 
 def _loaded(load_entry: Load, chunk: Sequence[Row]) -> Load:
@@ -201,7 +201,7 @@ def _loaded(load_entry: Load, chunk: Sequence[Row]) -> Load:
     return hand_out
 
 
-def begin_shard(task: ShardTask, made: Iterable[Made]) -> Callable[[], ShardResult]:
+def begin_shard(task: ShardTask, prepared: Iterable[PreparedRow]) -> Callable[[], ShardResult]:
     """Write a shard's rows as they come.
 
     Returns:
@@ -210,23 +210,23 @@ def begin_shard(task: ShardTask, made: Iterable[Made]) -> Callable[[], ShardResu
     Raises:
         DataError: an image cannot be used, or the shard cannot be written.
     """
-    form = task.form
+    image_format = task.image_format
     shapes: set[tuple[int, int, int]] = set()
     converted: Counter[str] = Counter()
     skipped: list[Skipped] = []
     writer: ShardWriter | None = None
-    with _whole_or_nothing(task.path, lambda: writer):
-        for row, image, label in made:
+    with _dropped_on_error(task.path, lambda: writer):
+        for row, image, label in prepared:
             if isinstance(image, Skipped):
                 skipped.append(image)
                 continue
             writer = writer or ShardWriter(
                 locate(task.path),
                 split=task.split,
-                encoding=form.encoding,
-                shape=form.shape,
-                labelled=form.labelled,
-                attributes=form.attributes,
+                encoding=image_format.encoding,
+                shape=image_format.shape,
+                labelled=image_format.labelled,
+                attributes=image_format.attributes,
             )
             writer.add(image.image, row.key, label, row.values)
             shapes.add(image.shape)
@@ -234,7 +234,7 @@ def begin_shard(task: ShardTask, made: Iterable[Made]) -> Callable[[], ShardResu
                 converted.update(image.changes)
 
     def finish() -> ShardResult:
-        with _whole_or_nothing(task.path, lambda: writer):
+        with _dropped_on_error(task.path, lambda: writer):
             shard = writer.close() if writer else None
             result = ShardResult(shard, tuple(sorted(shapes)), dict(sorted(converted.items())), tuple(skipped))
             record = Record(task.fingerprint, result)
@@ -245,7 +245,7 @@ def begin_shard(task: ShardTask, made: Iterable[Made]) -> Callable[[], ShardResu
 
 
 @contextmanager
-def _whole_or_nothing(path: str, writer: Callable[[], ShardWriter | None]) -> Iterator[None]:
+def _dropped_on_error(path: str, writer: Callable[[], ShardWriter | None]) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
@@ -264,7 +264,9 @@ def unwritable(path: object, error: OSError) -> DataError:
     )
 
 
-def prepare_row(source: Source, load_entry: Load, form: Form, row: Row) -> tuple[Prepared | Skipped, int | None]:
+def prepare_row(
+    source: Source, load_entry: Load, image_format: ImageFormat, row: Row
+) -> tuple[Prepared | Skipped, int | None]:
     """Load and prepare one image.
 
     Returns:
@@ -278,23 +280,23 @@ def prepare_row(source: Source, load_entry: Load, form: Form, row: Row) -> tuple
         sample = load_entry(entry)
         prepared = prepare(
             sample.image,
-            channels=form.channels,
-            size=form.size,
-            fit=form.fit,
-            encoding=form.encoding,
-            validate=form.validate,
+            channels=image_format.channels,
+            size=image_format.size,
+            fit=image_format.fit,
+            encoding=image_format.encoding,
+            validate=image_format.validate,
         )
     except ImageError as error:
-        if form.skip_bad:
+        if image_format.skip_bad:
             return Skipped(row.key, str(error)), None
         raise DataError(
             f"{source.describe(entry)}: {error}; repair or remove it, or leave such images out with --skip-bad"
         ) from error
-    if form.shape and prepared.shape != form.shape:
-        (height, width, _), (first_height, first_width, _) = prepared.shape, form.shape
+    if image_format.shape and prepared.shape != image_format.shape:
+        (height, width, _), (first_height, first_width, _) = prepared.shape, image_format.shape
         raise DataError(
-            f"{source.describe(entry)} is {width}x{height} pixels, but {form.model} is {first_width}x{first_height}, "
-            "and raw pixels are stored at one size; fit them all into a square with --size, "
-            "or keep the files with --encoding encoded"
+            f"{source.describe(entry)} is {width}x{height} pixels, but {image_format.shape_key} is "
+            f"{first_width}x{first_height}, and raw pixels are stored at one size; fit them all into a square with "
+            "--size, or keep the files with --encoding encoded"
         )
     return prepared, sample.label if row.label is None else row.label

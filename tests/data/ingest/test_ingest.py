@@ -18,9 +18,9 @@ from genlab.cli import inspect as inspect_module
 from genlab.core.errors import ConfigError, DataError, GenlabError
 from genlab.data.format.manifest import Manifest
 from genlab.data.format.shards import ShardSet
-from genlab.data.ingest import runners
+from genlab.data.ingest import shard_makers
 from genlab.data.ingest.ingest import IngestConfig, ingest
-from genlab.data.ingest.runners import run_on_ray
+from genlab.data.ingest.shard_makers import make_on_ray
 from genlab.data.ingest.shard_task import ShardResult, ShardTask
 from genlab.data.ingest.sources.synthetic import counterparts
 from genlab.data.ingest.synthetic import draw_scene
@@ -376,11 +376,11 @@ def test_a_cluster_makes_the_same_bytes_and_gives_the_same_message(
         config = IngestConfig(str(photos), str(tmp_path / "local"), test_fraction=0.3, shard_size=2e-3)
         local = ingest(config)
         assert len(local.shards) > 3
-        assert ingest(dataclasses.replace(config, dest=str(tmp_path / "ray")), run_on_ray) == local
+        assert ingest(dataclasses.replace(config, dest=str(tmp_path / "ray")), make_on_ray) == local
         everything(tmp_path / "ray")
         # The death of workers costs nothing but time. Each shard's first worker dies before it can say that it is done.
         # Results come one by one: the last shard waits until another's is here.
-        make, deaths, one_is_here = runners._make, tmp_path / "deaths", tmp_path / "one is here"
+        make, deaths, one_is_here = shard_makers._make, tmp_path / "deaths", tmp_path / "one is here"
         deaths.mkdir()
 
         def make_and_die(task: bytes) -> ShardResult | GenlabError:
@@ -396,18 +396,18 @@ def test_a_cluster_makes_the_same_bytes_and_gives_the_same_message(
             return result
 
         def run(tasks: Sequence[ShardTask]) -> Iterator[ShardResult]:
-            for result in run_on_ray(tasks):
+            for result in make_on_ray(tasks):
                 one_is_here.touch()
                 yield result
 
         with monkeypatch.context() as patch:
-            patch.setattr(runners, "_make", make_and_die)
+            patch.setattr(shard_makers, "_make", make_and_die)
             assert ingest(dataclasses.replace(config, dest=str(tmp_path / "kills")), run) == local
         assert len(list(deaths.iterdir())) == len(local.shards)
         everything(tmp_path / "kills")
         (photos / "11.png").write_bytes((photos / "11.png").read_bytes()[:100])
         with pytest.raises(DataError, match=r"11\.png: cannot be decoded"):
-            ingest(dataclasses.replace(config, dest=str(tmp_path / "bad")), run_on_ray)
+            ingest(dataclasses.replace(config, dest=str(tmp_path / "bad")), make_on_ray)
         assert not (tmp_path / "bad" / "manifest.json").exists()
     finally:
         ray.shutdown()

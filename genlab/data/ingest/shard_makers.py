@@ -11,7 +11,7 @@ from genlab.core.progress import progress
 from genlab.core.storage import is_remote
 from genlab.data.ingest.shard_task import ShardResult, ShardTask, begin_shard, finished, load, make_shard
 
-Runner = Callable[[Sequence[ShardTask]], Iterable[ShardResult]]
+ShardMaker = Callable[[Sequence[ShardTask]], Iterable[ShardResult]]
 """Makes shards, in any order, somewhere; results are handed out as they come."""
 
 REMOTE_THREADS = 16
@@ -21,7 +21,7 @@ RETRIES = 10
 """Times that a shard whose node or worker died is begun again on another."""
 
 
-def run_locally(tasks: Sequence[ShardTask]) -> Iterator[ShardResult]:
+def make_locally(tasks: Sequence[ShardTask]) -> Iterator[ShardResult]:
     """Make shards in this process: images by as many threads as there are CPUs, while another waits for the disk."""
     if not tasks:
         return
@@ -55,12 +55,12 @@ def run_locally(tasks: Sequence[ShardTask]) -> Iterator[ShardResult]:
 def _is_copied(task: ShardTask) -> bool:
     """Whether a shard's images are local JPEGs to be stored unseen: reading these is so little work between waits for
     the GIL that threads which share it make it slower."""
-    form = task.form
-    untouched = form.encoding == "encoded" and form.size is None and not form.validate
+    image_format = task.image_format
+    untouched = image_format.encoding == "encoded" and image_format.size is None and not image_format.validate
     return untouched and not is_remote(task.source.path) and task.rows[0].key.lower().endswith((".jpg", ".jpeg"))
 
 
-def run_on_ray(tasks: Sequence[ShardTask]) -> Iterator[ShardResult]:
+def make_on_ray(tasks: Sequence[ShardTask]) -> Iterator[ShardResult]:
     """Make shards on a Ray cluster, one task and one CPU a shard; Ray does the tasks of a node that died elsewhere.
 
     Every node needs access to the source and the destination: a shared file system, or S3.
