@@ -8,8 +8,8 @@ BENCH_LOCK := --quiet --upgrade --python-version 3.11 --python-platform x86_64-m
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export RAY_USAGE_STATS_ENABLED := 0
 
-.PHONY: help setup demo test unit cluster-test reliability lint docs lock bench-setup bench-ffcv bench-lock cluster-up \
-  cluster-down clean
+.PHONY: help setup demo test unit cluster-test reliability lint docs docs-options lock bench-setup bench-ffcv \
+  bench-lock cluster-up cluster-down clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -45,6 +45,9 @@ lint: setup ## Style, types and the layers of the house
 
 docs: setup ## Make the site of docs/ in site/; a broken link fails
 	mkdocs build --strict
+
+docs-options: setup ## Write docs/options/, the tables of all options
+	python docs/options.py
 
 lock: ## Pin every dependency again, with hashes
 	test -x $(BIN)/uv || ($(PYTHON) -m venv .venv && $(BIN)/python -m pip install --quiet uv)

@@ -1,0 +1,256 @@
+"""Write docs/options/: a table of the options of every command and of every model family (``make docs-options``).
+
+The tables say what ``--help`` says: each command is asked for its help, and the dataclass that it gives to tyro is
+written down. Call ``write(folder)`` from Python, or ``python docs/options.py [FOLDER]``.
+"""
+
+import contextlib
+import dataclasses
+import importlib
+import sys
+import types
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from unittest import mock
+
+import annotated_types
+import docstring_parser
+import tyro
+
+from genlab.cli.main import COMMANDS
+from genlab.core.config import OPERATIONAL
+from genlab.core.families import families
+
+COMMAND = "make docs-options"
+NO_PAGE = ("train", "sweep")
+"""Commands whose options are those of a model family."""
+
+
+_POSITIONAL = get_args(tyro.conf.Positional[int])[1]
+
+
+@dataclasses.dataclass(frozen=True)
+class Option:
+    """A row of a table."""
+
+    name: str
+    values: str
+    default: str
+    help: str
+    operational: bool
+
+
+def config_of(command: str, *arguments: str) -> type:
+    """Return the dataclass that ``genlab COMMAND ARGUMENTS... --help`` explains."""
+    found: list[type] = []
+
+    def take(config: type, *_: Any, **__: Any) -> None:
+        found.append(config)
+        sys.exit(0)
+
+    with mock.patch.object(tyro, "cli", take), contextlib.suppress(SystemExit):
+        importlib.import_module(COMMANDS[command][0]).main([*arguments, "--help"])
+    return found[0]
+
+
+def pages() -> dict[str, str]:
+    """Return the text of each page by its file name."""
+    made = {}
+    for family in families():
+        made[f"{family}.md"] = _page(f"genlab train {family}", config_of("train", family), family=True)
+    for command in COMMANDS:
+        if command not in NO_PAGE:
+            made[f"{command}.md"] = _page(f"genlab {command}", config_of(command), family=False)
+    return {"index.md": _index()} | made
+
+
+def write(folder: Path) -> None:
+    """Write every page, and remove those of commands and families that are gone."""
+    made = pages()
+    folder.mkdir(parents=True, exist_ok=True)
+    for file in folder.glob("*.md"):
+        if file.name not in made:
+            file.unlink()
+    for name, text in made.items():
+        (folder / name).write_text(text, encoding="utf-8")
+
+
+def options(config: type, default: Any = None, prefix: str = "") -> Iterator[tuple[str, str, list[Option]]]:
+    """Yield the sections of a config: its name, what its class says of it, and its options.
+
+    Args:
+        config: a dataclass; fields that are dataclasses are sections of their own.
+        default: an instance with the defaults; by default those of the fields.
+        prefix: the dotted name of the section, with a dot at its end.
+    """
+    hints = get_type_hints(config, include_extras=True)
+    texts = _field_texts(config)
+    rows: list[Option] = []
+    sections = []
+    for field in dataclasses.fields(config):
+        value = _default(field) if default is None else getattr(default, field.name)
+        hint = hints[field.name]
+        if dataclasses.is_dataclass(hint):
+            sections.append((hint, value, f"{prefix}{field.name}."))
+        else:
+            rows.append(_option(prefix + field.name, hint, value, texts.get(field.name, "")))
+    yield prefix.rstrip("."), _text(config.__doc__), rows
+    for section in sections:
+        yield from options(*section)
+
+
+def _page(command: str, config: type, *, family: bool) -> str:
+    usage, *sections = options(config, config() if family else None)
+    lines = [_generated(), f"# {command}", "", usage[1], ""]
+    if family:
+        lines += [
+            "Options have the same dotted names in a sweep's space and in a run's `config.json`. Those with a + may be "
+            "changed when a run goes on under its name; the others are part of the run's mathematics.",
+            "",
+        ]
+    if usage[2]:
+        lines += _table(usage[2])
+    for name, text, rows in sections:
+        lines += [f"## {name}", "", text, "", *_table(rows)]
+    return "\n".join(lines)
+
+
+def _index() -> str:
+    lines = [
+        _generated(),
+        "# Options",
+        "",
+        "Each table says what `--help` of the command says. Hyphens and underscores in names are the same.",
+        "",
+        "## Model families",
+        "",
+        "`genlab train FAMILY` trains one; `genlab sweep SPACE` takes the options of its space's family.",
+        "",
+        *(f"- [{family}]({family}.md)" for family in families()),
+        "",
+        "## Commands",
+        "",
+        *(f"- [{name}]({name}.md): {what}" for name, (_, what) in COMMANDS.items() if name not in NO_PAGE),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _generated() -> str:
+    return f"<!-- Written by `{COMMAND}`; do not edit. -->\n"
+
+
+def _table(rows: Sequence[Option]) -> list[str]:
+    lines = ["| option | values | default | meaning |", "| --- | --- | --- | --- |"]
+    for row in rows:
+        name = f"`{row.name}`{' +' if row.operational else ''}"
+        lines.append(f"| {name} | {_cell(row.values)} | {_cell(row.default)} | {_cell(row.help)} |")
+    return [*lines, ""]
+
+
+def _option(name: str, hint: Any, default: Any, text: str) -> Option:
+    marks = _marks(hint)
+    positional = any(mark is _POSITIONAL for mark in marks)
+    metavar = next((mark.metavar for mark in marks if getattr(mark, "metavar", None)), None)
+    dashed = name.replace("_", "-")
+    base = _base(hint)
+    if positional:
+        shown = metavar or dashed.upper()
+    elif base is bool:
+        section, _, field = dashed.rpartition(".")
+        shown = f"--{dashed}`, `--{f'{section}.' if section else ''}no-{field}"
+    else:
+        shown = f"--{dashed}"
+    values = "" if base is bool else _values(hint)
+    return Option(shown, values, _shown_default(default), text, OPERATIONAL in marks)
+
+
+def _marks(hint: Any) -> tuple[Any, ...]:
+    """Return everything that annotates a type, also inside a union with None."""
+    if get_origin(hint) is Annotated:
+        inner, *marks = get_args(hint)
+        return (*marks, *_marks(inner))
+    if get_origin(hint) in (Union, types.UnionType):
+        return tuple(mark for part in get_args(hint) for mark in _marks(part))
+    return ()
+
+
+def _base(hint: Any) -> Any:
+    while get_origin(hint) is Annotated:
+        hint = get_args(hint)[0]
+    if get_origin(hint) in (Union, types.UnionType):
+        parts = [part for part in get_args(hint) if part is not type(None)]
+        return _base(parts[0]) if len(parts) == 1 else hint
+    return hint
+
+
+def _values(hint: Any) -> str:
+    base = _base(hint)
+    origin = get_origin(base)
+    if origin is Literal:
+        return ", ".join(str(value) for value in get_args(base))
+    if origin is tuple:
+        parts = [part for part in get_args(base) if part is not Ellipsis]
+        several = "one or more of" if annotated_types.MinLen(1) in _marks(hint) else "any number of"
+        return f"{several if Ellipsis in get_args(base) else len(parts)} {_values(parts[0])}"
+    if origin in (Union, types.UnionType):
+        return " or ".join(_values(part) for part in get_args(base) if part is not type(None))
+    kind = {int: "whole number", float: "number", str: "text"}.get(base, getattr(base, "__name__", str(base)))
+    return " ".join([kind, _range(_marks(hint))]).strip()
+
+
+def _range(marks: Sequence[Any]) -> str:
+    bounds = []
+    for mark in marks:
+        for sign, name in ((">", "gt"), ("≥", "ge"), ("<", "lt"), ("≤", "le")):
+            bound = getattr(mark, name, None)
+            if bound is not None:
+                bounds.append(f"{sign} {_number(bound)}")
+    return ", ".join(bounds)
+
+
+def _number(value: float) -> str:
+    exponent = value.bit_length() - 1 if isinstance(value, int) else 0
+    return f"2^{exponent}" if exponent > 30 and value == 2**exponent else f"{value:,}"
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    if field.default is not dataclasses.MISSING:
+        return field.default
+    return None if field.default_factory is dataclasses.MISSING else field.default_factory()
+
+
+def _shown_default(value: Any) -> str:
+    if value is None or value == ():
+        return ""
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if isinstance(value, tuple):
+        return " ".join(f"`{part}`" for part in value)
+    return f"`{value}`"
+
+
+def _field_texts(config: type) -> dict[str, str]:
+    """Return the docstring of each field, those of the classes that it inherits from included."""
+    texts: dict[str, str] = {}
+    for base in reversed(config.__mro__):
+        if dataclasses.is_dataclass(base):
+            for parameter in docstring_parser.parse_from_object(base).params:
+                if parameter.description:
+                    texts[parameter.arg_name] = _text(parameter.description)
+    return texts
+
+
+def _text(docstring: str | None) -> str:
+    """Return a docstring with its lines joined; paragraphs stay."""
+    paragraphs = (docstring or "").split("\n\n")
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs).strip()
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("<", "&lt;").replace("\n\n", " ")
+
+
+if __name__ == "__main__":
+    write(Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parent / "options")
