@@ -1,18 +1,25 @@
 """One image on its way into a data set: decoded, made 8-bit grey or RGB, fitted, and stored as pixels or as a file.
 
 Pixels are uint8 in 0..255, [height, width, channels]. Colour profiles are ignored, as training pipelines do.
+
+Pictures of more than 8 bits: grey ones (16-bit PNG and TIFF, signed 16-bit, 32-bit integer and 32-bit float TIFF) are
+read with all their bits, and become 8-bit by a range of values; without one the upper 8 of 16 bits are kept, and what
+is signed, 32-bit or float is refused. Of 16-bit colour Pillow reads the upper 8 bits only: it is refused with a range.
 """
 
 import dataclasses
 import io
 import warnings
-from typing import Literal, cast
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from genlab.core.errors import DataError
+from genlab.imaging.value_range import ValueRange, to_8_bits
 
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # of half of what :func:`prepare` refuses
 
@@ -29,6 +36,11 @@ SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 _STORED_UNTOUCHED = ("JPEG", "MPO", "PNG")  # MPO: a JPEG with more pictures behind the first, as telephones write
 
+
+_TIFF_HEADS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # + is BigTIFF
+_PHOTOMETRIC, _SAMPLE_FORMAT = 262, 339  # TIFF tags
+# Libtiff hands out the machine's byte order, but Pillow 13 swaps these as if it were the file's.
+_DECODED_BY_LIBTIFF = {"I;16BS": "I;16NS", "I;32BS": "I;32NS", "F;32BF": "F;32NF"}
 
 _JPEG_FRAMES = (0xC0, 0xC1, 0xC2)  # baseline, extended, progressive
 _JPEG_SEGMENTS = frozenset((*range(0xE0, 0xF0), 0xDB, 0xC4, 0xDD, 0xFE))
@@ -50,6 +62,9 @@ class Prepared:
     """What it was that its pixels or file had to change, fitting aside: ``alpha`` (composited on white), ``cmyk``,
     ``colour`` (made grey), ``depth`` (not 8-bit), ``exif`` (turned upright), ``format`` (neither JPEG nor PNG, stored
     as PNG), ``frames`` (only the first kept), ``grey`` (made RGB), ``palette``, ..."""
+    greatest: tuple[Literal["grey", "colour"], int] | None = None
+    """Of 16 bits a channel made 8 without a range: the kind of picture, and its greatest value in 0..65535 (of colour,
+    whose lower 8 bits are not read, the greatest that it can be). ``None`` for any other picture."""
 
 
 def prepare(
@@ -60,6 +75,7 @@ def prepare(
     fit: Fit = "keep",
     encoding: Encoding = "raw",
     validate: bool = True,
+    value_range: ValueRange | None = None,
 ) -> Prepared:
     """Decode, convert, fit and encode one image.
 
@@ -72,22 +88,24 @@ def prepare(
         fit: how. Lanczos resampling with support scaled to the reduction, hence antialiased.
         encoding: what to make: pixels or file bytes.
         validate: decode even where the header alone would do (it never does for PNG, whose EXIF may come last).
+        value_range: the values that become 0 and 255 in a picture of more than 8 bits; 8-bit pictures stay as they are.
 
     Raises:
-        ImageError: it cannot be decoded whole, or has pixels without an agreed meaning (32-bit, say).
+        ImageError: it cannot be decoded whole; its pixels are signed, 32-bit or float, and there is no range for them;
+            they are not finite; or it is of 16-bit colour, and there is a range.
     """
-    try:
+    with _decoding(source):
         if encoding == "encoded" and fit == "keep" and isinstance(source, bytes):
             shape = _plain_jpeg(source)
             if shape is not None and shape[2] == channels:
                 if validate:
                     _check_jpeg(source, shape)
                 return Prepared(source, shape, ())
-        image = Image.open(io.BytesIO(source), formats=_FORMATS) if isinstance(source, bytes) else _from_pixels(source)
-        deep = any(";16" in str(tile) for tile in getattr(image, "tile", ()))  # decoding clears the tiles
+        image = _open(source) if isinstance(source, bytes) else _from_pixels(source)
+        deep = _has_16_bits(image)  # before the decoding, which clears the tiles
         if validate:
             image.load()
-        converted, changes = _convert(image, channels, deep)
+        converted, changes, greatest = _convert(image, channels, deep, value_range)
         fitted = _fit(converted, size, fit)
         if encoding == "encoded" and isinstance(source, bytes) and image.format not in _STORED_UNTOUCHED:
             changes.append("format")
@@ -95,10 +113,46 @@ def prepare(
         if encoding == "encoded" and isinstance(source, bytes) and fitted is image and not changes:
             return Prepared(source, shape, ())
         pixels = to_pixels(fitted)
-        return Prepared(pixels if encoding == "raw" else encode_png(pixels), shape, tuple(changes))
+        return Prepared(pixels if encoding == "raw" else encode_png(pixels), shape, tuple(changes), greatest)
+
+
+def extremes(source: Pixels | bytes) -> ValueRange | None:
+    """Find the least and the greatest value in the file of a picture of more than 8 bits.
+
+    Args:
+        source: as of :func:`prepare`.
+
+    Returns:
+        Both values, or ``None`` for a picture of 8 bits, which is not decoded.
+
+    Raises:
+        ImageError: the picture could not be prepared with a range either.
+    """
+    if not isinstance(source, bytes) or source.startswith(b"\xff\xd8"):
+        return None
+    with _decoding(source):
+        image = _open(source)
+        if not _is_deep_grey(image):
+            if _has_16_bits(image) and _is_deep_colour(image):
+                raise _refused_colour()
+            return None
+        values = _values(image, _tags(image))
+        return float(values.min()), float(values.max())
+
+
+@contextmanager
+def _decoding(source: Pixels | bytes) -> Iterator[None]:
+    """Turn whatever a decoder raises into an :class:`ImageError`."""
+    try:
+        yield
     except ImageError:
         raise
     except UnidentifiedImageError:
+        if isinstance(source, bytes) and source.startswith(_TIFF_HEADS):
+            raise ImageError(
+                "a TIFF that is damaged or of a kind that cannot be read (of more than 8 bits: only grey of 16-bit or "
+                "32-bit integers or 32-bit floats, and 16-bit colour); save it as another kind"
+            ) from None
         raise ImageError("not an image (no BMP, GIF, JPEG, PNG, TIFF or WebP)") from None
     except Image.DecompressionBombError:
         most = 2 * (Image.MAX_IMAGE_PIXELS or 0)
@@ -122,6 +176,55 @@ def encode_png(pixels: Pixels) -> bytes:
 
 def _from_pixels(pixels: Pixels) -> Image.Image:
     return Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
+
+
+def _open(data: bytes) -> Image.Image:
+    image = Image.open(io.BytesIO(data), formats=_FORMATS)
+    tiles = getattr(image, "tile", ())
+    if tiles and tiles[0].codec_name == "libtiff" and tiles[0].args[0] in _DECODED_BY_LIBTIFF:
+        image.tile = [tile._replace(args=(_DECODED_BY_LIBTIFF[tile.args[0]], *tile.args[1:])) for tile in tiles]
+    return image
+
+
+def _has_16_bits(image: Image.Image) -> bool:
+    """Whether a file that was opened, but not decoded yet, has 16 bits a channel (or a pixel, as some BMP files)."""
+    return any(";16" in str(tile) for tile in getattr(image, "tile", ()))
+
+
+def _is_deep_grey(image: Image.Image) -> bool:
+    """Whether an image is grey with more than 8 bits, all of which are read."""
+    return image.mode in ("I", "F") or image.mode.startswith("I;16")
+
+
+def _is_deep_colour(image: Image.Image) -> bool:
+    """Whether an image of 16 bits has several channels of them; a BMP has 16 for all three channels together."""
+    return image.format in ("PNG", "TIFF") and not _is_deep_grey(image)
+
+
+def _refused_colour() -> ImageError:
+    return ImageError(
+        "has several channels of 16 bits, of which only the upper 8 can be read, too few for a range of values; save "
+        "it in grey, or with 8 bits a channel"
+    )
+
+
+def _tags(image: Image.Image) -> Any:
+    """The tags of a TIFF; no tags for other files."""
+    return getattr(image, "tag_v2", {})
+
+
+def _values(image: Image.Image, tags: Any) -> np.ndarray:
+    """The numbers in a grey image of more than 8 bits: uint16, int32, uint32 or float32 [height, width].
+
+    Raises:
+        ImageError: some are not finite.
+    """
+    values = np.asarray(image)
+    if image.mode == "I" and tags.get(_SAMPLE_FORMAT, (1,)) == (1,):  # unsigned, which PIL has no mode for
+        return values.view(np.uint32)
+    if not np.isfinite(values).all():
+        raise ImageError("has values that are not finite (NaN or infinity); put numbers in their place")
+    return values
 
 
 def _plain_jpeg(data: bytes) -> tuple[int, int, int] | None:
@@ -156,18 +259,39 @@ def _check_jpeg(data: bytes, shape: tuple[int, int, int]) -> None:
     image.load()
 
 
-def _convert(image: Image.Image, channels: Channels, deep: bool) -> tuple[Image.Image, list[str]]:
-    """The image, upright and in mode L or RGB: the very same object where nothing changes."""
+def _convert(
+    image: Image.Image, channels: Channels, deep: bool, value_range: ValueRange | None
+) -> tuple[Image.Image, list[str], tuple[Literal["grey", "colour"], int] | None]:
+    """The image, upright and in mode L or RGB: the very same object where nothing changes; what was changed; and
+    :attr:`Prepared.greatest`."""
     changes = ["depth"] if deep else []
+    greatest: tuple[Literal["grey", "colour"], int] | None = None
+    tags, coloured = _tags(image), deep and _is_deep_colour(image)  # lost when it is turned
     if getattr(image, "is_animated", False) and image.format != "MPO":
         changes.append("frames")
     if image.getexif().get(0x0112, 1) in range(2, 9):  # Orientation; 1 is upright
         changes.append("exif")
         image = ImageOps.exif_transpose(image)
-    if image.mode in ("I", "F"):
-        raise ImageError("its pixels are 32-bit numbers of no agreed range; save it with 8 bits a channel")
-    if image.mode.startswith("I;16"):  # PIL's own conversion clips at 255
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if _is_deep_grey(image):
+        if value_range is not None:
+            pixels = to_8_bits(_values(image, tags), value_range)
+            image = Image.fromarray(255 - pixels if tags.get(_PHOTOMETRIC) == 0 else pixels)  # 0: white is zero
+            changes += [] if deep else ["depth"]
+        elif image.mode in ("I", "F"):
+            raise ImageError(
+                "its pixels are signed, 32-bit or float, and there is no range of values for them; save it with 8 bits "
+                "a channel, or say at ingest which values are black and white, by --range LO:HI or --range auto"
+            )
+        else:  # PIL's own conversion clips at 255
+            values = np.asarray(image)
+            greatest = "grey", int(values.max())
+            image = Image.fromarray((values >> 8).astype(np.uint8))
+    elif coloured:
+        if value_range is not None:
+            raise _refused_colour()
+        if image.mode != "CMYK":  # its zero is white
+            highest = max(band[1] for band in cast("list[tuple[int, int]]", image.convert("RGB").getextrema()))
+            greatest = "colour", highest << 8 | 255
     elif image.mode == "1":
         changes.append("depth")
         image = image.convert("L")
@@ -183,7 +307,7 @@ def _convert(image: Image.Image, channels: Channels, deep: bool) -> tuple[Image.
     if image.mode != wanted:
         changes.append("grey" if image.mode == "L" else "colour")
         image = image.convert(wanted)
-    return image, changes
+    return image, changes, greatest
 
 
 def _fit(image: Image.Image, size: int | None, fit: Fit) -> Image.Image:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from genlab.imaging.images import ImageError, Pixels, encode_png, prepare
+from genlab.imaging.images import ImageError, Pixels, encode_png, extremes, prepare
 from genlab.imaging.sheets import sheet
 
 RAMP = np.arange(256, dtype=np.uint8).reshape(16, 16)
@@ -35,6 +35,38 @@ def deep_png(colours: np.ndarray) -> bytes:
     lines = b"".join(b"\0" + line.astype(">u2").tobytes() for line in colours)
     head = struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(lines)) + chunk(b"IEND", b"")
+
+
+def tiff(values: np.ndarray, photometric: int | None = None, compressed: bool = False) -> bytes:
+    """A TIFF of the very numbers, kind and byte order of ``values``; PIL writes few kinds."""
+    order = ">" if values.dtype.byteorder == ">" else "<"
+    height, width, channels = (*values.shape, 1)[:3]
+    content = values.tobytes()
+    content = zlib.compress(content) if compressed else content
+    short, long = "H", "I"
+    tags: list[tuple[int, str, list[int]]] = [
+        (256, long, [width]),
+        (257, long, [height]),
+        (258, short, [8 * values.itemsize] * channels),
+        (259, short, [8 if compressed else 1]),
+        (262, short, [photometric if photometric is not None else 1 if channels == 1 else 2]),
+        (273, long, [0]),  # where the content begins
+        (277, short, [channels]),
+        (278, long, [height]),
+        (279, long, [len(content)]),
+        (339, short, [{"u": 1, "i": 2, "f": 3}[values.dtype.kind]] * channels),
+    ]
+    aside = 8 + 2 + 12 * len(tags) + 4
+    longer = b"".join(struct.pack(f"{order}{len(v)}{kind}", *v) for _, kind, v in tags if len(v) > 2)
+    entries, place = b"", aside
+    for tag, kind, numbers in tags:
+        numbers = [aside + len(longer)] if tag == 273 else numbers
+        packed = struct.pack(f"{order}{len(numbers)}{kind}", *numbers)
+        if len(packed) > 4:
+            place, packed = place + len(packed), struct.pack(f"{order}I", place)
+        entries += struct.pack(f"{order}HHI", tag, 3 if kind == short else 4, len(numbers)) + packed.ljust(4, b"\0")
+    head = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(f"{order}IH", 8, len(tags))
+    return head + entries + bytes(4) + longer + content
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
@@ -169,9 +201,123 @@ def test_text_is_not_an_image() -> None:
         prepare(b"no picture at all\n" * 100, channels=3)
 
 
-def test_numbers_without_a_range_are_refused() -> None:
-    with pytest.raises(ImageError, match="32-bit"):
-        prepare(file_of(Image.fromarray(RAMP.astype(np.float32)), "TIFF"), channels=3)
+@pytest.mark.parametrize("kind", ["<f4", "<i4", "<i2", "<u4"])
+def test_numbers_without_a_range_are_refused(kind: str) -> None:
+    with pytest.raises(ImageError, match=r"32-bit or float.*--range LO:HI or --range auto"):
+        prepare(tiff(RAMP.astype(kind)), channels=3)
+
+
+KINDS = ["<u2", ">u2", "<i2", ">i2", "<i4", ">i4", "<u4", "<f4", ">f4"]
+
+
+@pytest.mark.parametrize("compressed", [False, True], ids=["plain", "deflated"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_range_maps_values_linearly_to_8_bits(kind: str, compressed: bool) -> None:
+    values = (np.arange(256).reshape(16, 16) * 16 + 3).astype(kind)
+    data = tiff(values, compressed=compressed)
+    prepared = prepare(data, channels=1, value_range=(100, 3100))
+    expected = [round(min(max(value - 100, 0), 3000) * 255 / 3000) for value in values.ravel().tolist()]
+    assert pixels_of(prepared.image).ravel().tolist() == expected
+    assert prepared.changes == ("depth",)
+    assert prepared.greatest is None
+    assert extremes(data) == (3, 255 * 16 + 3)
+
+
+def test_a_range_may_begin_below_zero() -> None:
+    values = np.array([[-2000, -1000, 0, 1000, 2000]])
+    for kind in ("<i2", "<f4"):
+        data = tiff(values.astype(kind))
+        prepared = prepare(data, channels=1, value_range=(-1000, 1000))
+        assert pixels_of(prepared.image).ravel().tolist() == [0, 0, 128, 255, 255]
+        assert extremes(data) == (-2000, 2000)
+
+
+def test_unsigned_32_bit_values_do_not_turn_negative() -> None:
+    data = tiff(np.array([[0, 3_000_000_000]], "<u4"))
+    assert extremes(data) == (0, 3_000_000_000)
+    assert pixels_of(prepare(data, channels=1, value_range=(0, 3e9)).image).ravel().tolist() == [0, 255]
+
+
+def test_a_range_reads_all_bits_of_a_grey_png_and_stores_it_with_8() -> None:
+    data = file_of(Image.fromarray(RAMP * np.uint16(16)))  # 12 bits, as cameras write
+    prepared = prepare(data, channels=3, encoding="encoded", value_range=(0, 255 * 16))
+    assert isinstance(prepared.image, bytes)
+    np.testing.assert_array_equal(pixels_of(prepared.image)[:, :, 0], RAMP)
+    assert prepared.changes == ("depth", "grey")
+
+
+def test_with_a_range_a_tiff_whose_zero_is_white_is_turned_round() -> None:
+    for kind in ("<u2", ">f4"):
+        data = tiff(np.array([[0, 1000]], kind), photometric=0)
+        assert pixels_of(prepare(data, channels=1, value_range=(0, 1000)).image).ravel().tolist() == [255, 0]
+
+
+def test_with_a_range_an_exif_turn_is_carried_out() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = file_of(Image.fromarray(RAMP[:8].astype(np.float32)), "TIFF", exif=exif)
+    prepared = prepare(data, channels=1, value_range=(0, 255))
+    np.testing.assert_array_equal(pixels_of(prepared.image)[:, :, 0], np.rot90(RAMP[:8], -1))
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf])
+def test_with_a_range_what_is_not_finite_is_refused(number: float) -> None:
+    data = tiff(np.array([[0, number]], "<f4"))
+    with pytest.raises(ImageError, match="not finite"):
+        prepare(data, channels=1, value_range=(0, 1))
+    with pytest.raises(ImageError, match="not finite"):
+        extremes(data)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA"])
+def test_a_range_leaves_8_bit_pictures_as_they_are(mode: str) -> None:
+    for kind in ("PNG", "TIFF"):
+        data = file_of(Image.fromarray(COLOURS).convert(mode), kind)
+        assert extremes(data) is None
+        for encoding in ("raw", "encoded"):
+            with_range = prepare(data, channels=3, encoding=encoding, value_range=(0, 9))
+            without = prepare(data, channels=3, encoding=encoding)
+            np.testing.assert_array_equal(pixels_of(with_range.image), pixels_of(without.image))
+            assert with_range.changes == without.changes
+
+
+def test_16_bit_colour_has_no_range() -> None:
+    """PIL reads the upper 8 bits of each channel: of 12 bits, 16 steps of grey."""
+    for data in (deep_png(COLOURS * np.uint16(16)), tiff(COLOURS.astype("<u2") * 16)):
+        with pytest.raises(ImageError, match="only the upper 8"):
+            prepare(data, channels=3, value_range=(0, 4095))
+        with pytest.raises(ImageError, match="only the upper 8"):
+            extremes(data)
+
+
+def test_a_bmp_of_16_bits_a_pixel_is_an_8_bit_picture() -> None:
+    head = struct.pack("<IiiHHIIiiII", 40, 2, 1, 1, 16, 0, 4, 0, 0, 0, 0)
+    data = b"BM" + struct.pack("<IHHI", 58, 0, 0, 54) + head + struct.pack("<HH", 0x7FFF, 0)
+    prepared = prepare(data, channels=3, value_range=(0, 9))
+    assert pixels_of(prepared.image)[0, :, 0].tolist() == [255, 0]
+    assert prepared.greatest is None
+    assert extremes(data) is None
+
+
+def test_16_bit_pictures_without_a_range_tell_their_greatest_value() -> None:
+    assert prepare(file_of(Image.fromarray(RAMP * np.uint16(16))), channels=3).greatest == ("grey", 255 * 16)
+    assert prepare(deep_png(COLOURS * np.uint16(16)), channels=3).greatest == ("colour", 4095)
+    assert prepare(file_of(Image.fromarray(RAMP)), channels=3).greatest is None
+
+
+def test_of_a_deep_tiff_of_many_pages_the_first_is_kept() -> None:
+    first, second = (Image.fromarray(np.full((2, 2), value, np.uint16)) for value in (100, 900))
+    data = file_of(first, "TIFF", save_all=True, append_images=[second])
+    prepared = prepare(data, channels=1, value_range=(0, 1000))
+    assert np.unique(prepared.image).tolist() == [26]
+    assert prepared.changes == ("depth", "frames")
+    assert extremes(data) == (100, 100)
+
+
+@pytest.mark.parametrize("values", [RAMP.astype("<f8"), COLOURS.astype("<f4"), RAMP.astype(">u4")])
+def test_a_tiff_that_pil_does_not_know_is_not_called_no_image(values: np.ndarray) -> None:
+    with pytest.raises(ImageError, match=r"a TIFF .* of a kind that cannot be read .*; save it as another kind"):
+        prepare(tiff(values), channels=3, value_range=(0, 1))
 
 
 def test_a_decompression_bomb_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
