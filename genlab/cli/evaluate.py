@@ -37,7 +37,7 @@ from genlab.evaluation.latent_models import (
 )
 from genlab.evaluation.measurements import Evaluation, Figure, evaluation_file
 from genlab.evaluation.translation import translation_figures
-from genlab.inference.pictures import best_device
+from genlab.inference.engine import best_device
 from genlab.models.cyclegan import CycleGAN
 from genlab.models.latent_model import LatentModel
 from genlab.recipes.options import Data

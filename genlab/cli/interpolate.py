@@ -1,22 +1,21 @@
-"""The way from one picture to another through a model: ``genlab interpolate MODEL A B OUT``."""
+"""``genlab interpolate MODEL A B OUT``: go from one picture or draw to another through a trained model."""
 
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, cast
+from typing import Annotated
 
-import torch
 import tyro
 from annotated_types import Ge, Interval
 from PIL import Image
-from torch import Tensor
 
 from genlab.core.config import parse
 from genlab.core.errors import ConfigError, run_command
 from genlab.core.storage import locate
-from genlab.inference.operations import class_names, class_number, find, labels
-from genlab.inference.pictures import as_png, as_sheet, best_device, is_file, load_fitting, save
-from genlab.store import model_directory
+from genlab.imaging.images import Pixels, encode_png
+from genlab.inference.engine import Engine
+from genlab.inference.operations import ModelInfo
+from genlab.inference.pictures import encode_sheet, is_file, load_fitting, save
 
 FRAME = 80
 """Milliseconds that an animation shows each image."""
@@ -41,12 +40,12 @@ class InterpolateConfig:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The command ``genlab interpolate``."""
+    """Run the command ``genlab interpolate``."""
     run_command(lambda: interpolate(parse(InterpolateConfig, arguments, prog="genlab interpolate")))
 
 
 def interpolate(config: InterpolateConfig) -> None:
-    """Interpolate as ``config`` says and tell where it is.
+    """Interpolate as ``config`` says and print where it is.
 
     Raises:
         ConfigError: neither two pictures nor two seeds, an unknown or missing class, or a destination of another kind.
@@ -56,29 +55,29 @@ def interpolate(config: InterpolateConfig) -> None:
     if len(config.paths) != (3 if config.seeds is None else 1):
         raise ConfigError(f"paths = {' '.join(config.paths)!r}: give two pictures and OUT, or OUT and --seeds alone")
     *ends, out = config.paths
-    directory, description = find(config.model, "interpolate_draws" if config.seeds else "interpolate")
-    label = class_number(class_names(description), config.label, needed=True)
+    model = ModelInfo.find(config.model, "interpolate_draws" if config.seeds else "interpolate")
+    label = model.class_number(config.label, needed=True)
     dest = locate(out)
     one_file = is_file(dest, ".png", ".gif")
-    model = model_directory.load(directory, best_device())
+    engine = Engine(model.directory)
     if config.seeds:
-        images = cast("Any", model).interpolate_draws(config.seeds, config.steps, labels(label, 2))
+        images = engine.interpolate_draws(config.seeds, config.steps, label)
     else:
-        pixels = torch.cat([load_fitting(locate(end), model) for end in ends])
-        images = cast("Any", model).interpolate(pixels, config.steps, labels(label, 2))
+        begin, end = (load_fitting(locate(end), engine) for end in ends)
+        images = engine.interpolate(begin, end, config.steps, label)
     if not one_file:
-        for number in range(config.steps):
-            save(dest / f"{number:05d}.png", as_png(images[number : number + 1]))
+        for number, image in enumerate(images):
+            save(dest / f"{number:05d}.png", encode_png(image))
     elif dest.suffix.lower() == ".gif":
         save(dest, _animate(images))
     else:
-        save(dest, as_sheet(images, columns=config.steps))
+        save(dest, encode_sheet(images, columns=config.steps))
     print(f"{dest}: {config.steps} steps")
 
 
-def _animate(images: Tensor) -> bytes:
-    """The GIF file that shows uint8 [N, H, W, C] one after the other, over and over."""
-    first, *others = (Image.fromarray(image.squeeze(2).numpy()) for image in images.cpu())
+def _animate(images: Pixels) -> bytes:
+    """Encode uint8 [N, H, W, C] as a GIF file that shows them one after the other, over and over."""
+    first, *others = (Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image) for image in images)
     file = io.BytesIO()
     first.save(file, "GIF", save_all=True, append_images=others, duration=FRAME, loop=0)
     return file.getvalue()

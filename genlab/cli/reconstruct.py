@@ -1,24 +1,21 @@
-"""What a trained model makes of pictures: ``genlab reconstruct MODEL IN OUT``."""
+"""``genlab reconstruct MODEL IN OUT``: send pictures through a trained model and back."""
 
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, cast
+from typing import Annotated
 
-import torch
 import tyro
-from torch import Tensor
 from upath import UPath
 
 from genlab.core.config import parse
 from genlab.core.errors import ConfigError, DataError, run_command
 from genlab.core.progress import progress
 from genlab.core.storage import locate
-from genlab.imaging.images import ImageError
-from genlab.inference.operations import class_names, class_number, find, labels
-from genlab.inference.pictures import as_png, best_device, folder_keys, is_file, load_fitting, png_name, save
-from genlab.models.model import Model
-from genlab.store import model_directory
+from genlab.imaging.images import ImageError, Pixels, encode_png
+from genlab.inference.engine import Engine
+from genlab.inference.operations import ModelInfo
+from genlab.inference.pictures import folder_keys, is_file, load_fitting, png_name, save
 
 BATCH = 64
 """Pictures reconstructed at a time."""
@@ -40,12 +37,12 @@ class ReconstructConfig:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The command ``genlab reconstruct``."""
+    """Run the command ``genlab reconstruct``."""
     run_command(lambda: reconstruct(parse(ReconstructConfig, arguments, prog="genlab reconstruct")))
 
 
 def reconstruct(config: ReconstructConfig) -> None:
-    """Reconstruct what ``config`` names and say what was written.
+    """Reconstruct what ``config`` names and print what was written.
 
     Pictures of a folder that cannot be used are reported and left out.
 
@@ -57,44 +54,40 @@ def reconstruct(config: ReconstructConfig) -> None:
     source, dest = locate(config.source), locate(config.dest)
     if dest == source:
         raise ConfigError(f"dest = {config.dest!r}: the same as the source; write to another place")
-    directory, description = find(config.model, "reconstruct")
-    label = class_number(class_names(description), config.label, needed=True)
+    model = ModelInfo.find(config.model, "reconstruct")
+    label = model.class_number(config.label, needed=True)
     if source.is_dir():
         if is_file(dest, ".png") or dest.is_file():
             raise ConfigError(f"dest = {str(dest)!r}: a file; a folder of pictures needs a folder to go to")
-        _reconstruct_folder(model_directory.load(directory, best_device()), source, dest, label)
+        _reconstruct_folder(Engine(model.directory), source, dest, label)
     elif source.is_file():
         file = dest if is_file(dest, ".png") else dest / png_name(source.name)
-        model = model_directory.load(directory, best_device())
-        save(file, as_png(_reconstruct(model, load_fitting(source, model), label)))
+        engine = Engine(model.directory)
+        [reconstructed] = engine.reconstruct([load_fitting(source, engine)], label)
+        save(file, encode_png(reconstructed))
         print(f"{file}: reconstructed")
     else:
         raise DataError(f"{config.source}: no such file or folder")
 
 
-def _reconstruct(model: Model, pixels: Tensor, label: int | None) -> Tensor:
-    reconstructed: Tensor = cast("Any", model).reconstruct(pixels, labels(label, len(pixels)))
-    return reconstructed
-
-
-def _reconstruct_folder(model: Model, source: UPath, folder: UPath, label: int | None) -> None:
+def _reconstruct_folder(engine: Engine, source: UPath, folder: UPath, label: int | None) -> None:
     keys = folder_keys(source)
     done = 0
     with progress("reconstruct", len(keys), "images") as advance:
         for begin in range(0, len(keys), BATCH):
-            pictures: dict[str, Tensor] = {}
+            pictures: dict[str, Pixels] = {}
             for key in keys[begin : begin + BATCH]:
                 try:
-                    pictures[key] = load_fitting(source / key, model)
+                    pictures[key] = load_fitting(source / key, engine)
                 except ImageError as error:
                     print(f"skipped: {error}", file=sys.stderr)
             if pictures:
-                images = _reconstruct(model, torch.cat(list(pictures.values())), label)
+                images = engine.reconstruct(list(pictures.values()), label)
                 for key, image in zip(pictures, images, strict=True):
-                    save(folder / png_name(key), as_png(image[None]))
+                    save(folder / png_name(key), encode_png(image))
             done += len(pictures)
             advance(len(keys[begin : begin + BATCH]))
     if not done:
-        height, width, _ = model.image_shape
+        height, width, _ = engine.info.image_shape
         raise DataError(f"{source}: none of its {len(keys)} images could be used; the model takes {width}x{height}")
     print(f"{folder}: {done:,} of {len(keys):,} images reconstructed")

@@ -1,22 +1,21 @@
-"""Pictures drawn by a trained model: ``genlab sample MODEL OUT``."""
+"""``genlab sample MODEL OUT``: draw pictures from a trained model."""
 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, cast
+from typing import Annotated
 
 import tyro
 from annotated_types import Gt, Interval
-from torch import Tensor
 from upath import UPath
 
 from genlab.core.config import parse
 from genlab.core.errors import run_command
 from genlab.core.storage import locate
-from genlab.inference.operations import class_names, class_number, find, labels
-from genlab.inference.pictures import as_png, as_sheet, best_device, is_file, save
-from genlab.models.model import Sampler
-from genlab.store import model_directory
+from genlab.imaging.images import Pixels, encode_png
+from genlab.inference.engine import Engine
+from genlab.inference.operations import ModelInfo
+from genlab.inference.pictures import encode_sheet, is_file, save
 
 
 @dataclass(frozen=True)
@@ -37,36 +36,34 @@ class SampleConfig:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The command ``genlab sample``."""
+    """Run the command ``genlab sample``."""
     run_command(lambda: sample(parse(SampleConfig, arguments, prog="genlab sample")))
 
 
 def sample(config: SampleConfig) -> None:
-    """Draw what ``config`` asks for and say where it is.
+    """Draw what ``config`` asks for and print where it is.
 
     Raises:
         ConfigError: an unknown class, or a destination of another kind.
         RunError: the model cannot be loaded, or does not sample.
         DataError: the destination cannot be written.
     """
-    directory, description = find(config.model, "sample")
-    names = class_names(description)
-    label = class_number(names, config.label)
+    model = ModelInfo.find(config.model, "sample")
+    label = model.class_number(config.label)
     dest = locate(config.dest)
-    sheet = is_file(dest, ".png")
-    model = cast("Sampler", model_directory.load(directory, best_device()))
-    images = model.sample(config.count, config.seed, labels(label, config.count))
-    if sheet:
-        in_turn = label is None and 0 < len(names) <= config.count
-        save(dest, as_sheet(images, columns=len(names) if in_turn else None))  # a class a column
+    one_file = is_file(dest, ".png")
+    images = Engine(model.directory).sample(config.count, config.seed, label)
+    if one_file:
+        in_turn = label is None and 0 < len(model.classes) <= config.count
+        save(dest, encode_sheet(images, columns=len(model.classes) if in_turn else None))  # a class a column
     else:
-        _save_each(images, dest, names if label is None else [names[label]])
+        _save_each(images, dest, model.classes if label is None else [model.classes[label]])
     print(f"{dest}: {'1 picture' if config.count == 1 else f'{config.count:,} pictures'}, seed {config.seed}")
 
 
-def _save_each(images: Tensor, folder: UPath, classes: Sequence[str]) -> None:
-    """Write a file for each image, ``classes`` coming in turn."""
-    for number in range(len(images)):
+def _save_each(images: Pixels, folder: UPath, classes: Sequence[str]) -> None:
+    """Write a file for each of uint8 [N, H, W, C], named by its number and its class, ``classes`` coming in turn."""
+    for number, image in enumerate(images):
         name = f"{number:05d}-{classes[number % len(classes)]}" if classes else f"{number:05d}"
         file = folder / (re.sub(r"[^\w.-]+", "_", name) + ".png")  # a class may be called anything
-        save(file, as_png(images[number : number + 1]))
+        save(file, encode_png(image))

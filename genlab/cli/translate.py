@@ -1,8 +1,8 @@
 """``genlab translate MODEL IN OUT``: translate a picture, a folder or a data set with a trained model."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, cast
+from typing import Annotated
 
 import tyro
 from upath import UPath
@@ -15,21 +15,12 @@ from genlab.core.storage import (
     require_absolute,
 )
 from genlab.data.format.manifest import FILE_NAME as MANIFEST
-from genlab.imaging.images import ImageError
-from genlab.inference.batch_translation import (
-    PLAN,
-    Job,
-    Runner,
-    directions,
-    is_data_set,
-    on_ray,
-    translate_all,
-    translate_picture,
-)
-from genlab.inference.operations import find
-from genlab.inference.pictures import best_device, is_file, png_name, save
-from genlab.models.model import Translator
-from genlab.store import model_directory
+from genlab.imaging.images import ImageError, encode_png
+from genlab.inference.batch_translation import on_ray
+from genlab.inference.engine import Engine
+from genlab.inference.operations import ModelInfo
+from genlab.inference.pictures import is_file, png_name, save
+from genlab.inference.translation import RECORD, Job, Runner, is_data_set, translate_all
 
 
 @dataclass(frozen=True)
@@ -56,19 +47,19 @@ class TranslateConfig:
 
 
 def main(arguments: Sequence[str] | None = None, run: Runner = on_ray) -> None:
-    """The command ``genlab translate``; ``run`` as of :func:`translate`."""
+    """Run the command ``genlab translate``; ``run`` is that of :func:`translate`."""
     run_command(lambda: translate(parse(TranslateConfig, arguments, prog="genlab translate"), run))
 
 
 def translate(config: TranslateConfig, run: Runner = on_ray) -> None:
-    """Translate what ``config`` names and say what was written.
+    """Translate what ``config`` names and print what was written.
 
     Pictures of a folder or a data set that cannot be used are reported and left out, and those that are done already
     are counted.
 
     Args:
         config: what to translate.
-        run: what translates more than one picture.
+        run: translates the pictures of a folder or a data set.
 
     Raises:
         ConfigError: an unknown direction, a split of what is no data set, or a destination that does not fit the
@@ -83,37 +74,30 @@ def translate(config: TranslateConfig, run: Runner = on_ray) -> None:
     source, dest = locate(config.source), locate(config.dest)
     if dest == source or source in dest.parents:
         raise ConfigError(f"dest = {config.dest!r}: the same as the source, or in it; write to another place")
-    directory, description = find(config.model, "translate")
-    direction = _direction(config, description)
+    model = ModelInfo.find(config.model, "translate")
+    direction = model.direction(config.direction)
     if config.split is not None and not is_data_set(source):
         raise ConfigError(f"split = {config.split!r}: {config.source} is no data set (no {MANIFEST}); leave it out")
     if source.is_dir():
-        weights = description["weights"]["sha256"]
-        translate_all(Job(str(directory), str(source), config.split, str(dest), direction), weights, run)
+        job = Job(str(model.directory), str(source), config.split, str(dest), direction)
+        translate_all(job, model.weights, run)
     elif source.is_file():
-        _translate_file(directory, source, dest, direction)
+        _translate_file(model.directory, source, dest, direction)
     else:
         raise DataError(f"{config.source}: no such file or folder")
-
-
-def _direction(config: TranslateConfig, description: Mapping[str, Any]) -> str:
-    known = directions(description)
-    if config.direction is not None and config.direction not in known:
-        raise ConfigError(f"direction = {config.direction!r}: choose from {', '.join(known)}")
-    return config.direction or known[0]
 
 
 def _translate_file(directory: UPath, source: UPath, dest: UPath, direction: str) -> None:
     if not is_file(dest, ".png"):
         dest = dest / png_name(source.name)
-    if (dest.parent / PLAN).exists():  # it would pass for one of them
-        raise ConfigError(f"dest = {str(dest)!r}: its folder holds the pictures of {PLAN}; write to another place")
-    model = cast("Translator", model_directory.load(directory, best_device()))
+    if (dest.parent / RECORD).exists():  # the picture would pass for one of the record's
+        raise ConfigError(f"dest = {str(dest)!r}: its folder holds the pictures of {RECORD}; write to another place")
+    engine = Engine(directory)
     try:
-        translated = translate_picture(model, read_bytes(source), direction)
+        translated = engine.translate(read_bytes(source), direction)
     except ImageError as error:
         raise DataError(f"{source}: {error}") from None
     except OSError as error:
         raise DataError(f"{source}: {error.strerror or error}") from None
-    save(dest, translated)
+    save(dest, encode_png(translated))
     print(f"{dest}: {direction}")

@@ -1,53 +1,127 @@
-"""The models at work: what runs behind the HTTP interface."""
+"""The engine: a trained model on a device, from pictures to pictures.
 
-from collections.abc import Mapping
+The command line, batch translation and the server run models through it alone.
+"""
+
+from collections.abc import Sequence
 from typing import Any, cast
 
+import numpy as np
 import torch
+from torch import Tensor
 
-from genlab.inference.batch_translation import translate_picture
-from genlab.inference.operations import labels
-from genlab.inference.pictures import as_png, as_sheet, read_fitting
-from genlab.models.model import Model, Sampler, Translator
+from genlab.imaging.images import Channels, ImageError, Pixels, prepare
+from genlab.inference.operations import ModelInfo
 from genlab.store import model_directory
 
+ImageInput = bytes | Pixels
+"""The bytes of an image file, or uint8 [H, W, 1 or 3]."""
 
-class Generator:
-    """All served models, loaded into this process; takes and gives the bytes of image files.
 
-    The caller sees to it that a model has the operation asked of it.
+def best_device() -> str:
+    """Name a GPU if this process has one, else the CPU."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+class Engine:
+    """A model from a model directory, on a device. It takes pictures as files or pixels, and gives pixels: uint8.
+
+    Each operation checks that the model has it, and its direction or class. Pictures come upright and in the model's
+    channels, whatever their own; all but :meth:`translate` take them in the size of the model's images.
 
     Args:
-        directories: model directories by name.
-        device: where the models are put.
+        directory: the model directory.
+        device: where to put the model; by default :func:`best_device`.
 
     Raises:
-        RunError: a model cannot be loaded.
+        RunError: the model cannot be loaded; and, from an operation, the model does not have it.
     """
 
-    def __init__(self, directories: Mapping[str, str], device: str | torch.device = "cpu") -> None:
-        self._models: dict[str, Model] = {
-            name: model_directory.load(directory, device) for name, directory in directories.items()
-        }
+    def __init__(self, directory: model_directory.Location, device: str | torch.device | None = None) -> None:
+        self.info = ModelInfo.read(directory)
+        self._model: Any = model_directory.load(directory, device or best_device())
 
-    def sample(self, name: str, count: int, seed: int, label: int | None = None) -> bytes:
-        """Draw pictures, all of the class ``label`` if given: a PNG of one, or of a square sheet of several."""
-        return as_sheet(cast("Sampler", self._models[name]).sample(count, seed, labels(label, count)))
+    def sample(self, count: int, seed: int, label: str | int | None = None) -> Pixels:
+        """Draw ``count`` pictures, all of the class ``label`` if given: uint8 [count, H, W, C].
 
-    def translate(self, name: str, picture: bytes, direction: str) -> bytes:
-        """Translate a picture of any size into a PNG of that size.
+        Raises:
+            ConfigError: the model has no such class.
+        """
+        self.info.require("sample")
+        return _pixels(self._model.sample(count, seed, _labels(self.info.class_number(label), count)))
+
+    def translate(self, picture: ImageInput, direction: str | None = None) -> Pixels:
+        """Translate a picture of any size, by default in the model's first direction: uint8 [H, W, C], its size.
+
+        Raises:
+            ConfigError: the model has no such direction.
+            ImageError: the picture cannot be decoded.
+        """
+        self.info.require("translate")
+        direction = self.info.direction(direction)
+        return _pixels(self._model.translate(torch.tensor(self.read(picture))[None], direction))[0]
+
+    def reconstruct(self, pictures: Sequence[ImageInput], label: str | int | None = None) -> Pixels:
+        """Encode and decode pictures of the class ``label``, which a model with classes needs: uint8 [N, H, W, C].
+
+        Raises:
+            ConfigError: the model has no such class, or needs one.
+            ImageError: a picture cannot be decoded, or has not the size of the model's images.
+        """
+        self.info.require("reconstruct")
+        number = self.info.class_number(label, needed=True)
+        return _pixels(self._model.reconstruct(self._batch(pictures), _labels(number, len(pictures))))
+
+    def interpolate(self, begin: ImageInput, end: ImageInput, steps: int, label: str | int | None = None) -> Pixels:
+        """Go from one picture to another, both included, in ``steps`` pictures: uint8 [steps, H, W, C].
+
+        Raises:
+            ConfigError: the model has no such class, or needs one.
+            ImageError: a picture cannot be decoded, or has not the size of the model's images.
+        """
+        self.info.require("interpolate")
+        number = self.info.class_number(label, needed=True)
+        return _pixels(self._model.interpolate(self._batch((begin, end)), steps, _labels(number, 2)))
+
+    def interpolate_draws(self, seeds: tuple[int, int], steps: int, label: str | int | None = None) -> Pixels:
+        """Go from the sample of one seed to that of another, both included: uint8 [steps, H, W, C].
+
+        Raises:
+            ConfigError: the model has no such class, or needs one.
+        """
+        self.info.require("interpolate_draws")
+        number = self.info.class_number(label, needed=True)
+        return _pixels(self._model.interpolate_draws(seeds, steps, _labels(number, 2)))
+
+    def read(self, picture: ImageInput) -> Pixels:
+        """Decode a picture as the model takes it: upright, uint8 [H, W, C] in the model's channels, of its own size.
 
         Raises:
             ImageError: it cannot be decoded.
         """
-        return translate_picture(cast("Translator", self._models[name]), picture, direction)
+        return cast("Pixels", prepare(picture, channels=cast("Channels", self.info.image_shape[2])).image)
 
-    def reconstruct(self, name: str, picture: bytes, label: int | None = None) -> bytes:
-        """What the model makes of a picture of the class ``label``, where it knows classes, as PNG.
+    def read_fitting(self, picture: ImageInput) -> Pixels:
+        """Decode a picture that has the size of the model's images: uint8 [H, W, C].
 
         Raises:
-            ImageError: it cannot be decoded, or has not the size of the model's images.
+            ImageError: it cannot be decoded, or has another size.
         """
-        model = self._models[name]
-        pixels = read_fitting(picture, model)
-        return as_png(cast("Any", model).reconstruct(pixels, labels(label, 1)))
+        pixels = self.read(picture)
+        height, width, _ = self.info.image_shape
+        if pixels.shape[:2] != (height, width):
+            raise ImageError(f"is {pixels.shape[1]}x{pixels.shape[0]} pixels; the model takes {width}x{height}")
+        return pixels
+
+    def _batch(self, pictures: Sequence[ImageInput]) -> Tensor:
+        """Stack pictures of the size of the model's images: uint8 [N, H, W, C], on the CPU."""
+        return torch.from_numpy(np.stack([self.read_fitting(picture) for picture in pictures]))
+
+
+def _pixels(images: Tensor) -> Pixels:
+    return images.cpu().numpy()
+
+
+def _labels(number: int | None, count: int) -> Tensor | None:
+    """Tell an operation that its ``count`` images are of the class ``number``: int64 [count]; ``None`` for no class."""
+    return None if number is None else torch.full((count,), number)

@@ -1,78 +1,134 @@
-"""What a command asks of a trained model: the operation, and the class where it knows classes."""
+"""What may be asked of a trained model: its operations, directions and classes, from its ``genlab.json`` alone."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Self, cast
 
-import torch
-from torch import Tensor
 from upath import UPath
 
 from genlab.core.errors import ConfigError, RunError
-from genlab.models.model import model_type
+from genlab.core.storage import locate
+from genlab.models.model import Shape, Translator, model_type
 from genlab.store import model_directory
 
 SHOWN = 20
 """Classes named in a message, at most."""
 
 
-def find(url: str, operation: str) -> tuple[UPath, Mapping[str, Any]]:
-    """The directory and the description of a model or of a run's model, sure to have ``operation``.
+@dataclass(frozen=True)
+class ModelInfo:
+    """A model in its directory, known without its weights, and the checks of what is asked of it."""
+
+    directory: UPath
+    family: str
+    image_shape: Shape
+    """(height, width, channels) of the images it was made for."""
+    operations: tuple[str, ...]
+    """Names of the operations of :class:`genlab.models.model.Model` that it has."""
+    directions: tuple[str, ...]
+    """Directions that it translates in, the default first; empty for a model that does not translate."""
+    classes: tuple[str, ...]
+    """Names of the classes that it is told, number 0 first; empty for a model that is told none. Numbers stand in for
+    names that its data set did not give."""
+    weights: str
+    """SHA-256 of its weights."""
+    provenance: Mapping[str, Any]
+    """The fields of :class:`genlab.store.model_directory.Provenance`."""
+
+    @classmethod
+    def read(cls, directory: model_directory.Location) -> Self:
+        """Read the description of a model directory.
+
+        Raises:
+            RunError: it is not a model directory, or its description is damaged.
+        """
+        description = model_directory.describe(directory)
+        try:
+            kind, provenance = model_type(description["family"]), description["provenance"]
+            image, names = description["image"], provenance["label_names"]
+            classes = range(description["architecture"]["classes"]) if kind.conditional else ()
+            return cls(
+                directory=locate(directory),
+                family=description["family"],
+                image_shape=(image["height"], image["width"], image["channels"]),
+                # The class, not the file: this genlab may do more with an older model than the one that saved it.
+                operations=kind.operations,
+                directions=cast("type[Translator]", kind).directions if "translate" in kind.operations else (),
+                classes=tuple(names[number] if number < len(names) else str(number) for number in classes),
+                weights=description["weights"]["sha256"],
+                provenance=provenance,
+            )
+        except (KeyError, TypeError) as error:
+            raise RunError(
+                f"{directory}/{model_directory.DESCRIPTION}: damaged ({error}); export the model again"
+            ) from None
+
+    @classmethod
+    def find(cls, url: str, operation: str) -> Self:
+        """Read the description of the model in the directory or run ``url``, sure to have ``operation``.
+
+        Raises:
+            RunError: there is none, or it does not have the operation.
+        """
+        info = cls.read(model_directory.find_one(url))
+        info.require(operation)
+        return info
+
+    def require(self, operation: str) -> None:
+        """Check that the model has an operation.
+
+        Raises:
+            RunError: it does not.
+        """
+        if operation not in self.operations:
+            raise RunError(
+                f"{self.directory}: this {self.family} model does not {operation.replace('_', ' ')}; "
+                f"its operations are: {', '.join(self.operations) or 'none'}"
+            )
+
+    def direction(self, wanted: str | None) -> str:
+        """Return the direction ``wanted``, or the model's first for ``None``; see :func:`choose_direction`."""
+        return choose_direction(self.directions, wanted)
+
+    def class_number(self, label: str | int | None, *, needed: bool = False) -> int | None:
+        """Return the number of the class ``label``; see :func:`class_number`."""
+        return class_number(self.classes, label, needed=needed)
+
+
+def choose_direction(directions: Sequence[str], wanted: str | None) -> str:
+    """Return the direction ``wanted``, or the first of a model's ``directions`` for ``None``.
 
     Raises:
-        RunError: there is none, or it has other operations.
+        ConfigError: the model does not translate that way.
     """
-    directory = model_directory.find_one(url)
-    description = model_directory.describe(directory)
-    # The class, not the file: this genlab may do more with an older model than the one that saved it.
-    operations = model_type(description["family"]).operations
-    if operation not in operations:
-        raise RunError(
-            f"{url}: this {description['family']} model does not {operation.replace('_', ' ')}; "
-            f"its operations are: {', '.join(operations) or 'none'}"
-        )
-    return directory, description
+    if wanted is None:
+        return directions[0]
+    if wanted not in directions:
+        raise ConfigError(f"direction = {wanted!r}: choose from {', '.join(directions)}")
+    return wanted
 
 
-def class_names(description: Mapping[str, Any]) -> tuple[str, ...]:
-    """Names of the classes that a model is told, number 0 first; none for a model without.
-
-    Numbers stand in for names that its data set did not give.
+def class_number(classes: Sequence[str], label: str | int | None, *, needed: bool = False) -> int | None:
+    """Return the number of the class ``label``; ``None`` for no class.
 
     Args:
-        description: a model's ``genlab.json``.
-    """
-    if not model_type(description["family"]).conditional:
-        return ()
-    names, classes = description["provenance"]["label_names"], description["architecture"]["classes"]
-    return tuple(names[number] if number < len(names) else str(number) for number in range(classes))
-
-
-def class_number(names: Sequence[str], label: str | int | None, *, needed: bool = False) -> int | None:
-    """The number of the class ``label``.
-
-    Args:
-        names: of the model's classes, see :func:`class_names`.
-        label: its number; or in text its name, else its number; or ``None`` for no class.
+        classes: names of the model's classes, see :class:`ModelInfo`.
+        label: the class's number; or in text its name, else its number; or ``None`` for no class.
         needed: whether a model with classes must be given one.
 
     Raises:
         ConfigError: no such class, or one where there must be none, or none where there must be one.
     """
-    known = ", ".join(names[:SHOWN]) + (f", ... ({len(names)} in all)" if len(names) > SHOWN else "")
+    known = ", ".join(classes[:SHOWN]) + (f", ... ({len(classes)} in all)" if len(classes) > SHOWN else "")
     if label is None:
-        if names and needed:
+        if classes and needed:
             raise ConfigError(f"label: this model must be told the class of a picture; choose from {known}")
         return None
-    if not names:
+    if not classes:
         raise ConfigError("label: this model knows no classes; leave it out")
-    numbers = {str(number): number for number in range(len(names))}
+    numbers = {str(number): number for number in range(len(classes))}
     if isinstance(label, str):
-        numbers |= {name: number for number, name in enumerate(names)}
+        numbers |= {name: number for number, name in enumerate(classes)}
     if str(label) not in numbers:
         raise ConfigError(f"label: no class {label!r}; choose from {known}")
     return numbers[str(label)]
-
-
-def labels(label: int | None, count: int) -> Tensor | None:
-    """What tells an operation that its ``count`` images are of the class ``label``: int64 [count], if there is one."""
-    return None if label is None else torch.full((count,), label)

@@ -16,7 +16,7 @@ from fastapi.responses import JSONResponse, RedirectResponse, Response
 from genlab import __version__
 from genlab.core.errors import ConfigError
 from genlab.imaging.images import ImageError
-from genlab.inference.operations import class_number
+from genlab.inference.operations import choose_direction, class_number
 from genlab.serving.schema import MAX_SEED, Health, ModelCard, Problem, SampleRequest
 from genlab.serving.uploads import UPLOAD, BodyLimit, read_upload
 
@@ -24,7 +24,7 @@ SEED_HEADER = "X-Genlab-Seed"
 
 
 class Backend(Protocol):
-    """Runs a model's operations somewhere; see :class:`genlab.inference.engine.Generator`.
+    """Runs a model's operations somewhere; see :class:`genlab.serving.generator.Generator`.
 
     May raise ImageError for a picture that cannot be used, and HTTPException.
     """
@@ -109,10 +109,7 @@ def create_api(cards: Mapping[str, ModelCard], backend: Backend) -> FastAPI:
             str | None, Query(description="One of the model's directions; by default the first.")
         ] = None,
     ) -> PngResponse:
-        directions = card_of(name, "translate").directions
-        direction = directions[0] if direction is None else direction
-        if direction not in directions:
-            raise HTTPException(422, f"direction: no {direction!r}; choose from {', '.join(directions)}")
+        direction = choose_direction(card_of(name, "translate").directions, direction)
         return PngResponse(await backend.translate(name, await read_upload(request), direction))
 
     @api.post(

@@ -16,8 +16,8 @@ from ray.serve.exceptions import BackPressureError
 from ray.serve.handle import DeploymentHandle
 
 from genlab.core.errors import GenlabError
-from genlab.inference.engine import Generator
 from genlab.serving.api import create_api
+from genlab.serving.generator import Generator
 from genlab.serving.schema import read_card
 from genlab.store import model_directory
 

@@ -1,15 +1,13 @@
 """What the HTTP interface takes and gives, apart from pictures."""
 
 import math
-from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 from upath import UPath
 
 from genlab.core.errors import RunError
-from genlab.inference.batch_translation import directions
-from genlab.inference.operations import class_names
+from genlab.inference.operations import ModelInfo
 from genlab.store import model_directory
 
 MAX_COUNT = 64
@@ -78,26 +76,26 @@ class Problem(BaseModel):
 
 
 def read_card(name: str, directory: str | UPath) -> ModelCard:
-    """The card of the model in ``directory``, from its ``genlab.json``.
+    """Read the card of the model in ``directory`` from its ``genlab.json``.
 
     Raises:
-        RunError: it is not a model directory, or its description is incomplete.
+        RunError: it is not a model directory, or its description is damaged.
     """
-    description: Mapping[str, Any] = model_directory.describe(directory)
+    model = ModelInfo.read(directory)
+    height, width, channels = model.image_shape
     try:
-        provenance = description["provenance"]
-        metrics = {key: value if math.isfinite(value) else None for key, value in provenance["metrics"].items()}
+        metrics = model.provenance["metrics"]
         return ModelCard(
             name=name,
-            family=description["family"],
-            operations=description["operations"],
-            image=ImageForm(**{side: description["image"][side] for side in ("height", "width", "channels")}),
-            directions=list(directions(description)),
-            label_names=list(provenance["label_names"]),
-            classes=list(class_names(description)),
-            step=provenance["step"],
-            images=provenance["images"],
-            metrics=metrics,
+            family=model.family,
+            operations=list(model.operations),
+            image=ImageForm(height=height, width=width, channels=channels),
+            directions=list(model.directions),
+            label_names=model.provenance["label_names"],
+            classes=list(model.classes),
+            step=model.provenance["step"],
+            images=model.provenance["images"],
+            metrics={key: value if math.isfinite(value) else None for key, value in metrics.items()},
         )
     except (KeyError, TypeError, ValueError) as error:
         raise RunError(

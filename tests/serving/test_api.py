@@ -14,9 +14,9 @@ from fastapi.testclient import TestClient
 from PIL import Image
 from torch import Tensor
 
-from genlab.inference.engine import Generator
 from genlab.models.cvae import CVAE
 from genlab.serving.api import create_api
+from genlab.serving.generator import Generator
 from genlab.serving.schema import read_card
 from genlab.serving.uploads import MAX_BODY_BYTES
 from genlab.store import model_directory
@@ -220,7 +220,7 @@ def test_an_operation_the_model_lacks_is_not_found(client: TestClient) -> None:
 def test_an_unknown_direction_is_told_the_known_ones(client: TestClient) -> None:
     response = client.post("/v1/models/monet/translate?direction=sideways", content=encoded(photo()))
     assert response.status_code == 422
-    assert response.json()["detail"] == "direction: no 'sideways'; choose from a_to_b, b_to_a"
+    assert response.json()["detail"] == "direction = 'sideways': choose from a_to_b, b_to_a"
 
 
 @pytest.mark.parametrize("data", [b"", b"hello", b"\x89PNG\r\n\x1a\n", b"%!PS-Adobe-3.0 EPSF-3.0\n"])

@@ -1,0 +1,223 @@
+"""Translation of a folder or a data set of pictures, whatever processes do the work.
+
+The folder of the translated pictures keeps a record, ``translate.json``, of what they were made from. A picture that
+lies there under the same record is done, and the same command goes on with the others.
+"""
+
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from upath import UPath
+
+from genlab.core.config import then_and_now
+from genlab.core.errors import ConfigError, DataError, StorageError
+from genlab.core.progress import progress
+from genlab.core.storage import (
+    create_exclusive,
+    json_bytes,
+    locate,
+    read_bytes,
+    read_json,
+    write_atomic,
+)
+from genlab.data.format.manifest import FILE_NAME as MANIFEST
+from genlab.data.format.shards import ShardSet
+from genlab.data.ingest.sources.base import list_files
+from genlab.data.ingest.sources.files import is_image
+from genlab.data.ingest.to_files import CHUNK, file_name
+from genlab.imaging.images import Pixels, encode_png
+from genlab.inference.engine import Engine
+from genlab.inference.pictures import folder_keys, png_name
+from genlab.store import model_directory
+
+RECORD = "translate.json"
+"""File in a folder of translated pictures: what they were translated from, with what, and which way."""
+VERSION = 1
+"""Version of the record; another one makes other pixels of the same picture."""
+
+
+class Picture(NamedTuple):
+    """A picture to translate."""
+
+    key: str
+    """Its path in its folder, or its key in its data set."""
+    row: int
+    """Its number in the folder or data set."""
+    name: str
+    """Path of its translation in the folder of the translated pictures."""
+
+
+class Outcome(NamedTuple):
+    """The outcome of translating a picture."""
+
+    key: str
+    """The picture's key."""
+    why: str
+    """Why it could not be translated; empty if it was."""
+    stop: bool
+    """Whether it failed by no fault of its own, as the others would: the store is away, or the disk full."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every process needs to know to translate pictures; a small value that can be sent to it."""
+
+    model: str
+    """Directory of the model."""
+    source: str
+    """Folder or data set of the pictures."""
+    split: str | None
+    dest: str
+    direction: str
+
+
+Runner = Callable[[Sequence[Picture], Job], Iterator[Outcome]]
+"""Translates pictures by :class:`Worker` objects and yields the outcome of each, in any order."""
+
+
+class Worker:
+    """A process of the pool: holds the model, and translates batches of pictures into files."""
+
+    def __init__(self, job: Job) -> None:
+        self._engine = Engine(job.model)
+        self._read = _reader(locate(job.source), job.split)
+        self._dest, self._direction = locate(job.dest), job.direction
+        self._stopped = ""
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
+        """Translate pictures, given and told of by columns: those of :class:`Picture` and of :class:`Outcome`."""
+        columns = (batch[field].tolist() for field in Picture._fields)
+        outcomes = [self._translate(Picture(*values)) for values in zip(*columns, strict=True)]
+        return {field: [getattr(outcome, field) for outcome in outcomes] for field in Outcome._fields}
+
+    def _translate(self, picture: Picture) -> Outcome:
+        if self._stopped:
+            return Outcome(picture.key, self._stopped, stop=True)
+        try:
+            translated = encode_png(self._engine.translate(self._read(picture), self._direction))
+        except StorageError as error:
+            self._stopped = str(error)
+        except (DataError, OSError) as error:
+            return Outcome(picture.key, str(error), stop=False)
+        else:
+            try:
+                write_atomic(self._dest / picture.name, translated)
+            except StorageError as error:
+                self._stopped = str(error)
+            except OSError as error:
+                self._stopped = f"{self._dest / picture.name}: cannot be written ({error.strerror or error})"
+        return Outcome(picture.key, self._stopped, stop=bool(self._stopped))
+
+
+def translate_all(job: Job, weights: str, run: Runner) -> None:
+    """Translate the pictures of a folder or a data set that are not done yet, and print what was written.
+
+    Args:
+        job: the pictures, and what to translate them with.
+        weights: SHA-256 of the model's weights.
+        run: translates the pictures.
+
+    Raises:
+        ConfigError: the destination is a file.
+        DataError: nothing could be translated, or the destination holds pictures of another translation.
+        StorageError: a store that cannot be reached, or a folder that cannot be written, on the way.
+    """
+    source, dest = locate(job.source), locate(job.dest)
+    if dest.is_file():
+        raise ConfigError(f"dest = {job.dest!r}: a file; a folder of pictures needs a folder to go to")
+    model_directory.load(job.model)  # what ails it is better said here, once
+    shards = _shards(source, job.split) if is_data_set(source) else None
+    pictures = _folder_pictures(source) if shards is None else _data_pictures(shards)
+    record = {
+        "version": VERSION,
+        "model": weights,
+        "direction": job.direction,
+        "source": job.source,
+        "data set": shards and shards.checksum,
+        "split": job.split,
+    }
+    done = _begin(dest, record, {picture.name for picture in pictures})
+    left = [picture for picture in pictures if picture.name not in done]
+    translated = len(done)
+    with progress("translate", len(left), "images") as advance:
+        for outcome in run(left, job) if left else ():
+            if outcome.stop:
+                raise StorageError(outcome.why)
+            advance(1)
+            translated += not outcome.why
+            if outcome.why:
+                print(f"skipped: {source}/{outcome.key}: {outcome.why}", file=sys.stderr)
+    if not translated:
+        raise DataError(f"{source}: none of its {len(pictures)} images could be translated")
+    before = f", {len(done):,} of them done before" if done else ""
+    print(f"{dest}: {translated:,} of {len(pictures):,} images {job.direction}{before}")
+
+
+def _begin(dest: UPath, record: Mapping[str, Any], names: set[str]) -> set[str]:
+    """Leave the record in ``dest``, unless it is there.
+
+    Returns:
+        Those of ``names`` that lie there: they were written whole, under this record.
+
+    Raises:
+        DataError: there are pictures of another record, or of none, or it cannot be written.
+    """
+    try:
+        there = names & list_files(str(dest)).keys() if dest.is_dir() else set()
+        if there and not (dest / RECORD).exists():
+            raise DataError(
+                f"{dest}: holds {min(there)} already, and no {RECORD} that says what it was made from; choose another "
+                "place, or delete it"
+            )
+        create_exclusive(dest / RECORD, json_bytes(record))
+    except OSError as error:
+        raise DataError(f"{dest}: cannot be written ({error.strerror or error})") from None
+    found = read_json(dest / RECORD)
+    if found != record:
+        differing = then_and_now(found if isinstance(found, dict) else {}, record)
+        raise DataError(
+            f"{dest}: holds the pictures of another translation ({differing}); choose another place, or delete that one"
+        )
+    return there
+
+
+def is_data_set(source: UPath) -> bool:
+    """Tell whether a directory holds a data set."""
+    return (source / MANIFEST).exists()
+
+
+def _shards(source: UPath, split: str | None) -> ShardSet:
+    shards = ShardSet.open(source)
+    return shards.split(split) if split else shards
+
+
+def _folder_pictures(source: UPath) -> list[Picture]:
+    return [Picture(key, row, png_name(key)) for row, key in enumerate(folder_keys(source))]
+
+
+def _data_pictures(shards: ShardSet) -> list[Picture]:
+    """List all rows of a data set under names that differ; reads every block of keys once, also of a remote one."""
+    rows = np.arange(len(shards))
+    taken: set[str] = set()
+    pictures = []
+    for begin in range(0, len(rows), CHUNK):
+        for row, key in enumerate(shards.keys(rows[begin : begin + CHUNK]), begin):
+            wanted = png_name(key) if is_image(key) else f"{key}.png"
+            pictures.append(Picture(key, row, file_name(wanted, row, taken)))
+    return pictures
+
+
+def _reader(source: UPath, split: str | None) -> Callable[[Picture], bytes | Pixels]:
+    """Return the function that loads a picture: the bytes of its file, or uint8 [H, W, C]."""
+    if not is_data_set(source):
+        return lambda picture: read_bytes(source / picture.key)
+    shards = _shards(source, split)
+
+    def read(picture: Picture) -> bytes | Pixels:
+        row = np.array([picture.row])
+        return shards.encoded(row)[0] if shards.encoded_files else shards.read(row).image[0]
+
+    return read
