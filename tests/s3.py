@@ -60,12 +60,12 @@ WRITE_FAULTS = ("error", "slow_down", "cut", "lost", "stall")
 """Those that pass."""
 
 
-def hurry(monkeypatch: pytest.MonkeyPatch, *, stall: float = 0.5, patience: float = 90.0) -> None:
+def hurry(monkeypatch: pytest.MonkeyPatch, *, stall: float = 0.5, retry_seconds: float = 90.0) -> None:
     """Let this process's storage calls take a connection for stalled after ``stall`` seconds, and wait less."""
-    monkeypatch.setattr("genlab.core.storage.READ_SECONDS", stall)
-    monkeypatch.setattr("genlab.core.storage.COMPLETE_SECONDS", stall)
-    monkeypatch.setattr("genlab.core.storage.PATIENCE_SECONDS", patience)
-    monkeypatch.setattr("genlab.core.storage.BACKOFF_SECONDS", (0.01, 0.2))
+    monkeypatch.setattr("genlab.core.s3.READ_SECONDS", stall)
+    monkeypatch.setattr("genlab.core.s3.COMPLETE_SECONDS", stall)
+    monkeypatch.setattr("genlab.core.retries.RETRY_SECONDS", retry_seconds)
+    monkeypatch.setattr("genlab.core.retries.BACKOFF_SECONDS", (0.01, 0.2))
 
 
 @dataclass(frozen=True)

@@ -1,67 +1,114 @@
-"""The S3 rig itself: faults fall where the seed says, and what it remembers is never old."""
+"""Requests to S3: how many, by which client, and what a long upload and a claim survive."""
 
+import asyncio
+import gc
+import multiprocessing
+import pickle
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pyarrow.fs
 import pytest
+from s3fs import S3FileSystem
+from upath import UPath
 
-from genlab.core.errors import StorageError
-from genlab.core.storage import locate, read_bytes, read_range, write_atomic
-from tests.s3 import READ_FAULTS, Bucket, FaultProxy, hurry
+from genlab.core import s3 as s3_requests
+from genlab.core.storage import (
+    create_exclusive,
+    json_bytes,
+    locate,
+    read_bytes,
+    read_json,
+    read_range,
+    write_atomic,
+    write_json,
+)
+from tests.s3 import CREDENTIALS, WRITE_FAULTS, Bucket, FaultProxy, hurry
 
 
-def test_faults_do_not_depend_on_the_order_of_requests(
+def test_reads_and_writes_are_one_request_each(s3: Bucket, fault_proxy: FaultProxy) -> None:
+    file = locate(s3.url) / "file"
+    write_json(file, [1, 2, 3])
+    read_range(file, 2, 4)
+    assert read_json(file) == [1, 2, 3]
+    create_exclusive(locate(s3.url) / "claim", b"")
+    traffic = fault_proxy.traffic()
+    assert traffic.count("GET", "/file") == 2
+    assert traffic.sent("GET", "/file") == 4 + len(json_bytes([1, 2, 3]))
+    assert traffic.count() == 4
+
+
+def test_a_long_upload_survives_faults_in_every_part(
     s3: Bucket, fault_proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hurry(monkeypatch)
+    monkeypatch.setattr(s3_requests, "PART_BYTES", 5 * 2**20)  # S3 takes no shorter ones.
+    file, data = locate(s3.url) / "file", np.random.default_rng(0).bytes(16 * 2**20 + 1)
+    steps = {"begin": ("POST", "?uploads"), "a part": ("PUT", "partNumber=2"), "end": ("POST", "?uploadId")}
+    for method, path in steps.values():
+        for kind in WRITE_FAULTS:
+            fault_proxy.fail(kind, method=method, path=path)
+    write_atomic(file, memoryview(data))
+    assert read_bytes(file) == data
+    faults = fault_proxy.traffic().faults
+    # When the answer to the end is lost, the object is found to be there, and there is nothing more to break.
+    assert faults == {**dict.fromkeys(WRITE_FAULTS, 3), "stall": 2}
+    assert fault_proxy.traffic().count("DELETE") == 0
+
+
+def test_a_lost_answer_does_not_lose_a_claim(
+    s3: Bucket, fault_proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hurry(monkeypatch)
+    claim = locate(s3.url) / "claim"
+    fault_proxy.fail("lost", method="PUT")
+    assert create_exclusive(claim, b"mine")
+    assert not create_exclusive(claim, b"mine")
+    fault_proxy.fail("lost", method="PUT")
+    assert not create_exclusive(claim, b"other")
+    assert read_bytes(claim) == b"mine"
+
+
+def test_other_operations_outlast_a_failing_store_too(s3: Bucket, fault_proxy: FaultProxy) -> None:
+    folder = locate(s3.url) / "folder"
+    write_atomic(folder / "file", b"data")
+    for kind in ("error", "slow_down", "cut"):
+        fault_proxy.fail(kind)
+        assert [path.name for path in folder.iterdir()] == ["file"]
+    ray_sees = pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(pickle.loads(pickle.dumps(folder.fs))))
+    fault_proxy.fail("error")
+    with ray_sees.open_input_stream(f"{folder.path}/file") as stream:
+        assert stream.read() == b"data"
+
+
+def test_one_client_serves_all_paths_and_threads(s3: Bucket) -> None:
     file = locate(s3.url) / "file"
-    write_atomic(file, bytes(40))
-
-    def faults(order: range) -> dict[str, int]:
-        fault_proxy.reset()
-        fault_proxy.plan(rate=0.4, kinds=[kind for kind in READ_FAULTS if kind != "stall"], seed=3)
-        for i in order:
-            read_range(file, i, 1)
-        return fault_proxy.traffic().faults
-
-    assert sum(faults(range(40)).values()) > 5
-    assert faults(range(40)) == faults(range(39, -1, -1))
-
-
-def test_a_plan_breaks_only_what_it_names(s3: Bucket, fault_proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch) -> None:
-    hurry(monkeypatch, patience=0.2)
-    for name in ("one", "two"):
-        write_atomic(locate(s3.url) / name, b"data")
-    fault_proxy.plan(rate=1, kinds=["error"], seed=0, method="GET", path="/one")
-    write_atomic(locate(s3.url) / "one", b"data")
-    assert read_bytes(locate(s3.url) / "two") == b"data"
-    with pytest.raises(StorageError):
-        read_bytes(locate(s3.url) / "one")
-    traffic = fault_proxy.traffic()
-    assert traffic.faults == {"error": traffic.count("GET", "/one")}
-    assert traffic.sent("GET", "/two") == 4
-
-
-def test_what_is_remembered_is_answered_like_the_server_does(s3: Bucket, fault_proxy: FaultProxy) -> None:
-    file = locate(s3.url) / "file"
-    fault_proxy.remember()
-    for data in (b"0123456789", b"abcdef"):
-        write_atomic(file, data)
-        for _ in range(2):
-            assert read_range(file, 2, 3) == data[2:5]
-            assert read_bytes(file) == data
-            with pytest.raises(EOFError):
-                read_range(file, 8, 3)
-            with pytest.raises(EOFError):
-                read_range(file, 10, 1)
-    file.unlink()
-    with pytest.raises(FileNotFoundError):
-        read_bytes(file)
-
-
-def test_away_until_it_is_back(s3: Bucket, fault_proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch) -> None:
-    hurry(monkeypatch, patience=0.2)
-    file = locate(s3.url) / "file"
-    fault_proxy.away()
-    with pytest.raises(StorageError, match="gave up"):
-        write_atomic(file, b"data")
-    fault_proxy.back()
     write_atomic(file, b"data")
-    assert read_bytes(file) == b"data"
+    made = S3FileSystem._cache.copy()
+    with ThreadPoolExecutor(8) as pool:
+        assert set(pool.map(lambda i: read_range(locate(f"{s3.url}/file"), 0, 4), range(64))) == {b"data"}
+    assert S3FileSystem._cache == made
+    assert not any(secret in repr((file, file.storage_options)) for secret in CREDENTIALS.values())
+
+
+def read_and_collect(file: UPath) -> None:
+    """Collect garbage where s3fs would close what it finds: in the thread of its event loop."""
+    assert read_range(file, 0, 4) == b"data"
+
+    async def collect() -> None:
+        gc.collect()
+        await asyncio.sleep(0.2)  # it would only begin to close them
+
+    asyncio.run_coroutine_threadsafe(collect(), file.fs.loop).result()
+
+
+def test_a_forked_process_reads_on_and_leaves_its_parent_in_peace(s3: Bucket, fault_proxy: FaultProxy) -> None:
+    file = locate(s3.url) / "file"
+    write_atomic(file, b"data")
+    fork = multiprocessing.get_context("fork")
+    child = fork.Process(target=read_and_collect, args=(locate(s3.url) / "file",))
+    child.start()
+    child.join(30)
+    assert child.exitcode == 0
+    assert read_range(file, 0, 4) == b"data"
+    assert fault_proxy.traffic().count("GET", "/file") == 2, "the parent had to ask twice"

@@ -1,0 +1,222 @@
+"""Requests to S3: one for each range or whole object, uploads in parts, and conditional puts.
+
+Each request goes straight to the client, because s3fs has retries of its own at two levels and asks for an object's
+size first; :func:`genlab.core.retries.with_retries` repeats it here. Callers use :mod:`genlab.core.storage`, which
+chooses between local files, S3 and other stores.
+"""
+
+import asyncio
+import contextlib
+import gc
+import math
+import os
+import re
+import secrets
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import botocore.exceptions as boto
+import fsspec
+from upath import UPath
+
+from genlab.core.retries import BadBodyError, http_status, with_retries
+
+CONNECT_SECONDS = 5.0
+READ_SECONDS = 10.0
+"""A connection on which nothing came for so long has stalled."""
+COMPLETE_SECONDS = 60.0
+"""How long S3 may need, without sending a byte, to put the parts of an upload together."""
+SLOWEST_BYTES_PER_SECOND = 128 * 1024
+"""A request may take ``READ_SECONDS`` plus the time that its bytes take at this rate."""
+CONNECTIONS = 64
+"""Connections that a process may have open to one store."""
+PART_BYTES = 16 * 1024 * 1024
+"""Longer objects are uploaded in parts of this size (160 GB and more in longer ones), each repeated on its own."""
+PARTS_AT_ONCE = 4
+CLIENT_TRIES = 15
+"""Tries that botocore makes of requests that genlab does not repeat itself; together about two minutes."""
+
+_MOST_PARTS = 10_000
+_OWNER = "genlab-owner"
+"""S3 metadata that says which call created an object."""
+
+# A forked process must not collect the S3 clients that it inherits: s3fs would close their connections, and so strike
+# them off the epoll that both processes share; the parent would hear no answer until its request times out.
+os.register_at_fork(after_in_child=gc.freeze)
+
+
+def is_s3(path: str | UPath) -> bool:
+    """Return whether ``path`` names an object in S3."""
+    return str(path).startswith(("s3://", "s3a://"))
+
+
+def client_settings(tries: int = CLIENT_TRIES, read_seconds: float | None = None) -> dict[str, Any]:
+    """Return botocore's settings for a client.
+
+    Args:
+        tries: how often botocore makes a request before it raises.
+        read_seconds: after how long without a byte a connection has stalled; :data:`READ_SECONDS` by default.
+    """
+    return {
+        "connect_timeout": CONNECT_SECONDS,
+        "read_timeout": READ_SECONDS if read_seconds is None else read_seconds,
+        "max_pool_connections": CONNECTIONS,
+        "retries": {"mode": "standard", "total_max_attempts": tries},
+    }
+
+
+def get(path: UPath) -> bytes:
+    """Read a whole object in one request. Thread-safe.
+
+    Raises:
+        FileNotFoundError, StorageError: as of :func:`with_retries`.
+    """
+    store = _store(path)
+    body: bytes = with_retries(path, lambda: _request(store, "get_object", path))["Body"]
+    return body
+
+
+def get_range(path: UPath, offset: int, length: int) -> bytes:
+    """Read ``length`` > 0 bytes from ``offset`` on in one request. Thread-safe.
+
+    Raises:
+        EOFError: at once, when the object ends before ``offset + length``.
+        FileNotFoundError, StorageError: as of :func:`with_retries`.
+    """
+    store = _store(path)
+    return with_retries(path, lambda: _get_range(store, path, offset, length))
+
+
+def put(path: UPath, data: memoryview) -> None:
+    """Write an object; a reader sees the old one or the new one. Objects over :data:`PART_BYTES` go in parts.
+
+    Raises:
+        StorageError: as of :func:`with_retries`.
+    """
+    if len(data) > PART_BYTES:
+        _put_in_parts(path, data)
+        return
+    store, content = _store(path), bytes(data)
+    with_retries(path, lambda: _request(store, "put_object", path, _seconds(len(content)), Body=content))
+
+
+def create(path: UPath, data: bytes) -> bool:
+    """Write an object that is not there yet, by a conditional put; of several callers, one wins.
+
+    Returns:
+        True when this call created it, False when there was one already.
+
+    Raises:
+        StorageError: as of :func:`with_retries`.
+    """
+    store, owner = _store(path), secrets.token_hex(16)
+    arguments = {"Body": data, "IfNoneMatch": "*", "Metadata": {_OWNER: owner}}
+    try:
+        with_retries(path, lambda: _request(store, "put_object", path, _seconds(len(data)), **arguments))
+    except FileExistsError:  # Perhaps it is this call's own: the answer to an earlier try may have been lost.
+        return with_retries(path, lambda: _owner(store, path)) == owner
+    return True
+
+
+def ends_early(path: UPath, offset: int, length: int) -> EOFError:
+    """Return the error that says that a file ends before ``offset + length``."""
+    return EOFError(f"{path}: ends before byte {offset + length:,}")
+
+
+def _store(path: UPath, read_seconds: float | None = None) -> Any:
+    """Return the s3fs file system, one a process, for requests that :func:`with_retries` repeats: its client does
+    not repeat any.
+    """
+    settings = client_settings(1, read_seconds)
+    return fsspec.filesystem("s3", **{**path.storage_options, "config_kwargs": settings})
+
+
+def _seconds(size: int) -> float:
+    """Return how long a request with a body of ``size`` bytes may take."""
+    return READ_SECONDS + size / SLOWEST_BYTES_PER_SECOND
+
+
+def _request(store: Any, method: str, path: UPath, seconds: float | None = None, **arguments: Any) -> dict[str, Any]:
+    """Make one S3 request once; returns the answer, its body (if it has one) read to the end."""
+    future = asyncio.run_coroutine_threadsafe(_exchange(store, method, path.path, seconds, arguments), store.loop)
+    try:
+        return future.result()
+    except BaseException:
+        future.cancel()
+        raise
+
+
+async def _exchange(
+    store: Any, method: str, path: str, seconds: float | None, arguments: dict[str, Any]
+) -> dict[str, Any]:
+    bucket, key, _ = store.split_path(path)
+    client = await store.set_session()
+    async with asyncio.timeout(seconds):
+        answer = await getattr(client, method)(Bucket=bucket, Key=key, **store.req_kw, **arguments)
+        if "Body" in answer:
+            async with answer["Body"] as body:
+                answer["Body"] = await body.read()
+    return answer
+
+
+def _get_range(store: Any, path: UPath, offset: int, length: int) -> bytes:
+    last = offset + length - 1
+    try:
+        answer = _request(store, "get_object", path, _seconds(length), Range=f"bytes={offset}-{last}")
+    except boto.ClientError as error:
+        if http_status(error) == 416:  # It begins where the object ends, or after.
+            raise ends_early(path, offset, length) from None
+        raise
+    data: bytes = answer["Body"]
+    sent = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", answer.get("ContentRange", ""))
+    if sent and int(sent[2]) <= last:
+        raise ends_early(path, offset, length)
+    if not sent or int(sent[1]) != offset or len(data) != length:
+        raise BadBodyError(f"{len(data):,} bytes came ({answer.get('ContentRange')}), not bytes {offset}-{last}")
+    return data
+
+
+def _owner(store: Any, path: UPath) -> str | None:
+    """Return the token of the call that created an object; ``None`` when it has none, or there is no object."""
+    try:
+        metadata: dict[str, str] = _request(store, "head_object", path, READ_SECONDS)["Metadata"]
+    except boto.ClientError as error:
+        if http_status(error) == 404:
+            return None
+        raise
+    return metadata.get(_OWNER)
+
+
+def _put_in_parts(path: UPath, data: memoryview) -> None:
+    store, owner = _store(path), secrets.token_hex(16)
+    size = max(PART_BYTES, math.ceil(len(data) / _MOST_PARTS))
+
+    def ask(method: str, seconds: float, **arguments: Any) -> dict[str, Any]:
+        return with_retries(path, lambda: _request(store, method, path, seconds, **arguments))
+
+    upload = ask("create_multipart_upload", READ_SECONDS, Metadata={_OWNER: owner})["UploadId"]
+
+    def put_part(number: int) -> dict[str, Any]:
+        part = bytes(data[(number - 1) * size : number * size])
+        answer = ask("upload_part", _seconds(len(part)), UploadId=upload, PartNumber=number, Body=part)
+        checksums = {key: value for key, value in answer.items() if re.fullmatch(r"Checksum[A-Z0-9]+", key)}
+        return {"PartNumber": number, "ETag": answer["ETag"], **checksums}
+
+    try:
+        with ThreadPoolExecutor(PARTS_AT_ONCE, thread_name_prefix="genlab-upload") as pool:
+            parts = list(pool.map(put_part, range(1, math.ceil(len(data) / size) + 1)))
+        slow = _store(path, COMPLETE_SECONDS)
+
+        def complete() -> None:
+            arguments = {"UploadId": upload, "MultipartUpload": {"Parts": parts}}
+            try:
+                _request(slow, "complete_multipart_upload", path, **arguments)
+            except Exception:  # Perhaps only the answer was lost; a completed upload is not known any more.
+                if _owner(store, path) != owner:
+                    raise
+
+        with_retries(path, complete)
+    except BaseException:
+        with contextlib.suppress(Exception):  # Parts left behind cost money, but the first fault is what counts.
+            _request(store, "abort_multipart_upload", path, READ_SECONDS, UploadId=upload)
+        raise
