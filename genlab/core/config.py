@@ -138,11 +138,11 @@ def differences(old: object, new: object) -> dict[str, tuple[Any, Any]]:
     }
 
 
-def then_and_now(then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """In what two plans differ, in words."""
-    names = [*now, *(then.keys() - now.keys())]
+def describe_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    """Return the names whose values differ, with both values: ``rows 10 then, 20 now; seed 0 then, 1 now``."""
+    names = [*new, *(old.keys() - new.keys())]
     return "; ".join(
-        f"{name} {then.get(name)!r} then, {now.get(name)!r} now" for name in names if then.get(name) != now.get(name)
+        f"{name} {old.get(name)!r} then, {new.get(name)!r} now" for name in names if old.get(name) != new.get(name)
     )
 
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from upath import UPath
 
-from genlab.core.config import then_and_now
+from genlab.core.config import describe_changes
 from genlab.core.errors import ConfigError, DataError, StorageError
 from genlab.core.progress import progress
 from genlab.core.storage import (
@@ -177,7 +177,7 @@ def _begin(dest: UPath, record: Mapping[str, Any], names: set[str]) -> set[str]:
         raise DataError(f"{dest}: cannot be written ({error.strerror or error})") from None
     found = read_json(dest / RECORD)
     if found != record:
-        differing = then_and_now(found if isinstance(found, dict) else {}, record)
+        differing = describe_changes(found if isinstance(found, dict) else {}, record)
         raise DataError(
             f"{dest}: holds the pictures of another translation ({differing}); choose another place, or delete that one"
         )

@@ -216,8 +216,9 @@ def _begin(dest: UPath, specification: dict[str, Any], tasks: Sequence[ShardTask
     found = _read_specification(dest)
     if found is not None and found != specification and not start_over:
         raise DataError(
-            f"{dest}: holds an unfinished ingest of something else ({configs.then_and_now(found, specification)}); run "
-            "that one again to finish it, choose another place, or make this one in its stead with --start-over"
+            f"{dest}: holds an unfinished ingest of something else "
+            f"({configs.describe_changes(found, specification)}); run that one again to finish it, "
+            "choose another place, or make this one in its stead with --start-over"
         )
     write_json(dest / SPECIFICATION, specification)
     mine = {name for task in tasks for name in (task.path, record_path(task.path))}
