@@ -10,7 +10,7 @@ import io
 import json
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Annotated, Literal, cast
 
@@ -29,6 +29,9 @@ MOST_NAMES = 1000
 
 FILE_COLUMN, KEY_COLUMN, SPLIT_COLUMN = "file_name", "key", "split"
 """Columns of a CSV file that say which image a row is about, what to call it, and its split."""
+
+FOLDER = "folder"
+"""The label that is made of the folders of images, unless there is a column of this name."""
 
 RESERVED = ("image", "key", "label", "split")
 
@@ -83,6 +86,8 @@ class Columns:
     """Names of the labels in :attr:`Row.label`; empty if those are none."""
     skipped: tuple[Skipped, ...]
     """Images without a usable value, if they were to be left out."""
+    notes: tuple[str, ...]
+    """What the user should know of how the labels were found, a line each."""
 
 
 class _ValueError(Exception):
@@ -90,7 +95,13 @@ class _ValueError(Exception):
 
 
 def resolve(
-    source: Source, entries: Sequence[Entry], config: AttributesConfig, *, label: str | None, skip_bad: bool
+    source: Source,
+    entries: Sequence[Entry],
+    config: AttributesConfig,
+    *,
+    label: str | None,
+    skip_bad: bool,
+    last_folder: bool = False,
 ) -> Columns:
     """Give each image its attributes and label.
 
@@ -98,27 +109,36 @@ def resolve(
         source: where the entries come from.
         entries: in any order.
         config: which columns, and from where.
-        label: the column that is the label; by default the one named ``label``.
+        label: the column that is the label, or ``folder`` for the folders of the images; by default the column named
+            ``label``.
         skip_bad: leave out images without a usable value, rather than end at the first.
+        last_folder: with the label ``folder``, take the last folder of each image's path alone.
 
     Raises:
         ConfigError: options that name no column, or an expression that is none.
         DataError: a value is missing or not of its kind; the message names image and attribute. Or the CSV file cannot
             be used.
     """
-    if not (config.pattern or config.csv or any(entry.values for entry in entries)):
+    from_folders = label == FOLDER and any(entry.folder is not None for entry in entries)
+    if not (config.pattern or config.csv or from_folders or any(entry.values for entry in entries)):
         for option, names in (("--label", (label,) if label else ()), ("--attributes.columns", config.columns)):
             if names:
                 raise ConfigError(
                     f"{option} {names[0]}: {source.path} has no columns; give --attributes.pattern or .csv"
                 )
         rows = tuple(Row(entry, entry.key, entry.split) for entry in sorted(entries, key=lambda entry: entry.key))
-        return Columns(rows, (), (), ())
+        return Columns(rows, (), (), (), ())
     table = _Table(list(entries), {attribute.name: attribute for attribute in source.declared()})
     if config.pattern:
         _add_pattern(table, config.pattern)
     if config.csv:
         _add_csv(table, config.csv)
+    notes: list[str] = []
+    if label == FOLDER and FOLDER in table.names():
+        idle = "; --label-last-folder has no effect" if last_folder else ""
+        notes = [f"--label {FOLDER}: the label is the column called {FOLDER}, not the folders of the images{idle}"]
+    elif from_folders:
+        notes = _add_folders(table, source, last_only=last_folder, skip_bad=skip_bad)
     table.choose(config.columns, label)
     kinds = _kinds(config.kinds, table)
     order = sorted(range(len(table.entries)), key=lambda index: table.keys[index])
@@ -154,7 +174,7 @@ def resolve(
 
     rows = tuple(row(index) for index in good)
     skipped = tuple(Skipped(table.keys[index], table.bad[index]) for index in order if index in table.bad)
-    return Columns(rows, tuple(attribute for attribute, _ in columns.values()), label_names, skipped)
+    return Columns(rows, tuple(attribute for attribute, _ in columns.values()), label_names, skipped, tuple(notes))
 
 
 def header(attribute: Attribute, values: Sequence[int | float], *, label: bool = False) -> str:
@@ -268,6 +288,62 @@ def _add_csv(table: _Table, file: str) -> None:
         table.add(name, [row.get(name) for row in found])
         if declared:
             table.declared[name] = declared
+
+
+def class_folders(entries: Iterable[Entry]) -> tuple[str, ...]:
+    """Find the folders of images that could be classes: those that hold images and no such folder.
+
+    Returns:
+        Their paths below the folder of the split, sorted.
+    """
+    folders = {entry.folder for entry in entries if entry.folder}
+    return tuple(sorted(folders - _folders_above(folders)))
+
+
+def _folders_above(folders: Iterable[str]) -> set[str]:
+    """Return the paths of all folders that hold one of these folders; the top is the empty path."""
+    return {
+        "/".join(parts[:depth]) for parts in (folder.split("/") for folder in folders) for depth in range(len(parts))
+    }
+
+
+def _add_folders(table: _Table, source: Source, *, last_only: bool, skip_bad: bool) -> list[str]:
+    """Add the column of the folders that images lie in.
+
+    Returns:
+        What to tell the user, a line each.
+
+    Raises:
+        ConfigError: no image lies in a folder.
+        DataError: an image lies beside the folders of the others, and such images are not to be left out.
+    """
+    classes = class_folders(table.entries)
+    if not classes:
+        raise ConfigError(
+            f"--label {FOLDER}: the images of {source.path} do not lie in folders of classes; "
+            "give labels by --attributes.csv or --attributes.pattern"
+        )
+    above = _folders_above(classes)
+    for index in sorted(range(len(table.entries)), key=lambda index: table.keys[index]):
+        entry = table.entries[index]
+        if entry.folder in above:
+            beside = next(folder for folder in classes if folder.startswith(entry.folder and f"{entry.folder}/"))
+            why = f"lies beside folders of classes, such as {beside}, in none of them"
+            if not skip_bad:
+                raise DataError(
+                    f"{source.describe(entry)}: {why}; move it into one, or leave such images out with --skip-bad"
+                )
+            table.bad[index] = why
+    names = [(entry.folder or "").rpartition("/")[2] if last_only else entry.folder for entry in table.entries]
+    table.add(FOLDER, list(names))
+    table.declared[FOLDER] = Attribute(FOLDER, "category")
+    mistaken = next((folder for folder in classes if {"train", "test"} & set(folder.split("/"))), None)
+    if mistaken is None or last_only:
+        return []
+    return [
+        f"--label {FOLDER}: {mistaken} is taken as a class, not as a split and a class, for not every image lies in a "
+        "folder train or test"
+    ]
 
 
 def _read_csv(file: str) -> tuple[dict[str, Attribute | None], list[tuple[int, dict[str, str]]]]:

@@ -27,7 +27,7 @@ from genlab.core import config as configs
 from genlab.core.errors import ConfigError, DataError, GenlabError
 from genlab.core.storage import locate, require_absolute, sha256, write_json
 from genlab.data.format.manifest import FILE_NAME, Attribute, Manifest, Origin, Skipped
-from genlab.data.ingest.attributes import AttributesConfig, Row, resolve
+from genlab.data.ingest.attributes import FOLDER, AttributesConfig, Row, class_folders, resolve
 from genlab.data.ingest.claim import LOCK, ClaimLostError, claimed
 from genlab.data.ingest.shard_makers import ShardMaker, make_locally
 from genlab.data.ingest.shard_task import (
@@ -97,7 +97,11 @@ class IngestConfig:
     key_column: str | None = None
     """Its column of keys, each of them once; by default rows are counted."""
     label: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
-    """The attribute that is the label; by default the one called label, where the source has no labels itself."""
+    """The attribute that is the label; by default the one called label, where the source has no labels itself. folder:
+    each image's class is the path of the folders it lies in, below the folder of its split (train, test; else SOURCE),
+    as in animals/cat; an attribute that is called folder goes before."""
+    label_last_folder: bool = False
+    """With --label folder, the last folder alone is the class: animals/cat and toys/cat are both cat."""
     attributes: AttributesConfig = dataclasses.field(default_factory=AttributesConfig)
     start_over: bool = False
     """Make this data set in the stead of an unfinished one, of another source or other options, that a killed ingest
@@ -120,7 +124,7 @@ def ingest(config: IngestConfig, make_shards: ShardMaker = make_locally) -> Mani
     dest = locate(config.dest)
     if (dest / FILE_NAME).exists() and not any((dest / name).exists() for name in (SPECIFICATION, LOCK)):
         raise _occupied(dest)
-    _check_fit(config)
+    _check_options(config)
     source = open_source(
         config.source,
         size=config.size,
@@ -129,7 +133,17 @@ def ingest(config: IngestConfig, make_shards: ShardMaker = make_locally) -> Mani
         image_column=config.image_column,
         key_column=config.key_column,
     )
-    columns = resolve(source, source.entries(), config.attributes, label=config.label, skip_bad=config.skip_bad)
+    entries = source.entries()
+    columns = resolve(
+        source,
+        entries,
+        config.attributes,
+        label=config.label,
+        skip_bad=config.skip_bad,
+        last_folder=config.label_last_folder,
+    )
+    for note in columns.notes:
+        print(note, flush=True)
     _check_unique(source, columns.rows)
     label_names = columns.label_names or source.label_names()
     image_format = _image_format(config, source, columns.attributes, bool(label_names))
@@ -164,6 +178,12 @@ def ingest(config: IngestConfig, make_shards: ShardMaker = make_locally) -> Mani
             check_claim()
             manifest.save(dest)
         _clear(dest, [*(record_path(task.path) for task in tasks), str(dest / SPECIFICATION)])
+    if not label_names and len(folders := class_folders(entries)) > 1:
+        print(
+            f"no labels: the images lie in {len(folders):,} folders, such as {folders[0]} and {folders[1]}; if those "
+            f"are classes, --label {FOLDER} makes them the labels",
+            flush=True,
+        )
     return manifest
 
 
@@ -182,13 +202,9 @@ def _writing(dest: UPath) -> Iterator[None]:
 
 def _specification(config: IngestConfig, source: Source, rows: Sequence[Row]) -> dict[str, Any]:
     """Return the content of ``ingest.json``: two ingests of equal content make the same data set."""
-    options = configs.flatten(configs.to_dict(config))
-    # These change nothing of what is made, or are said otherwise.
-    for name in ("source", "dest", "skip_bad", "start_over"):
-        del options[name]
     listing = json.dumps([(row.key, row.entry.size, row.split, row.label, row.values) for row in rows])
     return {
-        **{f"--{name.replace('_', '-')}": value for name, value in options.items()},
+        **_options(config),
         "source": f"{source.kind}:{source.path}",
         "images": len(rows),
         "bytes": sum(row.entry.size for row in rows),
@@ -197,14 +213,24 @@ def _specification(config: IngestConfig, source: Source, rows: Sequence[Row]) ->
     }
 
 
+def _options(config: IngestConfig) -> dict[str, Any]:
+    """Return the options that decide what is made, by their names on the command line."""
+    options = configs.flatten(configs.to_dict(config))
+    # The first two stand elsewhere; the others change nothing of what is made.
+    for name in ("source", "dest", "skip_bad", "start_over"):
+        del options[name]
+    return {f"--{name.replace('_', '-')}": value for name, value in options.items()}
+
+
 def _read_specification(dest: UPath) -> dict[str, Any] | None:
+    """Return what ``ingest.json`` holds, with the defaults of options that it does not name: they are newer than it."""
     try:
         specification = json.loads((dest / SPECIFICATION).read_bytes())
     except FileNotFoundError:
         return None
     except ValueError:
         return {}
-    return specification if isinstance(specification, dict) else {}
+    return _options(IngestConfig("", "")) | specification if isinstance(specification, dict) else {}
 
 
 def _begin(dest: UPath, specification: dict[str, Any], tasks: Sequence[ShardTask], start_over: bool) -> None:
@@ -238,7 +264,9 @@ def _check_unique(source: Source, rows: Sequence[Row]) -> None:
             raise DataError(f"{first} and {second} have one name; rename one of them")
 
 
-def _check_fit(config: IngestConfig) -> None:
+def _check_options(config: IngestConfig) -> None:
+    if config.label_last_folder and config.label != FOLDER:
+        raise ConfigError(f"--label-last-folder goes with --label {FOLDER}; add that, or leave it out")
     if config.size is None and config.fit in ("resize", "crop"):
         raise ConfigError(f"--fit {config.fit} needs --size, the side of the square in pixels")
     if config.size is not None and config.fit == "keep":

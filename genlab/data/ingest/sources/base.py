@@ -4,6 +4,7 @@ import abc
 import dataclasses
 import os
 import re
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -41,6 +42,9 @@ class Entry:
     """Where it begins in that file, in bytes."""
     values: Mapping[str, Value | None] = dataclasses.field(default_factory=dict)
     """Further columns of the source, by name; ``None`` where the source has no value."""
+    folder: str | None = None
+    """Relative posix path of the folder it lies in, below the folder of its split; empty where it lies directly there;
+    ``None`` where the source has no folders."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,19 +151,36 @@ def is_visible(name: str) -> bool:
     return not any(part.startswith((".", "__MACOSX")) for part in name.split("/"))
 
 
-def published_splits(keys: list[str]) -> dict[str, str]:
-    """The split of each file: the name of its ``train`` or ``test`` folder.
+def splits_and_folders(keys: list[str]) -> dict[str, tuple[str, str]]:
+    """Find the split of each file, and the folder it lies in below that split.
 
-    Those folders count when every file lies in one of them, at one level, with no other fork above it.
-    Otherwise everything is ``train``.
+    Folders named ``train`` and ``test`` are splits when every file lies in one of them, at one level, with no other
+    fork above it. Otherwise everything is ``train``, and folders count from the source's own.
+
+    Args:
+        keys: relative posix paths of files.
+
+    Returns:
+        Key → its split, and the path of the folders between the split's folder and the file, joined by ``/``.
     """
     folders = [key.split("/")[:-1] for key in keys]
-    for level in zip(*folders, strict=False):
+    level = _split_level(folders)
+    below = 0 if level is None else level + 1
+    return {
+        # Interned, for many files share one folder.
+        key: ("train" if level is None else parts[level], sys.intern("/".join(parts[below:])))
+        for key, parts in zip(keys, folders, strict=True)
+    }
+
+
+def _split_level(folders: list[list[str]]) -> int | None:
+    """Return the level of folders that are all named ``train`` or ``test``; ``None`` if there is none."""
+    for number, level in enumerate(zip(*folders, strict=False)):
         if set(level) <= {"train", "test"}:
-            return dict(zip(keys, level, strict=True))
+            return number
         if len(set(level)) > 1:
             break
-    return dict.fromkeys(keys, "train")
+    return None
 
 
 def container_splits(path: str, names: list[str]) -> dict[str, str]:
@@ -171,7 +192,7 @@ def container_splits(path: str, names: list[str]) -> dict[str, str]:
     heads = [re.match(r"[a-z]+(?=[-_.])", PurePosixPath(name).name) for name in names]
     found = {head[0] if head else "" for head in heads}
     if found.isdisjoint(("train", "test")):
-        return published_splits(names)
+        return {name: split for name, (split, _) in splits_and_folders(names).items()}
     if not found <= {"train", "test"}:
         other = next(
             name for name, head in zip(names, heads, strict=True) if not head or head[0] not in ("train", "test")

@@ -15,8 +15,8 @@ from genlab.data.ingest.sources.base import (
     Source,
     is_visible,
     list_files,
-    published_splits,
     read_at,
+    splits_and_folders,
 )
 from genlab.imaging.images import SUFFIXES, ImageError
 
@@ -109,7 +109,7 @@ def _entries(path: str, sizes: dict[str, int]) -> list[Entry]:
     keys = [name for name in sizes if is_image(name)]
     if not keys:
         raise DataError(f"{path}: no images in it (of {_count(sizes)} none is named {', '.join(SUFFIXES)})")
-    return [Entry(key, split, sizes[key]) for key, split in published_splits(keys).items()]
+    return [Entry(key, split, sizes[key], folder=folder) for key, (split, folder) in splits_and_folders(keys).items()]
 
 
 def _count(names: Iterable[str]) -> str:

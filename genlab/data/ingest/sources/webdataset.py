@@ -14,7 +14,17 @@ from typing import Any
 
 from genlab.core.errors import DataError
 from genlab.core.storage import is_remote, locate
-from genlab.data.ingest.sources.base import LABEL, Entry, Load, Sample, Source, Value, container_files, ranges
+from genlab.data.ingest.sources.base import (
+    LABEL,
+    Entry,
+    Load,
+    Sample,
+    Source,
+    Value,
+    container_files,
+    ranges,
+    splits_and_folders,
+)
 from genlab.imaging.images import SUFFIXES, ImageError
 
 _IMAGES = frozenset(suffix.removeprefix(".") for suffix in SUFFIXES)
@@ -43,9 +53,13 @@ class WebDataset(Source):
                 found += [(name, entry) for entry in _samples(file, split, read)]
         if not found:
             raise DataError(f"{self.path}: no images in it")
-        if len({entry.key for _, entry in found}) < len(found):
-            return [dataclasses.replace(entry, key=f"{name}/{entry.key}") for name, entry in found]
-        return [entry for _, entry in found]
+        keys = [entry.key for _, entry in found]
+        folders = {key: folder for key, (_, folder) in splits_and_folders(keys).items()}
+        shared = len(set(keys)) < len(keys)
+        return [
+            dataclasses.replace(entry, key=f"{name}/{entry.key}" if shared else entry.key, folder=folders[entry.key])
+            for name, entry in found
+        ]
 
     @contextmanager
     def reader(self) -> Iterator[Load]:
