@@ -6,8 +6,7 @@ their weights are called alike.
 
 from torch import Tensor, nn
 
-from genlab.models.cpu.transposed import ConvTranspose2d
-from genlab.models.cpu.winograd import Conv3x3
+from genlab.models.cpu import Conv2d, ConvTranspose2d
 from genlab.models.initialisation import initialise, instance_norm
 from genlab.models.padding import ReflectionPad2d
 
@@ -19,11 +18,11 @@ class Residual(nn.Module):
         super().__init__()
         self.conv_block = nn.Sequential(
             ReflectionPad2d(1),
-            Conv3x3(channels, channels),
+            Conv2d(channels, channels, 3),
             instance_norm(channels, affine=False),
             nn.ReLU(inplace=True),
             ReflectionPad2d(1),
-            Conv3x3(channels, channels),
+            Conv2d(channels, channels, 3),
             instance_norm(channels, affine=False),
         )
 
@@ -55,14 +54,14 @@ class ResNet(nn.Module):
 
         self.model = nn.Sequential(
             ReflectionPad2d(3),
-            *normed(nn.Conv2d(channels, width, 7)),
-            *normed(nn.Conv2d(width, 2 * width, 3, stride=2, padding=1)),
-            *normed(nn.Conv2d(2 * width, 4 * width, 3, stride=2, padding=1)),
+            *normed(Conv2d(channels, width, 7)),
+            *normed(Conv2d(width, 2 * width, 3, stride=2, padding=1)),
+            *normed(Conv2d(2 * width, 4 * width, 3, stride=2, padding=1)),
             *(Residual(4 * width) for _ in range(blocks)),
             *normed(ConvTranspose2d(4 * width, 2 * width, 3, stride=2, padding=1, output_padding=1)),
             *normed(ConvTranspose2d(2 * width, width, 3, stride=2, padding=1, output_padding=1)),
             ReflectionPad2d(3),
-            nn.Conv2d(width, channels, 7),
+            Conv2d(width, channels, 7),
             nn.Tanh(),
         )
         self.apply(initialise)

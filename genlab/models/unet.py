@@ -7,7 +7,7 @@ paper's and the tutorial's hold: slope 0.2, scale N(1, 0.02), epsilon 1e-5, weig
 import torch
 from torch import Tensor, nn
 
-from genlab.models.cpu.transposed import ConvTranspose2d
+from genlab.models.cpu import ConvTranspose2d
 from genlab.models.initialisation import initialise, instance_norm
 from genlab.models.model import Shape
 

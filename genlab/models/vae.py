@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from annotated_types import Ge, Gt, MinLen
 from torch import Tensor, nn
 
-from genlab.models.cpu.transposed import ConvTranspose2d
+from genlab.models.cpu import ConvTranspose2d
 from genlab.models.latent_model import LatentModel, Likelihood
 from genlab.models.model import Shape
 

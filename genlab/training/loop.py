@@ -24,7 +24,7 @@ from genlab.data.format.shards import ShardSet
 from genlab.data.stream.order import Ints, evenly, rank_slice
 from genlab.data.stream.shard_stream import ShardStream
 from genlab.evaluation.checkpoint_evaluations import read_evaluations
-from genlab.models.cpu.allocator import keep_freed_memory
+from genlab.models.cpu import keep_freed_memory
 from genlab.recipes.recipe import Batch, Recipe, recipe_type
 from genlab.store import model_directory
 from genlab.training.candidates import Candidates

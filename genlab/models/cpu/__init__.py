@@ -1,4 +1,65 @@
-"""Layers that do the same as PyTorch's, faster on a CPU. No model needs to know how.
+"""Layers and memory settings that make training on a CPU faster, behind one switch.
 
-In and out: the tensors of the PyTorch layer that each replaces; results differ by rounding. Read ``winograd`` first.
+In and out: :class:`Conv2d` and :class:`ConvTranspose2d` take the arguments, the tensors and the names of weights of the
+layers of ``torch.nn`` that they replace; their results differ from those by rounding. A network uses them by importing
+them from here, and needs to know nothing else of this folder. The switch is the environment variable
+``GENLAB_CPU_KERNELS``: with ``GENLAB_CPU_KERNELS=0`` both layers are exactly PyTorch's own and the C library's
+allocator is left as it is (to tell whether a fault lies here, or to compare times). Within a process :func:`kernels`
+turns the layers off and on. On a GPU, and in exported graphs, they are PyTorch's own in any case.
+
+Read this file first, then ``winograd`` (3x3 convolutions), ``transposed`` (transposed convolutions) or ``allocator``.
 """
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from genlab.models.cpu import allocator, transposed, winograd
+
+__all__ = ["Conv2d", "ConvTranspose2d", "keep_freed_memory", "kernels"]
+
+_enabled = os.environ.get("GENLAB_CPU_KERNELS", "1") != "0"
+
+
+@contextmanager
+def kernels(enabled: bool) -> Iterator[None]:
+    """Turn the kernels of this process on or off within a ``with`` block, whatever ``GENLAB_CPU_KERNELS`` says."""
+    global _enabled
+    before, _enabled = _enabled, enabled
+    try:
+        yield
+    finally:
+        _enabled = before
+
+
+class Conv2d(nn.Conv2d):
+    """``nn.Conv2d`` that takes Winograd's algorithm where :func:`genlab.models.cpu.winograd.suits` says it is faster.
+
+    That is for 3x3 convolutions of stride 1, without padding, of many channels, on a CPU.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Convolve a float [N, in, H, W] into [N, out, H', W']."""
+        if _enabled and winograd.suits(self, input):
+            return winograd.convolve(self, input)
+        return super().forward(input)
+
+
+class ConvTranspose2d(nn.ConvTranspose2d):
+    """``nn.ConvTranspose2d`` that trains faster on a CPU: see :mod:`genlab.models.cpu.transposed`."""
+
+    def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
+        """Convolve a float [N, in, H, W] into [N, out, H', W']."""
+        trains = torch.is_grad_enabled() and not torch.compiler.is_exporting()
+        if _enabled and trains and input.device.type == "cpu" and output_size is None:
+            return transposed.convolve(self, input)
+        return super().forward(input, output_size)
+
+
+def keep_freed_memory() -> None:
+    """Have the C library keep freed memory for the next step (:mod:`genlab.models.cpu.allocator`); to call once."""
+    if _enabled:
+        allocator.keep_freed_memory()

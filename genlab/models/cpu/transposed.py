@@ -1,4 +1,10 @@
-"""Transposed convolution that trains faster on CPUs."""
+"""Transposed convolution that trains faster on a CPU, with three parts computed in another way than PyTorch does.
+
+The gradient of the bias is summed apart: PyTorch's own sum takes as long as all the rest of the backward pass where
+tensors lie channels last. An output of few channels, such as an image, is the product of all pixels with the kernel,
+folded (col2im); and so is the output of few pixels, whose gradients are matrix products as well. Results differ from
+PyTorch's by rounding.
+"""
 
 from typing import Any
 
@@ -7,41 +13,33 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-FOLDED = 4
-"""Output channels up to which a product and a fold are faster than oneDNN's transposed convolution: about twice."""
+FEW_CHANNELS = 4
+"""Output channels up to which a product and a fold are about twice as fast as oneDNN's transposed convolution."""
 FEW_PIXELS = 128
-"""Input pixels, of all images together, up to which they are with any number of channels: a kernel's worth of memory is
-then most of the work, and oneDNN reorders it. Forward and back, up to three times (U-Net's innermost levels)."""
+"""Input pixels, of all images together, up to which a product and a fold are faster with any number of channels. Most
+of the work is then to read the kernel, which oneDNN reorders first. Forward and backward together take a third of the
+time at best (the innermost levels of a U-Net)."""
 
 _Sizes = tuple[int, ...]
 _Geometry = tuple[_Sizes, _Sizes, _Sizes, int, _Sizes]
-"""Stride, padding, output padding, groups, dilation."""
+"""Stride, padding, output padding, groups and dilation of a transposed convolution; all but groups are [2]."""
 
 
-class ConvTranspose2d(nn.ConvTranspose2d):
-    """``nn.ConvTranspose2d``, in training on a CPU with three parts done otherwise.
-
-    The bias's gradient is summed apart: PyTorch's own takes as long as all the rest of the backward pass where tensors
-    lie channels last. An output of few channels, an image, is folded from the product of all pixels with the kernel;
-    and so is that of few pixels, whose gradients are products as well. Results differ from PyTorch's by rounding.
-    """
-
-    def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
-        """Float [N, in, H, W] → [N, out, H', W']."""
-        trains = torch.is_grad_enabled() and not torch.compiler.is_exporting()
-        if input.device.type != "cpu" or not trains or output_size is not None:
-            return super().forward(input, output_size)
-        weight, bias = self.weight, self.bias
-        if torch.is_autocast_enabled("cpu"):
-            dtype = torch.get_autocast_dtype("cpu")
-            input, weight = input.to(dtype), weight.to(dtype)
-            bias = None if bias is None else bias.to(dtype)
-        geometry = self.stride, self.padding, self.output_padding, self.groups, self.dilation
-        output: Tensor = _Transposed.apply(input, weight, bias, geometry)
-        return output
+def convolve(layer: nn.ConvTranspose2d, input: Tensor) -> Tensor:
+    """Apply ``layer`` to a float [N, in, H, W] on a CPU: [N, out, H', W'], in autocast's dtype where that is on."""
+    weight, bias = layer.weight, layer.bias
+    if torch.is_autocast_enabled("cpu"):
+        dtype = torch.get_autocast_dtype("cpu")
+        input, weight = input.to(dtype), weight.to(dtype)
+        bias = None if bias is None else bias.to(dtype)
+    geometry = layer.stride, layer.padding, layer.output_padding, layer.groups, layer.dilation
+    output: Tensor = _Transposed.apply(input, weight, bias, geometry)
+    return output
 
 
 class _Transposed(torch.autograd.Function):
+    """Transposed convolution: [N, in, H, W], [in, out / groups, h, w] and [out] → [N, out, H', W']."""
+
     @staticmethod
     def forward(ctx: Any, input: Tensor, weight: Tensor, bias: Tensor | None, geometry: _Geometry) -> Tensor:
         ctx.save_for_backward(input, weight)
@@ -49,7 +47,7 @@ class _Transposed(torch.autograd.Function):
         stride, padding, output_padding, groups, dilation = geometry
         foldable = groups == 1 and input.dtype != torch.bfloat16
         ctx.products = foldable and len(input) * input.shape[2] * input.shape[3] <= FEW_PIXELS
-        if not ctx.products and not (foldable and weight.shape[1] <= FOLDED):
+        if not ctx.products and not (foldable and weight.shape[1] <= FEW_CHANNELS):
             return F.conv_transpose2d(input, weight, bias, *geometry)
         sizes = tuple(
             (length - 1) * step - 2 * pad + spread * (kernel - 1) + more + 1
@@ -86,10 +84,10 @@ class _Transposed(torch.autograd.Function):
 
 
 def _stacked(columns: Tensor) -> Tensor:
-    """[N, C, pixels] → [C, N * pixels], so that one product goes through the kernel once for all images."""
+    """Reorder [N, C, pixels] to [C, N * pixels], so that one product goes through the kernel once for all images."""
     return columns.transpose(0, 1).flatten(1)
 
 
 def _unstacked(columns: Tensor, images: int) -> Tensor:
-    """The way back: [C, N * pixels] → [N, C, pixels]."""
+    """Reorder [C, N * pixels] to [N, C, pixels], the inverse of :func:`_stacked`."""
     return columns.unflatten(1, (images, -1)).transpose(0, 1)

@@ -4,13 +4,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from genlab.models.cpu.transposed import FEW_PIXELS, FOLDED, ConvTranspose2d
+from genlab.models.cpu import ConvTranspose2d
+from genlab.models.cpu.transposed import FEW_CHANNELS, FEW_PIXELS
 
 
 @pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("channels", [FOLDED, FOLDED + 1])
+@pytest.mark.parametrize("channels", [FEW_CHANNELS, FEW_CHANNELS + 1])
 @pytest.mark.parametrize("size", [(2, 3), (10, 7)])
 @pytest.mark.parametrize("shape", [{"stride": 1}, {"stride": 2, "output_padding": (0, 1)}, {"dilation": 2}])
 def test_output_and_gradients_are_those_of_pytorchs_layer(
@@ -33,7 +34,7 @@ def test_output_and_gradients_are_those_of_pytorchs_layer(
     expected, found = results(theirs), results(ours)
     rtol, atol = (1e-5, 1e-6) if precision == "fp32" else (1e-2, 1e-4)
     torch.testing.assert_close(found, expected, rtol=rtol, atol=atol)
-    if channels > FOLDED and 2 * pixels > FEW_PIXELS:  # oneDNN's own but for the bias
+    if channels > FEW_CHANNELS and 2 * pixels > FEW_PIXELS:  # oneDNN's own but for the bias
         torch.testing.assert_close(found[:3], expected[:3], rtol=0, atol=0)
 
 

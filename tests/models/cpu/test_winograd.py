@@ -1,16 +1,16 @@
 import dataclasses
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from genlab.models.cpu import winograd
-from genlab.models.cpu.winograd import Conv3x3
+from genlab.models.cpu import Conv2d, winograd
 
 
-def pair(channels: int = 64, out: int = 64) -> tuple[nn.Conv2d, Conv3x3]:
+def pair(channels: int = 64, out: int = 64, bias: bool = True) -> tuple[nn.Conv2d, Conv2d]:
     torch.manual_seed(0)
-    theirs, ours = nn.Conv2d(channels, out, 3), Conv3x3(channels, out)
+    theirs, ours = nn.Conv2d(channels, out, 3, bias=bias), Conv2d(channels, out, 3, bias=bias)
     ours.load_state_dict(theirs.state_dict())
     return theirs, ours
 
@@ -32,6 +32,21 @@ def test_output_and_gradients_are_those_of_a_convolution(
     theirs, ours = (layer.double() for layer in pair(out=80))
     images = torch.randn(shape, dtype=torch.float64).to(memory_format=layout)
     torch.testing.assert_close(results(ours, images), results(theirs, images), rtol=1e-11, atol=1e-11)
+
+
+def test_without_a_bias_it_is_the_same_convolution() -> None:
+    theirs, ours = pair(bias=False)
+    images = torch.randn(2, 64, 9, 16)
+    torch.testing.assert_close(results(ours, images), results(theirs, images), rtol=1e-4, atol=1e-4)
+    assert not torch.equal(ours(images), theirs(images)), "it is another sum"
+
+
+@pytest.mark.parametrize("geometry", [{"padding": 1}, {"stride": 2}, {"dilation": 2}, {"groups": 2}])
+def test_other_geometries_are_left_to_pytorch(geometry: dict[str, Any]) -> None:
+    theirs, ours = nn.Conv2d(128, 128, 3, **geometry), Conv2d(128, 128, 3, **geometry)
+    ours.load_state_dict(theirs.state_dict())
+    images = torch.randn(1, 128, 9, 9)
+    torch.testing.assert_close(results(ours, images), results(theirs, images), rtol=0, atol=0)
 
 
 def test_pieces_are_as_good_as_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
