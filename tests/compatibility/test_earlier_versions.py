@@ -1,0 +1,99 @@
+"""Data sets, runs and models that genlab 0.1 wrote before its modules moved (``made_by_0_1``) still open and go on."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from genlab.cli import report, sample, train, translate
+from genlab.data.format.shards import ShardSet
+from genlab.training.tracking import CLOCK_FIELDS
+
+EARLIER = Path(__file__).parent / "made_by_0_1"
+DIGITS = [
+    *("--run.name", "digits", "--run.workers", "0", "--run.threads", "1", "--run.batch", "8", "--run.epochs", "None"),
+    *("--run.log-every", "2", "--run.checkpoint-every", "2", "--run.keep", "1"),
+    *("--model.channels", "4", "4", "--model.hidden", "8"),
+]
+
+
+@pytest.fixture
+def earlier(tmp_path: Path) -> Path:
+    """A copy of what the earlier version wrote in /tmp/fix, whose paths lead to the copy."""
+    root = tmp_path / "earlier"
+    shutil.copytree(EARLIER, root)
+    for name in ("config.json", "genlab.json", "scores.json", "evaluation.json"):
+        for file in root.rglob(name):
+            file.write_text(file.read_text().replace("/tmp/fix", str(root)))
+    return root
+
+
+def lines(file: Path) -> list[dict[str, Any]]:
+    """Metrics, without the fields that the clock decides."""
+    read = [json.loads(line) for line in file.read_text().splitlines()]
+    return [{name: value for name, value in line.items() if name not in CLOCK_FIELDS} for line in read]
+
+
+@pytest.mark.parametrize(("name", "rows"), [("digits", 40), ("pictures", 8), ("day", 12), ("night", 12)])
+def test_a_data_set_opens_under_its_checksum(name: str, rows: int) -> None:
+    shards = ShardSet.open(str(EARLIER / "data" / name))
+    shards.verify()
+    assert len(shards) == rows
+    assert shards.checksum == json.loads((EARLIER / "data" / name / "manifest.json").read_text())["checksum"]
+
+
+def test_labels_and_attributes_of_a_data_set_are_read() -> None:
+    shards = ShardSet.open(str(EARLIER / "data" / "pictures"))
+    rows = np.arange(len(shards))
+    assert shards.keys(rows)[0] == "train/20_0.png"
+    columns = shards.columns(rows)
+    assert columns["label"].tolist() == [0, 1] * 4
+    assert columns["age"].tolist() == list(range(20, 28))
+
+
+def test_a_model_draws_and_translates_what_it_did(earlier: Path, tmp_path: Path) -> None:
+    sample.main([str(earlier / "runs" / "digits"), str(tmp_path / "sample.png"), "--count", "6", "--seed", "3"])
+    (scene,) = (earlier / "made").glob("scene-*.png")
+    shards = ShardSet.open(str(earlier / "data" / "day")).split("test")
+    row = shards.keys(np.arange(len(shards))).index(scene.stem)
+    Image.fromarray(shards.read(np.array([row])).image[0]).save(tmp_path / "scene.png")
+    translate.main([str(earlier / "runs" / "day2night"), str(tmp_path / "scene.png"), str(tmp_path / "night.png")])
+    for made, known in (("sample.png", earlier / "made" / "sample.png"), ("night.png", scene)):
+        now, then = (np.asarray(Image.open(file)).astype(int) for file in (tmp_path / made, known))
+        assert now.shape == then.shape
+        assert np.abs(now - then).max() <= 1, "another CPU rounds otherwise"
+
+
+def test_a_run_goes_on_from_its_checkpoint(earlier: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = earlier / "runs" / "digits"
+    before = lines(run / "metrics.jsonl")
+    data = ["--data.images", str(earlier / "data" / "digits"), "--run.storage", str(earlier / "runs")]
+    train.main(["vae", *DIGITS, *data, "--run.steps", "6"])
+    assert "already finished at step 6" in capsys.readouterr().out
+    train.main(["vae", *DIGITS, *data, "--run.steps", "10"])
+    assert "goes on from the checkpoint of step 6" in capsys.readouterr().out
+    after = lines(run / "metrics.jsonl")
+    assert after[: len(before)] == before
+    known = lines(earlier / "made" / "metrics-of-10-steps.jsonl")
+    last, expected = ([line for line in found if line["step"] > 6] for found in (after, known))
+    assert [line["step"] for line in last] == [line["step"] for line in expected]
+    for line, wanted in zip(last, expected, strict=True):
+        assert line.pop("kind") == wanted.pop("kind")
+        assert line == pytest.approx(wanted, rel=1e-4)
+
+
+def test_a_report_has_the_scores_that_it_had(earlier: Path) -> None:
+    run = earlier / "runs" / "day2night"
+    scores = json.loads((run / "scores.json").read_text())
+    report.main([str(run)])
+    again = json.loads((run / "scores.json").read_text())
+    assert again.keys() == scores.keys()
+    for direction, known in scores["translation"].items():
+        found = again["translation"][direction]
+        assert found.keys() == known.keys()
+        for name in ("input_psnr", "translated_psnr", "curve_psnr", "gain"):
+            assert found[name] == pytest.approx(known[name], abs=1e-3), "another CPU rounds otherwise"
