@@ -41,21 +41,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def show(rows: Sequence[Row], names: Sequence[str]) -> None:
     """Print the table, and under it why rows are not ranked."""
     table = Table(show_edge=False)
-    table.add_column("figure")
+    table.add_column("measurement")
     for name in names:
         table.add_column(Text(name), justify="right")
     notes: dict[str, int] = {}
     for row in rows:
         mark = f" [{notes.setdefault(row.note, len(notes) + 1)}]" if row.note else ""
         cells = [
-            Text("–" if figure is None else f"{figure}{' *' if column == row.best else ''}")
-            for column, figure in enumerate(row.figures)
+            Text("–" if measurement is None else f"{measurement}{' *' if column == row.best else ''}")
+            for column, measurement in enumerate(row.measurements)
         ]
         table.add_row(Text(row.title + mark), *cells)
     console = Console(soft_wrap=True, highlight=False)
     console.print(table)
     console.print("↓ lower is better, ↑ higher. ± is half of the 95% interval.")
-    console.print("* better than the others: equal passports, and intervals that do not overlap")
+    console.print("* better than the others: equal settings, and intervals that do not overlap")
     for note, number in notes.items():
         console.print(f"[{number}] {note}", markup=False)
 

@@ -1,4 +1,4 @@
-"""``genlab evaluate MODEL``: figures of a trained model on held-out data, printed and written as JSON.
+"""``genlab evaluate MODEL``: measurements of a trained model on held-out data, printed and written as JSON.
 
 It stands among the reports, above training, because it trains a classifier where it needs one; what it measures is in
 ``genlab.evaluation``.
@@ -23,20 +23,20 @@ from genlab.core.errors import ConfigError, DataError, RunError, run_command
 from genlab.core.storage import locate, write_atomic
 from genlab.data.format.shards import ShardSet
 from genlab.evaluation.classifier import Judge, load_judge
-from genlab.evaluation.compare import passports
+from genlab.evaluation.compare import settings_lines
 from genlab.evaluation.extractors import ClassifierFeatures, EfficientNetLite, Extractor, Inception
-from genlab.evaluation.features import FEWEST, distance_figures, extract, held_out_features
+from genlab.evaluation.features import FEWEST, extract, held_out_features, measure_distances
 from genlab.evaluation.held_out import HeldOut
 from genlab.evaluation.latent_models import (
-    bound_figures,
     classes_to_sample,
-    consistency_figure,
-    elbo_figures,
-    reconstruction_figures,
+    measure_bounds,
+    measure_consistency,
+    measure_elbo,
+    measure_reconstructions,
     samples,
 )
-from genlab.evaluation.measurements import Evaluation, Figure, evaluation_file
-from genlab.evaluation.translation import translation_figures
+from genlab.evaluation.measurements import Evaluation, Measurement, evaluation_file
+from genlab.evaluation.translation import measure_translations
 from genlab.inference.engine import best_device
 from genlab.models.cyclegan import CycleGAN
 from genlab.models.latent_model import LatentModel
@@ -68,7 +68,7 @@ class EvaluateConfig:
     """Run or model directory of a classifier of these images; `none` for none. By default one is trained, once for each
     data set, if the images have labels. Not for a CycleGAN."""
     inception: str | None = None
-    """Weights of torch-fidelity's Inception-v3, for FID and KID in the features of published figures. By default they
+    """Weights of torch-fidelity's Inception-v3, for FID and KID in the features of published results. By default they
     are taken in the classifier's features for grey images with labels, and in EfficientNet-Lite0's for others."""
     samples: Annotated[Annotated[int, Ge(FEWEST)] | None, tyro.conf.arg(metavar="N")] = None
     """Samples to draw for FID and KID, or images to translate, drawn at random. By default as many as there are images
@@ -111,14 +111,14 @@ def evaluate(config: EvaluateConfig) -> tuple[Evaluation, UPath]:
     file = locate(config.output) if config.output else evaluation_file(directory)
     _require_writable(file)
     inception = Inception(config.inception, device) if config.inception else None
-    torch.backends.cudnn.allow_tf32 = False  # A figure's last digits are worth more than a minute.
+    torch.backends.cudnn.allow_tf32 = False  # A measurement's last digits are worth more than a minute.
     if isinstance(model, LatentModel):
         judge = _judge(config, domains["images"], provenance, device)
         extractor = inception or _extractor(domains["images"], judge, device)
-        figures = _latent_figures(config, model, domains["images"], judge, extractor)
+        measurements = _measure_latent_model(config, model, domains["images"], judge, extractor)
     else:
         extractor = inception or EfficientNetLite(device)
-        figures = translation_figures(model, domains, extractor, config.samples or SAMPLES, config.seed)
+        measurements = measure_translations(model, domains, extractor, config.samples or SAMPLES, config.seed)
 
     evaluation = Evaluation(
         directory.parent.name if directory.name == "model" else directory.name,
@@ -128,7 +128,7 @@ def evaluate(config: EvaluateConfig) -> tuple[Evaluation, UPath]:
             "step": provenance["step"],
             "weights": description["weights"]["sha256"],
         },
-        figures,
+        measurements,
     )
     with _writing(file):
         evaluation.save(file)
@@ -172,20 +172,22 @@ def _flag(option: str) -> str:
 
 
 def show(evaluation: Evaluation) -> None:
-    """Print the figures, what is to be said against them, and what they were measured with."""
+    """Print the measurements, what is to be said against them, and what they were measured with."""
     table = Table(show_edge=False)
-    table.add_column("figure")
+    table.add_column("measurement")
     table.add_column(Text(evaluation.name), justify="right")
     table.add_column("unit")
-    for figure in evaluation.figures.values():
-        table.add_row(Text(figure.title + (" (!)" if figure.caution else "")), str(figure), figure.unit)
+    for measurement in evaluation.measurements.values():
+        table.add_row(
+            Text(measurement.title + (" (!)" if measurement.caution else "")), str(measurement), measurement.unit
+        )
     console = Console(soft_wrap=True, highlight=False)
     console.print(table)
     console.print("± is half of the 95% interval")
-    for figure in evaluation.figures.values():
-        if figure.caution:
-            console.print(f"(!) {figure.title}: {figure.caution}", markup=False)
-    for line in passports(evaluation.figures):
+    for measurement in evaluation.measurements.values():
+        if measurement.caution:
+            console.print(f"(!) {measurement.title}: {measurement.caution}", markup=False)
+    for line in settings_lines(evaluation.measurements):
         console.print(line, markup=False, style="dim")
 
 
@@ -225,20 +227,20 @@ def _check_fit(model: LatentModel | CycleGAN, held_out: HeldOut, label_names: Se
         raise DataError(f"data: the model was trained on other labels: {difference}")
 
 
-def _latent_figures(
+def _measure_latent_model(
     config: EvaluateConfig, model: LatentModel, held_out: HeldOut, judge: Judge | None, extractor: Extractor
-) -> dict[str, Figure]:
-    figures = elbo_figures(model, held_out, config.seed)
+) -> dict[str, Measurement]:
+    measurements = measure_elbo(model, held_out, config.seed)
     images = config.iwae_images or (BOUND_IMAGES if model.device.type == "cpu" else len(held_out))
-    figures |= bound_figures(model, held_out.drawn(images, config.seed), config.seed)
-    figures |= reconstruction_figures(model, held_out, judge)
+    measurements |= measure_bounds(model, held_out.drawn(images, config.seed), config.seed)
+    measurements |= measure_reconstructions(model, held_out, judge)
     count = config.samples or min(SAMPLES, len(held_out))
     if judge is not None and model.classes:
-        figures |= consistency_figure(model, held_out, judge, count, config.seed)
+        measurements |= measure_consistency(model, held_out, judge, count, config.seed)
     reference = held_out_features(held_out, extractor)
     label = classes_to_sample(held_out, count, config.seed) if model.classes else None
     made = extract(extractor, samples(model, label, count, config.seed), count, "features of samples")
-    return figures | distance_figures(extractor, reference, held_out.passport, made, config.seed)
+    return measurements | measure_distances(extractor, reference, held_out.settings, made, config.seed)
 
 
 def _judge(config: EvaluateConfig, held_out: HeldOut, provenance: Mapping[str, Any], device: str) -> Judge | None:

@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _terminal(table: Table) -> RichTable:
     drawn = RichTable(title=table.caption, title_justify="left")
     for number, column in enumerate(table.columns):
-        drawn.add_column(column, justify="right" if number and table.figures else "left")
+        drawn.add_column(column, justify="right" if number and table.numbers else "left")
     for row in table.rows:
         drawn.add_row(*row)
     return drawn

@@ -6,9 +6,9 @@ import os
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 from upath import UPath
 
 from genlab.core.errors import RunError
@@ -16,8 +16,8 @@ from genlab.core.storage import locate, write_atomic
 from genlab.data.format.shards import ShardSet
 from genlab.evaluation.extractors import EfficientNetLite
 from genlab.evaluation.held_out import HeldOut
-from genlab.evaluation.measurements import Figure
-from genlab.evaluation.translation import translation_figures
+from genlab.evaluation.measurements import Measurement
+from genlab.evaluation.translation import measure_translations
 from genlab.models.cyclegan import CycleGAN
 from genlab.store import model_directory
 
@@ -37,15 +37,15 @@ class CheckpointEvaluation:
     epoch: float
     weights: str
     """SHA-256 of the model's weights."""
-    figures: dict[str, Figure]
+    measurements: Annotated[dict[str, Measurement], Field(alias="figures")]
 
     @property
     def better(self) -> dict[str, float]:
         """The values of those of which one can say what is better."""
-        return {name: figure.value for name, figure in self.figures.items() if figure.better}
+        return {name: measurement.value for name, measurement in self.measurements.items() if measurement.better}
 
 
-def measure(directory: str, data: Mapping[str, str], split: str, seed: int) -> dict[str, Figure]:
+def measure(directory: str, data: Mapping[str, str], split: str, seed: int) -> dict[str, Measurement]:
     """Measure a model directory, and print nothing.
 
     Args:
@@ -61,7 +61,7 @@ def measure(directory: str, data: Mapping[str, str], split: str, seed: int) -> d
         model = model_directory.load(directory)
         assert isinstance(model, CycleGAN)
         domains = {domain: HeldOut(ShardSet.open(url).split(split), split) for domain, url in data.items()}
-        return translation_figures(model, domains, EfficientNetLite(model.device), IMAGES, seed)
+        return measure_translations(model, domains, EfficientNetLite(model.device), IMAGES, seed)
 
 
 def read_evaluations(directory: UPath) -> list[CheckpointEvaluation]:
@@ -83,20 +83,21 @@ def read_evaluations(directory: UPath) -> list[CheckpointEvaluation]:
 
 def write_evaluations(directory: UPath, evaluations: Sequence[CheckpointEvaluation]) -> None:
     """Write ``evaluations.jsonl``: one object a line, by the steps."""
-    lines: list[Any] = [dataclasses.asdict(one) for one in sorted(evaluations, key=lambda one: one.step)]
+    by_step = sorted(evaluations, key=lambda one: one.step)
+    lines: list[Any] = TypeAdapter(list[CheckpointEvaluation]).dump_python(by_step, by_alias=True)
     write_atomic(directory / EVALUATIONS, "".join(f"{json.dumps(line)}\n" for line in lines).encode())
 
 
-def best_of(evaluations: Sequence[CheckpointEvaluation], figure: str) -> CheckpointEvaluation | None:
-    """The one with the lowest ``figure``, the later of equals; ``None`` of none."""
-    known = [one for one in evaluations if figure in one.figures]
-    return min(known, key=lambda one: (one.figures[figure].value, -one.step), default=None)
+def best_of(evaluations: Sequence[CheckpointEvaluation], measurement: str) -> CheckpointEvaluation | None:
+    """The one with the lowest ``measurement``, the later of equals; ``None`` of none."""
+    known = [one for one in evaluations if measurement in one.measurements]
+    return min(known, key=lambda one: (one.measurements[measurement].value, -one.step), default=None)
 
 
-def chosen(directory: UPath, figure: str, last: int) -> int | None:
+def chosen(directory: UPath, measurement: str, last: int) -> int | None:
     """The step of the best model of a run, unless that of the checkpoint of step ``last`` waits to be evaluated."""
     evaluations = read_evaluations(directory)
-    best = best_of(evaluations, figure)
+    best = best_of(evaluations, measurement)
     known = any(one.step == last for one in evaluations)
     return best.step if best and (known or not candidate_directory(directory, last).exists()) else None
 

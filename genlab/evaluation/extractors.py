@@ -13,14 +13,14 @@ from torch import Tensor
 from genlab.core.errors import RunError
 from genlab.core.storage import locate, read_bytes, sha256
 from genlab.evaluation.classifier import Judge
-from genlab.evaluation.measurements import Passport
+from genlab.evaluation.measurements import Settings
 
 
 class Extractor(ABC):
     """Features of images.
 
     Attributes:
-        label: of the network, in a figure's title.
+        label: of the network, in a measurement's title.
         name: of the network and the layer.
         weights: SHA-256 of the file of its weights.
         resizer: how images are brought to the size that the network takes.
@@ -40,8 +40,8 @@ class Extractor(ABC):
         """uint8 [N, H, W, C] → float32 [N, D], on the extractor's device."""
 
     @property
-    def passport(self) -> Passport:
-        """What figures in these features depend on."""
+    def settings(self) -> Settings:
+        """What measurements in these features depend on."""
         return {
             "extractor": self.name,
             "extractor_weights": self.weights,
@@ -136,8 +136,8 @@ class EfficientNetLite(Extractor):
         return [*found, features]
 
     @property
-    def layers_passport(self) -> Passport:
-        """What figures in :meth:`layers` depend on."""
+    def layers_settings(self) -> Settings:
+        """What measurements in :meth:`layers` depend on."""
         layers = "efficientnet-lite0, last block of each resolution, unweighted"
         return {"extractor": layers, "extractor_weights": self.weights, "resizer": self.resizer}
 

@@ -16,7 +16,7 @@ from genlab.core.seeds import derived_seed
 from genlab.core.storage import json_bytes, locate, read_bytes, sha256, write_atomic
 from genlab.evaluation.extractors import Extractor
 from genlab.evaluation.held_out import HeldOut
-from genlab.evaluation.measurements import Figure, Passport
+from genlab.evaluation.measurements import Measurement, Settings
 from genlab.metrics.distances import (
     FID_RESAMPLES,
     KID_SUBSETS,
@@ -40,7 +40,7 @@ def cache_folder() -> UPath:
 def held_out_features(held_out: HeldOut, extractor: Extractor) -> Tensor:
     """Features of held-out rows, float32 [rows, D], on the CPU; from the cache where they are there."""
     shape = (len(held_out), extractor.dimension)
-    key = held_out.passport | extractor.passport
+    key = held_out.settings | extractor.settings
     del key["genlab"]  # features do not depend on it
     file = cache_folder() / "features" / f"{sha256(json_bytes(key))}.safetensors"
     with contextlib.suppress(OSError, SafetensorError, KeyError):
@@ -48,7 +48,7 @@ def held_out_features(held_out: HeldOut, extractor: Extractor) -> Tensor:
         if features.shape == shape:
             return features
     features = extract(extractor, (rows.image for rows in held_out.batches()), len(held_out), "features of the data")
-    with contextlib.suppress(OSError):  # A cache that cannot be written costs time, not the figure.
+    with contextlib.suppress(OSError):  # A cache that cannot be written costs time, not the measurement.
         write_atomic(file, safetensors.torch.save({"features": features}))
     return features
 
@@ -71,19 +71,19 @@ def extract(extractor: Extractor, images: Iterable[Tensor], count: int, what: st
     return torch.cat(found)
 
 
-def distance_figures(
-    extractor: Extractor, reference: Tensor, reference_passport: Passport, samples: Tensor, seed: int
-) -> dict[str, Figure]:
+def measure_distances(
+    extractor: Extractor, reference: Tensor, reference_settings: Settings, samples: Tensor, seed: int
+) -> dict[str, Measurement]:
     """``fid`` and ``kid`` of what a model made.
 
     Args:
         extractor: which the features are of.
         reference: features of real images, [N, D].
-        reference_passport: what they depend on.
+        reference_settings: what they depend on.
         samples: features of the model's images, [M, D].
         seed: of the model's draws, from which those of the intervals are derived.
     """
-    passport = reference_passport | extractor.passport | {"samples": len(samples), "seed": seed}
+    settings = reference_settings | extractor.settings | {"samples": len(samples), "seed": seed}
     fewest = min(len(samples), len(reference))
     caution = ""
     if fewest <= extractor.dimension:
@@ -97,18 +97,18 @@ def distance_figures(
         interval = normal_interval(fid, error)
     kid = kernel_distance(reference, samples, derived_seed(seed, "kid"))
     return {
-        "fid": Figure(
+        "fid": Measurement(
             f"FID in {extractor.label} features",
             fid,
-            passport | {"fid_resamples": FID_RESAMPLES},
+            settings | {"fid_resamples": FID_RESAMPLES},
             better="lower",
             interval=interval,
             caution=caution,
         ),
-        "kid": Figure(
+        "kid": Measurement(
             f"KID in {extractor.label} features",
             kid.mean,
-            passport | {"kid_subsets": KID_SUBSETS, "kid_subset_rows": kid.rows},
+            settings | {"kid_subsets": KID_SUBSETS, "kid_subset_rows": kid.rows},
             better="lower",
             interval=normal_interval(kid.mean, kid.standard_error),
         ),

@@ -12,7 +12,7 @@ from genlab import __version__
 from genlab.core.seeds import derived_seed
 from genlab.data.format.shards import ShardSet
 from genlab.data.stream.order import Ints, permutation
-from genlab.evaluation.measurements import Passport
+from genlab.evaluation.measurements import Settings
 from genlab.models.model import Shape
 
 MOST_ROWS, MOST_PIXELS = 500, 2**21
@@ -22,7 +22,7 @@ MOST_ROWS, MOST_PIXELS = 500, 2**21
 def rows_a_pass(image_shape: Shape) -> int:
     """How many images of ``image_shape`` go through a model at a time, so that its layers fit in a few GiB.
 
-    Noise is drawn by the pass: figures are a function of the seed and of this.
+    Noise is drawn by the pass: measurements are a function of the seed and of this.
     """
     height, width, _ = image_shape
     return max(1, min(MOST_ROWS, MOST_PIXELS // (height * width)))
@@ -81,15 +81,15 @@ class HeldOut:
         return torch.from_numpy(self.shards.columns(self.rows)["label"].astype(np.int64))
 
     @property
-    def passport(self) -> Passport:
-        """Of a figure that is measured on these rows."""
-        passport: Passport = {
+    def settings(self) -> Settings:
+        """Of a measurement that is measured on these rows."""
+        settings: Settings = {
             "data": self.shards.checksum,
             "split": self.split,
             "rows": len(self),
             "genlab": __version__,
         }
-        return passport if self.part is None else passport | {"subset": f"random by seed {self.seed}"}
+        return settings if self.part is None else settings | {"subset": f"random by seed {self.seed}"}
 
     def batches(self) -> Iterator[Rows]:
         """These rows in their order, :func:`rows_a_pass` at a time."""

@@ -1,4 +1,4 @@
-"""Figures of models with a Gaussian latent: likelihood, reconstructions, and samples."""
+"""Measurements of models with a Gaussian latent: likelihood, reconstructions, and samples."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -11,7 +11,7 @@ from genlab.core.seeds import derived_seed
 from genlab.data.stream.order import permutation
 from genlab.evaluation.classifier import Judge
 from genlab.evaluation.held_out import HeldOut, Rows, rows_a_pass
-from genlab.evaluation.measurements import Better, Figure, Passport
+from genlab.evaluation.measurements import Better, Measurement, Settings
 from genlab.metrics.elbo import (
     active_units,
     gaussian_kl,
@@ -30,7 +30,7 @@ DRAWS_A_PASS = 50
 
 
 @torch.inference_mode()
-def elbo_figures(model: LatentModel, held_out: HeldOut, seed: int) -> dict[str, Figure]:
+def measure_elbo(model: LatentModel, held_out: HeldOut, seed: int) -> dict[str, Measurement]:
     """−ELBO with one draw of z an image and its two parts, in nats an image, and what the posterior means show.
 
     That is the number of active units and, with labels, how often an image's nearest neighbour is of its class.
@@ -46,19 +46,19 @@ def elbo_figures(model: LatentModel, held_out: HeldOut, seed: int) -> dict[str, 
             kl.append(gaussian_kl(mean, log_variance).double().cpu())
             means.append(mean.cpu())
             advance(len(mean))
-    passport = _density(model, held_out, seed)
+    settings = _density(model, held_out, seed)
     parts = {"reconstruction": torch.cat(reconstruction), "kl": torch.cat(kl)}
     given = ",y" if model.classes else ""
     titles = {"reconstruction": f"reconstruction, −log p(x|z{given})", "kl": f"KL(q(z|x{given}) ‖ p(z))"}
-    points, labels, seen = torch.cat(means), held_out.labels, held_out.passport | {"seed": seed}
-    figures = {
-        "neg_elbo": _nats("−ELBO", parts["reconstruction"] + parts["kl"], passport, "lower"),
-        **{name: _nats(titles[name], values, passport) for name, values in parts.items()},
-        "active_units": Figure("active units", active_units(points), seen),
+    points, labels, seen = torch.cat(means), held_out.labels, held_out.settings | {"seed": seed}
+    measurements = {
+        "neg_elbo": _nats("−ELBO", parts["reconstruction"] + parts["kl"], settings, "lower"),
+        **{name: _nats(titles[name], values, settings) for name, values in parts.items()},
+        "active_units": Measurement("active units", active_units(points), seen),
     }
     if labels is not None:
         accuracy = nearest_neighbour_accuracy(points, labels)
-        figures["nearest_neighbour_accuracy"] = Figure(
+        measurements["nearest_neighbour_accuracy"] = Measurement(
             "nearest-neighbour accuracy of posterior means",
             accuracy.value,
             seen | _told_class(model),
@@ -67,11 +67,11 @@ def elbo_figures(model: LatentModel, held_out: HeldOut, seed: int) -> dict[str, 
             None if model.classes else "higher",
             accuracy.interval,
         )
-    return figures
+    return measurements
 
 
 @torch.inference_mode()
-def bound_figures(model: LatentModel, held_out: HeldOut, seed: int) -> dict[str, Figure]:
+def measure_bounds(model: LatentModel, held_out: HeldOut, seed: int) -> dict[str, Measurement]:
     """The importance-weighted bounds on −log p(x), for each K of :data:`DRAWS`: above it in expectation over draws."""
     images_a_pass = max(1, rows_a_pass(model.image_shape) // DRAWS_A_PASS)
     found = []
@@ -91,16 +91,16 @@ def bound_figures(model: LatentModel, held_out: HeldOut, seed: int) -> dict[str,
                 )
                 found.append(-importance_weighted_bounds(weights, DRAWS))
                 advance(len(mean[part]))
-    passport = _density(model, held_out, seed)
+    settings = _density(model, held_out, seed)
     values = torch.cat(found, dim=1)
     density = "−log p(x|y)" if model.classes else "−log p(x)"
     return {
-        f"nll_{draws}": _nats(f"{density} at most (in expectation), K = {draws:,}", bound, passport, "lower")
+        f"nll_{draws}": _nats(f"{density} at most (in expectation), K = {draws:,}", bound, settings, "lower")
         for draws, bound in zip(DRAWS, values, strict=True)
     }
 
 
-def reconstruction_figures(model: LatentModel, held_out: HeldOut, judge: Judge | None) -> dict[str, Figure]:
+def measure_reconstructions(model: LatentModel, held_out: HeldOut, judge: Judge | None) -> dict[str, Measurement]:
     """How near reconstructions from the posterior mean come, and whether a classifier sees the right class in them.
 
     Args:
@@ -117,28 +117,30 @@ def reconstruction_figures(model: LatentModel, held_out: HeldOut, judge: Judge |
                 right += int(torch.count_nonzero(judge.classifier.classify(pixels).cpu() == rows.label))
                 known += int(torch.count_nonzero(judge.classifier.classify(rows.image).cpu() == rows.label))
             advance(len(pixels))
-    passport = held_out.passport
+    settings = held_out.settings
     error = torch.cat(errors)
     title = "reconstruction MSE, pixels in [0, 1]"
-    figures = {"mse": Figure(title, float(error.mean()), passport, "", "lower", mean_interval(error))}
+    measurements = {"mse": Measurement(title, float(error.mean()), settings, "", "lower", mean_interval(error))}
     if judge is not None and held_out.shards.labelled:
-        passport, caution = passport | {"classifier_weights": judge.weights}, judge.caution(held_out)
+        settings, caution = settings | {"classifier_weights": judge.weights}, judge.caution(held_out)
         shares = {
             # A model that is told the class has it easier.
             "reconstruction_consistency": _share(
                 "reconstructions recognised as their class",
                 right,
                 len(held_out),
-                passport | _told_class(model),
+                settings | _told_class(model),
                 "higher",
             ),
-            "classifier_accuracy": _share("images recognised as their class", known, len(held_out), passport),
+            "classifier_accuracy": _share("images recognised as their class", known, len(held_out), settings),
         }
-        figures |= {name: replace(figure, caution=caution) for name, figure in shares.items()}
-    return figures
+        measurements |= {name: replace(measurement, caution=caution) for name, measurement in shares.items()}
+    return measurements
 
 
-def consistency_figure(model: LatentModel, held_out: HeldOut, judge: Judge, count: int, seed: int) -> dict[str, Figure]:
+def measure_consistency(
+    model: LatentModel, held_out: HeldOut, judge: Judge, count: int, seed: int
+) -> dict[str, Measurement]:
     """Whether a classifier sees in samples of each class that class; as many of each, ``count`` in all.
 
     The classes are those that it can name: the model may have room for more.
@@ -154,14 +156,14 @@ def consistency_figure(model: LatentModel, held_out: HeldOut, judge: Judge, coun
     label = torch.arange(max(1, count // classes) * classes) % classes
     drawn = samples(model, label, len(label), seed)
     seen = torch.cat([judge.classifier.classify(pixels).cpu() for pixels in drawn])
-    passport = held_out.passport | {
+    settings = held_out.settings | {
         "classifier_weights": judge.weights,
         "samples": len(label),
         "classes": classes,
         "seed": seed,
     }
     right = int(torch.count_nonzero(seen == label))
-    return {"sample_consistency": _share("samples recognised as their class", right, len(label), passport, "higher")}
+    return {"sample_consistency": _share("samples recognised as their class", right, len(label), settings, "higher")}
 
 
 def classes_to_sample(held_out: HeldOut, count: int, seed: int) -> Tensor | None:
@@ -240,23 +242,23 @@ def _error(model: LatentModel, logits: Tensor, images: Tensor) -> Tensor:
     return negative_log_likelihood(model.architecture.likelihood, logits, images, model.log_sigma)
 
 
-def _density(model: LatentModel, held_out: HeldOut, seed: int) -> Passport:
-    """Of figures in nats: those of different likelihoods, or told the class or not, are of different quantities."""
-    return held_out.passport | {
+def _density(model: LatentModel, held_out: HeldOut, seed: int) -> Settings:
+    """Settings of a measurement in nats: each likelihood, and p(x) or p(x|class), is a quantity of its own."""
+    return held_out.settings | {
         "seed": seed,
         "likelihood": model.architecture.likelihood,
         "density": "p(x|class)" if model.classes else "p(x)",
     }
 
 
-def _told_class(model: LatentModel) -> Passport:
-    """Of figures of classes, which are not the same when the model is told them."""
+def _told_class(model: LatentModel) -> Settings:
+    """Settings of a measurement of classes, which is easier for a model that is told them."""
     return {"told_class": "yes" if model.classes else "no"}
 
 
-def _nats(title: str, values: Tensor, passport: Passport, better: Better | None = None) -> Figure:
-    return Figure(title, float(values.mean()), passport, "nats", better, mean_interval(values))
+def _nats(title: str, values: Tensor, settings: Settings, better: Better | None = None) -> Measurement:
+    return Measurement(title, float(values.mean()), settings, "nats", better, mean_interval(values))
 
 
-def _share(title: str, hits: int, count: int, passport: Passport, better: Better | None = None) -> Figure:
-    return Figure(title, hits / count, passport, "share", better, share_interval(hits, count))
+def _share(title: str, hits: int, count: int, settings: Settings, better: Better | None = None) -> Measurement:
+    return Measurement(title, hits / count, settings, "share", better, share_interval(hits, count))

@@ -1,10 +1,13 @@
-"""What an evaluation is made of: figures, each with an interval and a passport, and the file that holds them."""
+"""Measurements, each with its interval and its settings; an evaluation of one model, and the file that holds it.
+
+Fields that are written to files keep the names of the first version of these files: each ``Field(alias=...)`` is one.
+"""
 
 import dataclasses
 import math
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 from upath import UPath
 
 from genlab.core.errors import RunError
@@ -17,24 +20,24 @@ VERSION = 1
 FILE_NAME = "evaluation.json"
 """Of an evaluation, unless it was written elsewhere."""
 
-Passport = dict[str, str | int | float]
-"""All that a figure depends on besides the model: data set, split, rows, seed, extractor and its weights, ...
-Only figures of equal passports can be compared."""
+Settings = dict[str, str | int | float]
+"""Everything that a measurement depends on besides the model: data set, split, rows, seed, extractor and its
+weights, ... Only measurements of equal settings can be compared."""
 
 Better = Literal["lower", "higher"]
 
 
 @dataclasses.dataclass(frozen=True)
-class Figure:
+class Measurement:
     """One measured number."""
 
     title: str
     """What it is, in a few words."""
     value: float
-    passport: Passport
+    settings: Annotated[Settings, Field(alias="passport")]
     unit: str = ""
     better: Better | None = None
-    """``None`` for a figure by which models cannot be ranked."""
+    """``None`` for a measurement by which models cannot be ranked."""
     interval: Interval | None = None
     """The 95% interval of what was left to chance; ``None`` where there is none to speak of."""
     caution: str = ""
@@ -65,17 +68,18 @@ def evaluation_file(directory: UPath) -> UPath:
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """The figures of one model."""
+    """The measurements of one model."""
 
     name: str
     """The model's name: its run's."""
     model: dict[str, Any]
     """``path``, ``family``, ``step``, ``weights`` (SHA-256)."""
-    figures: dict[str, Figure]
+    measurements: Annotated[dict[str, Measurement], Field(alias="figures")]
 
     def save(self, file: UPath) -> None:
         """Write it as JSON."""
-        write_json(file, {"format": FORMAT, "version": VERSION} | dataclasses.asdict(self))
+        content = TypeAdapter(Evaluation).dump_python(self, by_alias=True)
+        write_json(file, {"format": FORMAT, "version": VERSION} | content)
 
     @staticmethod
     def load(path: str | UPath) -> "Evaluation":

@@ -1,6 +1,6 @@
-"""Figures of CycleGANs: how near translations come to the other domain, and to true counterparts where these are known.
+"""Measurements of CycleGANs: the distance of translations from the other domain, and from true counterparts if known.
 
-Beside each stands that of the images left as they are: only with it can one tell what translating gained.
+Beside each stands the same measurement of the untranslated images, which shows what translating gained.
 """
 
 import math
@@ -13,9 +13,9 @@ from torch import Tensor
 
 from genlab.data.ingest.sources.synthetic import counterparts, has_counterparts
 from genlab.evaluation.extractors import EfficientNetLite, Extractor
-from genlab.evaluation.features import distance_figures, extract, held_out_features
+from genlab.evaluation.features import extract, held_out_features, measure_distances
 from genlab.evaluation.held_out import HeldOut
-from genlab.evaluation.measurements import Better, Figure, Passport
+from genlab.evaluation.measurements import Better, Measurement, Settings
 from genlab.metrics.image import SSIM_WINDOW, perceptual_distance, psnr, ssim
 from genlab.metrics.intervals import mean_interval
 from genlab.models.cyclegan import CycleGAN
@@ -29,10 +29,10 @@ NEARNESS: dict[str, tuple[str, str, Better]] = {
 """How near images come to their counterparts: title, unit, and which is better."""
 
 
-def translation_figures(
+def measure_translations(
     model: CycleGAN, domains: Mapping[str, HeldOut], extractor: Extractor, images: int, seed: int
-) -> dict[str, Figure]:
-    """The figures of both directions, see :func:`direction_figures`, and ``kid``, the mean of both KIDs.
+) -> dict[str, Measurement]:
+    """The measurements of both directions, see :func:`measure_direction`, and ``kid``, the mean of both KIDs.
 
     Args:
         model: whose images are of the domains' size.
@@ -41,18 +41,20 @@ def translation_figures(
         images: how many of each are translated, at most, drawn at random.
         seed: of the draws.
     """
-    figures: dict[str, Figure] = {}
+    measurements: dict[str, Measurement] = {}
     for direction in model.directions:
         source, _, target = direction.partition("_to_")
-        figures |= direction_figures(
+        measurements |= measure_direction(
             model, direction, domains[source].drawn(images, seed), domains[target], extractor, seed
         )
-    return {"kid": _mean_kid(extractor, {each: figures[f"kid_{each}"] for each in model.directions})} | figures
+    return {
+        "kid": _mean_kid(extractor, {each: measurements[f"kid_{each}"] for each in model.directions})
+    } | measurements
 
 
-def direction_figures(
+def measure_direction(
     model: CycleGAN, direction: str, source: HeldOut, target: HeldOut, extractor: Extractor, seed: int
-) -> dict[str, Figure]:
+) -> dict[str, Measurement]:
     """What a direction's translations are worth.
 
     * ``fid``, ``kid``: of the translations against the other domain's real images.
@@ -98,21 +100,23 @@ def direction_figures(
 
     features = extract(extractor, translations(), len(source), f"{here} → {there}")
     as_they_are = held_out_features(source, extractor)
-    made = _distances(extractor, source, target, features, seed) | _nearness_figures(translated, source, network, there)
+    made = _distances(extractor, source, target, features, seed) | _nearness_measurements(
+        translated, source, network, there
+    )
     baseline = _distances(extractor, source, target, as_they_are, seed)
-    baseline |= _nearness_figures(untranslated, source, network, there)
-    figures = {}
-    for kind, figure in made.items():
+    baseline |= _nearness_measurements(untranslated, source, network, there)
+    measurements = {}
+    for kind, measurement in made.items():
         before = baseline[kind]
-        figures[f"{kind}_{direction}"] = replace(figure, title=f"{figure.title}, {here} → {there}")
-        figures[f"untranslated_{kind}_{direction}"] = replace(
+        measurements[f"{kind}_{direction}"] = replace(measurement, title=f"{measurement.title}, {here} → {there}")
+        measurements[f"untranslated_{kind}_{direction}"] = replace(
             before, title=f"{before.title}, {here} untranslated", better=None
         )
     formulas = {"cycle": f"{here} → {there} → {here}", "identity": f"{there} → {here} of {here}"}
     for kind, values in errors.items():
         title = f"{kind} error, {formulas[kind]}, mean |error| in range [-1, 1]"
-        figures[f"{kind}_{here}"] = _mean(title, values, source.passport)
-    return figures
+        measurements[f"{kind}_{here}"] = _mean(title, values, source.settings)
+    return measurements
 
 
 def counterparts_are_known(source: HeldOut, target: HeldOut) -> bool:
@@ -121,24 +125,26 @@ def counterparts_are_known(source: HeldOut, target: HeldOut) -> bool:
     return has_counterparts(one) and has_counterparts(other) and one.origin.path != other.origin.path
 
 
-def _mean_kid(extractor: Extractor, directions: Mapping[str, Figure]) -> Figure:
+def _mean_kid(extractor: Extractor, directions: Mapping[str, Measurement]) -> Measurement:
     """The mean of the directions' KIDs, whose errors are independent but for the images that they share."""
-    passport: Passport = {}
-    for direction, figure in directions.items():
-        for name, value in figure.passport.items():
-            shared = all(other.passport.get(name) == value for other in directions.values())
-            passport[name if shared else f"{name}_{direction}"] = value
-    mean = sum(figure.value for figure in directions.values()) / len(directions)
-    half = math.hypot(*(figure.half_width or 0.0 for figure in directions.values())) / len(directions)
+    settings: Settings = {}
+    for direction, measurement in directions.items():
+        for name, value in measurement.settings.items():
+            shared = all(other.settings.get(name) == value for other in directions.values())
+            settings[name if shared else f"{name}_{direction}"] = value
+    mean = sum(measurement.value for measurement in directions.values()) / len(directions)
+    half = math.hypot(*(measurement.half_width or 0.0 for measurement in directions.values())) / len(directions)
     title = f"KID in {extractor.label} features, mean of both directions"
-    return Figure(title, mean, passport, better="lower", interval=(mean - half, mean + half))
+    return Measurement(title, mean, settings, better="lower", interval=(mean - half, mean + half))
 
 
-def _distances(extractor: Extractor, source: HeldOut, target: HeldOut, made: Tensor, seed: int) -> dict[str, Figure]:
+def _distances(
+    extractor: Extractor, source: HeldOut, target: HeldOut, made: Tensor, seed: int
+) -> dict[str, Measurement]:
     """FID and KID of ``made``, features of ``source`` or of what became of it, against the real ``target``."""
-    origin = {f"source_{name}": value for name, value in source.passport.items() if name != "genlab"}
+    origin = {f"source_{name}": value for name, value in source.settings.items() if name != "genlab"}
     reference = held_out_features(target, extractor)
-    return distance_figures(extractor, reference, target.passport | origin, made, seed)
+    return measure_distances(extractor, reference, target.settings | origin, made, seed)
 
 
 def _nearness(pixels: Tensor, truth: Tensor, network: EfficientNetLite) -> dict[str, Tensor]:
@@ -153,17 +159,17 @@ def _nearness(pixels: Tensor, truth: Tensor, network: EfficientNetLite) -> dict[
     return values | {"perceptual": torch.cat(distances)}
 
 
-def _nearness_figures(
+def _nearness_measurements(
     nearness: Mapping[str, list[Tensor]], source: HeldOut, network: EfficientNetLite | None, there: str
-) -> dict[str, Figure]:
-    figures: dict[str, Figure] = {}
+) -> dict[str, Measurement]:
+    measurements: dict[str, Measurement] = {}
     if network is None:
-        return figures
+        return measurements
     for kind, values in nearness.items():
         name, unit, better = NEARNESS[kind]
-        passport = source.passport | (network.layers_passport if kind == "perceptual" else {})
-        figures[kind] = _mean(f"{name} to the true {there}", values, passport, unit, better)
-    return figures
+        settings = source.settings | (network.layers_settings if kind == "perceptual" else {})
+        measurements[kind] = _mean(f"{name} to the true {there}", values, settings, unit, better)
+    return measurements
 
 
 def _error(images: Tensor, references: Tensor) -> Tensor:
@@ -171,6 +177,8 @@ def _error(images: Tensor, references: Tensor) -> Tensor:
     return (images - references).abs().flatten(1).double().mean(1).cpu()
 
 
-def _mean(title: str, values: list[Tensor], passport: Passport, unit: str = "", better: Better | None = None) -> Figure:
+def _mean(
+    title: str, values: list[Tensor], settings: Settings, unit: str = "", better: Better | None = None
+) -> Measurement:
     all_values = torch.cat(values).double()
-    return Figure(title, float(all_values.mean()), passport, unit, better, mean_interval(all_values))
+    return Measurement(title, float(all_values.mean()), settings, unit, better, mean_interval(all_values))

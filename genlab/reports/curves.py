@@ -69,7 +69,7 @@ def clock_figure(run: RunRecord) -> Figure:
 
 
 def evaluation_figure(run: RunRecord, ranked_by: str) -> Figure:
-    """What the run's checkpoints are ranked by, over the images seen, with its parts: figures whose names begin so."""
+    """Draw the measurement that checkpoints are ranked by, and its parts (``kid_a_to_b`` of ``kid``)."""
     drawing = canvas(PAGE_WIDTH, EVALUATION_HEIGHT)
     axis = drawing.subplots()
     drawing.subplots_adjust(
@@ -78,11 +78,11 @@ def evaluation_figure(run: RunRecord, ranked_by: str) -> Figure:
         bottom=BOTTOM / EVALUATION_HEIGHT,
         top=1 - TOP / EVALUATION_HEIGHT,
     )
-    names = [name for name in run.evaluations[-1].figures if name.startswith(ranked_by)]
+    names = [name for name in run.evaluations[-1].measurements if name.startswith(ranked_by)]
     for name, colour in zip(names, (INK, *LINES), strict=False):
-        known = [(one.images, one.figures[name]) for one in run.evaluations if name in one.figures]
-        images, values = zip(*((seen, figure.value) for seen, figure in known), strict=True)
-        errors = [figure.half_width or 0.0 for _, figure in known]
+        known = [(one.images, one.measurements[name]) for one in run.evaluations if name in one.measurements]
+        images, values = zip(*((seen, measurement.value) for seen, measurement in known), strict=True)
+        errors = [measurement.half_width or 0.0 for _, measurement in known]
         width = 1.6 if name == ranked_by else 0.8
         label = known[-1][1].title
         axis.errorbar(

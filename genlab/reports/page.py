@@ -14,15 +14,15 @@ PICTURE_WIDTH = 880
 
 @dataclass(frozen=True)
 class Table:
-    """A table of text; columns after the first are set right if they hold figures."""
+    """A table of text; columns after the first are set right if they hold numbers."""
 
     caption: str
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     marked: frozenset[int] = frozenset()
     """Rows that stand out."""
-    figures: bool = True
-    """Whether the columns after the first hold figures."""
+    numbers: bool = True
+    """Whether the columns after the first hold numbers."""
 
 
 @dataclass(frozen=True)

@@ -142,19 +142,22 @@ def _progress_notes(run: RunRecord) -> list[str]:
 def _evaluations(run: RunRecord) -> Section:
     ranked_by = recipe_type(run.family).ranked_by
     best = best_of(run.evaluations, ranked_by)
-    names = [name for name, figure in run.evaluations[-1].figures.items() if figure.better]
+    names = [name for name, measurement in run.evaluations[-1].measurements.items() if measurement.better]
     rows = [
-        (f"{one.step:,}", f"{one.epoch:.4g}", *(str(one.figures.get(name, "–")) for name in names))
+        (f"{one.step:,}", f"{one.epoch:.4g}", *(str(one.measurements.get(name, "–")) for name in names))
         for one in run.evaluations
     ]
-    columns = ("step", "epoch", *(run.evaluations[-1].figures[name].title for name in names))
+    columns = ("step", "epoch", *(run.evaluations[-1].measurements[name].title for name in names))
     marked = frozenset(number for number, one in enumerate(run.evaluations) if one is best)
     return Section(
         "Evaluated checkpoints",
         figures=(evaluation_figure(run, ranked_by),),
         tables=(
             Table(
-                "Figures with half of their 95% intervals; the best checkpoint is bold", columns, tuple(rows), marked
+                "Measurements with half of their 95% intervals; the best checkpoint is bold",
+                columns,
+                tuple(rows),
+                marked,
             ),
         ),
     )
@@ -185,7 +188,7 @@ def _data_table(run: RunRecord) -> Table:
             size, content = "", f"cannot be read: {error}"
         rows.append((f"data.{domain}", data["path"], content, size, data["checksum"][:CHECKSUM_SHOWN]))
     columns = ("data", "path", "rows", "height x width x channels", "checksum")
-    return Table("Data sets", columns, tuple(rows), figures=False)
+    return Table("Data sets", columns, tuple(rows), numbers=False)
 
 
 def _attempts_table(run: RunRecord) -> Table:
@@ -201,7 +204,7 @@ def _attempts_table(run: RunRecord) -> Table:
         for number, attempt in enumerate(run.attempts)
     )
     columns = ("attempt", "started", "planned steps", "workers", "genlab", "torch")
-    return Table("Starts and resumptions", columns, rows, figures=False)
+    return Table("Starts and resumptions", columns, rows, numbers=False)
 
 
 def _config_table(run: RunRecord) -> Table:
@@ -216,7 +219,7 @@ def _config_table(run: RunRecord) -> Table:
         (name, _shown(value), _shown(defaults.get(name)) if name in changed else "") for name, value in values.items()
     )
     marked = frozenset(number for number, name in enumerate(values) if name in changed)
-    return Table(caption, ("option", "value", "default"), rows, marked, figures=False)
+    return Table(caption, ("option", "value", "default"), rows, marked, numbers=False)
 
 
 def _shown(value: Any) -> str:

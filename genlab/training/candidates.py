@@ -18,7 +18,7 @@ from genlab.evaluation.checkpoint_evaluations import (
     read_evaluations,
     write_evaluations,
 )
-from genlab.evaluation.measurements import Figure
+from genlab.evaluation.measurements import Measurement
 from genlab.models.model import Model
 from genlab.recipes.recipe import recipe_type
 from genlab.store import model_directory
@@ -31,15 +31,15 @@ class Candidates:
     """Rank 0's queue of models to measure; a context manager.
 
     A model is copied where it stands. One thread writes it to ``RUN/candidates``; another has it measured in another
-    process, adds the figures to ``RUN/evaluations.jsonl`` and deletes it unless it is the best so far. Training waits
-    for none of that, and what is chosen does not depend on the clock: every model is measured.
+    process, adds the measurements to ``RUN/evaluations.jsonl`` and deletes it unless it is the best so far. Training
+    waits for none of that, and what is chosen does not depend on the clock: every model is measured.
 
     Args:
         plan: the run.
         session: whose ``background`` measures.
-        done: the step the run goes on from. What an earlier attempt left without a figure is measured now, if it is
-            not to come again.
-        record: called with a step and its figures, for TensorBoard.
+        done: the step the run goes on from. What an earlier attempt left unmeasured is measured now, unless it comes
+            again.
+        record: called with a step and its measurements, for TensorBoard.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class Candidates:
         self._session = session
         self._record = record
         self._directory = locate(plan.directory)
-        self._figure = recipe_type(plan.family).ranked_by
+        self._ranked_by = recipe_type(plan.family).ranked_by
         self._split = plan.held_out_split
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="candidate")
         self._measurer = ThreadPoolExecutor(1, thread_name_prefix="evaluation")
@@ -96,7 +96,7 @@ class Candidates:
             if self._known(folder) is None:
                 self._measurer.submit(self._measure, folder, again=True).result()
         evaluations = read_evaluations(self._directory)
-        best = best_of(evaluations, self._figure)
+        best = best_of(evaluations, self._ranked_by)
         if best is None:
             return False
         last = evaluations[-1]
@@ -104,7 +104,7 @@ class Candidates:
         self._session.say(found if best is last else f"{found}; that of step {last.step} has {self._shown(last)}")
         folder = candidate_directory(self._plan.directory, best.step)
         provenance = model_directory.Provenance(**model_directory.describe(folder)["provenance"])
-        provenance.metrics.update({f"evaluation/{name}": figure.value for name, figure in best.figures.items()})
+        provenance.metrics.update({f"evaluation/{name}": one.value for name, one in best.measurements.items()})
         model_directory.save(self._directory / "model", model_directory.load(folder), provenance)
         return True
 
@@ -122,12 +122,12 @@ class Candidates:
             data = {name: domain.url for name, domain in self._plan.domains.items()}
             arguments = str(folder), data, self._split, self._plan.run.seed
             try:
-                figures: dict[str, Figure] = self._session.background(measure, *arguments).result()
+                measurements: dict[str, Measurement] = self._session.background(measure, *arguments).result()
             except Exception as error:  # Whatever it is, training goes on.
                 failure = str(error)
             else:
                 epoch = self._plan.epoch(step)
-                evaluation = CheckpointEvaluation(step, provenance["images"], epoch, weights, figures)
+                evaluation = CheckpointEvaluation(step, provenance["images"], epoch, weights, measurements)
         with self._writing:
             if self._abandoned:  # Training has ended with an error: the run's files are another attempt's by now.
                 return
@@ -152,15 +152,15 @@ class Candidates:
     def _keep_best(self) -> None:
         """Delete the candidates that are known not to be the best."""
         evaluations = read_evaluations(self._directory)
-        best = best_of(evaluations, self._figure)
+        best = best_of(evaluations, self._ranked_by)
         known = {one.step for one in evaluations}
         for step, folder in _candidates(self._directory).items():
             if step in known and best is not None and step != best.step:
                 remove_folder(folder)
 
     def _shown(self, evaluation: CheckpointEvaluation) -> str:
-        figure = evaluation.figures[self._figure]
-        return f"{figure.title} {figure}"
+        measurement = evaluation.measurements[self._ranked_by]
+        return f"{measurement.title} {measurement}"
 
 
 def _provenance(folder: UPath) -> tuple[dict[str, Any], str]:

@@ -43,7 +43,7 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "runs"
 
 
-def test_a_conditional_model_gets_every_figure_and_its_classifier_is_trained_once(
+def test_a_conditional_model_gets_every_measurement_and_its_classifier_is_trained_once(
     data: Path, runs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = save(runs / "digits", cvae(), data)
@@ -52,8 +52,8 @@ def test_a_conditional_model_gets_every_figure_and_its_classifier_is_trained_onc
     assert "training a classifier" in printed
     evaluation = Evaluation.load(str(run))
     judged = {"reconstruction_consistency", "classifier_accuracy", "sample_consistency", "fid", "kid"}
-    assert evaluation.figures.keys() == LABELLED | judged
-    assert all(str(figure) in printed for figure in evaluation.figures.values())
+    assert evaluation.measurements.keys() == LABELLED | judged
+    assert all(str(measurement) in printed for measurement in evaluation.measurements.values())
     assert "(!) FID in classifier features" in printed, "33 images are too few"
     saved = json.loads((run / "model" / "genlab.json").read_text())
     assert evaluation.name == "digits"
@@ -61,14 +61,14 @@ def test_a_conditional_model_gets_every_figure_and_its_classifier_is_trained_onc
 
     (judge,) = runs.glob("classifier-*")
     weights = json.loads((judge / "model" / "genlab.json").read_text())["weights"]["sha256"]
-    assert evaluation.figures["fid"].passport["extractor_weights"] == weights
+    assert evaluation.measurements["fid"].settings["extractor_weights"] == weights
     first = (run / "evaluation.json").read_bytes()
     main([str(run / "model"), *FEW, "--classifier", str(judge)])
     assert "training a classifier" not in capsys.readouterr().out
     assert (run / "evaluation.json").read_bytes() == first, "a function of model, data and seed"
     main([str(run), *FEW, "--seed", "1", "--output", str(runs / "other.json")])
     assert "training a classifier" not in capsys.readouterr().out
-    assert Evaluation.load(str(runs / "other.json")).figures["fid"].passport["seed"] == 1
+    assert Evaluation.load(str(runs / "other.json")).measurements["fid"].settings["seed"] == 1
 
 
 def test_colour_images_without_labels_are_compared_in_efficientnets_features(tmp_path: Path, runs: Path) -> None:
@@ -78,10 +78,10 @@ def test_colour_images_without_labels_are_compared_in_efficientnets_features(tmp
     model = VAE((32, 32, 3), VAEArchitecture(channels=(4,), hidden=4, likelihood="gaussian"))
     run = save(runs / "scenes", model, data, label_names=())
     main([str(run), *FEW, "--samples", "6"])
-    figures = Evaluation.load(str(run)).figures
-    assert figures.keys() == LATENT | {"fid", "kid"}
-    assert figures["fid"].passport["extractor"] == "efficientnet-lite0, pooled"
-    assert figures["fid"].passport["samples"] == 6
+    measurements = Evaluation.load(str(run)).measurements
+    assert measurements.keys() == LATENT | {"fid", "kid"}
+    assert measurements["fid"].settings["extractor"] == "efficientnet-lite0, pooled"
+    assert measurements["fid"].settings["samples"] == 6
     assert not list(runs.glob("classifier-*"))
 
 
@@ -95,28 +95,28 @@ def test_a_translator_is_measured_in_both_directions_and_compared(
     run = save(runs / "scenes", cyclegan(), domains)
     main([str(run)])
     printed = capsys.readouterr().out
-    figures = Evaluation.load(str(run)).figures
+    measurements = Evaluation.load(str(run)).measurements
     of_direction = {"fid", "kid", "psnr", "ssim", "perceptual"}
-    assert figures.keys() == {
+    assert measurements.keys() == {
         *(f"{kind}_{direction}" for kind in of_direction for direction in CycleGAN.directions),
         *(f"untranslated_{kind}_{direction}" for kind in of_direction for direction in CycleGAN.directions),
         *("kid", "cycle_a", "cycle_b", "identity_a", "identity_b"),
     }
-    assert all(str(figure) in printed for figure in figures.values())
-    assert figures["kid_b_to_a"].passport["extractor"] == "efficientnet-lite0, pooled"
-    assert figures["kid_b_to_a"].passport["source_data"] == ShardSet.open(str(domains["b"])).checksum
+    assert all(str(measurement) in printed for measurement in measurements.values())
+    assert measurements["kid_b_to_a"].settings["extractor"] == "efficientnet-lite0, pooled"
+    assert measurements["kid_b_to_a"].settings["source_data"] == ShardSet.open(str(domains["b"])).checksum
 
     imported = tmp_path / "imported"
     none = model_directory.Provenance(run="x.pth", step=0, images=0, data={}, config={}, metrics={})
     model_directory.save(str(imported), cyclegan(seed=1), none)
     main([str(imported), "--data-a", str(domains["a"]), "--data-b", str(domains["b"]), "--samples", "6"])
-    assert Evaluation.load(str(imported)).figures["fid_a_to_b"].passport["samples"] == 6
+    assert Evaluation.load(str(imported)).measurements["fid_a_to_b"].settings["samples"] == 6
     main([str(imported), "--data-a", str(domains["a"]), "--data-b", str(domains["b"])])
     capsys.readouterr()
     compare([str(run), str(imported)])
     printed = capsys.readouterr().out
     assert "KID in EfficientNet-Lite0 features, a → b ↓" in printed
-    assert "passports differ" not in printed
+    assert "settings differ" not in printed
 
 
 def test_what_a_translator_cannot_be_measured_on_is_refused(
@@ -160,9 +160,9 @@ def test_models_of_one_folder_keep_their_own_evaluations(
 def test_a_model_is_measured_without_a_classifier(data: Path, runs: Path) -> None:
     run = save(runs / "digits", cvae(), data)
     main([str(run), *FEW, "--samples", "4", "--classifier", "none"])
-    figures = Evaluation.load(str(run)).figures
-    assert figures.keys() == LABELLED | {"fid", "kid"}
-    assert figures["fid"].passport["extractor"] == "efficientnet-lite0, pooled"
+    measurements = Evaluation.load(str(run)).measurements
+    assert measurements.keys() == LABELLED | {"fid", "kid"}
+    assert measurements["fid"].settings["extractor"] == "efficientnet-lite0, pooled"
     assert not list(runs.glob("classifier-*"))
 
 

@@ -10,24 +10,26 @@ import pytest
 from genlab.cli.compare import main
 from genlab.core.errors import RunError
 from genlab.core.storage import locate
-from genlab.evaluation.compare import compare, passports
-from genlab.evaluation.measurements import Evaluation, Figure
+from genlab.evaluation.compare import compare, settings_lines
+from genlab.evaluation.measurements import Evaluation, Measurement
 from tests.evaluation.support import save, vae
 
-FID = Figure("FID", 12.0, {"data": "a" * 64, "samples": 1000}, better="lower", interval=(11.0, 13.0))
-SHARE = Figure("recognised", 0.97, {"data": "a" * 64}, "share", "higher", (0.96, 0.98))
-KL = Figure("KL", 5.0, {"data": "a" * 64}, "nats", None, (4.9, 5.1))
+FID = Measurement("FID", 12.0, {"data": "a" * 64, "samples": 1000}, better="lower", interval=(11.0, 13.0))
+SHARE = Measurement("recognised", 0.97, {"data": "a" * 64}, "share", "higher", (0.96, 0.98))
+KL = Measurement("KL", 5.0, {"data": "a" * 64}, "nats", None, (4.9, 5.1))
 
 
-def evaluation(name: str, **figures: Figure) -> Evaluation:
-    return Evaluation(name, {"path": f"/runs/{name}/model", "family": "vae", "step": 1, "weights": "f" * 64}, figures)
+def evaluation(name: str, **measurements: Measurement) -> Evaluation:
+    return Evaluation(
+        name, {"path": f"/runs/{name}/model", "family": "vae", "step": 1, "weights": "f" * 64}, measurements
+    )
 
 
-def changed(figure: Figure, value: float, **passport: Any) -> Figure:
-    low, high = figure.interval or (0, 0)
-    shift = value - figure.value
+def changed(measurement: Measurement, value: float, **settings: Any) -> Measurement:
+    low, high = measurement.interval or (0, 0)
+    shift = value - measurement.value
     return dataclasses.replace(
-        figure, value=value, interval=(low + shift, high + shift), passport=figure.passport | passport
+        measurement, value=value, interval=(low + shift, high + shift), settings=measurement.settings | settings
     )
 
 
@@ -41,35 +43,35 @@ def test_the_better_is_marked_beyond_its_interval() -> None:
     assert not any(row.note for row in compare([one, two, close]))
 
 
-def test_figures_of_other_passports_are_not_ranked_and_it_says_in_what() -> None:
+def test_measurements_of_other_settings_are_not_ranked_and_it_says_in_what() -> None:
     one = evaluation("one", fid=FID, share=SHARE)
     two = evaluation("two", fid=changed(FID, 5, samples=500, data="b" * 64), share=changed(SHARE, 0.5))
     fid, share = compare([one, two])
     assert fid.best is None
-    assert fid.note == "not ranked, the passports differ in data (aaaaaaaaaaaa, bbbbbbbbbbbb); samples (1,000, 500)"
+    assert fid.note == "not ranked, the settings differ in data (aaaaaaaaaaaa, bbbbbbbbbbbb); samples (1,000, 500)"
     assert share.best == 0
 
 
-def test_a_figure_that_only_some_models_are_ranked_by_says_why_in_either_order() -> None:
+def test_a_measurement_that_only_some_models_are_ranked_by_says_why_in_either_order() -> None:
     accuracy = changed(SHARE, 0.97, told_class="no")
     told = dataclasses.replace(changed(SHARE, 0.4, told_class="yes"), better=None)
     for pair in ((accuracy, told), (told, accuracy)):
-        (row,) = compare([evaluation(str(number), share=figure) for number, figure in enumerate(pair)])
+        (row,) = compare([evaluation(str(number), share=measurement) for number, measurement in enumerate(pair)])
         assert row.best is None
-        assert row.note.startswith("not ranked, the passports differ in told_class")
+        assert row.note.startswith("not ranked, the settings differ in told_class")
     assert compare([evaluation("one", share=told), evaluation("two", share=changed(told, 0.9))])[0].best is None
 
 
-def test_a_figure_that_is_not_to_be_trusted_is_not_ranked() -> None:
+def test_a_measurement_that_is_not_to_be_trusted_is_not_ranked() -> None:
     doubtful = dataclasses.replace(changed(FID, 1), caution="far too few")
     (row,) = compare([evaluation("one", fid=FID), evaluation("two", fid=doubtful)])
     assert (row.best, row.note) == (None, "not ranked: far too few")
 
 
-def test_a_figure_that_one_lacks_is_ranked_among_the_others() -> None:
+def test_a_measurement_that_one_lacks_is_ranked_among_the_others() -> None:
     three = [evaluation("one", fid=FID), evaluation("two"), evaluation("three", fid=changed(FID, 3))]
     (row,) = compare(three)
-    assert row.figures[1] is None
+    assert row.measurements[1] is None
     assert row.best == 2
 
 
@@ -79,8 +81,8 @@ def test_values_are_shown_to_the_second_digit_of_their_uncertainty() -> None:
     assert str(dataclasses.replace(FID, value=12, interval=None)) == "12"
 
 
-def test_what_all_figures_share_is_said_once() -> None:
-    lines = passports({"fid": FID, "share": SHARE})
+def test_what_all_measurements_share_is_said_once() -> None:
+    lines = settings_lines({"fid": FID, "share": SHARE})
     assert lines == ["all: data aaaaaaaaaaaa", "fid: samples 1,000"]
 
 

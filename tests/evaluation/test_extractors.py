@@ -93,7 +93,7 @@ def test_a_classifiers_features_are_what_its_logits_are_made_of(tmp_path: Path) 
     features = extractor.features(images)
     assert features.shape == (5, extractor.dimension)
     assert torch.equal(judge.classifier.head(features).argmax(1), judge.classifier.classify(images))
-    assert extractor.passport["extractor_weights"] == sha256((run / "model" / "model.safetensors").read_bytes())
+    assert extractor.settings["extractor_weights"] == sha256((run / "model" / "model.safetensors").read_bytes())
 
 
 def test_another_model_is_no_classifier(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from genlab.evaluation.features import cache_folder, distance_figures, extract, held_out_features
+from genlab.evaluation.features import cache_folder, extract, held_out_features, measure_distances
 from genlab.evaluation.held_out import HeldOut
 from tests.evaluation.support import Levels, colours, held_out
 
@@ -42,7 +42,7 @@ def test_other_weights_or_rows_or_a_damaged_file_are_taken_anew(data: HeldOut) -
     assert again.seen == len(data)
 
 
-def test_a_cache_that_cannot_be_written_costs_no_figure(
+def test_a_cache_that_cannot_be_written_costs_no_measurement(
     data: HeldOut, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").touch()
@@ -50,15 +50,15 @@ def test_a_cache_that_cannot_be_written_costs_no_figure(
     assert len(held_out_features(data, Levels())) == len(data)
 
 
-def test_distances_carry_their_passport(data: HeldOut) -> None:
+def test_distances_carry_their_settings(data: HeldOut) -> None:
     extractor = Levels()
     reference = held_out_features(data, extractor)
     noise = extract(extractor, iter(colours(90, 28, 28, 1).split(40)), 90, "noise")
-    figures = distance_figures(extractor, reference, data.passport, noise, seed=3)
-    fid, kid = figures["fid"], figures["kid"]
-    for figure in (fid, kid):
+    measurements = measure_distances(extractor, reference, data.settings, noise, seed=3)
+    fid, kid = measurements["fid"], measurements["kid"]
+    for measurement in (fid, kid):
         assert (
-            figure.passport.items()
+            measurement.settings.items()
             >= {
                 "data": data.shards.checksum,
                 "split": "test",
@@ -70,10 +70,10 @@ def test_distances_carry_their_passport(data: HeldOut) -> None:
                 "seed": 3,
             }.items()
         )
-        assert figure.interval is not None
-        assert figure.interval[0] < figure.value < figure.interval[1]
+        assert measurement.interval is not None
+        assert measurement.interval[0] < measurement.value < measurement.interval[1]
     assert fid.caution == ""
-    same = distance_figures(extractor, reference, data.passport, reference, seed=3)
+    same = measure_distances(extractor, reference, data.settings, reference, seed=3)
     assert same["fid"].value == pytest.approx(0, abs=1e-6)
     assert same["kid"].value < 0.01 * kid.value
 
@@ -82,7 +82,7 @@ def test_fid_of_fewer_images_than_features_is_marked(data: HeldOut) -> None:
     extractor = Levels()
     reference = held_out_features(data, extractor)
     for count, caution in ((4, "4 images for 4 features: singular"), (6, "6 images for 4 features: too few"), (7, "")):
-        figures = distance_figures(extractor, reference, data.passport, reference[:count], seed=0)
-        assert figures["fid"].caution.startswith(caution)
-        assert bool(figures["fid"].caution) == (figures["fid"].interval is None) == (count < 7)
-        assert figures["kid"].caution == ""
+        measurements = measure_distances(extractor, reference, data.settings, reference[:count], seed=0)
+        assert measurements["fid"].caution.startswith(caution)
+        assert bool(measurements["fid"].caution) == (measurements["fid"].interval is None) == (count < 7)
+        assert measurements["kid"].caution == ""

@@ -1,4 +1,4 @@
-"""Figures of latent models, where they can be known otherwise."""
+"""Measurements of latent models, where they can be known otherwise."""
 
 import math
 from pathlib import Path
@@ -11,12 +11,12 @@ from scipy.spatial import cKDTree
 from genlab.evaluation.held_out import HeldOut, Rows, rows_a_pass
 from genlab.evaluation.latent_models import (
     DRAWS,
-    bound_figures,
     classes_to_sample,
-    consistency_figure,
-    elbo_figures,
+    measure_bounds,
+    measure_consistency,
+    measure_elbo,
+    measure_reconstructions,
     observe_rows,
-    reconstruction_figures,
     samples,
 )
 from genlab.metrics.elbo import gaussian_kl
@@ -35,13 +35,13 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> HeldOut:
 def test_a_model_that_learned_nothing_pays_a_bit_a_pixel(likelihood: Likelihood, data: HeldOut) -> None:
     """Its posterior is the prior and its decoder a coin, so the bounds are equal and exact for every K."""
     model = blind(vae(likelihood))
-    figures = elbo_figures(model, data, 0) | bound_figures(model, data.drawn(2, seed=0), 0)
+    measurements = measure_elbo(model, data, 0) | measure_bounds(model, data.drawn(2, seed=0), 0)
     for name in ("neg_elbo", "reconstruction", *(f"nll_{draws}" for draws in DRAWS)):
-        assert figures[name].value == pytest.approx(COIN, rel=1e-6)
-    assert figures["kl"].value == 0
-    assert figures["active_units"].value == 0
-    assert figures["nll_50"].passport["rows"] == 2
-    assert figures["neg_elbo"].passport["rows"] == len(data)
+        assert measurements[name].value == pytest.approx(COIN, rel=1e-6)
+    assert measurements["kl"].value == 0
+    assert measurements["active_units"].value == 0
+    assert measurements["nll_50"].settings["rows"] == 2
+    assert measurements["neg_elbo"].settings["rows"] == len(data)
 
 
 @pytest.mark.parametrize("make", [vae, cvae])
@@ -51,50 +51,55 @@ def test_the_bounds_close_a_gap_that_is_known(make: type, data: HeldOut) -> None
     model.encoder.mean.bias += 1
     model.encoder.log_variance.bias -= 0.1
     kl = model.architecture.latent_dim * 0.5 * (1 + math.exp(-0.1) - 1 + 0.1)
-    figures = elbo_figures(model, data, 0) | bound_figures(model, data, 0)
-    assert figures["kl"].value == pytest.approx(kl, rel=1e-5)
-    assert figures["neg_elbo"].value == pytest.approx(COIN + kl, abs=1e-3)
+    measurements = measure_elbo(model, data, 0) | measure_bounds(model, data, 0)
+    assert measurements["kl"].value == pytest.approx(kl, rel=1e-5)
+    assert measurements["neg_elbo"].value == pytest.approx(COIN + kl, abs=1e-3)
     # Over all images, one draw strays by about 0.25 nats and the mean of 1,000 weights by about 0.015.
-    assert figures["nll_1"].value == pytest.approx(COIN + kl, abs=0.75)
-    assert figures["nll_1000"].value == pytest.approx(COIN, abs=0.05)
+    assert measurements["nll_1"].value == pytest.approx(COIN + kl, abs=0.75)
+    assert measurements["nll_1000"].value == pytest.approx(COIN, abs=0.05)
 
 
 @pytest.mark.parametrize("make", [vae, cvae])
 def test_the_elbo_has_its_two_parts_and_the_bounds_tighten(make: type, data: HeldOut) -> None:
     model = make()
     model.encoder.mean.bias += 1.5  # An untrained posterior is the prior, more or less: there is nothing to tighten.
-    figures = elbo_figures(model, data, 0) | bound_figures(model, data.drawn(4, seed=0), 0)
-    assert figures["neg_elbo"].value == pytest.approx(figures["reconstruction"].value + figures["kl"].value)
+    measurements = measure_elbo(model, data, 0) | measure_bounds(model, data.drawn(4, seed=0), 0)
+    assert measurements["neg_elbo"].value == pytest.approx(
+        measurements["reconstruction"].value + measurements["kl"].value
+    )
     (rows,) = data.batches()
     kl = gaussian_kl(*model.encode(rows.image, rows.label if model.classes else None)).mean()
-    assert figures["kl"].value == pytest.approx(float(kl), rel=1e-5)
-    assert figures["nll_1000"].value < figures["nll_50"].value < figures["nll_1"].value
-    assert figures["neg_elbo"].passport["density"] == ("p(x|class)" if model.classes else "p(x)")
+    assert measurements["kl"].value == pytest.approx(float(kl), rel=1e-5)
+    assert measurements["nll_1000"].value < measurements["nll_50"].value < measurements["nll_1"].value
+    assert measurements["neg_elbo"].settings["density"] == ("p(x|class)" if model.classes else "p(x)")
     x = "x|y" if model.classes else "x"
-    assert figures["nll_50"].title == f"−log p({x}) at most (in expectation), K = 50"
-    assert figures["kl"].title == ("KL(q(z|x,y) ‖ p(z))" if model.classes else "KL(q(z|x) ‖ p(z))")
+    assert measurements["nll_50"].title == f"−log p({x}) at most (in expectation), K = 50"
+    assert measurements["kl"].title == ("KL(q(z|x,y) ‖ p(z))" if model.classes else "KL(q(z|x) ‖ p(z))")
 
 
 @pytest.mark.parametrize("make", [vae, cvae])
 def test_the_nearest_neighbour_accuracy_is_of_the_posterior_means(make: type, data: HeldOut) -> None:
     model = make()
-    figure = elbo_figures(model, data, 0)["nearest_neighbour_accuracy"]
+    measurement = measure_elbo(model, data, 0)["nearest_neighbour_accuracy"]
     (rows,) = data.batches()
     assert rows.label is not None
     means, _ = model.encode(rows.image, rows.label if model.classes else None)
     nearest = cKDTree(means).query(means, k=2)[1][:, 1]
-    assert figure.value == pytest.approx(float((rows.label[nearest] == rows.label).double().mean()))
-    assert figure.interval is not None
-    assert figure.interval[0] < figure.value < figure.interval[1]
-    assert figure.passport == data.passport | {"seed": 0, "told_class": "yes" if model.classes else "no"}
-    assert figure.better == (None if model.classes else "higher")
+    assert measurement.value == pytest.approx(float((rows.label[nearest] == rows.label).double().mean()))
+    assert measurement.interval is not None
+    assert measurement.interval[0] < measurement.value < measurement.interval[1]
+    assert measurement.settings == data.settings | {"seed": 0, "told_class": "yes" if model.classes else "no"}
+    assert measurement.better == (None if model.classes else "higher")
 
 
 def test_all_noise_comes_from_the_seed(data: HeldOut) -> None:
     model = vae("binary")
     few = data.drawn(2, seed=0)
     values = [
-        [figure.value for figure in (elbo_figures(model, data, seed) | bound_figures(model, few, seed)).values()]
+        [
+            measurement.value
+            for measurement in (measure_elbo(model, data, seed) | measure_bounds(model, few, seed)).values()
+        ]
         for seed in (1, 1, 2)
     ]
     assert values[0] == values[1]
@@ -117,41 +122,41 @@ def test_a_model_without_classes_is_given_no_labels(data: HeldOut) -> None:
     model = vae()
     (rows,) = data.batches()
     expected = (model.reconstruct(rows.image).double() - rows.image.double()).div(255).square().mean()
-    figures = reconstruction_figures(model, data, None)
-    assert figures.keys() == {"mse"}
-    assert figures["mse"].value == pytest.approx(float(expected))
+    measurements = measure_reconstructions(model, data, None)
+    assert measurements.keys() == {"mse"}
+    assert measurements["mse"].value == pytest.approx(float(expected))
 
 
 def test_consistency_counts_what_the_classifier_sees(data: HeldOut) -> None:
     model, threes = cvae(), judge(always=3)
     assert data.labels is not None
     share = float((data.labels == 3).double().mean())
-    figures = reconstruction_figures(model, data, threes)
+    measurements = measure_reconstructions(model, data, threes)
     for name in ("reconstruction_consistency", "classifier_accuracy"):
-        assert figures[name].value == share
-        assert figures[name].passport["classifier_weights"] == "f" * 64
-        assert figures[name].caution == ""
-    assert figures["reconstruction_consistency"].passport["told_class"] == "yes"
-    sampled = consistency_figure(model, data, threes, count=57, seed=0)["sample_consistency"]
+        assert measurements[name].value == share
+        assert measurements[name].settings["classifier_weights"] == "f" * 64
+        assert measurements[name].caution == ""
+    assert measurements["reconstruction_consistency"].settings["told_class"] == "yes"
+    sampled = measure_consistency(model, data, threes, count=57, seed=0)["sample_consistency"]
     assert sampled.value == 0.1
-    assert sampled.passport["samples"] == 50
+    assert sampled.settings["samples"] == 50
     assert sampled.interval is not None
     assert 0 < sampled.interval[0] < 0.1 < sampled.interval[1] < 0.25
 
 
 def test_samples_are_of_classes_that_the_classifier_can_name(data: HeldOut) -> None:
     """The model has room for ten."""
-    sampled = consistency_figure(cvae(), data, judge(always=3, label_names=TEN[:5]), count=57, seed=0)
+    sampled = measure_consistency(cvae(), data, judge(always=3, label_names=TEN[:5]), count=57, seed=0)
     assert sampled["sample_consistency"].value == 1 / 5
-    assert sampled["sample_consistency"].passport["classes"] == 5
+    assert sampled["sample_consistency"].settings["classes"] == 5
 
 
 def test_what_a_classifier_sees_in_its_own_training_images_is_marked(data: HeldOut) -> None:
-    figures = reconstruction_figures(vae(), data, judge(trained_on=data))
-    assert figures["reconstruction_consistency"].passport["told_class"] == "no"
+    measurements = measure_reconstructions(vae(), data, judge(trained_on=data))
+    assert measurements["reconstruction_consistency"].settings["told_class"] == "no"
     for name in ("reconstruction_consistency", "classifier_accuracy"):
-        assert "trained on these very images" in figures[name].caution
-    assert figures["mse"].caution == ""
+        assert "trained on these very images" in measurements[name].caution
+    assert measurements["mse"].caution == ""
 
 
 def test_samples_are_of_the_classes_asked_for() -> None:
@@ -173,7 +178,7 @@ def test_what_is_drawn_from_a_set_sorted_by_class_is_of_all_of_them(tmp_path: Pa
     assert torch.equal(rows.image[:, 0, 0, 0], torch.from_numpy(few.rows % 40)), "the pictures of these rows"
     assert rows.label is not None
     assert torch.equal(rows.label, few.labels)
-    assert few.passport == data.passport | {"rows": 20, "subset": "random by seed 0"}
+    assert few.settings == data.settings | {"rows": 20, "subset": "random by seed 0"}
     assert few.rows.tolist() == data.drawn(20, seed=0).rows.tolist()
     assert few.rows.tolist() != data.drawn(20, seed=1).rows.tolist()
     assert data.drawn(80, seed=0) is data

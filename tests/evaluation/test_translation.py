@@ -1,4 +1,4 @@
-"""A CycleGAN's figures, on models whose errors can be told beforehand."""
+"""A CycleGAN's measurements, on models whose errors can be told beforehand."""
 
 from pathlib import Path
 
@@ -11,9 +11,9 @@ from genlab.data.format.shards import ShardSet
 from genlab.data.ingest.ingest import IngestConfig, ingest
 from genlab.data.ingest.sources.synthetic import counterparts
 from genlab.evaluation.extractors import EfficientNetLite
-from genlab.evaluation.features import distance_figures, extract, held_out_features
+from genlab.evaluation.features import extract, held_out_features, measure_distances
 from genlab.evaluation.held_out import HeldOut
-from genlab.evaluation.translation import counterparts_are_known, direction_figures
+from genlab.evaluation.translation import counterparts_are_known, measure_direction
 from genlab.metrics.image import perceptual_distance, psnr, ssim
 from genlab.models.cyclegan import CycleGAN
 from genlab.models.pixels import to_signed
@@ -56,12 +56,12 @@ def images(held_out: HeldOut) -> Tensor:
 def test_cycle_and_identity_errors_are_those_of_training(domains: dict[str, HeldOut]) -> None:
     """The error of a generator's output is not cut to the range of pixels before the other sees it."""
     model, contrast = scaling(3, -0.5), to_signed(images(domains["a"])).abs().mean().item()
-    figures = direction_figures(model, "a_to_b", domains["a"], domains["b"], Levels(), seed=0)
-    assert figures["cycle_a"].value == pytest.approx(2.5 * contrast, rel=1e-5)
-    assert figures["identity_a"].value == pytest.approx(1.5 * contrast, rel=1e-5)
-    assert figures["cycle_a"].passport == figures["identity_a"].passport == domains["a"].passport
-    assert figures["cycle_a"].better is None, "a model that changes nothing has none"
-    other = direction_figures(model, "b_to_a", domains["b"], domains["a"], Levels(), seed=0)
+    measurements = measure_direction(model, "a_to_b", domains["a"], domains["b"], Levels(), seed=0)
+    assert measurements["cycle_a"].value == pytest.approx(2.5 * contrast, rel=1e-5)
+    assert measurements["identity_a"].value == pytest.approx(1.5 * contrast, rel=1e-5)
+    assert measurements["cycle_a"].settings == measurements["identity_a"].settings == domains["a"].settings
+    assert measurements["cycle_a"].better is None, "a model that changes nothing has none"
+    other = measure_direction(model, "b_to_a", domains["b"], domains["a"], Levels(), seed=0)
     contrast = to_signed(images(domains["b"])).abs().mean().item()
     assert other["cycle_b"].value == pytest.approx(2.5 * contrast, rel=1e-5)
     assert other["identity_b"].value == pytest.approx(2 * contrast, rel=1e-5)
@@ -72,38 +72,38 @@ def test_translations_and_untranslated_images_are_measured_against_the_other_dom
 ) -> None:
     model, extractor = cyclegan(), Levels()
     source, target = domains["b"], domains["a"]
-    figures = direction_figures(model, "b_to_a", source, target, extractor, seed=3)
+    measurements = measure_direction(model, "b_to_a", source, target, extractor, seed=3)
     made = extract(extractor, [model.translate(images(source), "b_to_a")], len(source), "translations")
     real = {domain: held_out_features(held_out, extractor) for domain, held_out in domains.items()}
     for prefix, features in (("", made), ("untranslated_", real["b"])):
-        for kind, expected in distance_figures(extractor, real["a"], target.passport, features, seed=3).items():
-            figure = figures[f"{prefix}{kind}_b_to_a"]
-            assert figure.value == pytest.approx(expected.value, rel=1e-3)
-            assert figure.interval == pytest.approx(expected.interval, rel=1e-2)
-            assert figure.better == (None if prefix else "lower"), "no model is ranked by what it did not make"
+        for kind, expected in measure_distances(extractor, real["a"], target.settings, features, seed=3).items():
+            measurement = measurements[f"{prefix}{kind}_b_to_a"]
+            assert measurement.value == pytest.approx(expected.value, rel=1e-3)
+            assert measurement.interval == pytest.approx(expected.interval, rel=1e-2)
+            assert measurement.better == (None if prefix else "lower"), "no model is ranked by what it did not make"
             own = {"source_data": source.shards.checksum, "source_split": "test", "source_rows": len(source)}
-            assert figure.passport == expected.passport | own
-    assert figures["untranslated_fid_b_to_a"].title == "FID in mean-level features, b untranslated"
+            assert measurement.settings == expected.settings | own
+    assert measurements["untranslated_fid_b_to_a"].title == "FID in mean-level features, b untranslated"
 
 
 def test_a_model_that_changes_nothing_gains_nothing(domains: dict[str, HeldOut]) -> None:
-    figures = direction_figures(scaling(1, 1), "a_to_b", domains["a"], domains["b"], Levels(), seed=0)
+    measurements = measure_direction(scaling(1, 1), "a_to_b", domains["a"], domains["b"], Levels(), seed=0)
     for kind in ("fid", "kid", "psnr", "ssim", "perceptual"):
-        assert figures[f"{kind}_a_to_b"].value == pytest.approx(figures[f"untranslated_{kind}_a_to_b"].value)
-    assert figures["cycle_a"].value == figures["identity_a"].value == 0
+        assert measurements[f"{kind}_a_to_b"].value == pytest.approx(measurements[f"untranslated_{kind}_a_to_b"].value)
+    assert measurements["cycle_a"].value == measurements["identity_a"].value == 0
 
 
 def test_features_of_both_data_sets_are_taken_once(domains: dict[str, HeldOut]) -> None:
     extractor = Levels()
     for direction, source, target in (("a_to_b", "a", "b"), ("b_to_a", "b", "a")):
-        direction_figures(cyclegan(), direction, domains[source], domains[target], extractor, seed=0)
+        measure_direction(cyclegan(), direction, domains[source], domains[target], extractor, seed=0)
     assert extractor.seen == sum(2 * len(held_out) for held_out in domains.values())
 
 
 def test_drawn_scenes_are_measured_against_their_true_counterparts(domains: dict[str, HeldOut]) -> None:
     """A part of them too, which lies scattered among the rows."""
     model, source = cyclegan(), domains["a"].drawn(5, seed=1)
-    figures = direction_figures(model, "a_to_b", source, domains["b"], Levels(), seed=0)
+    measurements = measure_direction(model, "a_to_b", source, domains["b"], Levels(), seed=0)
     hidden, network = counterparts(source.shards, source.rows), EfficientNetLite("cpu")
     assert hidden is not None
     truth = torch.from_numpy(hidden)
@@ -114,14 +114,14 @@ def test_drawn_scenes_are_measured_against_their_true_counterparts(domains: dict
             "perceptual": perceptual_distance(network.layers(shown), network.layers(truth)),
         }
         for kind, values in expected.items():
-            figure = figures[f"{prefix}{kind}_a_to_b"]
-            assert figure.value == pytest.approx(values.mean().item(), rel=1e-3)
-            assert figure.passport.items() >= {"rows": 5, "subset": "random by seed 1"}.items()
-            assert figure.half_width == pytest.approx(1.96 * values.std().item() / 5**0.5, rel=1e-2)
-    assert figures["psnr_a_to_b"].better == figures["ssim_a_to_b"].better == "higher"
-    assert figures["perceptual_a_to_b"].better == "lower"
-    assert figures["perceptual_a_to_b"].passport["extractor_weights"] == network.weights
-    assert figures["psnr_a_to_b"].unit == "dB"
+            measurement = measurements[f"{prefix}{kind}_a_to_b"]
+            assert measurement.value == pytest.approx(values.mean().item(), rel=1e-3)
+            assert measurement.settings.items() >= {"rows": 5, "subset": "random by seed 1"}.items()
+            assert measurement.half_width == pytest.approx(1.96 * values.std().item() / 5**0.5, rel=1e-2)
+    assert measurements["psnr_a_to_b"].better == measurements["ssim_a_to_b"].better == "higher"
+    assert measurements["perceptual_a_to_b"].better == "lower"
+    assert measurements["perceptual_a_to_b"].settings["extractor_weights"] == network.weights
+    assert measurements["psnr_a_to_b"].unit == "dB"
 
 
 def test_only_scenes_of_both_domains_have_counterparts(domains: dict[str, HeldOut], tmp_path: Path) -> None:
@@ -131,6 +131,6 @@ def test_only_scenes_of_both_domains_have_counterparts(domains: dict[str, HeldOu
     assert counterparts_are_known(a, b)
     assert not counterparts_are_known(a, a)
     assert not counterparts_are_known(a, grey)
-    figures = direction_figures(cyclegan(), "a_to_b", a, a, Levels(), seed=0)
-    assert not any("psnr" in name for name in figures)
-    np.testing.assert_allclose(figures["untranslated_fid_a_to_b"].value, 0, atol=1e-4)
+    measurements = measure_direction(cyclegan(), "a_to_b", a, a, Levels(), seed=0)
+    assert not any("psnr" in name for name in measurements)
+    np.testing.assert_allclose(measurements["untranslated_fid_a_to_b"].value, 0, atol=1e-4)

@@ -66,11 +66,11 @@ def evaluated(config: dict[str, Any], tiny_data: dict[str, str]) -> Path:
 def test_the_best_checkpoint_becomes_the_model(evaluated: Path) -> None:
     evaluations = read_evaluations(locate(evaluated))
     assert [(one.step, one.images) for one in evaluations] == [(6, 12), (12, 24)]
-    best = min(evaluations, key=lambda one: one.figures["kid"].value)
+    best = min(evaluations, key=lambda one: one.measurements["kid"].value)
     description = model_directory.describe(evaluated / "model")
     assert description["provenance"]["step"] == best.step
     assert description["weights"]["sha256"] == best.weights
-    assert description["provenance"]["metrics"]["evaluation/kid"] == best.figures["kid"].value
+    assert description["provenance"]["metrics"]["evaluation/kid"] == best.measurements["kid"].value
     assert [path.name for path in (evaluated / "candidates").iterdir()] == [f"step-{best.step:08d}"]
     assert shown_in_tensorboard(evaluated) == kids(evaluated)
 
@@ -83,26 +83,26 @@ def shown_in_tensorboard(run: Path) -> list[tuple[int, float]]:
 
 def kids(run: Path) -> list[tuple[int, Any]]:
     """The same of ``evaluations.jsonl``."""
-    return [(one.step, pytest.approx(one.figures["kid"].value)) for one in read_evaluations(locate(run))]
+    return [(one.step, pytest.approx(one.measurements["kid"].value)) for one in read_evaluations(locate(run))]
 
 
-def test_the_figures_are_those_of_genlab_evaluate(evaluated: Path) -> None:
+def test_the_measurements_are_those_of_genlab_evaluate(evaluated: Path) -> None:
     step = model_directory.describe(evaluated / "model")["provenance"]["step"]
-    [beside] = [one.figures for one in read_evaluations(locate(evaluated)) if one.step == step]
-    alone = evaluate(EvaluateConfig(str(evaluated)))[0].figures
+    [beside] = [one.measurements for one in read_evaluations(locate(evaluated)) if one.step == step]
+    alone = evaluate(EvaluateConfig(str(evaluated)))[0].measurements
     assert beside.keys() == alone.keys()
-    for name, figure in alone.items():
-        assert beside[name].passport == figure.passport
-        assert beside[name].value == pytest.approx(figure.value, rel=1e-3, abs=1e-4)
+    for name, measurement in alone.items():
+        assert beside[name].settings == measurement.settings
+        assert beside[name].value == pytest.approx(measurement.value, rel=1e-3, abs=1e-4)
 
 
 def test_the_mean_kid_is_that_of_both_directions(evaluated: Path) -> None:
-    figures = read_evaluations(locate(evaluated))[0].figures
-    there, back = figures["kid_a_to_b"], figures["kid_b_to_a"]
-    assert figures["kid"].value == pytest.approx((there.value + back.value) / 2)
+    measurements = read_evaluations(locate(evaluated))[0].measurements
+    there, back = measurements["kid_a_to_b"], measurements["kid_b_to_a"]
+    assert measurements["kid"].value == pytest.approx((there.value + back.value) / 2)
     half = ((there.half_width or 0) ** 2 + (back.half_width or 0) ** 2) ** 0.5 / 2
-    assert figures["kid"].half_width == pytest.approx(half)
-    assert figures["kid"].passport["data_a_to_b"] == there.passport["data"]
+    assert measurements["kid"].half_width == pytest.approx(half)
+    assert measurements["kid"].settings["data_a_to_b"] == there.settings["data"]
 
 
 def test_the_report_shows_them(evaluated: Path) -> None:
@@ -160,10 +160,10 @@ def test_a_run_that_was_killed_chooses_the_same(
 
 @dataclasses.dataclass(frozen=True)
 class Failing(QuietSession):
-    """Cannot evaluate the first ``times`` times; then it has the ``figures`` of another run, by step."""
+    """Cannot evaluate the first ``times`` times; then it has the ``measurements`` of another run, by step."""
 
     times: int = 99
-    figures: dict[int, Any] = dataclasses.field(default_factory=dict)
+    measurements: dict[int, Any] = dataclasses.field(default_factory=dict)
     said: list[str] = dataclasses.field(default_factory=list)
     tried: list[str] = dataclasses.field(default_factory=list)
 
@@ -174,7 +174,7 @@ class Failing(QuietSession):
         self.tried.append(arguments[0])
         future: Future[T] = Future()
         if len(self.tried) > self.times:
-            future.set_result(self.figures[int(arguments[0][-8:])])
+            future.set_result(self.measurements[int(arguments[0][-8:])])
         else:
             future.set_exception(MemoryError("no memory left"))
         return future
@@ -202,12 +202,12 @@ def test_a_run_whose_last_checkpoint_cannot_be_evaluated_is_finished_all_the_sam
             if arguments[0].endswith("12"):
                 return super().background(function, *arguments)
             future: Future[T] = Future()
-            future.set_result(self.figures[6])
+            future.set_result(self.measurements[6])
             return future
 
     plan = make_plan("cyclegan", tiny_config("cyclegan", tiny_data, config | {"run.name": "last-fails"}))
     claim(plan)
-    train(plan, Once(figures={one.step: one.figures for one in read_evaluations(locate(evaluated))}))
+    train(plan, Once(measurements={one.step: one.measurements for one in read_evaluations(locate(evaluated))}))
     assert model_directory.describe(f"{plan.directory}/model")["provenance"]["step"] == 6
     assert finished(plan) == plan.steps
 
@@ -217,7 +217,7 @@ def test_an_evaluation_that_failed_once_is_made_up_for(
 ) -> None:
     plan = make_plan("cyclegan", tiny_config("cyclegan", tiny_data, config | {"run.name": "failed-once"}))
     claim(plan)
-    session = Failing(times=1, figures={one.step: one.figures for one in read_evaluations(locate(evaluated))})
+    session = Failing(times=1, measurements={one.step: one.measurements for one in read_evaluations(locate(evaluated))})
     train(plan, session)
     assert [Path(folder).name for folder in session.tried] == ["step-00000006", "step-00000012", "step-00000006"]
     assert read_evaluations(locate(plan.directory)) == read_evaluations(locate(evaluated))
@@ -228,13 +228,13 @@ def test_an_evaluation_that_outlives_its_training_leaves_the_run_alone(
 ) -> None:
     plan = make_plan("cyclegan", tiny_config("cyclegan", tiny_data, config | {"run.name": "outlived"}))
     claim(plan)
-    figures = Future[Any]()
+    measurements = Future[Any]()
     asked = threading.Event()
 
     class Slow(QuietSession):
         def background(self, function: Callable[..., T], *arguments: Any) -> Future[T]:
             asked.set()
-            return figures
+            return measurements
 
     def fail_later(*arguments: Any) -> None:
         if arguments[-1] > 6:  # the step
@@ -244,7 +244,7 @@ def test_an_evaluation_that_outlives_its_training_leaves_the_run_alone(
     with mock.patch("genlab.training.loop._draw", side_effect=fail_later), pytest.raises(RunError, match="not finite"):
         train(plan, Slow())
     before = sorted(Path(plan.directory).rglob("*"))
-    figures.set_result({})
+    measurements.set_result({})
     for thread in threading.enumerate():
         if thread.name.startswith("evaluation"):
             thread.join(60)
@@ -291,7 +291,7 @@ def _standing() -> tuple[int, int, str]:
     return os.nice(0), torch.get_num_threads(), os.environ["CUDA_VISIBLE_DEVICES"]
 
 
-def test_equal_figures_rank_the_later(evaluated: Path) -> None:
+def test_equal_measurements_rank_the_later(evaluated: Path) -> None:
     one = read_evaluations(locate(evaluated))[0]
     later: CheckpointEvaluation = dataclasses.replace(one, step=one.step + 1)
     assert best_of([one, later], "kid") == later

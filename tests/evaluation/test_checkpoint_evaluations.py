@@ -1,0 +1,36 @@
+"""Evaluations of a run's checkpoints, in ``evaluations.jsonl``."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from genlab.core.errors import RunError
+from genlab.core.storage import locate
+from genlab.evaluation.checkpoint_evaluations import CheckpointEvaluation, best_of, read_evaluations, write_evaluations
+from genlab.evaluation.measurements import Measurement
+
+WRITTEN_BEFORE = (
+    '{"step": 3, "images": 12, "epoch": 1.5, "weights": "ffff", "figures": {"kid": {"title": "KID", "value": 0.25, '
+    '"passport": {"data_a_to_b": "aaaa", "seed": 0}, "unit": "", "better": "lower", "interval": [0.125, 0.375], '
+    '"caution": ""}, "cycle_a": {"title": "cycle error", "value": 0.5, "passport": {"data": "aaaa"}, "unit": "", '
+    '"better": null, "interval": [0.25, 0.75], "caution": ""}}}\n'
+)
+
+
+def test_a_file_written_before_is_read_and_written_in_the_same_words(tmp_path: Path) -> None:
+    file = tmp_path / "evaluations.jsonl"
+    file.write_text(WRITTEN_BEFORE)
+    evaluations = read_evaluations(locate(tmp_path))
+    kid = Measurement("KID", 0.25, {"data_a_to_b": "aaaa", "seed": 0}, "", "lower", (0.125, 0.375))
+    cycle = Measurement("cycle error", 0.5, {"data": "aaaa"}, interval=(0.25, 0.75))
+    assert evaluations == [CheckpointEvaluation(3, 12, 1.5, "ffff", {"kid": kid, "cycle_a": cycle})]
+    assert best_of(evaluations, "kid") is evaluations[0]
+    write_evaluations(locate(tmp_path), evaluations)
+    assert file.read_text() == WRITTEN_BEFORE
+
+
+def test_a_damaged_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "evaluations.jsonl").write_text(WRITTEN_BEFORE.replace('"value": 0.25', '"value": "much"'))
+    with pytest.raises(RunError, match=re.escape(f"{tmp_path / 'evaluations.jsonl'}: damaged (1 faults); delete it")):
+        read_evaluations(locate(tmp_path))
