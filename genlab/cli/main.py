@@ -1,9 +1,10 @@
-"""``genlab COMMAND ...``: each command is imported only when it is called."""
+"""``genlab COMMAND ...``: the command line, which imports a command only when it is called."""
 
 import importlib
 import sys
 
 from genlab import __version__
+from genlab.core.errors import run_command
 
 COMMANDS = {
     "ingest": ("genlab.cli.ingest", "turn images into a data set of Arrow shards"),
@@ -27,11 +28,15 @@ COMMANDS = {
     "verify-ddp": ("genlab.cli.verify_ddp", "prove that results do not depend on the number of workers"),
     "serve": ("genlab.cli.serve", "serve trained models over HTTP"),
 }
-"""Command → module whose ``main(arguments)`` runs it, and what it does."""
+"""For each command the module whose ``main(arguments)`` runs it, and a summary."""
 
 
 def main() -> None:
     """Run the command that the first argument names."""
+    run_command(_main)
+
+
+def _main() -> None:
     match sys.argv[1:]:
         case [command, *arguments] if command in COMMANDS:
             importlib.import_module(COMMANDS[command][0]).main(arguments)
@@ -45,7 +50,7 @@ def main() -> None:
 
 
 def usage() -> str:
-    """What ``genlab --help`` prints."""
+    """Return the text that ``genlab --help`` prints."""
     lines = [f"  {command:<14} {summary}" for command, (_, summary) in COMMANDS.items()]
     return "\n".join(
         [
