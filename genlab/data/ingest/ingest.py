@@ -41,6 +41,7 @@ from genlab.data.ingest.shard_task import (
 )
 from genlab.data.ingest.sources import Source, open_source
 from genlab.data.ingest.sources.synthetic import MOST
+from genlab.data.ingest.sources.webdataset import KeyEnd
 from genlab.imaging.images import Channels, Encoding, Prepared
 
 SPECIFICATION = "ingest.json"
@@ -96,6 +97,12 @@ class IngestConfig:
     """The column of images of a Parquet file or Hugging Face data set, where there is more than one."""
     key_column: str | None = None
     """Its column of keys, each of them once; by default rows are counted."""
+    image_member: Annotated[str | None, tyro.conf.arg(metavar="EXT")] = None
+    """The member of each WebDataset sample that is the image, by its extension, as in jpg or seg.png; needed where
+    not exactly one member has the extension of an image."""
+    key_ends_at: KeyEnd | None = None
+    """The dot that ends the key in the names of WebDataset members: 22.05.png is the member 05.png of the sample 22 by
+    first-dot, the default and WebDataset's own rule, and the member png of the sample 22.05 by last-dot."""
     label: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
     """The attribute that is the label; by default the one called label, where the source has no labels itself. folder:
     each image's class is the path of the folders it lies in, below the folder of its split (train, test; else SOURCE),
@@ -132,6 +139,8 @@ def ingest(config: IngestConfig, make_shards: ShardMaker = make_locally) -> Mani
         seed=config.seed,
         image_column=config.image_column,
         key_column=config.key_column,
+        image_member=config.image_member,
+        key_ends_at=config.key_ends_at,
     )
     entries = source.entries()
     columns = resolve(

@@ -71,6 +71,8 @@ class ShardTask:
             for entry in [row.entry]
         ]
         source = {"kind": self.source.kind, **dataclasses.asdict(self.source)}
+        for name in self.source.listing_fields:
+            del source[name]
         content = json.dumps([VERSIONS, source, image_format, self.split, rows], sort_keys=True)
         return sha256(content.encode())
 

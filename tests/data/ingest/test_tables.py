@@ -206,12 +206,12 @@ def compressed_tar(folder: Path) -> str:
 
 def sample_without_image(folder: Path) -> str:
     write_tar(folder / "x.tar", {"0.png": png(0), "1.cls": b"1"})
-    return "x.tar: 1 has 0 images instead of one (its members: cls)"
+    return "x.tar: 1 has no image (its members: cls)"
 
 
-def label_that_is_no_number(folder: Path) -> str:
-    write_tar(folder / "x.tar", {"0.png": png(0), "0.cls": b"cat"})
-    return "x.tar: 0.cls: should be a label's number, not b'cat'"
+def label_that_is_no_text(folder: Path) -> str:
+    write_tar(folder / "x.tar", {"0.png": png(0), "0.cls": b"\xff\x00"})
+    return r"x.tar: 0.cls: should be a class's number or name, not b'\xff\x00'"
 
 
 def damaged_json(folder: Path) -> str:
@@ -267,7 +267,7 @@ def two_things(folder: Path) -> str:
 
 
 BAD_INPUT = [
-    truncated_tar, tar_without_its_end, compressed_tar, sample_without_image, label_that_is_no_number, damaged_json,
+    truncated_tar, tar_without_its_end, compressed_tar, sample_without_image, label_that_is_no_text, damaged_json,
     parquet_without_images, truncated_parquet, empty_parquet, hf_without_state, hf_of_nothing, hf_without_a_file,
     truncated_hf, two_things,
 ]  # fmt: skip

@@ -13,7 +13,7 @@ from genlab.data.ingest.sources.idx import Mnist, has_idx
 from genlab.data.ingest.sources.parquet import Parquet
 from genlab.data.ingest.sources.synthetic import DRAWINGS, SCENE_SIZE, Synthetic
 from genlab.data.ingest.sources.tfrecord import TFRecord, is_tfrecord
-from genlab.data.ingest.sources.webdataset import WebDataset
+from genlab.data.ingest.sources.webdataset import KeyEnd, WebDataset
 
 __all__ = ["Entry", "Load", "Sample", "Source", "open_source"]
 
@@ -30,6 +30,8 @@ def open_source(
     seed: int | None = None,
     image_column: str | None = None,
     key_column: str | None = None,
+    image_member: str | None = None,
+    key_ends_at: KeyEnd | None = None,
 ) -> Source:
     """The source that a user names, as ``scheme:path`` or as a path recognised by what is there.
 
@@ -40,6 +42,8 @@ def open_source(
         seed: of synthetic images.
         image_column: of a table, such as a Parquet file, the column of images.
         key_column: of a table, the column of keys.
+        image_member: of a WebDataset sample, the extension of the member that is the image.
+        key_ends_at: of the names in a WebDataset archive, the dot at which the key ends; by default the first.
 
     Raises:
         DataError: an unknown scheme, or nothing recognisable is there.
@@ -53,10 +57,14 @@ def open_source(
         scheme = scheme or _recognise(path)
     if scheme not in _TABLES:
         _refuse({"--image-column": image_column, "--key-column": key_column}, "parquet and hf", text)
+    if scheme != WebDataset.kind:
+        _refuse({"--image-member": image_member, "--key-ends-at": key_ends_at}, "webdataset", text)
     if scheme == Synthetic.kind:
         return Synthetic(path, count or DRAWINGS.get(path, 0), seed or 0, size or SCENE_SIZE)
     if scheme in _TABLES:
         return _TABLES[scheme](path, image_column, key_column)
+    if scheme == WebDataset.kind:
+        return WebDataset(path, image_member and image_member.removeprefix("."), key_ends_at or "first-dot")
     return _FILES[scheme](path)
 
 
@@ -103,7 +111,7 @@ def _containers(names: Sequence[str]) -> set[str]:
     tests = {
         Mnist.kind: has_idx(names),
         TFRecord.kind: any(is_tfrecord(name) for name in names),
-        WebDataset.kind: any(name.endswith(".tar") for name in names),
-        Parquet.kind: any(name.endswith(".parquet") for name in names),
+        WebDataset.kind: any(name.lower().endswith(".tar") for name in names),
+        Parquet.kind: any(name.lower().endswith(".parquet") for name in names),
     }
     return {kind for kind, there in tests.items() if there}

@@ -69,6 +69,8 @@ class Source(abc.ABC):
     """The scheme."""
     encoded: ClassVar[bool] = True
     """Whether samples are the bytes of image files rather than pixels."""
+    listing_fields: ClassVar[frozenset[str]] = frozenset()
+    """Names of fields that only :meth:`entries` depends on: an entry's image is the same whatever they are."""
 
     path: str
     """An absolute path or URL (for ``synthetic``: what to draw)."""
@@ -216,7 +218,7 @@ def container_files(path: str, suffixes: tuple[str, ...]) -> dict[str, tuple[str
     root = locate(path)
     if root.is_file():
         return {str(root): (root.stem, "train")}
-    names = sorted(name for name in list_files(path) if name.endswith(suffixes))
+    names = sorted(name for name in list_files(path) if name.lower().endswith(suffixes))
     if not names:
         raise DataError(f"{path}: no files ending in {' or '.join(suffixes)}")
     splits = container_splits(path, names)

@@ -1,16 +1,17 @@
 """``webdataset:FILE-OR-DIR``: tar archives in which the files of one sample lie side by side under one name.
 
-A sample's key is the name of its members up to the first dot of the last part, as in
-https://github.com/webdataset/webdataset: ``train/0001.jpg``, ``train/0001.cls`` and ``train/0001.json`` are
-``train/0001``.
+A sample's key is the name of its members up to the first dot of the last part, and what follows is the extension, as in
+https://github.com/webdataset/webdataset: ``train/0001.jpg``, ``train/0001.cls`` and ``train/0001.seg.png`` are the
+members ``jpg``, ``cls`` and ``seg.png`` of the sample ``train/0001``.
 """
 
 import dataclasses
 import json
+import re
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 from genlab.core.errors import DataError
 from genlab.core.storage import is_remote, locate
@@ -27,18 +28,28 @@ from genlab.data.ingest.sources.base import (
 )
 from genlab.imaging.images import SUFFIXES, ImageError
 
-_IMAGES = frozenset(suffix.removeprefix(".") for suffix in SUFFIXES)
+KeyEnd = Literal["first-dot", "last-dot"]
+"""The dot in a member's name at which its key ends and its extension begins."""
+
+_NUMBER = re.compile("[+-]?[0-9]+")
 
 
+@dataclasses.dataclass(frozen=True)
 class WebDataset(Source):
     """One uncompressed tar archive, or all below a directory.
 
-    Of each sample, the member named as an image is the image, ``.cls`` the label (a number from 0 on), and the numbers
-    and texts at the top of ``.json`` are attributes; other members, such as ``.txt``, are left. Where samples of
-    two archives share a key, every key is led by its archive's name. Splits: as the archives are named or lie.
+    The image of a sample is its member whose extension is that of an image, ``.cls`` holds its label (a number from 0
+    on, or a name), and the numbers and texts at the top of ``.json`` are attributes; other members, such as ``.txt``,
+    are ignored. Upper and lower case in extensions are the same. Where samples of two archives share a key, every key
+    begins with its archive's name. Splits: as the archives are named or lie.
     """
 
     kind = "webdataset"
+    listing_fields = frozenset(("image_member", "key_ends_at"))
+
+    image_member: str | None = None
+    """Extension of the member that is the image, where it is not the only image."""
+    key_ends_at: KeyEnd = "first-dot"
 
     @property
     def ordered(self) -> bool:
@@ -46,20 +57,26 @@ class WebDataset(Source):
         return is_remote(self.path)
 
     def entries(self) -> list[Entry]:
-        """See :meth:`Source.entries`; reads the heads of all members, and those that are no images."""
-        found: list[tuple[str, Entry]] = []
+        """See :meth:`Source.entries`; reads the heads of all members, and the content of ``.cls`` and ``.json``."""
+        found: list[tuple[str, Entry, str | None]] = []
         for file, (name, split) in container_files(self.path, (".tar",)).items():
             with ranges() as read:
-                found += [(name, entry) for entry in _samples(file, split, read)]
+                found += [(name, entry, label) for entry, label in self._samples(file, split, read)]
         if not found:
             raise DataError(f"{self.path}: no images in it")
-        keys = [entry.key for _, entry in found]
+        keys = [entry.key for _, entry, _ in found]
         folders = {key: folder for key, (_, folder) in splits_and_folders(keys).items()}
         shared = len(set(keys)) < len(keys)
-        return [
-            dataclasses.replace(entry, key=f"{name}/{entry.key}" if shared else entry.key, folder=folders[entry.key])
-            for name, entry in found
-        ]
+        numbered = all(_NUMBER.fullmatch(label) for _, _, label in found if label)
+
+        def complete(name: str, entry: Entry, label: str | None) -> Entry:
+            values = entry.values
+            if label is not None:
+                values = {**values, LABEL: int(label) if label and numbered else label}
+            key = f"{name}/{entry.key}" if shared else entry.key
+            return dataclasses.replace(entry, key=key, folder=folders[entry.key], values=values)
+
+        return [complete(*one) for one in found]
 
     @contextmanager
     def reader(self) -> Iterator[Load]:
@@ -74,38 +91,74 @@ class WebDataset(Source):
 
             yield load
 
+    def _samples(
+        self, file: str, split: str, read: Callable[[str, int, int], bytes]
+    ) -> Iterator[tuple[Entry, str | None]]:
+        """Yield the samples of an archive, each with what its ``.cls`` holds."""
+        samples: dict[str, dict[str, tarfile.TarInfo]] = {}
+        for member in _members(file):
+            folder, _, last = member.name.removeprefix("./").rpartition("/")
+            stem, _, extension = last.partition(".") if self.key_ends_at == "first-dot" else last.rpartition(".")
+            if stem and extension and not stem.startswith((".", "__")):
+                members = samples.setdefault(f"{folder}/{stem}" if folder else stem, {})
+                if extension in members:
+                    raise DataError(f"{file}: holds {member.name} twice; keys must be unique in an archive")
+                members[extension] = member
+
+        def content(member: tarfile.TarInfo) -> bytes:
+            return read(file, member.offset_data, member.size)
+
+        for key, members in samples.items():
+            values: dict[str, Value | None] = {}
+            if known := _only(file, members, "json"):
+                values = _attributes(f"{file}: {known.name}", content(known))
+            label = None
+            if known := _only(file, members, "cls"):
+                label = _label(f"{file}: {known.name}", content(known))
+            image = self._image(file, key, members)
+            entry = Entry(key, split, image.size, file, offset=image.offset_data, values=values)
+            yield entry, label
+
+    def _image(self, file: str, key: str, members: Mapping[str, tarfile.TarInfo]) -> tarfile.TarInfo:
+        """Return the member of a sample that is its image.
+
+        Raises:
+            DataError: there is none, or more than one; the message says which options pick one.
+        """
+        there = f"(its members: {', '.join(sorted(members))})"
+        dot = self.key_ends_at.removesuffix("-dot")
+        rule = f"a member's key is its name up to the {dot} dot, and its extension is what follows"
+        if self.image_member is not None:
+            image = _only(file, members, self.image_member)
+            if image is None:
+                raise DataError(
+                    f"{file}: {key} has no member {self.image_member} {there}; {rule}; "
+                    "name an extension that every sample has with --image-member, or leave that out"
+                )
+            return image
+        images = sorted(extension for extension in members if f".{extension.lower()}" in SUFFIXES)
+        if len(images) == 1:
+            return members[images[0]]
+        if images:
+            raise DataError(
+                f"{file}: {key} has {len(images)} images {there}; pick one by its extension, "
+                f"as in --image-member {images[0]}"
+            )
+        longer = sorted(extension for extension in members if extension.lower().endswith(SUFFIXES))
+        if longer:
+            remedy = (
+                "where names themselves have dots, end keys at the last one with --key-ends-at last-dot; else pick the "
+                f"image by its extension, as in --image-member {longer[0]}"
+            )
+        elif self.key_ends_at == "last-dot":
+            remedy = "leave --key-ends-at out if its image is under a longer name, else add one to the archive"
+        else:
+            remedy = "add one to the archive, or remove these members"
+        raise DataError(f"{file}: {key} has no image {there}; {rule}; {remedy}")
+
     def describe(self, entry: Entry) -> str:
         """See :meth:`Source.describe`."""
         return f"{entry.file}, {entry.key}"
-
-
-def _samples(file: str, split: str, read: Callable[[str, int, int], bytes]) -> Iterator[Entry]:
-    members: dict[str, dict[str, tarfile.TarInfo]] = {}
-    for member in _members(file):
-        folder, _, last = member.name.removeprefix("./").rpartition("/")
-        stem, _, suffix = last.partition(".")
-        if stem and suffix and not stem.startswith("__"):
-            key = f"{folder}/{stem}" if folder else stem
-            known = members.setdefault(key, {})
-            if suffix in known:
-                raise DataError(f"{file}: holds {member.name} twice; keys must be unique in an archive")
-            known[suffix.lower()] = member
-
-    def content(member: tarfile.TarInfo) -> bytes:
-        return read(file, member.offset_data, member.size)
-
-    for key, parts in members.items():
-        images = sorted(parts.keys() & _IMAGES)
-        if len(images) != 1:
-            there = ", ".join(sorted(parts))
-            raise DataError(f"{file}: {key} has {len(images)} images instead of one (its members: {there})")
-        values: dict[str, Value | None] = {}
-        if "json" in parts:
-            values |= _attributes(f"{file}: {parts['json'].name}", content(parts["json"]))
-        if "cls" in parts:
-            values[LABEL] = _label(f"{file}: {parts['cls'].name}", content(parts["cls"]))
-        image = parts[images[0]]
-        yield Entry(key, split, image.size, file, offset=image.offset_data, values=values)
 
 
 def _members(file: str) -> Iterator[tarfile.TarInfo]:
@@ -122,11 +175,30 @@ def _members(file: str) -> Iterator[tarfile.TarInfo]:
         raise DataError(f"{file}: cannot be read ({error.strerror or error})") from None
 
 
-def _label(where: str, content: bytes) -> int:
+def _only(file: str, members: Mapping[str, tarfile.TarInfo], extension: str) -> tarfile.TarInfo | None:
+    """Return the member of an extension: as it is written, else in whatever case; ``None`` if there is none.
+
+    Raises:
+        DataError: there are several that differ from it and from each other in case alone.
+    """
+    if extension in members:
+        return members[extension]
+    found = [member for name, member in members.items() if name.lower() == extension.lower()]
+    if len(found) > 1:
+        names = " and ".join(member.name for member in found)
+        raise DataError(f"{file}: {names} differ in upper and lower case alone; rename or remove one of them")
+    return found[0] if found else None
+
+
+def _label(where: str, content: bytes) -> str:
+    """Return the class's number or name that a ``.cls`` holds; empty if it is empty."""
     try:
-        return int(content)
-    except ValueError:
-        raise DataError(f"{where}: should be a label's number, not {content[:40]!r}") from None
+        text = content.decode().strip()
+    except UnicodeDecodeError:
+        text = "\0"
+    if not text.isprintable():
+        raise DataError(f"{where}: should be a class's number or name, not {content[:40]!r}; put that right")
+    return text
 
 
 def _attributes(where: str, content: bytes) -> dict[str, Value | None]:
