@@ -11,7 +11,7 @@ from rich.table import Table
 from genlab.cli.family_options import read_options, split_options
 from genlab.core.errors import ConfigError, run_command
 from genlab.core.storage import locate
-from genlab.models.layers import Network
+from genlab.models.summary import Network
 from genlab.proofs.describe import describe_config, describe_model
 from genlab.store import model_directory
 

@@ -19,7 +19,7 @@ from genlab.metrics.elbo import (
     log_importance_weight,
     negative_log_likelihood,
 )
-from genlab.metrics.intervals import mean_interval, share_interval
+from genlab.metrics.intervals import mean_interval, proportion_interval
 from genlab.metrics.neighbours import nearest_neighbour_accuracy
 from genlab.models.latent_model import LatentModel
 
@@ -261,4 +261,4 @@ def _nats(title: str, values: Tensor, settings: Settings, better: Better | None 
 
 
 def _share(title: str, hits: int, count: int, settings: Settings, better: Better | None = None) -> Measurement:
-    return Measurement(title, hits / count, settings, "share", better, share_interval(hits, count))
+    return Measurement(title, hits / count, settings, "share", better, proportion_interval(hits, count))

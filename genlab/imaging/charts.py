@@ -20,17 +20,17 @@ GREY, GREY_GRID = "#767676", "#76767640"
 """Ink and grid of what is not turned over in the dark: as far from white as from black."""
 PAGE_WIDTH = 1000
 """Of a report, in CSS pixels."""
-INCH = 96
+PIXELS_PER_INCH = 96
 """CSS pixels."""
 DOTS_PER_PIXEL = 2
 
 
-def canvas(width: float, height: float, dots: int = DOTS_PER_PIXEL) -> "Figure":
+def new_chart(width: float, height: float, dots: int = DOTS_PER_PIXEL) -> "Figure":
     """An empty chart, so many CSS pixels wide and high, of so many dots a pixel in either direction."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    chart = Figure((width / INCH, height / INCH), dpi=dots * INCH)
+    chart = Figure((width / PIXELS_PER_INCH, height / PIXELS_PER_INCH), dpi=dots * PIXELS_PER_INCH)
     FigureCanvasAgg(chart)
     return chart
 
@@ -39,7 +39,7 @@ def render(chart: "Figure", *, opaque: bool = False) -> Pixels:
     """The pixels of a chart.
 
     Args:
-        chart: from :func:`canvas`.
+        chart: from :func:`new_chart`.
         opaque: on white, rather than on no ground.
 
     Returns:
@@ -51,7 +51,7 @@ def render(chart: "Figure", *, opaque: bool = False) -> Pixels:
     return np.array(chart.canvas.buffer_rgba())[..., : 3 if opaque else 4]  # type: ignore[attr-defined]
 
 
-def dress(axis: "Axes", x: str, y: str, *, ink: str = INK, grid: str = GRID) -> None:
+def style_axes(axis: "Axes", x: str, y: str, *, ink: str = INK, grid: str = GRID) -> None:
     """Give a pair of axes its names, quiet scales and a grid."""
     axis.set_xlabel(x, fontsize=8, color=ink)
     axis.set_ylabel(y, fontsize=8, color=ink)

@@ -40,7 +40,7 @@ def prior_line(count: int, size: int, axis: int) -> Points:
     return points
 
 
-def widest(means: Points, count: int) -> tuple[int, ...]:
+def most_varied_axes(means: Points, count: int) -> tuple[int, ...]:
     """The dimensions in which posterior means vary most, in their own order.
 
     Args:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from genlab.imaging.charts import DOTS_PER_PIXEL, GREY, GREY_GRID, INK, canvas, dress, render
+from genlab.imaging.charts import DOTS_PER_PIXEL, GREY, GREY_GRID, INK, new_chart, render, style_axes
 from genlab.imaging.images import Pixels
 from genlab.imaging.latent_plane import Points
 
@@ -30,12 +30,12 @@ COLOURS = (
 arXiv:2107.02270)."""
 MARKERS = "o^sDvP"
 """The eleventh class has the colour of the first, and another shape."""
-MOST_IN_LEGEND, LEGEND_ROWS = 40, 20
+MAX_LEGEND_NAMES, LEGEND_ROWS = 40, 20
 WIDTH, HEIGHT = 880, 660
 """Of the scatter with a legend, in CSS pixels."""
-ACROSS = 5
+PANELS_PER_ROW = 5
 """Panels in a row of a scatter for each class."""
-OTHERS = 700
+BACKGROUND_DOTS = 700
 """Opaque dots, as which those of all classes together count in such a panel: a shade behind those of its class."""
 
 Labels = NDArray[np.int64]
@@ -61,27 +61,27 @@ def scatter(
     Returns:
         uint8 [H, W, 4] (RGBA), on no ground; of a preview [H, W, 3].
     """
-    chart = canvas(WIDTH, HEIGHT, dots=1 if preview else DOTS_PER_PIXEL)
-    columns = math.ceil(len(names) / LEGEND_ROWS) if labels is not None and len(names) <= MOST_IN_LEGEND else 0
+    chart = new_chart(WIDTH, HEIGHT, dots=1 if preview else DOTS_PER_PIXEL)
+    columns = math.ceil(len(names) / LEGEND_ROWS) if labels is not None and len(names) <= MAX_LEGEND_NAMES else 0
     axis = chart.add_axes((0.07, 0.08, 0.91 - 0.12 * columns, 0.89))
     axis.set_aspect("equal", adjustable="datalim")
-    dress(axis, *axes, ink=GREY, grid=GREY_GRID)
+    style_axes(axis, *axes, ink=GREY, grid=GREY_GRID)
     colours = np.array(COLOURS)[np.zeros(len(points), int) if labels is None else labels % len(COLOURS)]
     shapes = np.zeros(len(points), int) if labels is None else labels // len(COLOURS) % len(MARKERS)
     # A class drawn as a whole would hide those before it.
     order = np.random.Generator(np.random.Philox(0)).permutation(len(points))
     for shape in np.unique(shapes):
         chosen = order[shapes[order] == shape]
-        _dots(axis, points[chosen], colours[chosen], len(points), marker=MARKERS[shape])
+        _draw_points(axis, points[chosen], colours[chosen], len(points), marker=MARKERS[shape])
     if labels is not None:
         for number in np.unique(labels):
-            _name(axis, np.median(points[labels == number], axis=0), names[number])
+            _draw_name(axis, np.median(points[labels == number], axis=0), names[number])
     if columns:
-        _legend(axis, names, columns)
+        _draw_legend(axis, names, columns)
     return render(chart, opaque=preview)
 
 
-def class_scatters(points: Points, axes: tuple[str, str], labels: Labels, names: Sequence[str]) -> Pixels:
+def scatter_per_class(points: Points, axes: tuple[str, str], labels: Labels, names: Sequence[str]) -> Pixels:
     """The points of each class in a panel of its own, over those of all, on one scale.
 
     Args:
@@ -95,31 +95,33 @@ def class_scatters(points: Points, axes: tuple[str, str], labels: Labels, names:
     """
     from matplotlib.ticker import MaxNLocator
 
-    rows = math.ceil(len(names) / ACROSS)
-    side = WIDTH / ACROSS
-    chart = canvas(WIDTH, rows * side)
-    panels = chart.subplots(rows, ACROSS, sharex=True, sharey=True, squeeze=False)
+    rows = math.ceil(len(names) / PANELS_PER_ROW)
+    side = WIDTH / PANELS_PER_ROW
+    chart = new_chart(WIDTH, rows * side)
+    panels = chart.subplots(rows, PANELS_PER_ROW, sharex=True, sharey=True, squeeze=False)
     chart.subplots_adjust(
-        left=0.3 / ACROSS, right=0.995, bottom=0.25 / rows, top=1 - 0.15 / rows, wspace=0.06, hspace=0.2
+        left=0.3 / PANELS_PER_ROW, right=0.995, bottom=0.25 / rows, top=1 - 0.15 / rows, wspace=0.06, hspace=0.2
     )
     for panel in panels.flat[len(names) :]:
         panel.set_visible(False)
     for number, name in enumerate(names):
         panel = panels.flat[number]
         panel.set_aspect("equal", adjustable="box")
-        lowest, leftmost = number + ACROSS >= len(names), number % ACROSS == 0
-        dress(panel, axes[0] if lowest else "", axes[1] if leftmost else "", ink=GREY, grid=GREY_GRID)
+        lowest, leftmost = number + PANELS_PER_ROW >= len(names), number % PANELS_PER_ROW == 0
+        style_axes(panel, axes[0] if lowest else "", axes[1] if leftmost else "", ink=GREY, grid=GREY_GRID)
         panel.tick_params(labelbottom=lowest)
         panel.xaxis.set_major_locator(MaxNLocator(4))
         panel.yaxis.set_major_locator(MaxNLocator(4))
         panel.set_title(name, fontsize=9, fontweight="bold", color=GREY, pad=4)
-        _dots(panel, points, GREY, 4 * len(points), opacity=min(1.0, OTHERS / len(points)))
+        _draw_points(panel, points, GREY, 4 * len(points), opacity=min(1.0, BACKGROUND_DOTS / len(points)))
         own = points[labels == number]
-        _dots(panel, own, COLOURS[number % len(COLOURS)], 8 * len(own))
+        _draw_points(panel, own, COLOURS[number % len(COLOURS)], 8 * len(own))
     return render(chart)
 
 
-def _dots(axis: "Axes", points: Points, colours: Any, count: int, marker: str = "o", opacity: float = 0.8) -> None:
+def _draw_points(
+    axis: "Axes", points: Points, colours: Any, count: int, marker: str = "o", opacity: float = 0.8
+) -> None:
     """Dots that grow smaller as there are more of them (``count`` on a whole chart)."""
     size = min(20.0, max(2.5, 15_000 / count))
     axis.scatter(
@@ -133,7 +135,7 @@ def _dots(axis: "Axes", points: Points, colours: Any, count: int, marker: str = 
     )
 
 
-def _name(axis: "Axes", place: Points, name: str) -> None:
+def _draw_name(axis: "Axes", place: Points, name: str) -> None:
     from matplotlib.patheffects import withStroke
 
     halo = [withStroke(linewidth=4, foreground="white")]
@@ -142,7 +144,7 @@ def _name(axis: "Axes", place: Points, name: str) -> None:
     )
 
 
-def _legend(axis: "Axes", names: Sequence[str], columns: int) -> None:
+def _draw_legend(axis: "Axes", names: Sequence[str], columns: int) -> None:
     from matplotlib.lines import Line2D
 
     handles = [

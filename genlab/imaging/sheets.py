@@ -5,12 +5,12 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from genlab.imaging.charts import DOTS_PER_PIXEL, GREY, INCH, PAGE_WIDTH, canvas, render
+from genlab.imaging.charts import DOTS_PER_PIXEL, GREY, PAGE_WIDTH, PIXELS_PER_INCH, new_chart, render
 from genlab.imaging.images import Pixels
 
 GAP = 16
 """Pixels between sheets."""
-TITLE = 24
+TITLE_HEIGHT = 24
 """Height of the line over each, in CSS pixels."""
 
 
@@ -35,19 +35,19 @@ def sheet(images: Pixels, columns: int, pad: int = 2) -> Pixels:
     return page
 
 
-def clear_sheet(images: Pixels, columns: int) -> Pixels:
+def transparent_sheet(images: Pixels, columns: int) -> Pixels:
     """As :func:`genlab.imaging.images.sheet`, but what is under it shows between the images: C + 1 channels."""
     gaps = sheet(np.zeros_like(images[..., :1]), columns)
     return np.concatenate([sheet(images, columns), 255 - gaps], axis=2)
 
 
-def beside(left: Pixels, right: Pixels) -> Pixels:
+def side_by_side(left: Pixels, right: Pixels) -> Pixels:
     """Two sheets of one height beside each other, on white; both [H, W, C] with C of 1 or 3."""
     gap = np.full((len(left), GAP, left.shape[2]), 255, np.uint8)
     return np.concatenate([left, gap, right], axis=1)
 
 
-def titled(sheets: Mapping[str, Pixels], across: int, *, opaque: bool = False) -> Pixels:
+def sheet_grid(sheets: Mapping[str, Pixels], across: int, *, opaque: bool = False) -> Pixels:
     """Sheets in rows, each under its title.
 
     Args:
@@ -62,9 +62,9 @@ def titled(sheets: Mapping[str, Pixels], across: int, *, opaque: bool = False) -
     rows, columns = math.ceil(len(sheets) / across), min(across, len(sheets))
     # In dots of the picture. A sheet's pixel is a square of them where a page has room: then the titles are sharp.
     square = DOTS_PER_PIXEL if columns * (width + GAP) <= PAGE_WIDTH else 1
-    title, gap = TITLE * DOTS_PER_PIXEL, GAP * square
+    title, gap = TITLE_HEIGHT * DOTS_PER_PIXEL, GAP * square
     wide, high = columns * (width * square + gap) - gap, rows * (height * square + title + gap) - gap
-    chart = canvas(wide / DOTS_PER_PIXEL, high / DOTS_PER_PIXEL)
+    chart = new_chart(wide / DOTS_PER_PIXEL, high / DOTS_PER_PIXEL)
     for number, (name, picture) in enumerate(sheets.items()):
         left = number % columns * (width * square + gap)
         top = number // columns * (height * square + title + gap)
@@ -75,7 +75,7 @@ def titled(sheets: Mapping[str, Pixels], across: int, *, opaque: bool = False) -
             1 - (top + 0.45 * title) / high,
             name,
             color=GREY,
-            fontsize=0.6 * TITLE * 72 / INCH,
+            fontsize=0.6 * TITLE_HEIGHT * 72 / PIXELS_PER_INCH,
             ha="center",
             va="center",
         )

@@ -1,4 +1,4 @@
-"""Adversarial losses on a discriminator's logits."""
+"""AdversarialLoss losses on a discriminator's logits."""
 
 from typing import Literal
 
@@ -8,12 +8,12 @@ from torch import Tensor
 
 from genlab.models.precision import full_precision
 
-Adversarial = Literal["lsgan", "bce"]
+AdversarialLoss = Literal["lsgan", "bce"]
 """``lsgan``: least squares (Mao et al. 2017), as in the CycleGAN paper. ``bce``: cross-entropy (Goodfellow
 et al. 2014)."""
 
 
-def adversarial_loss(kind: Adversarial, logits: Tensor, real: bool) -> Tensor:
+def adversarial_loss(kind: AdversarialLoss, logits: Tensor, real: bool) -> Tensor:
     """Mean loss of calling ``logits`` (any shape) real or fake: a scalar in full precision."""
     logits = full_precision(logits)
     target = torch.full_like(logits, float(real))

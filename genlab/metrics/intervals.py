@@ -21,7 +21,7 @@ def mean_interval(values: Tensor) -> Interval:
     return normal_interval(float(values.mean()), float(values.std() / math.sqrt(len(values))))
 
 
-def share_interval(hits: float, count: float) -> Interval:
+def proportion_interval(hits: float, count: float) -> Interval:
     """Wilson's interval (1927) of a binomial share ``hits / count``; inside [0, 1], also at its ends.
 
     Both are whole numbers, unless they stand for fewer independent trials than were made.

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from genlab.metrics.intervals import Interval, share_interval
+from genlab.metrics.intervals import Interval, proportion_interval
 
-DISTANCES = 2**24
+DISTANCES_AT_ONCE = 2**24
 """Held at a time: 64 MiB of float32."""
 
 
@@ -36,7 +36,7 @@ def nearest_neighbour_accuracy(points: Tensor, labels: Tensor) -> NeighbourAccur
     right = int(torch.count_nonzero(labels[nearest] == labels))
     mutual = int(torch.count_nonzero(nearest[nearest] == torch.arange(len(nearest), device=nearest.device)))
     inflation = 1 + mutual / len(points)
-    return NeighbourAccuracy(right / len(points), share_interval(right / inflation, len(points) / inflation))
+    return NeighbourAccuracy(right / len(points), proportion_interval(right / inflation, len(points) / inflation))
 
 
 def nearest_neighbours(points: Tensor) -> Tensor:
@@ -48,7 +48,7 @@ def nearest_neighbours(points: Tensor) -> Tensor:
     Returns:
         int64 [N], numbers of points.
     """
-    rows = max(1, DISTANCES // len(points))
+    rows = max(1, DISTANCES_AT_ONCE // len(points))
     nearest = []
     for first in range(0, len(points), rows):
         # By differences: a matrix product loses small distances far from the origin.

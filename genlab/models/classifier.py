@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from genlab.models.model import Model, Shape
 from genlab.models.pixels import to_unit
 
-SMALLEST = 8
+FINAL_SIDE = 8
 """The image is halved until its longer side is at most this."""
 
 
@@ -51,7 +51,7 @@ class Classifier(Model):
         height, width, channels = image_shape
         layers: list[nn.Module] = []
         out = architecture.width
-        while max(height, width) > SMALLEST:
+        while max(height, width) > FINAL_SIDE:
             layers += [nn.Conv2d(channels, out, 3, padding=1), nn.ReLU()]
             layers += [nn.Conv2d(out, out, 3, stride=2, padding=1), nn.ReLU()]
             height, width, channels = math.ceil(height / 2), math.ceil(width / 2), out

@@ -50,7 +50,7 @@ class Encoder(nn.Module):
         for out in architecture.channels:
             layers += [nn.Conv2d(channels, out, KERNEL, STRIDE), nn.ReLU()]
             channels = out
-        features = channels * math.prod(_smallest(image_shape, len(architecture.channels)))
+        features = channels * math.prod(_convolved_size(image_shape, len(architecture.channels)))
         self.features = nn.Sequential(*layers, nn.Flatten(), nn.Linear(features, architecture.hidden), nn.ReLU())
         self.mean = nn.Linear(architecture.hidden, architecture.latent_dim)
         self.log_variance = nn.Linear(architecture.hidden, architecture.latent_dim)
@@ -70,7 +70,7 @@ class Decoder(nn.Module):
         super().__init__()
         height, width, channels = image_shape
         self.classes = architecture.classes
-        low = _smallest(image_shape, len(architecture.channels))
+        low = _convolved_size(image_shape, len(architecture.channels))
         wide = architecture.channels[-1]
         self.start = (wide, *low)
         self.dense = nn.Sequential(
@@ -84,7 +84,7 @@ class Decoder(nn.Module):
             layers += [ConvTranspose2d(wide, out, KERNEL, STRIDE), nn.ReLU()]
             wide = out
         # What unpadded convolutions cut off on the way down is missing on the way up, 0 to 3 pixels here.
-        reached = [_grown(side, len(architecture.channels)) for side in low]
+        reached = [_transposed_side(side, len(architecture.channels)) for side in low]
         kernel = (height - reached[0] + 1, width - reached[1] + 1)
         self.layers = nn.Sequential(*layers[:-1], ConvTranspose2d(channels, channels, kernel))
 
@@ -114,8 +114,8 @@ class CVAE(LatentModel):
         super().__init__(image_shape, architecture)
         if architecture.classes < 1:
             raise ValueError("a conditional VAE needs labelled images; ingest with labels, or use the family vae")
-        if min(_smallest(image_shape, len(architecture.channels))) < 1:
-            least = _grown(1, len(architecture.channels))
+        if min(_convolved_size(image_shape, len(architecture.channels))) < 1:
+            least = _transposed_side(1, len(architecture.channels))
             raise ValueError(
                 f"{image_shape[0]}x{image_shape[1]} images are too small for {len(architecture.channels)} unpadded "
                 f"convolutions (model.channels has that many); use images of {least} pixels or more, or fewer channels"
@@ -127,22 +127,22 @@ class CVAE(LatentModel):
 
     def infer(self, images: Tensor, label: Tensor | None) -> tuple[Tensor, Tensor]:
         """See :meth:`LatentModel.infer`."""
-        mean, log_variance = self.encoder(images, _needed(label))
+        mean, log_variance = self.encoder(images, _required(label))
         return mean, log_variance
 
     def generate(self, latents: Tensor, label: Tensor | None) -> Tensor:
         """See :meth:`LatentModel.generate`."""
-        logits: Tensor = self.decoder(latents, _needed(label))
+        logits: Tensor = self.decoder(latents, _required(label))
         return logits
 
 
-def _needed(label: Tensor | None) -> Tensor:
+def _required(label: Tensor | None) -> Tensor:
     if label is None:
         raise ValueError("a conditional VAE needs the class of each image")
     return label
 
 
-def _smallest(image_shape: Shape, layers: int) -> tuple[int, int]:
+def _convolved_size(image_shape: Shape, layers: int) -> tuple[int, int]:
     """Height and width after ``layers`` unpadded convolutions; 0 or less when they do not fit."""
     height, width, _ = image_shape
     for _ in range(layers):
@@ -150,7 +150,7 @@ def _smallest(image_shape: Shape, layers: int) -> tuple[int, int]:
     return height, width
 
 
-def _grown(side: int, layers: int) -> int:
+def _transposed_side(side: int, layers: int) -> int:
     """The side that ``layers`` transposed convolutions make of ``side``."""
     for _ in range(layers):
         side = (side - 1) * STRIDE + KERNEL

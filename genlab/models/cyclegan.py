@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 from genlab.models.graph import Graph, TensorSpec
 from genlab.models.model import Shape, Translator
-from genlab.models.padding import reflected
+from genlab.models.padding import reflection_indices
 from genlab.models.pixels import from_signed, to_signed
 from genlab.models.resnet import ResNet
-from genlab.models.tiles import in_tiles
-from genlab.models.unet import UNet, most_levels
+from genlab.models.tiles import translate_in_tiles
+from genlab.models.unet import UNet, max_levels
 
 GeneratorKind = Literal["unet", "resnet-6", "resnet-9"]
 Generator = UNet | ResNet
@@ -43,7 +43,7 @@ class CycleGANArchitecture:
 def _generator(image_shape: Shape, architecture: CycleGANArchitecture) -> Generator:
     height, width, channels = image_shape
     if architecture.generator == "unet":
-        most = most_levels(image_shape)
+        most = max_levels(image_shape)
         levels = architecture.levels or most
         if not 2 <= levels <= most:
             raise ValueError(
@@ -53,10 +53,10 @@ def _generator(image_shape: Shape, architecture: CycleGANArchitecture) -> Genera
         return UNet(channels, architecture.width, levels, architecture.dropout)
     if architecture.levels is not None:
         raise ValueError(f"model.levels is the U-Net's, and model.generator is {architecture.generator}; leave it out")
-    if height % ResNet.multiple or width % ResNet.multiple or min(height, width) < ResNet.smallest:
+    if height % ResNet.size_multiple or width % ResNet.size_multiple or min(height, width) < ResNet.smallest_size:
         raise ValueError(
             f"{height}x{width} images do not suit the ResNet (model.generator), which takes multiples of "
-            f"{ResNet.multiple} from {ResNet.smallest} on; ingest them at another --size"
+            f"{ResNet.size_multiple} from {ResNet.smallest_size} on; ingest them at another --size"
         )
     return ResNet(channels, architecture.width, BLOCKS[architecture.generator])
 
@@ -85,7 +85,7 @@ class CycleGAN(Translator):
 
         Any height and width will do: images are padded by their reflection to the next that the generator takes
         (multiples of 2^levels for a U-Net, of 4 from 8 on for a ResNet) and cropped; those with a side of more than
-        1,024 pixels go in tiles (:func:`genlab.models.tiles.in_tiles`).
+        1,024 pixels go in tiles (:func:`genlab.models.tiles.translate_in_tiles`).
 
         Raises:
             ValueError: for an unknown direction, or images with another number of channels.
@@ -95,16 +95,18 @@ class CycleGAN(Translator):
         if pixels.shape[3] != self.image_shape[2]:
             raise ValueError(f"images of {pixels.shape[3]} channels; the model takes {self.image_shape[2]}")
         generator = self.a_to_b if direction == "a_to_b" else self.b_to_a
-        return in_tiles(lambda tile: self.through(generator, tile), pixels.to(self.device), generator.multiple)
+        return translate_in_tiles(
+            lambda tile: self.translate_whole(generator, tile), pixels.to(self.device), generator.size_multiple
+        )
 
-    def through(self, generator: Generator, pixels: Tensor) -> Tensor:
+    def translate_whole(self, generator: Generator, pixels: Tensor) -> Tensor:
         """uint8 [N, H, W, C] of any height and width, whole, through one of the generators: the same shape."""
         height, width = pixels.shape[1:3]
         for axis in (1, 2):
             side = pixels.shape[axis]
             # A side of an exported graph is symbolic, and Python's max would fix it.
-            padded = cast("int", torch.sym_max(side + -side % generator.multiple, generator.smallest))
-            pixels = pixels.index_select(axis, reflected(side, padded, pixels.device))
+            padded = cast("int", torch.sym_max(side + -side % generator.size_multiple, generator.smallest_size))
+            pixels = pixels.index_select(axis, reflection_indices(side, padded, pixels.device))
         return from_signed(generator(to_signed(pixels))[:, :, :height, :width])
 
     def graphs(self) -> dict[str, Graph]:
@@ -125,10 +127,10 @@ class _Direction(nn.Module):
     def __init__(self, model: CycleGAN, generator: Generator) -> None:
         super().__init__()
         self.generator = generator
-        self._through = model.through
+        self._translate = model.translate_whole
 
     def forward(self, pixels: Tensor) -> Tensor:
-        return self._through(self.generator, pixels)
+        return self._translate(self.generator, pixels)
 
 
 MODEL = CycleGAN

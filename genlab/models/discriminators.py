@@ -11,20 +11,22 @@ from torch import Tensor, nn
 from genlab.models.initialisation import initialise, instance_norm
 from genlab.models.model import Shape
 
-Discriminator = Literal["patch", "patch-reference", "pixel", "image"]
+DiscriminatorKind = Literal["patch", "patch-reference", "pixel", "image"]
 
-PATCH_GANS: tuple[Discriminator, ...] = ("patch", "patch-reference")
-LAYERS = 3
+PATCH_GANS: tuple[DiscriminatorKind, ...] = ("patch", "patch-reference")
+PATCH_GAN_LAYERS = 3
 """Convolutions of stride 2 in the 70x70 PatchGAN."""
 
 
-def smallest(kind: Discriminator, layers: int = LAYERS) -> int:
+def smallest_side(kind: DiscriminatorKind, layers: int = PATCH_GAN_LAYERS) -> int:
     """The least height and width of images for a discriminator; ``layers`` are a PatchGAN's."""
     return {"pixel": 1, "image": 8}.get(kind, 4 * 2**layers)
 
 
-def discriminator(kind: Discriminator, image_shape: Shape, width: int, layers: int = LAYERS) -> nn.Module:
-    """A discriminator of images of ``image_shape``, whose sides are at least those of :func:`smallest`.
+def build_discriminator(
+    kind: DiscriminatorKind, image_shape: Shape, width: int, layers: int = PATCH_GAN_LAYERS
+) -> nn.Module:
+    """A discriminator of images of ``image_shape``, whose sides are at least those of :func:`smallest_side`.
 
     Args:
         kind: patch, :class:`PatchGAN`; patch-reference, the same in the reference implementation's form; pixel,
@@ -53,7 +55,9 @@ class PatchGAN(nn.Module):
     convolutions have biases: 2,764,737 parameters.
     """
 
-    def __init__(self, channels: int = 3, width: int = 64, reference: bool = False, layers: int = LAYERS) -> None:
+    def __init__(
+        self, channels: int = 3, width: int = 64, reference: bool = False, layers: int = PATCH_GAN_LAYERS
+    ) -> None:
         super().__init__()
         widths = [width * min(2**level, 8) for level in range(layers + 1)]
 

@@ -19,10 +19,10 @@ course report and the Keras example. ``binary``: Bernoulli over pixels that are 
 white with the probability of the grey level (Salakhutdinov & Murray 2008), so that −log p(x) can be compared with the
 literature. ``gaussian``: normal, with one learned σ for all pixels (Rybkin et al. 2021, σ-VAE), for colour."""
 
-START_SIGMA = 0.1
+INITIAL_SIGMA = 0.1
 """σ of an untrained Gaussian likelihood, in the range [0, 1] of pixels."""
 
-DECODED = 1024
+DECODE_BATCH = 1024
 """Samples decoded at a time, to bound the memory."""
 
 
@@ -55,7 +55,7 @@ class LatentModel(Sampler, ABC):
     def __init__(self, image_shape: Shape, architecture: LatentArchitecture) -> None:
         super().__init__(image_shape, architecture)
         self.log_sigma = (
-            nn.Parameter(torch.tensor(math.log(START_SIGMA))) if architecture.likelihood == "gaussian" else None
+            nn.Parameter(torch.tensor(math.log(INITIAL_SIGMA))) if architecture.likelihood == "gaussian" else None
         )
 
     @abstractmethod
@@ -95,18 +95,18 @@ class LatentModel(Sampler, ABC):
     @torch.inference_mode()
     def encode(self, pixels: Tensor, label: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """uint8 [N, H, W, C] → mean and log-variance of q(z|x), float32 [N, latent_dim] each."""
-        return self.infer(self.observe(pixels.to(self.device)), self._moved(label))
+        return self.infer(self.observe(pixels.to(self.device)), self._on_device(label))
 
     @torch.inference_mode()
     def decode(self, latents: Tensor, label: Tensor | None = None) -> Tensor:
         """Float [N, latent_dim] → mean image of p(x|z), uint8 [N, H, W, C]."""
-        return self.render(latents.to(self.device), self._moved(label))
+        return self.decode_traceable(latents.to(self.device), self._on_device(label))
 
-    def render(self, latents: Tensor, label: Tensor | None) -> Tensor:
+    def decode_traceable(self, latents: Tensor, label: Tensor | None) -> Tensor:
         """What :meth:`decode` does, on the device where the weights are, and open to be traced."""
         return from_unit(self.generate(latents, label).float().sigmoid())
 
-    def draw(self, count: int, seed: int) -> Tensor:
+    def draw_latents(self, count: int, seed: int) -> Tensor:
         """Draws from the prior N(0, I): float32 [count, latent_dim], on the CPU."""
         generator = torch.Generator().manual_seed(seed)
         return torch.randn(count, self.architecture.latent_dim, generator=generator)
@@ -121,8 +121,8 @@ class LatentModel(Sampler, ABC):
         """
         if label is None and self.classes:
             label = torch.arange(count) % self.classes
-        labels = repeat(None) if label is None else label.split(DECODED)
-        parts = zip(self.draw(count, seed).split(DECODED), labels, strict=False)
+        labels = repeat(None) if label is None else label.split(DECODE_BATCH)
+        parts = zip(self.draw_latents(count, seed).split(DECODE_BATCH), labels, strict=False)
         return torch.cat([self.decode(latents, classes) for latents, classes in parts])
 
     def reconstruct(self, pixels: Tensor, label: Tensor | None = None) -> Tensor:
@@ -141,7 +141,7 @@ class LatentModel(Sampler, ABC):
             uint8 [steps, H, W, C].
         """
         begin, end = self.encode(pixels, label)[0]
-        share = _shares(steps).to(begin.device)
+        share = _fractions(steps).to(begin.device)
         return self.decode(torch.lerp(begin, end, share), None if label is None else label[:1].expand(steps))
 
     def interpolate_draws(self, seeds: tuple[int, int], steps: int, label: Tensor | None = None) -> Tensor:
@@ -158,8 +158,8 @@ class LatentModel(Sampler, ABC):
         Returns:
             uint8 [steps, H, W, C].
         """
-        begin, end = (self.draw(1, seed) for seed in seeds)
-        share = _shares(steps)
+        begin, end = (self.draw_latents(1, seed) for seed in seeds)
+        share = _fractions(steps)
         line = torch.lerp(begin, end, share) / (share**2 + (1 - share) ** 2).sqrt()
         return self.decode(line, None if label is None else label[:1].expand(steps))
 
@@ -173,16 +173,16 @@ class LatentModel(Sampler, ABC):
         sizes = {"N": (next(size for size in numbers(2) if size not in fixed), 1)}
         return {
             "encoder": Graph(
-                _Encoding(self), {"pixels": pixels, **label}, {"mean": latents, "log_variance": latents}, sizes
+                _EncoderGraph(self), {"pixels": pixels, **label}, {"mean": latents, "log_variance": latents}, sizes
             ),
-            "decoder": Graph(_Decoding(self), {"z": latents, **label}, {"pixels": pixels}, sizes),
+            "decoder": Graph(_DecoderGraph(self), {"z": latents, **label}, {"pixels": pixels}, sizes),
         }
 
-    def _moved(self, label: Tensor | None) -> Tensor | None:
+    def _on_device(self, label: Tensor | None) -> Tensor | None:
         return None if label is None else label.to(self.device)
 
 
-class _Encoding(nn.Module):
+class _EncoderGraph(nn.Module):
     """uint8 [N, H, W, C] and int64 [N] → mean and log-variance, of the encoder's weights alone."""
 
     def __init__(self, model: LatentModel) -> None:
@@ -194,18 +194,18 @@ class _Encoding(nn.Module):
         return self._infer(self._observe(pixels), label)
 
 
-class _Decoding(nn.Module):
+class _DecoderGraph(nn.Module):
     """[N, latent_dim] and int64 [N] → uint8 [N, H, W, C], of the decoder's weights alone."""
 
     def __init__(self, model: LatentModel) -> None:
         super().__init__()
         self.decoder = model.decoder
-        self._render = model.render  # a method, so the encoder's weights stay out
+        self._decode = model.decode_traceable  # a method, so the encoder's weights stay out
 
     def forward(self, latents: Tensor, label: Tensor | None = None) -> Tensor:
-        return self._render(latents, label)
+        return self._decode(latents, label)
 
 
-def _shares(steps: int) -> Tensor:
+def _fractions(steps: int) -> Tensor:
     """How far along a line each of its points is: [steps, 1] in [0, 1]."""
     return torch.linspace(0, 1, steps)[:, None]

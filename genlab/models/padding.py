@@ -22,11 +22,11 @@ class ReflectionPad2d(nn.ReflectionPad2d):
         """Float [N, C, H, W] → [N, C, H + 2 pad, W + 2 pad]; H and W larger than ``pad``."""
         if input.device.type != "cuda" or not torch.is_grad_enabled():
             return super().forward(input)
-        output: Tensor = Reflected.apply(input, self._pad)
+        output: Tensor = Reflection.apply(input, self._pad)
         return output
 
 
-class Reflected(torch.autograd.Function):
+class Reflection(torch.autograd.Function):
     """Reflection padding, with a gradient of slices and sums."""
 
     @staticmethod
@@ -49,7 +49,7 @@ class Reflected(torch.autograd.Function):
         return gradient, None
 
 
-def reflected(side: int, padded: int, device: torch.device) -> Tensor:
+def reflection_indices(side: int, padded: int, device: torch.device) -> Tensor:
     """Which of ``side`` pixels, at least 1, stand in their place and in that of what follows: int64 [padded].
 
     Of 4 pixels 0 1 2 3 2 1 0 1 ...: beyond what ``F.pad`` can reflect, back and forth. Reflection, for the statistics

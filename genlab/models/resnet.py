@@ -39,12 +39,12 @@ class ResNet(nn.Module):
     6 blocks (the paper's for 128x128) and 11,378,179 with 9 (for 256x256 and more).
 
     Attributes:
-        multiple: what height and width must be multiples of.
-        smallest: the least that they may be: the blocks reflect a border of a quarter of the image.
+        size_multiple: what height and width must be multiples of.
+        smallest_size: the least that they may be: the blocks reflect a border of a quarter of the image.
     """
 
-    multiple = 4
-    smallest = 8
+    size_multiple = 4
+    smallest_size = 8
 
     def __init__(self, channels: int, width: int, blocks: int) -> None:
         super().__init__()

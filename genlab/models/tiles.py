@@ -19,7 +19,7 @@ only lends context. A ResNet with 9 blocks sees 84 pixels far, and where a tile'
 weighs at most 7%. A U-Net may see the whole tile: for it there is only the blending."""
 
 
-def in_tiles(translate: Callable[[Tensor], Tensor], pixels: Tensor, multiple: int) -> Tensor:
+def translate_in_tiles(translate: Callable[[Tensor], Tensor], pixels: Tensor, multiple: int) -> Tensor:
     """What ``translate`` makes of images of any size, in tiles where a side is longer than :data:`TILE`.
 
     Where two tiles are blended their weights are a smoothstep and the rest to 1.
@@ -37,24 +37,24 @@ def in_tiles(translate: Callable[[Tensor], Tensor], pixels: Tensor, multiple: in
     if max(height, width) <= TILE:
         return translate(pixels)
     result, below = torch.empty_like(pixels), 0
-    for top in _begins(height, multiple):
+    for top in _tile_starts(height, multiple):
         row = pixels[:, top : top + TILE]
         strip, right = torch.empty_like(row), 0
-        for left in _begins(width, multiple):
-            _join(strip, translate(row[:, :, left : left + TILE]), 2, left, right)
+        for left in _tile_starts(width, multiple):
+            _blend(strip, translate(row[:, :, left : left + TILE]), 2, left, right)
             right = left + TILE
-        _join(result, strip, 1, top, below)
+        _blend(result, strip, 1, top, below)
         below = top + TILE
     return result
 
 
-def _begins(length: int, multiple: int) -> list[int]:
+def _tile_starts(length: int, multiple: int) -> list[int]:
     """Where tiles begin along a side. The last begins early enough to be, once padded, as long as the others."""
     last = max(0, length + -length % multiple - TILE)
     return [*range(0, last, TILE - OVERLAP), last]
 
 
-def _join(image: Tensor, tile: Tensor, axis: int, begin: int, filled: int) -> None:
+def _blend(image: Tensor, tile: Tensor, axis: int, begin: int, filled: int) -> None:
     """Put ``tile`` into ``image`` at ``begin`` along ``axis``, where the image is filled up to ``filled``."""
     seam = OVERLAP // 2 if filled else 0
     start = (begin + filled - seam) // 2 if filled else 0

@@ -11,14 +11,14 @@ from genlab.models.cpu import ConvTranspose2d
 from genlab.models.initialisation import initialise, instance_norm
 from genlab.models.model import Shape
 
-MAX_LEVELS = 8
-DROPPED_UPS = 3
+LEVEL_LIMIT = 8
+UPS_WITH_DROPOUT = 3
 
 
-def most_levels(image_shape: Shape) -> int:
+def max_levels(image_shape: Shape) -> int:
     """How often, up to 8 times, an image's height and width can both be halved."""
     height, width, _ = image_shape
-    return next(level for level in range(MAX_LEVELS, -1, -1) if not (height % 2**level or width % 2**level))
+    return next(level for level in range(LEVEL_LIMIT, -1, -1) if not (height % 2**level or width % 2**level))
 
 
 class UNet(nn.Module):
@@ -29,13 +29,13 @@ class UNet(nn.Module):
     that norm outputs its bias whatever comes in (and PyTorch refuses it), so it is left out.
 
     Attributes:
-        multiple: what height and width must be multiples of.
-        smallest: the least that they may be.
+        size_multiple: what height and width must be multiples of.
+        smallest_size: the least that they may be.
     """
 
     def __init__(self, channels: int, width: int, levels: int, dropout: float) -> None:
         super().__init__()
-        self.multiple = self.smallest = 2**levels
+        self.size_multiple = self.smallest_size = 2**levels
         widths = [width * min(2**level, 8) for level in range(levels)]
         innermost = levels - 1
         self.downs = nn.ModuleList()
@@ -48,7 +48,7 @@ class UNet(nn.Module):
         before = widths[-1]
         for index, after in enumerate(reversed(widths[:-1])):
             layers = [ConvTranspose2d(before, after, 4, stride=2, padding=1, bias=False), instance_norm(after)]
-            if index < DROPPED_UPS:
+            if index < UPS_WITH_DROPOUT:
                 layers.append(nn.Dropout(dropout))
             self.ups.append(nn.Sequential(*layers, nn.ReLU()))
             before = 2 * after

@@ -13,7 +13,7 @@ from genlab.core.errors import ConfigError, DataError, RunError
 from genlab.data.format.shards import ShardSet
 from genlab.data.ingest.sources import open_source
 from genlab.imaging.images import Channels, prepare
-from genlab.models.layers import Network, networks
+from genlab.models.summary import Network, summarise
 from genlab.recipes.recipe import Batch, DomainInfo, Recipe, recipe_type
 from genlab.store import model_directory
 from genlab.training.plan import SYNTHETIC, build_undrawn
@@ -107,7 +107,7 @@ def _layers(recipe: Recipe[Any], modules: dict[str, nn.Module], domains: Mapping
             }
             recipe.step(batches, ShapeOnlyStepContext())
 
-    return networks(modules, step)
+    return summarise(modules, step)
 
 
 def _title(family: str, domains: Mapping[str, DomainInfo]) -> str:

@@ -14,17 +14,23 @@ from genlab.core.config import OPERATIONAL
 from genlab.core.errors import ConfigError
 from genlab.core.seeds import derived_seed
 from genlab.imaging.sheets import sheet
-from genlab.metrics.adversarial import Adversarial, adversarial_loss
+from genlab.metrics.adversarial import AdversarialLoss, adversarial_loss
 from genlab.models.cyclegan import CycleGAN, CycleGANArchitecture
-from genlab.models.discriminators import LAYERS, PATCH_GANS, Discriminator, discriminator, smallest
+from genlab.models.discriminators import (
+    PATCH_GAN_LAYERS,
+    PATCH_GANS,
+    DiscriminatorKind,
+    build_discriminator,
+    smallest_side,
+)
 from genlab.models.model import Model
 from genlab.models.pixels import to_signed
 from genlab.models.precision import full_precision
-from genlab.recipes.history import History
+from genlab.recipes.history_buffer import HistoryBuffer
 from genlab.recipes.options import Data, Optimization, Run
 from genlab.recipes.recipe import Batches, DomainInfo, Recipe, StepContext
 
-SHOWN = 6
+IMAGES_SHOWN = 6
 """Images of each domain in the sample pictures."""
 
 
@@ -45,9 +51,9 @@ class CycleGANData(Data):
 
 @dataclass(frozen=True)
 class CycleGANObjective:
-    """Adversarial, cycle and identity losses."""
+    """AdversarialLoss, cycle and identity losses."""
 
-    adversarial: Adversarial = "lsgan"
+    adversarial: AdversarialLoss = "lsgan"
     """lsgan: least squares, as in the paper. bce: cross-entropy on logits, as in Goodfellow et al. 2014."""
     lambda_cycle: Annotated[float, Ge(0)] = 10.0
     """Weight λ of the cycle loss, |F(G(a)) − a| and |G(F(b)) − b|, means over pixels."""
@@ -75,7 +81,7 @@ class CycleGANObjective:
 class CycleGANModel(CycleGANArchitecture):
     """The networks."""
 
-    discriminator: Discriminator = "patch"
+    discriminator: DiscriminatorKind = "patch"
     """What is judged real or generated. patch: each patch (see discriminator-layers), by the report's PatchGAN.
     patch-reference: the same in the reference implementation's form (a norm that learns nothing, and biases). pixel:
     each pixel. image: the whole image, with one logit."""
@@ -127,8 +133,8 @@ class CycleGANRecipe(Recipe[CycleGANConfig]):
                 f"model.discriminator_layers are a PatchGAN's, and model.discriminator is {model.discriminator!r}; "
                 "leave them out"
             )
-        layers = model.discriminator_layers or LAYERS
-        least = smallest(model.discriminator, layers)
+        layers = model.discriminator_layers or PATCH_GAN_LAYERS
+        least = smallest_side(model.discriminator, layers)
         if min(shape[:2]) < least:
             fewer = "fewer model.discriminator_layers or " if model.discriminator in PATCH_GANS and layers > 1 else ""
             raise ConfigError(
@@ -139,11 +145,11 @@ class CycleGANRecipe(Recipe[CycleGANConfig]):
         self.generators = CycleGAN(shape, architecture)
         self.discriminators = nn.ModuleDict(
             {
-                domain: discriminator(model.discriminator, shape, model.discriminator_width, layers)
+                domain: build_discriminator(model.discriminator, shape, model.discriminator_width, layers)
                 for domain in ("a", "b")
             }
         )
-        self.history = {domain: History(config.objective.history, shape) for domain in ("a", "b")}
+        self.history = {domain: HistoryBuffer(config.objective.history, shape) for domain in ("a", "b")}
         judges = nn.ModuleDict({**self.discriminators, "history": nn.ModuleDict(self.history)})
         self.networks = nn.ModuleDict({"generators": self.generators, "discriminators": judges})
 
@@ -201,7 +207,7 @@ class CycleGANRecipe(Recipe[CycleGANConfig]):
         generator, which should leave it as it is, makes of it."""
         pictures = {}
         for source, direction, back in (("a", "a_to_b", "b_to_a"), ("b", "b_to_a", "a_to_b")):
-            images = batches[source].image[:SHOWN]
+            images = batches[source].image[:IMAGES_SHOWN]
             translated = self.generators.translate(images, direction)
             cycled, same = (self.generators.translate(each, back) for each in (translated, images))
             rows = torch.cat([images, translated, cycled, same])

@@ -9,12 +9,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from genlab.imaging.images import Pixels
-from genlab.imaging.latent_plane import Points, axis_name, prior_line, prior_plane, widest
+from genlab.imaging.latent_plane import Points, axis_name, most_varied_axes, prior_line, prior_plane
 from genlab.imaging.sheets import sheet
 from genlab.models.latent_model import LatentModel
 from genlab.models.precision import full_precision
 
-SIDE = 10
+SHEET_SIDE = 10
 """Images in a row, and rows, of sheets and of decoded planes."""
 CLASS_PICTURES = 10
 """Classes that have a picture of their own, at most: the first ones."""
@@ -38,26 +38,29 @@ def decoded_plane(model: LatentModel, axes: tuple[int, int], class_: int = 0) ->
     Returns:
         uint8 [SIDE², H, W, C], row by row as :func:`genlab.imaging.latent_plane.prior_plane` has them.
     """
-    return _decoded(model, prior_plane(SIDE, model.architecture.latent_dim, axes), np.full(SIDE**2, class_))
+    return _decoded(model, prior_plane(SHEET_SIDE, model.architecture.latent_dim, axes), np.full(SHEET_SIDE**2, class_))
 
 
 def class_planes(model: LatentModel, axes: tuple[int, int], names: Sequence[str]) -> dict[str, Pixels]:
     """A sheet of :func:`decoded_plane` for each class, at most :data:`CLASS_PICTURES`, by its name."""
-    return {name: sheet(decoded_plane(model, axes, number), SIDE) for number, name in enumerate(names[:CLASS_PICTURES])}
+    return {
+        name: sheet(decoded_plane(model, axes, number), SHEET_SIDE)
+        for number, name in enumerate(names[:CLASS_PICTURES])
+    }
 
 
 def decoded_classes(model: LatentModel, axis: int) -> Pixels:
     """Images of each class at the prior's quantiles in one dimension, the others at 0.
 
     Returns:
-        uint8 [min(classes, CLASS_ROWS) * SIDE, H, W, C], class by class.
+        uint8 [min(classes, CLASS_ROWS) * SHEET_SIDE, H, W, C], class by class.
     """
-    points = prior_line(SIDE, model.architecture.latent_dim, axis)
+    points = prior_line(SHEET_SIDE, model.architecture.latent_dim, axis)
     label = np.arange(min(model.classes, CLASS_ROWS))
-    return _decoded(model, np.tile(points, (len(label), 1)), np.repeat(label, SIDE))
+    return _decoded(model, np.tile(points, (len(label), 1)), np.repeat(label, SHEET_SIDE))
 
 
-def spread(means: Points, label: NDArray[np.int64] | None, names: Sequence[str]) -> list[tuple[str, ...]]:
+def posterior_spread(means: Points, label: NDArray[np.int64] | None, names: Sequence[str]) -> list[tuple[str, ...]]:
     """Range and standard deviation of posterior means in their two widest dimensions: by class, then of all.
 
     Args:
@@ -68,7 +71,7 @@ def spread(means: Points, label: NDArray[np.int64] | None, names: Sequence[str])
     Returns:
         Rows of a table, the first being its head: class, images, and minimum, maximum and SD of either dimension.
     """
-    axes = widest(means, min(2, means.shape[1]))
+    axes = most_varied_axes(means, min(2, means.shape[1]))
     groups = {"all": means}
     if label is not None:
         present = {name: means[label == number] for number, name in enumerate(names)}

@@ -10,26 +10,26 @@ import numpy as np
 from annotated_types import Ge
 from torch import Tensor, nn
 
-from genlab.imaging.latent_plane import axis_name, widest
+from genlab.imaging.latent_plane import axis_name, most_varied_axes
 from genlab.imaging.scatter import scatter
-from genlab.imaging.sheets import beside, sheet, titled
+from genlab.imaging.sheets import sheet, sheet_grid, side_by_side
 from genlab.metrics.elbo import gaussian_kl, negative_log_likelihood
 from genlab.models.latent_model import LatentModel
 from genlab.models.model import Model
 from genlab.models.precision import full_precision
 from genlab.recipes.latent_pictures import (
     CLASS_ROWS,
-    SIDE,
+    SHEET_SIDE,
     class_names,
     class_planes,
     decoded_classes,
     decoded_plane,
     posterior_means,
-    spread,
+    posterior_spread,
 )
 from genlab.recipes.recipe import Batch, Batches, DomainInfo, Recipe, RecipeConfig, StepContext
 
-SCATTERED = 2000
+SCATTERED_IMAGES = 2000
 """Held-out images whose posterior means are drawn as training goes on; fewer where these are more than FIGURE_BYTES."""
 FIGURE_BYTES = 16 * 2**20
 
@@ -71,7 +71,7 @@ class LatentRecipe(Recipe[C]):
         super().__init__(config, domains)
         self.vae = self.build(domains["images"])
         self.networks = nn.ModuleDict({"vae": self.vae})
-        self.figure_rows = max(SIDE**2, min(SCATTERED, FIGURE_BYTES // math.prod(domains["images"].shape)))
+        self.figure_rows = max(SHEET_SIDE**2, min(SCATTERED_IMAGES, FIGURE_BYTES // math.prod(domains["images"].shape)))
 
     @abstractmethod
     def build(self, images: DomainInfo) -> LatentModel:
@@ -93,27 +93,33 @@ class LatentRecipe(Recipe[C]):
         return self._named(*self._negative_elbo(batches["images"], step))
 
     def figures(self, batches: Batches) -> dict[str, np.ndarray]:
-        """Inputs beside their reconstructions; samples; and in the two dimensions that are widest, posterior means by
-        class and the plane decoded at the prior's quantiles. With classes: a plane for each, and class × latent."""
+        """Draw held-out images, samples and the latent space.
+
+        Returns:
+            ``reconstructions``: up to 100 inputs beside their reconstructions. ``samples``: decoded draws from the
+            prior. ``latent-scatter``: posterior means by class, in the two dimensions in which they vary most.
+            ``latent-plane``: decoded points at the prior's quantiles in these two dimensions, for each class of a
+            conditional model. ``class-by-latent``: the same in one dimension, a class a row, for these models only.
+        """
         model, names = self.vae, class_names(self.vae, self.domains["images"].label_names)
         pixels, label = batches["images"].image, batches["images"].label
-        first, its_label = pixels[: SIDE**2], None if label is None else label[: SIDE**2]
-        inputs, outputs = (sheet(of.cpu().numpy(), SIDE) for of in (first, model.reconstruct(first, its_label)))
-        across = model.classes if 0 < model.classes <= CLASS_ROWS else SIDE
-        samples = model.sample(SIDE * across, seed=self.config.run.seed).cpu().numpy()
-        pictures = {"reconstructions": beside(inputs, outputs), "samples": sheet(samples, across)}
+        first, its_label = pixels[: SHEET_SIDE**2], None if label is None else label[: SHEET_SIDE**2]
+        inputs, outputs = (sheet(of.cpu().numpy(), SHEET_SIDE) for of in (first, model.reconstruct(first, its_label)))
+        across = model.classes if 0 < model.classes <= CLASS_ROWS else SHEET_SIDE
+        samples = model.sample(SHEET_SIDE * across, seed=self.config.run.seed).cpu().numpy()
+        pictures = {"reconstructions": side_by_side(inputs, outputs), "samples": sheet(samples, across)}
         means = posterior_means(model, pixels, label)
         if means.shape[1] > 1:
-            x, y = widest(means, 2)
+            x, y = most_varied_axes(means, 2)
             known = label.cpu().numpy() if label is not None and names else None
             axes = axis_name(x), axis_name(y)
             pictures["latent-scatter"] = scatter(means[:, (x, y)], axes, known, names, preview=True)
             if model.classes:
-                pictures["latent-plane"] = titled(class_planes(model, (x, y), names), across=5, opaque=True)
+                pictures["latent-plane"] = sheet_grid(class_planes(model, (x, y), names), across=5, opaque=True)
             else:
-                pictures["latent-plane"] = sheet(decoded_plane(model, (x, y)), SIDE)
+                pictures["latent-plane"] = sheet(decoded_plane(model, (x, y)), SHEET_SIDE)
         if model.classes:
-            pictures["class-by-latent"] = sheet(decoded_classes(model, widest(means, 1)[0]), SIDE)
+            pictures["class-by-latent"] = sheet(decoded_classes(model, most_varied_axes(means, 1)[0]), SHEET_SIDE)
         return pictures
 
     def tables(self, batches: Batches) -> dict[str, list[tuple[str, ...]]]:
@@ -121,7 +127,9 @@ class LatentRecipe(Recipe[C]):
         label = batches["images"].label
         means = posterior_means(self.vae, batches["images"].image, label)
         known = None if label is None else label.cpu().numpy()
-        return {"latent-spread": spread(means, known, class_names(self.vae, self.domains["images"].label_names))}
+        return {
+            "latent-spread": posterior_spread(means, known, class_names(self.vae, self.domains["images"].label_names))
+        }
 
     def _negative_elbo(self, batch: Batch, step: StepContext) -> tuple[Tensor, Tensor]:
         model, label = self.vae, batch.label

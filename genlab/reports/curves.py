@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import EngFormatter, MaxNLocator
 from numpy.typing import NDArray
 
-from genlab.imaging.charts import INK, PAGE_WIDTH, canvas, dress, render
+from genlab.imaging.charts import INK, PAGE_WIDTH, new_chart, render, style_axes
 from genlab.reports.page import Figure, chart
 from genlab.reports.run import RunRecord
 
@@ -70,7 +70,7 @@ def clock_figure(run: RunRecord) -> Figure:
 
 def evaluation_figure(run: RunRecord, ranked_by: str) -> Figure:
     """Draw the measurement that checkpoints are ranked by, and its parts (``kid_a_to_b`` of ``kid``)."""
-    drawing = canvas(PAGE_WIDTH, EVALUATION_HEIGHT)
+    drawing = new_chart(PAGE_WIDTH, EVALUATION_HEIGHT)
     axis = drawing.subplots()
     drawing.subplots_adjust(
         left=LEFT / PAGE_WIDTH,
@@ -97,7 +97,7 @@ def evaluation_figure(run: RunRecord, ranked_by: str) -> Figure:
             label=label,
         )
     axis.legend(frameon=False, fontsize=8, labelcolor=INK)
-    dress(axis, "images seen", "")
+    style_axes(axis, "images seen", "")
     axis.set_ylim(bottom=min(0.0, axis.get_ylim()[0]))
     axis.xaxis.set_major_formatter(EngFormatter(sep=""))
     axis.xaxis.set_major_locator(MaxNLocator(5))
@@ -118,7 +118,7 @@ def _window(points: int) -> int:
 
 def _figure(name: str, caption: str, run: RunRecord, panels: Sequence[Panel], columns: int, height: int) -> Figure:
     rows = math.ceil(len(panels) / columns)
-    drawing = canvas(PAGE_WIDTH, rows * height)
+    drawing = new_chart(PAGE_WIDTH, rows * height)
     axes = drawing.subplots(rows, columns, squeeze=False).flatten()
     drawing.subplots_adjust(
         left=LEFT / PAGE_WIDTH,
@@ -179,7 +179,7 @@ def _scale(axis: Axes, run: RunRecord, panel: Panel) -> None:
 
 
 def _dress(axis: Axes, panel: Panel) -> None:
-    dress(axis, "images seen", panel.unit)
+    style_axes(axis, "images seen", panel.unit)
     axis.set_title(panel.title, loc="left", y=1, pad=20, fontsize=9.5, fontweight="bold", color=INK)
     axis.xaxis.set_major_formatter(EngFormatter(sep=""))
     axis.xaxis.set_major_locator(MaxNLocator(5))

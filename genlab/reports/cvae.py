@@ -3,9 +3,9 @@
 import numpy as np
 import torch
 
-from genlab.imaging.latent_plane import axis_name, widest
+from genlab.imaging.latent_plane import axis_name, most_varied_axes
 from genlab.models.cvae import CVAE
-from genlab.recipes.latent_pictures import CLASS_PICTURES, CLASS_ROWS, SIDE, class_planes, decoded_classes
+from genlab.recipes.latent_pictures import CLASS_PICTURES, CLASS_ROWS, SHEET_SIDE, class_planes, decoded_classes
 from genlab.reports import latent_space as latent
 from genlab.reports.family import FamilyReport, Findings
 from genlab.reports.latent_space import COLUMNS, Subject, first_classes
@@ -46,7 +46,7 @@ def _planes(subject: Subject) -> Figure:
 
 
 def _class_by_latent(subject: Subject) -> Figure:
-    [axis] = widest(subject.means, 1)
+    [axis] = most_varied_axes(subject.means, 1)
     others = "" if subject.model.architecture.latent_dim == 1 else ", the other dimensions at 0"
     caption = (
         f"Class × latent: each row is a class, and each column one point of the latent space: {axis_name(axis)}, whose "
@@ -54,7 +54,7 @@ def _class_by_latent(subject: Subject) -> Figure:
         f"{first_classes(subject, CLASS_ROWS)}"
     )
     pixels = decoded_classes(subject.model, axis)
-    return image_grid("class-by-latent", caption, pixels, SIDE, subject.names[:CLASS_ROWS])
+    return image_grid("class-by-latent", caption, pixels, SHEET_SIDE, subject.names[:CLASS_ROWS])
 
 
 def _samples(subject: Subject, model: CVAE) -> Figure:

@@ -11,7 +11,7 @@ from genlab.core.config import from_dict
 from genlab.data.format.manifest import Manifest
 from genlab.data.ingest.sources.synthetic import counterparts, has_counterparts
 from genlab.imaging.images import Pixels
-from genlab.imaging.sheets import clear_sheet
+from genlab.imaging.sheets import transparent_sheet
 from genlab.metrics.image import apply_colour_curve, best_colour_curve, psnr
 from genlab.models.cyclegan import CycleGAN
 from genlab.recipes.cyclegan import CycleGANObjective
@@ -64,7 +64,7 @@ def examine(run: RunRecord, model: CycleGAN) -> Findings:
         figures.append(_grid(direction, run.source_of(split), sheet, truth))
         columns = min(SHOWN, *map(len, domains.values()))
         blank = np.zeros((len(sheet) * columns, *images.shape[1:]), np.uint8)
-        by_epoch.append(_by_epoch(run, direction, clear_sheet(blank, columns)))
+        by_epoch.append(_by_epoch(run, direction, transparent_sheet(blank, columns)))
         if truth is not None:
             found[direction] = score(images, translated, truth) | {
                 "data": {name: run.data[source][name] for name in ("path", "checksum")},

@@ -10,18 +10,25 @@ from numpy.typing import NDArray
 
 from genlab.data.format.shards import ShardSet
 from genlab.data.stream.order import evenly
-from genlab.imaging.latent_plane import Points, axis_name, widest
-from genlab.imaging.scatter import class_scatters, scatter
-from genlab.imaging.sheets import beside, clear_sheet, sheet
+from genlab.imaging.latent_plane import Points, axis_name, most_varied_axes
+from genlab.imaging.scatter import scatter, scatter_per_class
+from genlab.imaging.sheets import sheet, side_by_side, transparent_sheet
 from genlab.models.latent_model import LatentModel
-from genlab.recipes.latent_pictures import CLASS_PICTURES, SIDE, class_names, decoded_plane, posterior_means, spread
+from genlab.recipes.latent_pictures import (
+    CLASS_PICTURES,
+    SHEET_SIDE,
+    class_names,
+    decoded_plane,
+    posterior_means,
+    posterior_spread,
+)
 from genlab.reports.curves import Panel
 from genlab.reports.page import Figure, Section, Table, image_grid, plate, titled_sheets
 from genlab.reports.run import RunRecord
 
 COLUMNS = 14
 SAMPLE_ROWS = 6
-SCATTERED = 10_000
+SCATTERED_IMAGES = 10_000
 """Images whose posterior means are drawn, at most."""
 CHUNK = 500
 SHEETS_ACROSS = 3
@@ -66,7 +73,7 @@ class Subject:
     @property
     def scattered(self) -> NDArray[np.int64]:
         """The rows that are scattered: all, or 10,000 from the whole split."""
-        return evenly(len(self.shards), SCATTERED)
+        return evenly(len(self.shards), SCATTERED_IMAGES)
 
     @cached_property
     def means(self) -> Points:
@@ -82,7 +89,7 @@ class Subject:
     @property
     def axes(self) -> tuple[int, int]:
         """The two dimensions shown: the widest."""
-        x, y = widest(self.means, 2)
+        x, y = most_varied_axes(self.means, 2)
         return x, y
 
     def read(self, rows: NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -127,12 +134,12 @@ def reconstructions(subject: Subject) -> Figure:
 
 def reconstructions_by_epoch(subject: Subject) -> Figure | None:
     """The first 100 images, and what training drew of them after up to five epochs; ``None`` if it drew none."""
-    images = subject.read(np.arange(min(SIDE**2, len(subject.shards))))[0].numpy()
-    plain, inputs = sheet(images, SIDE), clear_sheet(images, SIDE)
+    images = subject.read(np.arange(min(SHEET_SIDE**2, len(subject.shards))))[0].numpy()
+    plain, inputs = sheet(images, SHEET_SIDE), transparent_sheet(images, SHEET_SIDE)
     sheets = {"input": inputs}
     for epoch, pixels in subject.run.pictures("reconstructions").items():
         # Of another number of images, should the split have changed its name or genlab its pictures.
-        if pixels.shape == beside(plain, plain).shape:
+        if pixels.shape == side_by_side(plain, plain).shape:
             outputs = pixels[:, -plain.shape[1] :]
             sheets[epoch] = np.concatenate([outputs, inputs[..., -1:]], axis=2)
     if len(sheets) == 1:
@@ -158,7 +165,7 @@ def scatters(subject: Subject) -> list[Figure]:
     caption = f"Posterior means of {some}{subject.source}{classes}.{axes_note(subject)}"
     figures = [plate("latent-scatter", caption, scatter(points, axes, subject.label, subject.names))]
     if subject.label is not None:
-        pixels = class_scatters(points, axes, subject.label, subject.names[:CLASS_PICTURES])
+        pixels = scatter_per_class(points, axes, subject.label, subject.names[:CLASS_PICTURES])
         told = " The decoder is told the class, so a class may have the whole prior." if subject.model.classes else ""
         remark = told + first_classes(subject, CLASS_PICTURES)
         caption = f"The same points class by class, over those of all in grey.{remark}"
@@ -169,12 +176,12 @@ def scatters(subject: Subject) -> list[Figure]:
 def latent_plane(subject: Subject) -> Figure:
     """The plane decoded at the prior's quantiles."""
     caption = f"The latent plane, decoded {plane_note(subject)}"
-    return image_grid("latent-plane", caption, decoded_plane(subject.model, subject.axes), SIDE)
+    return image_grid("latent-plane", caption, decoded_plane(subject.model, subject.axes), SHEET_SIDE)
 
 
 def spread_table(subject: Subject) -> Table:
     """Range and standard deviation of each class's posterior means in each dimension shown."""
-    head, *rows = spread(subject.means, subject.label, subject.names)
+    head, *rows = posterior_spread(subject.means, subject.label, subject.names)
     caption = f"Range and standard deviation of the posterior means of {subject.source}, by class"
     return Table(caption, head, tuple(rows), frozenset({len(rows) - 1}))
 

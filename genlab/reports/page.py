@@ -6,7 +6,7 @@ from typing import Literal
 
 from genlab.imaging.charts import DOTS_PER_PIXEL, PAGE_WIDTH
 from genlab.imaging.images import Pixels, encode_png
-from genlab.imaging.sheets import clear_sheet, titled
+from genlab.imaging.sheets import sheet_grid, transparent_sheet
 
 PICTURE_WIDTH = 880
 """The most a picture is enlarged to, in CSS pixels: it leaves room for the names of its rows."""
@@ -60,7 +60,7 @@ def picture(name: str, caption: str, pixels: Pixels, rows: tuple[str, ...] = ())
 
 def image_grid(name: str, caption: str, images: Pixels, columns: int, rows: tuple[str, ...] = ()) -> Figure:
     """A figure of images, uint8 [n, height, width, channels], in rows; the page shows between them."""
-    return picture(name, caption, clear_sheet(images, columns), rows)
+    return picture(name, caption, transparent_sheet(images, columns), rows)
 
 
 def chart(name: str, caption: str, pixels: Pixels) -> Figure:
@@ -70,7 +70,7 @@ def chart(name: str, caption: str, pixels: Pixels) -> Figure:
 
 def titled_sheets(name: str, caption: str, sheets: Mapping[str, Pixels], across: int) -> Figure:
     """A figure of sheets of one size, ``across`` of them in a row, each under its title."""
-    return plate(name, caption, titled(sheets, across))
+    return plate(name, caption, sheet_grid(sheets, across))
 
 
 def plate(name: str, caption: str, pixels: Pixels) -> Figure:

@@ -8,14 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from genlab.metrics.adversarial import Adversarial
+from genlab.metrics.adversarial import AdversarialLoss
 from genlab.metrics.image import mean_pairwise_distance
 
-SURE: Mapping[Adversarial, float] = {"lsgan": 0.1**2, "bce": -math.log(0.9)}
+SURE: Mapping[AdversarialLoss, float] = {"lsgan": 0.1**2, "bce": -math.log(0.9)}
 """A discriminator's loss when every verdict is a tenth short of certainty: 0.9 for real images, 0.1 for generated ones.
 Losses are positive, so a mean below it leaves no room for doubts: one undecided verdict in 25 alone would reach it
 (lsgan; bce: one in 7)."""
-UNDECIDED: Mapping[Adversarial, float] = {"lsgan": 0.5**2, "bce": math.log(2)}
+UNDECIDED: Mapping[AdversarialLoss, float] = {"lsgan": 0.5**2, "bce": math.log(2)}
 """Its loss when it cannot tell one from the other, and says one half to both."""
 FEWEST_LINES = 5
 """Lines of metrics in each of two quarters that are compared: of fewer, the standard error is itself a guess."""
@@ -27,7 +27,7 @@ ALIKE = 0.5
 differences between images are gone then. A generator that makes one image of all leaves none."""
 
 
-def always_wins(train: Sequence[Mapping[str, Any]], metric: str, domain: str, kind: Adversarial) -> str | None:
+def always_wins(train: Sequence[Mapping[str, Any]], metric: str, domain: str, kind: AdversarialLoss) -> str | None:
     """Whether the discriminator of ``domain`` was nearly sure of all it saw in the last quarter of a run.
 
     Args:

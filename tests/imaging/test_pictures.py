@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from genlab.imaging.images import Pixels
-from genlab.imaging.latent_plane import axis_name, prior_line, prior_plane, prior_quantiles, widest
-from genlab.imaging.scatter import COLOURS, class_scatters, scatter
-from genlab.imaging.sheets import GAP, beside, clear_sheet, titled
+from genlab.imaging.latent_plane import axis_name, most_varied_axes, prior_line, prior_plane, prior_quantiles
+from genlab.imaging.scatter import COLOURS, scatter, scatter_per_class
+from genlab.imaging.sheets import GAP, sheet_grid, side_by_side, transparent_sheet
 
 NORMAL = {0.05: -1.6449, 0.25: -0.6745, 0.95: 1.6449}
 """Quantiles of the standard normal, from a table."""
@@ -43,9 +43,9 @@ def test_the_widest_dimensions_are_found_and_named() -> None:
     means[:, 11] *= 30
     means[:, 4] *= 20
     means[:, 0] += 100  # far off is not wide
-    assert widest(means, 2) == (4, 11)
-    assert widest(means, 1) == (11,)
-    assert [axis_name(axis) for axis in widest(means, 2)] == ["z₅", "z₁₂"]
+    assert most_varied_axes(means, 2) == (4, 11)
+    assert most_varied_axes(means, 1) == (11,)
+    assert [axis_name(axis) for axis in most_varied_axes(means, 2)] == ["z₅", "z₁₂"]
 
 
 def test_each_class_has_its_colour_where_its_points_are() -> None:
@@ -99,7 +99,7 @@ def test_a_preview_is_smaller_and_on_white() -> None:
 def test_a_panel_for_each_class_shows_it_over_all() -> None:
     points = np.random.default_rng(0).normal(size=(600, 2)).astype(np.float32)
     labels = np.arange(600) % 6
-    picture = class_scatters(points, ("x", "y"), labels, tuple("abcdef"))
+    picture = scatter_per_class(points, ("x", "y"), labels, tuple("abcdef"))
     width, height = picture.shape[1] // 5, picture.shape[0] // 2
     for label in range(6):
         x, y = np.median(places(picture, COLOURS[label]), axis=0)
@@ -107,8 +107,8 @@ def test_a_panel_for_each_class_shows_it_over_all() -> None:
 
 
 def test_titled_sheets_keep_every_pixel() -> None:
-    sheets = {f"epoch {number}": clear_sheet(digits(12, number), 4) for number in range(5)}
-    picture = titled(sheets, 3)
+    sheets = {f"epoch {number}": transparent_sheet(digits(12, number), 4) for number in range(5)}
+    picture = sheet_grid(sheets, 3)
     height, width = 3 * 8 + 2, 4 * 6 + 2
     assert picture.shape[1] == 2 * (3 * width + 2 * GAP)
     for number, one in enumerate(sheets.values()):
@@ -119,16 +119,16 @@ def test_titled_sheets_keep_every_pixel() -> None:
         np.testing.assert_array_equal(kept[..., 1], one[..., 1])
         opaque = one[..., 1] == 255
         np.testing.assert_array_equal(kept[opaque], one[opaque])
-    assert titled(sheets, 3, opaque=True).shape == (*picture.shape[:2], 1)
+    assert sheet_grid(sheets, 3, opaque=True).shape == (*picture.shape[:2], 1)
     colours = {
         name: np.concatenate([one[..., :1].repeat(3, axis=2), one[..., 1:]], axis=2) for name, one in sheets.items()
     }
-    np.testing.assert_array_equal(titled(colours, 3)[..., ::3], picture)
+    np.testing.assert_array_equal(sheet_grid(colours, 3)[..., ::3], picture)
 
 
 def test_what_is_under_a_sheet_shows_between_its_images() -> None:
     images = digits(3)
-    page = clear_sheet(images, 2)
+    page = transparent_sheet(images, 2)
     assert page.shape == (18, 14, 2)
     np.testing.assert_array_equal(page[2:8, 2:6, 0], images[0, ..., 0])
     assert (page[2:8, 2:6, 1] == 255).all()
@@ -137,8 +137,8 @@ def test_what_is_under_a_sheet_shows_between_its_images() -> None:
 
 
 def test_sheets_stand_beside_each_other() -> None:
-    left, right = clear_sheet(digits(4), 2)[..., :1], clear_sheet(digits(4, 1), 2)[..., :1]
-    both = beside(left, right)
+    left, right = transparent_sheet(digits(4), 2)[..., :1], transparent_sheet(digits(4, 1), 2)[..., :1]
+    both = side_by_side(left, right)
     np.testing.assert_array_equal(both[:, : left.shape[1]], left)
     np.testing.assert_array_equal(both[:, -right.shape[1] :], right)
     assert both.shape[1] == left.shape[1] + GAP + right.shape[1]

@@ -76,7 +76,7 @@ def test_a_latent_models_graphs_encode_and_decode_as_it_does(
     encode, decode = (graph(exported(run, to) / (name + FORMATS[to])) for name in ("encoder", "decoder"))
     for count in (1, 5):
         label = [torch.arange(count) % model.classes] if model.classes else []
-        images, latents = pixels(count, *model.image_shape), model.draw(count, 3)
+        images, latents = pixels(count, *model.image_shape), model.draw_latents(count, 3)
         for found, expected in zip(encode(images, *label), model.encode(images, *label), strict=True):
             torch.testing.assert_close(found, expected.clone(), rtol=1e-4, atol=1e-5)
         assert_pixels(decode(latents, *label), model.decode(latents, *label))

@@ -1,11 +1,11 @@
-"""Adversarial losses against values worked out by hand."""
+"""AdversarialLoss losses against values worked out by hand."""
 
 import math
 
 import pytest
 import torch
 
-from genlab.metrics.adversarial import Adversarial, adversarial_loss
+from genlab.metrics.adversarial import AdversarialLoss, adversarial_loss
 
 LOGITS = torch.tensor([[[[0.0, 2.0]], [[-1.0, 0.5]]]])
 
@@ -23,12 +23,12 @@ def softplus(value: float) -> float:
         ("bce", False, (softplus(0) + softplus(2) + softplus(-1) + softplus(0.5)) / 4),
     ],
 )
-def test_values_worked_out_by_hand(kind: Adversarial, real: bool, expected: float) -> None:
+def test_values_worked_out_by_hand(kind: AdversarialLoss, real: bool, expected: float) -> None:
     assert adversarial_loss(kind, LOGITS, real).item() == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("kind", ["lsgan", "bce"])
-def test_the_loss_of_bf16_logits_is_taken_in_float32(kind: Adversarial) -> None:
+def test_the_loss_of_bf16_logits_is_taken_in_float32(kind: AdversarialLoss) -> None:
     logits = LOGITS.bfloat16()  # these values are exact in bf16
     loss = adversarial_loss(kind, logits, real=True)
     assert loss.dtype == torch.float32

@@ -32,7 +32,7 @@ def test_the_nearest_is_that_of_a_naive_search(
     size: int, shift: float, held: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever is held at a time, and also far from the origin, where squared norms would swallow the distances."""
-    monkeypatch.setattr("genlab.metrics.neighbours.DISTANCES", held)
+    monkeypatch.setattr("genlab.metrics.neighbours.DISTANCES_AT_ONCE", held)
     points = shift + torch.randn(150, size, generator=torch.Generator().manual_seed(0))
     points[7] = points[3]  # no point is its own neighbour, and one of two equal points is the other's
     assert nearest_neighbours(points).tolist() == naive(points)

@@ -13,7 +13,7 @@ from genlab.models.cyclegan import CycleGAN, CycleGANArchitecture
 from genlab.models.discriminators import PatchGAN
 from genlab.models.model import model_type
 from genlab.models.pixels import from_signed, from_unit, to_signed, to_unit
-from genlab.models.unet import UNet, most_levels
+from genlab.models.unet import UNet, max_levels
 from genlab.models.vae import VAE, VAEArchitecture
 from tests.models.published import PublishedUNet
 
@@ -59,7 +59,7 @@ def test_the_u_nets_layers_outputs_and_gradients_are_the_published_ones() -> Non
 def test_the_u_net_of_64x64_images_has_six_levels() -> None:
     with torch.device("meta"):
         model = CycleGAN((64, 64, 3), CycleGANArchitecture())
-        assert model.a_to_b.multiple == 2**6
+        assert model.a_to_b.size_multiple == 2**6
         assert parameters(model.a_to_b) == 29_244_035
         assert model.a_to_b(torch.empty(1, 3, 64, 64)).shape == (1, 3, 64, 64)
 
@@ -77,7 +77,7 @@ def test_the_70x70_patch_gan_has_its_parameters_output_and_receptive_field() -> 
 
 @pytest.mark.parametrize(("size", "levels"), [(256, 8), (512, 8), (128, 7), (64, 6), (96, 5), (28, 2), (1, 0)])
 def test_smaller_images_get_fewer_levels(size: int, levels: int) -> None:
-    assert most_levels((size, size, 3)) == levels
+    assert max_levels((size, size, 3)) == levels
 
 
 def test_the_vae_is_initialised_as_keras_does() -> None:

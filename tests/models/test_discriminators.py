@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from genlab.models.discriminators import PATCH_GANS, Discriminator, ImageGAN, discriminator, smallest
+from genlab.models.discriminators import PATCH_GANS, DiscriminatorKind, ImageGAN, build_discriminator, smallest_side
 
 
 def parameters(module: nn.Module) -> int:
@@ -34,16 +34,16 @@ def sees(network: nn.Module, images: Tensor) -> Tensor:
         ("image", 11_156_225, (1, 1)),
     ],
 )
-def test_parameters_and_outputs_at_256x256(kind: Discriminator, count: int, output: tuple[int, int]) -> None:
+def test_parameters_and_outputs_at_256x256(kind: DiscriminatorKind, count: int, output: tuple[int, int]) -> None:
     with torch.device("meta"):
-        network = discriminator(kind, (256, 256, 3), 64)
+        network = build_discriminator(kind, (256, 256, 3), 64)
         assert parameters(network) == count
         assert network(torch.empty(2, 3, 256, 256)).shape == (2, 1, *output)
 
 
 def test_the_patch_gan_of_the_reference_is_its_layers() -> None:
     torch.manual_seed(0)
-    ours = discriminator("patch-reference", (32, 48, 4), 8)
+    ours = build_discriminator("patch-reference", (32, 48, 4), 8)
 
     def block(before: int, after: int, stride: int) -> list[nn.Module]:
         return [nn.Conv2d(before, after, 4, stride, 1), nn.InstanceNorm2d(after), nn.LeakyReLU(0.2)]
@@ -69,13 +69,13 @@ def test_the_patch_gan_of_the_reference_is_its_layers() -> None:
         ("pixel", 3, 1),
     ],
 )
-def test_a_logit_sees_its_patch(kind: Discriminator, layers: int, field: int) -> None:
-    seen = sees(discriminator(kind, (256, 256, 1), 2, layers), torch.rand(1, 1, 256, 256))
+def test_a_logit_sees_its_patch(kind: DiscriminatorKind, layers: int, field: int) -> None:
+    seen = sees(build_discriminator(kind, (256, 256, 1), 2, layers), torch.rand(1, 1, 256, 256))
     assert seen.any(0).sum() == seen.any(1).sum() == field
 
 
 def test_channels_double_up_to_eight_times_the_width() -> None:
-    convolutions = [m for m in discriminator("patch", (256, 256, 3), 2, 5).modules() if isinstance(m, nn.Conv2d)]
+    convolutions = [m for m in build_discriminator("patch", (256, 256, 3), 2, 5).modules() if isinstance(m, nn.Conv2d)]
     assert [convolution.out_channels for convolution in convolutions] == [2, 4, 8, 16, 16, 16, 1]
     assert [convolution.stride[0] for convolution in convolutions] == [2, 2, 2, 2, 2, 1, 1]
 
@@ -90,10 +90,10 @@ def test_the_image_gans_one_logit_sees_the_whole_image(height: int, width: int) 
 
 
 @pytest.mark.parametrize(
-    ("kind", "layers"), [*((kind, 3) for kind in get_args(Discriminator)), *((kind, 1) for kind in PATCH_GANS)]
+    ("kind", "layers"), [*((kind, 3) for kind in get_args(DiscriminatorKind)), *((kind, 1) for kind in PATCH_GANS)]
 )
-def test_the_smallest_images_can_be_judged_and_learnt_from(kind: Discriminator, layers: int) -> None:
-    side = max(4, smallest(kind, layers))  # no generator takes less
-    network = discriminator(kind, (side, side, 1), 4, layers)
+def test_the_smallest_images_can_be_judged_and_learnt_from(kind: DiscriminatorKind, layers: int) -> None:
+    side = max(4, smallest_side(kind, layers))  # no generator takes less
+    network = build_discriminator(kind, (side, side, 1), 4, layers)
     network(torch.rand(1, 1, side, side)).sum().backward()
     assert all(parameter.grad is not None and parameter.grad.isfinite().all() for parameter in network.parameters())

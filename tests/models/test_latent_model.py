@@ -69,8 +69,8 @@ def test_samples_of_a_conditional_vae_are_of_the_classes_asked_for_or_all_in_tur
 def test_many_samples_are_decoded_a_part_at_a_time(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model = make(family)
     label = label_of(model, 10)
-    whole = model.decode(model.draw(10, seed=3), label)
-    monkeypatch.setattr("genlab.models.latent_model.DECODED", 4)
+    whole = model.decode(model.draw_latents(10, seed=3), label)
+    monkeypatch.setattr("genlab.models.latent_model.DECODE_BATCH", 4)
     parts = model.sample(10, seed=3, label=label)
     assert (parts.int() - whole.int()).abs().max() <= 1, "a batch of another size may round otherwise"
     assert torch.equal(parts, model.sample(10, seed=3)), "classes come in turn"

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from genlab.models.padding import Reflected, ReflectionPad2d, reflected
+from genlab.models.padding import Reflection, ReflectionPad2d, reflection_indices
 
 
 @pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
@@ -15,7 +15,7 @@ def test_values_and_gradients_are_those_of_pytorchs_layer(
     values = torch.randn(2, 3, height, width, dtype=torch.float64).to(memory_format=layout)
     towards = torch.randn(2, 3, height + 2 * pad, width + 2 * pad, dtype=torch.float64).to(memory_format=layout)
     results = []
-    for padded in (nn.ReflectionPad2d(pad), ReflectionPad2d(pad), lambda image: Reflected.apply(image, pad)):
+    for padded in (nn.ReflectionPad2d(pad), ReflectionPad2d(pad), lambda image: Reflection.apply(image, pad)):
         image = values.clone().requires_grad_()
         output = padded(image)
         output.backward(towards)
@@ -40,7 +40,7 @@ def test_a_gpus_gradient_is_deterministic() -> None:
 
 def test_a_reflection_goes_on_as_far_as_needed() -> None:
     cpu = torch.device("cpu")
-    assert reflected(4, 11, cpu).tolist() == [0, 1, 2, 3, 2, 1, 0, 1, 2, 3, 2]
-    assert reflected(2, 5, cpu).tolist() == [0, 1, 0, 1, 0]
-    assert reflected(1, 3, cpu).tolist() == [0, 0, 0]
-    assert reflected(5, 5, cpu).tolist() == [0, 1, 2, 3, 4]
+    assert reflection_indices(4, 11, cpu).tolist() == [0, 1, 2, 3, 2, 1, 0, 1, 2, 3, 2]
+    assert reflection_indices(2, 5, cpu).tolist() == [0, 1, 0, 1, 0]
+    assert reflection_indices(1, 3, cpu).tolist() == [0, 0, 0]
+    assert reflection_indices(5, 5, cpu).tolist() == [0, 1, 2, 3, 4]

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from genlab.models import tiles
 from genlab.models.cyclegan import CycleGAN, CycleGANArchitecture
 from genlab.models.pixels import from_signed, to_signed
-from genlab.models.tiles import in_tiles
+from genlab.models.tiles import translate_in_tiles
 
 SIZES = [(64, 65), (70, 200), (131, 150), (33, 96), (257, 1)]
 
@@ -33,7 +33,7 @@ def test_tiles_are_small_and_every_pixel_is_in_its_place(size: tuple[int, int]) 
         return 255 - tile
 
     pixels = noise(*size)
-    assert torch.equal(in_tiles(negative, pixels, 4), 255 - pixels)
+    assert torch.equal(translate_in_tiles(negative, pixels, 4), 255 - pixels)
     assert len(seen) > 1
     assert max(itertools.chain(*seen)) <= 64
 
@@ -55,14 +55,14 @@ def test_a_network_that_sees_no_further_than_the_context_gives_what_it_gives_of_
     pixels = noise(*size)
     whole = translate(pixels)
     assert whole.float().std() > 20
-    difference = in_tiles(translate, pixels, 2).int() - whole.int()
+    difference = translate_in_tiles(translate, pixels, 2).int() - whole.int()
     assert difference.abs().max() <= 1  # convolutions of another size may sum in another order
 
 
 @pytest.mark.parametrize("size", [(200, 40), (40, 200), (150, 170)])
 def test_tiles_that_differ_are_joined_without_a_step(size: tuple[int, int]) -> None:
     shades = itertools.cycle((0, 255, 80))
-    joined = in_tiles(lambda tile: torch.full_like(tile, next(shades)), noise(*size), 4).int()
+    joined = translate_in_tiles(lambda tile: torch.full_like(tile, next(shades)), noise(*size), 4).int()
     assert joined.amax() - joined.amin() > 100
     steepest = 1.5 / 16 * 255 + 1  # a smoothstep over half the overlap, rounded
     for axis in (1, 2):
@@ -73,13 +73,13 @@ def test_tiles_that_differ_are_joined_without_a_step(size: tuple[int, int]) -> N
 def test_a_translator_takes_large_pictures_in_tiles(generator: str, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     model = CycleGAN((32, 32, 3), CycleGANArchitecture(generator, width=4)).eval()  # type: ignore[arg-type]
-    through, seen = CycleGAN.through, []
+    translate_whole, seen = CycleGAN.translate_whole, []
 
     def watched(self: CycleGAN, network: nn.Module, pixels: Tensor) -> Tensor:
         seen.append(tuple(pixels.shape[1:3]))
-        return through(self, network, pixels)  # type: ignore[arg-type]
+        return translate_whole(self, network, pixels)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(CycleGAN, "through", watched)
+    monkeypatch.setattr(CycleGAN, "translate_whole", watched)
     pixels = noise(70, 200)
     assert model.translate(pixels).shape == pixels.shape
     assert len(seen) > 1

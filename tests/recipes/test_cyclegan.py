@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from genlab.core.config import override
 from genlab.core.errors import ConfigError
-from genlab.models.discriminators import Discriminator
+from genlab.models.discriminators import DiscriminatorKind
 from genlab.models.pixels import to_signed
 from genlab.recipes.cyclegan import CycleGANConfig, CycleGANRecipe
 from genlab.recipes.recipe import DomainInfo
@@ -112,7 +112,7 @@ def test_layers_are_a_patch_gans() -> None:
         CycleGANRecipe(override(config, {"model.discriminator": "image"}), INFO)
 
 
-@pytest.mark.parametrize("discriminator", get_args(Discriminator))
+@pytest.mark.parametrize("discriminator", get_args(DiscriminatorKind))
 def test_every_discriminator_judges_what_resnets_draw(discriminator: str) -> None:
     networks = {"model.generator": "resnet-6", "model.width": 2, "model.discriminator": discriminator}
     recipe = CycleGANRecipe(override(CycleGANConfig(), PLAIN | networks), INFO)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from genlab.metrics.adversarial import Adversarial, adversarial_loss
+from genlab.metrics.adversarial import AdversarialLoss, adversarial_loss
 from genlab.metrics.image import mean_pairwise_distance
 from genlab.reports.warning_signs import always_wins, grown_alike, rises
 
@@ -29,7 +29,7 @@ def colours(count: int, spread: float, seed: int = 0) -> Tensor:
 
 @pytest.mark.parametrize("kind", ["lsgan", "bce"])
 @pytest.mark.parametrize(("certainty", "wins"), [(0.95, True), (0.85, False), (0.5, False)])
-def test_a_discriminator_that_is_sure_of_all_always_wins(kind: Adversarial, certainty: float, wins: bool) -> None:
+def test_a_discriminator_that_is_sure_of_all_always_wins(kind: AdversarialLoss, certainty: float, wins: bool) -> None:
     """The loss of one that says ``certainty`` of real images, and as little of generated ones."""
     verdict = torch.tensor(certainty if kind == "lsgan" else math.log(certainty / (1 - certainty)))
     loss = adversarial_loss(kind, verdict, real=True).item()

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from genlab.models.model import Shape
 
 
-class History(nn.Module):
+class HistoryBuffer(nn.Module):
     """Up to ``size`` generated images, as a buffer that is part of a checkpoint.
 
     How many there are follows from the images seen, so there is nothing else to save.

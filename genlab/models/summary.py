@@ -33,7 +33,7 @@ class Network:
         return sum(layer.parameters for layer in self.layers)
 
 
-def networks(modules: Mapping[str, nn.Module], run: Callable[[], object]) -> list[Network]:
+def summarise(modules: Mapping[str, nn.Module], run: Callable[[], object]) -> list[Network]:
     """The networks in ``modules`` and their layers, in the order in which they are defined.
 
     A network is the outermost module that is called; modules that only hold others are none. Layers that have no

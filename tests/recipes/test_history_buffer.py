@@ -1,7 +1,7 @@
 import torch
 from torch import Tensor
 
-from genlab.recipes.history import History
+from genlab.recipes.history_buffer import HistoryBuffer
 
 SIZE, BATCH = 5, 4
 
@@ -16,7 +16,7 @@ def numbers(images: Tensor) -> list[int]:
 
 
 def test_images_are_shown_as_they_come_until_it_is_full_and_kept_in_their_order() -> None:
-    history = History(8, (2, 2, 1))
+    history = HistoryBuffer(8, (2, 2, 1))
     always = torch.zeros(BATCH)
     for first in (0, 4):
         shown = history.exchange(numbered(first), range(BATCH), always, torch.arange(first), seen=first)
@@ -26,7 +26,7 @@ def test_images_are_shown_as_they_come_until_it_is_full_and_kept_in_their_order(
 
 def test_then_half_of_them_are_exchanged_for_older_ones_evenly() -> None:
     generator = torch.Generator().manual_seed(0)
-    history = History(SIZE, (2, 2, 1))
+    history = HistoryBuffer(SIZE, (2, 2, 1))
     old, slots = 0, [0] * SIZE
     for first in range(0, 8000, BATCH):
         before = numbers(history.images)
@@ -47,7 +47,7 @@ def test_then_half_of_them_are_exchanged_for_older_ones_evenly() -> None:
 
 def test_what_a_row_meets_does_not_depend_on_where_it_stands_in_the_call() -> None:
     draws, slots = torch.tensor([0.9, 0.1, 0.1, 0.9]), torch.tensor([4, 0, 2, 1, 3])
-    whole, parts = History(SIZE, (2, 2, 1)), History(SIZE, (2, 2, 1))
+    whole, parts = HistoryBuffer(SIZE, (2, 2, 1)), HistoryBuffer(SIZE, (2, 2, 1))
     for history in (whole, parts):
         history.images.copy_(numbered(100, SIZE))
     shown = numbers(whole.exchange(numbered(0), range(BATCH), draws, slots, seen=50))
@@ -59,12 +59,14 @@ def test_what_a_row_meets_does_not_depend_on_where_it_stands_in_the_call() -> No
 
 
 def test_an_empty_history_shows_what_it_is_given() -> None:
-    shown = History(0, (2, 2, 1)).exchange(numbered(7), range(BATCH), torch.zeros(BATCH), torch.arange(0), seen=90)
+    shown = HistoryBuffer(0, (2, 2, 1)).exchange(
+        numbered(7), range(BATCH), torch.zeros(BATCH), torch.arange(0), seen=90
+    )
     assert numbers(shown) == [7, 8, 9, 10]
 
 
 def test_of_a_batch_larger_than_the_history_the_first_rows_are_exchanged() -> None:
-    history = History(2, (2, 2, 1))
+    history = HistoryBuffer(2, (2, 2, 1))
     history.images.copy_(numbered(100, 2))
     shown = history.exchange(numbered(0), range(BATCH), torch.zeros(BATCH), torch.tensor([1, 0]), seen=50)
     assert numbers(shown) == [101, 100, 2, 3]

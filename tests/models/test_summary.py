@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from genlab.models.layers import Layer, networks
+from genlab.models.summary import Layer, summarise
 
 
 class Part(nn.Module):
@@ -33,7 +33,7 @@ class Whole(nn.Module):
 
 def test_networks_are_what_is_called_as_a_whole() -> None:
     whole = Whole()
-    found = networks({"w": whole}, lambda: whole.second(whole.first(torch.zeros(2, 1, 4, 4))))
+    found = summarise({"w": whole}, lambda: whole.second(whole.first(torch.zeros(2, 1, 4, 4))))
     assert [(network.name, network.parameters) for network in found] == [("w", 1), ("w.first", 62), ("w.second", 20)]
     assert found[1].layers == (
         Layer("scale", "Parameter", None, 3),
@@ -50,7 +50,7 @@ def test_a_shared_parameter_counts_once() -> None:
     one, other = nn.Linear(3, 3), nn.Linear(3, 3)
     other.weight = one.weight
     both = nn.Sequential(one, other)
-    [network] = networks({"both": both}, lambda: both(torch.zeros(1, 3)))
+    [network] = summarise({"both": both}, lambda: both(torch.zeros(1, 3)))
     assert [layer.parameters for layer in network.layers] == [12, 3]
 
 
@@ -61,5 +61,5 @@ def test_the_networks_are_left_as_they_were() -> None:
         raise RuntimeError
 
     with pytest.raises(RuntimeError):
-        networks({"part": part}, fail)
+        summarise({"part": part}, fail)
     assert not any(module._forward_hooks for module in part.modules())
