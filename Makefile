@@ -34,7 +34,7 @@ unit: setup ## Unit tests
 cluster-test: setup ## Slower tests: real Ray clusters on loopback, several workers, torch.compile
 	pytest --quiet -m cluster
 
-reliability: setup ## Kill and damage runs over and over with 1, 2 and 3 workers (about an hour); prints docs/reliability.md's table
+reliability: setup ## Kill and damage runs over and over with 1, 2 and 3 workers (about an hour); prints the table of docs/reproducibility.md
 	GENLAB_CPUS=2 python benchmarks/reliability.py
 
 lint: setup ## Style, types and the layers of the house

@@ -1,4 +1,4 @@
-"""Run every test marked ``reliability`` and print the table of ``docs/reliability.md``: ``make reliability``.
+"""Run every test marked ``reliability`` and print the table of ``docs/reproducibility.md``: ``make reliability``.
 
 Arguments go to pytest: ``python benchmarks/reliability.py tests/training`` runs a part.
 """
