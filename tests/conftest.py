@@ -1,11 +1,17 @@
 """Fixtures shared by all tests."""
 
+import contextlib
+import multiprocessing.util
 import os
 import secrets
+import tempfile
+import time
 from collections.abc import Callable, Iterator
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 from hypothesis import settings
@@ -24,6 +30,51 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 
 settings.register_profile("no deadline", deadline=None)  # a busy machine is no fault of the code's
 settings.load_profile("no deadline")
+
+
+SESSION = "GENLAB_TEST_SESSION"
+"""Environment variable by which the processes that these tests start, and theirs, are known."""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _nothing_is_left_behind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Fail if the tests leave a process, or a file in the folder for temporary files."""
+    tmp_path_factory.getbasetemp()  # these two stay where they are
+    multiprocessing.util.get_temp_dir()
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(Path(tempfile.gettempdir()) / "torchinductor"))
+    with tempfile.TemporaryDirectory(prefix="gl-") as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setenv(SESSION, token := secrets.token_hex(8))
+        patch.setenv("TMPDIR", folder)
+        patch.setattr(tempfile, "tempdir", folder)
+        yield
+        forkserver._forkserver._stop()  # type: ignore[attr-defined]
+        left = _processes_of(token)
+        for process in left:
+            process.kill()
+        assert not left, "processes are left behind"
+        assert not list(Path(folder).iterdir()), "files are left behind"
+
+
+def _processes_of(token: str) -> list[psutil.Process]:
+    """The other processes that this session's tests started and that are still there a moment after."""
+
+    def there() -> list[psutil.Process]:
+        found = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                alive = process.pid != os.getpid() and process.status() != psutil.STATUS_ZOMBIE
+                if (
+                    alive
+                    and process.environ().get(SESSION) == token
+                    and "resource_tracker" not in " ".join(process.cmdline())
+                ):
+                    found.append(process)
+        return found
+
+    deadline = time.monotonic() + 20
+    while (found := there()) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    return found
 
 
 @pytest.fixture(scope="session")

@@ -14,6 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from genlab.core.processes import end_with_parent
 from genlab.training.console import Console, Update
 
 T = TypeVar("T")
@@ -105,6 +106,7 @@ def stand_back(beside: torch.device) -> None:
     It sees no GPU. Beside a GPU it computes on half of the cores, else on one, of which it gets about a tenth while
     training wants it.
     """
+    end_with_parent()
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
     os.nice(NICENESS)
     torch.set_num_threads(1 if beside.type == "cpu" else max(1, (os.cpu_count() or 1) // 2))

@@ -5,9 +5,9 @@ import multiprocessing
 import os
 import signal
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -21,6 +21,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import Tensor
 
 from genlab.core.config import override
+from genlab.core.processes import end_with_parent
 from genlab.core.storage import write_json
 from genlab.models.vae import VAEArchitecture
 from genlab.recipes.cyclegan import CycleGANConfig, CycleGANData, CycleGANModel, CycleGANObjective
@@ -86,10 +87,15 @@ class QuietSession:
 
     def background(self, function: Callable[..., T], *arguments: Any) -> Future[T]:
         # Not niced, as the real ones are, and with torch imported: a test waits for it.
-        executor = ProcessPoolExecutor(1, PROCESSES, initializer=torch.set_num_threads, initargs=(1,))
+        executor = ProcessPoolExecutor(1, PROCESSES, initializer=_begin_in_background)
         future = executor.submit(function, *arguments)
         executor.shutdown(wait=False)
         return future
+
+
+def _begin_in_background() -> None:
+    end_with_parent()
+    torch.set_num_threads(1)
 
 
 def vae_config(data: Path, **run: Any) -> VAEConfig:
@@ -124,31 +130,34 @@ def train_until_killed(plan: Plan, moment: Moment, step: int, workers: int = 1, 
 
     The other ranks are killed after it, as Ray Train does.
     """
-    ranks = _start_ranks(workers, _train_and_die, plan, moment, step, victim)
-    ranks[victim].join(120)
-    for process in ranks:
-        process.kill()
-        process.join()
+    with _ranks(workers, _train_and_die, plan, moment, step, victim) as ranks:
+        ranks[victim].join(120)
     assert ranks[victim].exitcode == -signal.SIGKILL
 
 
 def train_to_the_end(plan: Plan, workers: int) -> None:
     """Train in ``workers`` processes."""
-    ranks = _start_ranks(workers, _train_rank, plan)
-    for process in ranks:
-        process.join(120)
+    with _ranks(workers, _train_rank, plan) as ranks:
+        for process in ranks:
+            process.join(120)
     assert [process.exitcode for process in ranks] == [0] * workers
 
 
-def _start_ranks(workers: int, target: Callable[..., None], *arguments: Any) -> list[BaseProcess]:
-    store = tempfile.mktemp(prefix="genlab-ranks-") if workers > 1 else None
-    ranks: list[BaseProcess] = [
-        PROCESSES.Process(target=target, args=(QuietSession(rank, workers), store, *arguments))
-        for rank in range(workers)
-    ]
-    for process in ranks:
-        process.start()
-    return ranks
+@contextmanager
+def _ranks(workers: int, target: Callable[..., None], *arguments: Any) -> Iterator[list[BaseProcess]]:
+    """Processes of one world; those that are alive in the end are killed."""
+    with tempfile.TemporaryDirectory(prefix="genlab-ranks-") as folder:
+        store = f"{folder}/store" if workers > 1 else None
+        ranks: list[BaseProcess] = [
+            PROCESSES.Process(target=target, args=(QuietSession(rank, workers), store, *arguments))
+            for rank in range(workers)
+        ]
+        for process in ranks:
+            process.start()
+        yield ranks
+        for process in ranks:
+            process.kill()
+            process.join()
 
 
 def _train_rank(session: QuietSession, store: str | None, plan: Plan) -> None:
