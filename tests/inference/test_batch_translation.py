@@ -12,14 +12,14 @@ from tests.inference.support import expected, written
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[None]:
+def own_ray() -> Iterator[None]:
     """One Ray for all tests that need it."""
     with connected():
         yield
 
 
 @pytest.mark.cluster
-@pytest.mark.usefixtures("cluster")
+@pytest.mark.usefixtures("own_ray")
 def test_a_folder_keeps_its_names(
     run: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -41,7 +41,7 @@ def test_a_folder_keeps_its_names(
 
 
 @pytest.mark.cluster
-@pytest.mark.usefixtures("cluster")
+@pytest.mark.usefixtures("own_ray")
 def test_a_folder_of_nothing_but_bad_pictures_fails(
     run: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.support import PATIENCE, Cluster
+from tests.cluster_support import PATIENCE, Cluster
 
 FAMILIES = {
     "vae": ["--run.batch", "32", "--optimization.ema-images", "500"],

@@ -6,14 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
 
 from genlab.core.storage import locate
-from genlab.data.format.shards import ShardSet
 from genlab.evaluation.checkpoint_evaluations import read_evaluations
-from genlab.models.cyclegan import CycleGAN, CycleGANArchitecture
 from genlab.store import model_directory
-from tests.cluster.support import PATIENCE, Cluster, indexes, reproducible, wait_for
+from tests.cluster_support import PATIENCE, Cluster, indexes, reproducible, wait_for
 
 pytestmark = pytest.mark.cluster
 
@@ -90,24 +87,3 @@ def test_a_job_needs_no_options_at_all(cluster: Cluster, tmp_path: Path) -> None
     assert job.returncode == 0, log
     (run,) = tmp_path.glob("vae-*")
     assert model_directory.load(run / "model").family == "vae"
-
-
-def test_a_job_translates_a_data_set_and_goes_on(
-    cluster: Cluster, drawn: Callable[[str], Path], tmp_path: Path
-) -> None:
-    torch.manual_seed(0)
-    model = CycleGAN((32, 32, 3), CycleGANArchitecture(width=4))
-    provenance = model_directory.Provenance(run="", step=1, images=1, data={}, config={}, metrics={})
-    model_directory.save(tmp_path / "model", model, provenance)
-    data, out = drawn("scenes-a"), tmp_path / "out"
-    count = len(ShardSet.open(str(data)).split("test"))
-    for before in ("", f", {count - 1} of them done before"):
-        job = cluster.submit(
-            *["python", "jobs/translate.py", str(tmp_path / "model"), str(data), str(out), "--split", "test"]
-        )
-        log, _ = job.communicate(timeout=PATIENCE)
-        assert job.returncode == 0, log
-        assert f"{out}: {count} of {count} images a_to_b{before}\n" in log
-        pictures = list(out.rglob("*.png"))
-        assert len(pictures) == count
-        pictures[0].unlink()

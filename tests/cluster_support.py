@@ -15,7 +15,7 @@ import pytest
 
 from genlab.training.tracking import CLOCK_FIELDS, read_metrics
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+REPOSITORY = Path(__file__).resolve().parents[1]
 PATIENCE = 300.0
 """Seconds that anything here may take before the test gives up on it."""
 
@@ -57,6 +57,26 @@ class Cluster:
             except psutil.Error:
                 continue
         return found
+
+
+def start_job(*arguments: str, **variables: str) -> subprocess.Popen[str]:
+    """Start `python ARGUMENTS` in the repository as one does without a cluster."""
+    clean = {name: value for name, value in environment(**variables).items() if not name.startswith("RAY_A")}
+    return subprocess.Popen(
+        ["python", *arguments],
+        cwd=REPOSITORY,
+        env=clean,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def finish(job: subprocess.Popen[str]) -> str:
+    """Wait for a job that is to succeed; what it printed."""
+    log, _ = job.communicate(timeout=PATIENCE)
+    assert job.returncode == 0, log
+    return log
 
 
 def wait_for(what: str, true: Callable[[], Any]) -> Any:

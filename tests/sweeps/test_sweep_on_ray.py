@@ -1,0 +1,43 @@
+"""Sweeps from the command line, on a Ray of their own."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from genlab.store import model_directory
+from tests.cluster_support import PATIENCE, finish, start_job
+
+pytestmark = pytest.mark.cluster
+
+
+def test_a_sweep_finds_the_best_and_says_how_to_train_it(drawn: Callable[[str], Path], tmp_path: Path) -> None:
+    options = ["--data.images", str(drawn("digits")), "--run.epochs", "1", "--run.batch", "32"]
+    log = finish(
+        start_job("jobs/sweep.py", "tune_spaces/vae_latent.py", *options, "--run.storage", str(tmp_path), COLUMNS="120")
+    )
+    result = json.loads((tmp_path / "vae_latent" / "sweep.json").read_text())
+    figures = [trial["metrics"]["test/neg_elbo"] for trial in result["trials"]]
+    assert figures == sorted(figures), "the best comes first"
+    assert [trial["error"] for trial in result["trials"]] == [None] * 3
+    assert sorted(trial["point"]["model.latent_dim"] for trial in result["trials"]) == [2, 8, 16]
+    best = result["trials"][0]
+    assert f"the best, test/neg_elbo {figures[0]:.5g}: {best['run']}/model" in log
+    model = model_directory.load(f"{best['run']}/model")
+    assert model.architecture.latent_dim == best["point"]["model.latent_dim"]
+    command = log.split("train it again: genlab train vae ")[1].splitlines()[0]
+    assert ("--model.latent-dim" in command) == (best["point"]["model.latent_dim"] != 2)
+
+
+def test_a_wrong_name_in_a_space_is_refused_before_any_trial(tmp_path: Path) -> None:
+    space = tmp_path / "space.py"
+    space.write_text(
+        "from genlab.sweeps.space import Space\n"
+        "SPACE = Space('vae', {'model.latent_dimm': [2, 4]}, 'test/neg_elbo', 'min')\n"
+    )
+    job = start_job("jobs/sweep.py", str(space), "--run.storage", str(tmp_path))
+    log, _ = job.communicate(timeout=PATIENCE)
+    assert job.returncode == 2
+    assert "model.latent_dimm: no such option; did you mean model.latent_dim" in log
+    assert not list(tmp_path.glob("space/*/checkpoints"))
