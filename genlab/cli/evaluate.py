@@ -1,12 +1,12 @@
-"""``genlab evaluate MODEL``: measurements of a trained model on held-out data, printed and written as JSON.
+"""``genlab evaluate MODEL``: measure a trained model on held-out images, print the measurements and write them as JSON.
 
-It stands among the reports, above training, because it trains a classifier where it needs one; what it measures is in
-``genlab.evaluation``.
+What is measured is in :mod:`genlab.evaluation.evaluate`. The command opens the model and its data, and trains a
+classifier where one is needed and there is none.
 """
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any
 
 import torch
@@ -17,36 +17,30 @@ from rich.table import Table
 from rich.text import Text
 from upath import UPath
 
-from genlab.cli.classifier import NO_CLASSIFIER, split_to_train_on, trained_classifier
+from genlab.cli.classifier_training import NO_CLASSIFIER, split_to_train_on, trained_classifier
 from genlab.core.config import parse
-from genlab.core.errors import ConfigError, DataError, RunError, run_command
+from genlab.core.errors import ConfigError, DataError, run_command
 from genlab.core.storage import locate, write_atomic
+from genlab.data.format.manifest import held_out_split
 from genlab.data.format.shards import ShardSet
-from genlab.evaluation.classifier import Judge, load_judge
 from genlab.evaluation.compare import settings_lines
-from genlab.evaluation.extractors import ClassifierFeatures, EfficientNetLite, Extractor, Inception
-from genlab.evaluation.features import FEWEST, extract, held_out_features, measure_distances
-from genlab.evaluation.held_out import HeldOut
-from genlab.evaluation.latent_models import (
-    classes_to_sample,
-    measure_bounds,
-    measure_consistency,
-    measure_elbo,
-    measure_reconstructions,
-    samples,
+from genlab.evaluation.evaluate import (
+    EvaluationOptions,
+    Measurable,
+    evaluate,
+    require_fit,
+    require_measurable,
+    require_same_classes,
 )
-from genlab.evaluation.measurements import Evaluation, Measurement, evaluation_file
-from genlab.evaluation.translation import measure_translations
+from genlab.evaluation.extractors import Inception
+from genlab.evaluation.features import FEWEST
+from genlab.evaluation.held_out import HeldOut
+from genlab.evaluation.measurements import Evaluation, evaluation_file
+from genlab.evaluation.trained_classifier import TrainedClassifier, load_classifier
 from genlab.inference.engine import best_device
-from genlab.models.cyclegan import CycleGAN
 from genlab.models.latent_model import LatentModel
 from genlab.recipes.options import Data
 from genlab.store import model_directory
-
-SAMPLES = 10_000
-"""Samples that FID and KID are of, at most, unless told otherwise."""
-BOUND_IMAGES = 1000
-"""Images that the importance-weighted bounds are of on a CPU, unless told otherwise."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,62 +77,43 @@ class EvaluateConfig:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The command ``genlab evaluate``."""
+    """Run the command ``genlab evaluate``."""
 
     def command() -> None:
-        config = parse(EvaluateConfig, arguments, prog="genlab evaluate")
-        evaluation, file = evaluate(config)
+        evaluation, file = run_evaluation(parse(EvaluateConfig, arguments, prog="genlab evaluate"))
         show(evaluation)
         print(f"evaluation: {file}")
 
     run_command(command)
 
 
-def evaluate(config: EvaluateConfig) -> tuple[Evaluation, UPath]:
-    """Measure what ``config`` names and write the evaluation; returns it and where it is.
+def run_evaluation(config: EvaluateConfig) -> tuple[Evaluation, UPath]:
+    """Measure the model that ``config`` names and write the evaluation; return it, and the file that holds it.
 
     Raises:
         ConfigError, DataError, RunError: the model, its data, or what was given to measure with cannot be used.
     """
     directory = model_directory.find_one(config.model)
-    description = model_directory.describe(directory)
-    provenance = description["provenance"]
+    provenance = model_directory.describe(directory)["provenance"]
     device = best_device()
-    model = model_directory.load(directory, device)
-    if not isinstance(model, LatentModel | CycleGAN):
-        raise RunError(f"{config.model}: a {model.family} model; vae, cvae and cyclegan are what can be evaluated")
+    model = require_measurable(model_directory.load(directory, device), config.model)
     domains = open_held_out(config, model, provenance)
     file = locate(config.output) if config.output else evaluation_file(directory)
     _require_writable(file)
     inception = Inception(config.inception, device) if config.inception else None
     torch.backends.cudnn.allow_tf32 = False  # A measurement's last digits are worth more than a minute.
+    classifier = None
     if isinstance(model, LatentModel):
-        judge = _judge(config, domains["images"], provenance, device)
-        extractor = inception or _extractor(domains["images"], judge, device)
-        measurements = _measure_latent_model(config, model, domains["images"], judge, extractor)
-    else:
-        extractor = inception or EfficientNetLite(device)
-        measurements = measure_translations(model, domains, extractor, config.samples or SAMPLES, config.seed)
-
-    evaluation = Evaluation(
-        directory.parent.name if directory.name == "model" else directory.name,
-        {
-            "path": str(directory),
-            "family": model.family,
-            "step": provenance["step"],
-            "weights": description["weights"]["sha256"],
-        },
-        measurements,
-    )
+        classifier = _classifier(config, domains["images"].shards, provenance, device)
+    options = EvaluationOptions(config.samples, config.iwae_images, config.seed)
+    evaluation = evaluate(directory, model, domains, options, extractor=inception, classifier=classifier)
     with _writing(file):
         evaluation.save(file)
     return evaluation, file
 
 
-def open_held_out(
-    config: EvaluateConfig, model: LatentModel | CycleGAN, provenance: Mapping[str, Any]
-) -> dict[str, HeldOut]:
-    """The rows to measure on, by domain: those that are ``images`` to a VAE, ``a`` and ``b`` to a CycleGAN.
+def open_held_out(config: EvaluateConfig, model: Measurable, provenance: Mapping[str, Any]) -> dict[str, HeldOut]:
+    """Open the rows to measure on, by domain: ``images`` for a VAE, ``a`` and ``b`` for a CycleGAN.
 
     Raises:
         ConfigError: an option that is for another kind of model, or a data set that must be named.
@@ -150,21 +125,31 @@ def open_held_out(
         if getattr(config, name) is not None:
             named = " and ".join(map(_flag, options.values()))
             raise ConfigError(f"{_flag(name)}: not for a {model.family} model, whose data is given by {named}")
-    # An imported model names neither split nor data.
-    split = config.split or provenance["config"].get("data", {}).get("test_split", Data.test_split)
-    domains = {}
+    shards = {}
     for domain, option in options.items():
         given, trained_on = getattr(config, option), provenance["data"].get(domain)
         if given is None and trained_on is None:
             raise ConfigError(f"{config.model}: does not say what it was trained on; give {_flag(option)} DATA")
-        shards = ShardSet.open(given or trained_on["path"])
-        if given is None and shards.checksum != trained_on["checksum"]:
+        shards[domain] = ShardSet.open(given or trained_on["path"])
+        if given is None and shards[domain].checksum != trained_on["checksum"]:
             raise DataError(
-                f"{shards.directory}: no longer the data set that the model was trained on; give {_flag(option)}"
+                f"{shards[domain].directory}: no longer the data set that the model was trained on; "
+                f"give {_flag(option)}"
             )
-        domains[domain] = HeldOut(shards.split(split), split)
-        _check_fit(model, domains[domain], provenance["label_names"])
+    split = config.split or _held_out_split(shards.values(), provenance)
+    domains = {domain: HeldOut(rows.split(split), split) for domain, rows in shards.items()}
+    for held_out in domains.values():
+        require_fit(model, held_out, provenance["label_names"])
     return domains
+
+
+def _held_out_split(shards: Iterable[ShardSet], provenance: Mapping[str, Any]) -> str:
+    data = provenance["config"].get("data", {})  # an imported model names no split
+    test_split, trained_on = data.get("test_split", Data.test_split), data.get("split", Data.split)
+    split = held_out_split((one.manifest for one in shards), test_split, trained_on)
+    if split != test_split:
+        print(f"no split {test_split!r} is held out: the model is measured on {split!r}")
+    return split
 
 
 def _flag(option: str) -> str:
@@ -172,7 +157,7 @@ def _flag(option: str) -> str:
 
 
 def show(evaluation: Evaluation) -> None:
-    """Print the measurements, what is to be said against them, and what they were measured with."""
+    """Print the measurements, their cautions, and their settings."""
     table = Table(show_edge=False)
     table.add_column("measurement")
     table.add_column(Text(evaluation.name), justify="right")
@@ -192,7 +177,7 @@ def show(evaluation: Evaluation) -> None:
 
 
 def _require_writable(file: UPath) -> None:
-    """Measuring takes long, so that what cannot be written afterwards is refused before."""
+    """Refuse a file that cannot be written before measuring, which takes long."""
     probe = file.with_name(f".{file.name}.probe")
     with _writing(file):
         if file.is_dir():
@@ -210,77 +195,19 @@ def _writing(file: UPath) -> Iterator[None]:
         raise DataError(f"{file}: cannot be written ({error.strerror or error}); name another with --output") from None
 
 
-def _check_fit(model: LatentModel | CycleGAN, held_out: HeldOut, label_names: Sequence[str]) -> None:
-    shards = held_out.shards
-    if shards.fixed_shape() != model.image_shape:
-        raise DataError(
-            f"{shards.directory}: {_size(shards.fixed_shape())}; the model takes {_size(model.image_shape)}"
-        )
-    if len(held_out) < FEWEST:
-        raise DataError(f"{shards.directory}: {len(held_out)} images in split {held_out.split!r}; {FEWEST} are needed")
-    if not isinstance(model, LatentModel) or not model.classes:
-        return
-    if not 0 < len(shards.manifest.label_names) <= model.classes:
-        found = len(shards.manifest.label_names)
-        raise DataError(f"{shards.directory}: has {found} classes; the model is one of {model.classes}")
-    if difference := _first_difference(shards, label_names):
-        raise DataError(f"data: the model was trained on other labels: {difference}")
-
-
-def _measure_latent_model(
-    config: EvaluateConfig, model: LatentModel, held_out: HeldOut, judge: Judge | None, extractor: Extractor
-) -> dict[str, Measurement]:
-    measurements = measure_elbo(model, held_out, config.seed)
-    images = config.iwae_images or (BOUND_IMAGES if model.device.type == "cpu" else len(held_out))
-    measurements |= measure_bounds(model, held_out.drawn(images, config.seed), config.seed)
-    measurements |= measure_reconstructions(model, held_out, judge)
-    count = config.samples or min(SAMPLES, len(held_out))
-    if judge is not None and model.classes:
-        measurements |= measure_consistency(model, held_out, judge, count, config.seed)
-    reference = held_out_features(held_out, extractor)
-    label = classes_to_sample(held_out, count, config.seed) if model.classes else None
-    made = extract(extractor, samples(model, label, count, config.seed), count, "features of samples")
-    return measurements | measure_distances(extractor, reference, held_out.settings, made, config.seed)
-
-
-def _judge(config: EvaluateConfig, held_out: HeldOut, provenance: Mapping[str, Any], device: str) -> Judge | None:
-    """What to recognise classes by; none for images without labels, unless one is given.
+def _classifier(
+    config: EvaluateConfig, shards: ShardSet, provenance: Mapping[str, Any], device: str
+) -> TrainedClassifier | None:
+    """Load what recognises classes, trained now if need be; ``None`` for images without labels, unless one is given.
 
     Raises:
-        ConfigError: when the one given is of other images or labels.
-        DataError: when there is nothing to train one on.
+        ConfigError: the classifier given is of other images or labels.
+        DataError: there is nothing to train one on.
     """
-    shards = held_out.shards
     if config.classifier == NO_CLASSIFIER or (config.classifier is None and not shards.labelled):
         return None
     if config.classifier is None:
-        return load_judge(trained_classifier(shards, split_to_train_on(shards, provenance)), device)
-    judge = load_judge(model_directory.find_one(config.classifier), device)
-    if judge.classifier.image_shape != shards.fixed_shape():
-        shape = judge.classifier.image_shape
-        raise ConfigError(f"classifier: it takes {_size(shape)}, not {_size(shards.fixed_shape())}")
-    if difference := _first_difference(shards, judge.label_names):
-        raise ConfigError(f"classifier: {config.classifier} was trained on other labels: {difference}")
-    return judge
-
-
-def _first_difference(shards: ShardSet, known: Sequence[str]) -> str:
-    """The first class of a data set that has not the name by which a model knows it; empty where all have."""
-    for number, name in enumerate(shards.manifest.label_names):
-        if number >= len(known):
-            return f"class {number} is {name!r} in {shards.directory}, and there was none such"
-        if name != known[number]:
-            return f"class {number} is {name!r} in {shards.directory}, and was {known[number]!r}"
-    return ""
-
-
-def _extractor(held_out: HeldOut, judge: Judge | None, device: str) -> Extractor:
-    """Whose features to compare in where Inception's weights are not given."""
-    if judge is not None and held_out.shards.manifest.channels == 1:
-        return ClassifierFeatures(judge)
-    return EfficientNetLite(device)
-
-
-def _size(shape: tuple[int, int, int]) -> str:
-    height, width, channels = shape
-    return f"images of {height}x{width}x{channels}"
+        return load_classifier(trained_classifier(shards, split_to_train_on(shards, provenance)), device)
+    classifier = load_classifier(model_directory.find_one(config.classifier), device)
+    require_same_classes(classifier, shards, config.classifier)
+    return classifier

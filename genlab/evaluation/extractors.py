@@ -12,8 +12,8 @@ from torch import Tensor
 
 from genlab.core.errors import RunError
 from genlab.core.storage import locate, read_bytes, sha256
-from genlab.evaluation.classifier import Judge
 from genlab.evaluation.measurements import Settings
+from genlab.evaluation.trained_classifier import TrainedClassifier
 
 
 class Extractor(ABC):
@@ -153,10 +153,10 @@ class ClassifierFeatures(Extractor):
     label = "classifier"
     resizer = "none"
 
-    def __init__(self, judge: Judge) -> None:
-        self._classifier = judge.classifier
+    def __init__(self, classifier: TrainedClassifier) -> None:
+        self._classifier = classifier.model
         self.name = f"classifier {'x'.join(map(str, self._classifier.image_shape))}, last hidden layer"
-        self.weights = judge.weights
+        self.weights = classifier.weights
         self.dimension = self._classifier.architecture.features
 
     def features(self, pixels: Tensor) -> Tensor:

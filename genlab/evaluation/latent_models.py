@@ -9,9 +9,9 @@ from torch import Tensor
 from genlab.core.progress import progress
 from genlab.core.seeds import derived_seed
 from genlab.data.stream.order import permutation
-from genlab.evaluation.classifier import Judge
 from genlab.evaluation.held_out import HeldOut, Rows, rows_a_pass
 from genlab.evaluation.measurements import Better, Measurement, Settings
+from genlab.evaluation.trained_classifier import TrainedClassifier
 from genlab.metrics.elbo import (
     active_units,
     gaussian_kl,
@@ -100,29 +100,31 @@ def measure_bounds(model: LatentModel, held_out: HeldOut, seed: int) -> dict[str
     }
 
 
-def measure_reconstructions(model: LatentModel, held_out: HeldOut, judge: Judge | None) -> dict[str, Measurement]:
+def measure_reconstructions(
+    model: LatentModel, held_out: HeldOut, classifier: TrainedClassifier | None
+) -> dict[str, Measurement]:
     """How near reconstructions from the posterior mean come, and whether a classifier sees the right class in them.
 
     Args:
         model: that reconstructs.
         held_out: all of these rows.
-        judge: of these images, if there is one; without labels it is not asked.
+        classifier: of these images, if there is one; without labels it is not asked.
     """
     errors, right, known = [], 0, 0
     with progress("reconstructions", len(held_out), "images") as advance:
         for rows in held_out.batches():
             pixels = model.reconstruct(rows.image, rows.label if model.classes else None).cpu()
             errors.append(((pixels.double() - rows.image.double()) / 255).square().flatten(1).mean(1))
-            if judge is not None and rows.label is not None:
-                right += int(torch.count_nonzero(judge.classifier.classify(pixels).cpu() == rows.label))
-                known += int(torch.count_nonzero(judge.classifier.classify(rows.image).cpu() == rows.label))
+            if classifier is not None and rows.label is not None:
+                right += int(torch.count_nonzero(classifier.model.classify(pixels).cpu() == rows.label))
+                known += int(torch.count_nonzero(classifier.model.classify(rows.image).cpu() == rows.label))
             advance(len(pixels))
     settings = held_out.settings
     error = torch.cat(errors)
     title = "reconstruction MSE, pixels in [0, 1]"
     measurements = {"mse": Measurement(title, float(error.mean()), settings, "", "lower", mean_interval(error))}
-    if judge is not None and held_out.shards.labelled:
-        settings, caution = settings | {"classifier_weights": judge.weights}, judge.caution(held_out)
+    if classifier is not None and held_out.shards.labelled:
+        settings, caution = settings | {"classifier_weights": classifier.weights}, classifier.caution(held_out)
         shares = {
             # A model that is told the class has it easier.
             "reconstruction_consistency": _share(
@@ -139,7 +141,7 @@ def measure_reconstructions(model: LatentModel, held_out: HeldOut, judge: Judge 
 
 
 def measure_consistency(
-    model: LatentModel, held_out: HeldOut, judge: Judge, count: int, seed: int
+    model: LatentModel, held_out: HeldOut, classifier: TrainedClassifier, count: int, seed: int
 ) -> dict[str, Measurement]:
     """Whether a classifier sees in samples of each class that class; as many of each, ``count`` in all.
 
@@ -148,16 +150,16 @@ def measure_consistency(
     Args:
         model: that samples, told the class.
         held_out: whose classes these are.
-        judge: of these classes.
+        classifier: of these classes.
         count: how many.
         seed: of the draws.
     """
-    classes = min(model.classes, len(judge.label_names))
+    classes = min(model.classes, len(classifier.label_names))
     label = torch.arange(max(1, count // classes) * classes) % classes
     drawn = samples(model, label, len(label), seed)
-    seen = torch.cat([judge.classifier.classify(pixels).cpu() for pixels in drawn])
+    seen = torch.cat([classifier.model.classify(pixels).cpu() for pixels in drawn])
     settings = held_out.settings | {
-        "classifier_weights": judge.weights,
+        "classifier_weights": classifier.weights,
         "samples": len(label),
         "classes": classes,
         "seed": seed,

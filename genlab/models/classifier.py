@@ -1,4 +1,4 @@
-"""A small convolutional classifier: the judge of class-consistency, and the features in which digits are compared.
+"""A small convolutional classifier: it measures class consistency, and gives the features in which digits are compared.
 
 At 28x28x1 and 10 classes it has 467,818 parameters. No batch normalisation: nothing in it is a statistic of a batch.
 """

@@ -12,9 +12,9 @@ from torch import Tensor
 from genlab.data.format.shards import ShardSet
 from genlab.data.ingest.attributes import AttributesConfig
 from genlab.data.ingest.ingest import IngestConfig, ingest
-from genlab.evaluation.classifier import Judge
 from genlab.evaluation.extractors import Extractor
 from genlab.evaluation.held_out import HeldOut
+from genlab.evaluation.trained_classifier import TrainedClassifier
 from genlab.models.classifier import Classifier, ClassifierArchitecture
 from genlab.models.cvae import CVAE, CVAEArchitecture
 from genlab.models.cyclegan import CycleGAN, CycleGANArchitecture
@@ -91,10 +91,12 @@ def classifier(always: int | None = None) -> Classifier:
     return model
 
 
-def judge(always: int | None = None, trained_on: HeldOut | None = None, label_names: Sequence[str] = TEN) -> Judge:
+def trained_classifier(
+    always: int | None = None, trained_on: HeldOut | None = None, label_names: Sequence[str] = TEN
+) -> TrainedClassifier:
     """:func:`classifier`, of these classes and rows."""
     data, split = (trained_on.shards.checksum, trained_on.split) if trained_on else ("0" * 64, "train")
-    return Judge(classifier(always), "f" * 64, tuple(label_names), data, split)
+    return TrainedClassifier(classifier(always), "f" * 64, tuple(label_names), data, split)
 
 
 def blind(model: M) -> M:

@@ -13,8 +13,8 @@ from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorIncepti
 
 from genlab.core.errors import RunError
 from genlab.core.storage import locate, sha256
-from genlab.evaluation.classifier import load_judge
 from genlab.evaluation.extractors import ClassifierFeatures, EfficientNetLite, Inception
+from genlab.evaluation.trained_classifier import load_classifier
 from tests.evaluation.support import classifier, colours, save, vae
 
 MILITARY_UNIFORM = 652
@@ -87,16 +87,16 @@ def test_a_file_of_weights_that_would_run_code_does_not(tmp_path: Path) -> None:
 
 
 def test_a_classifiers_features_are_what_its_logits_are_made_of(tmp_path: Path) -> None:
-    run = save(tmp_path / "judge", classifier(), tmp_path / "data")
-    judge = load_judge(locate(run / "model"), "cpu")
-    extractor, images = ClassifierFeatures(judge), colours(5, 28, 28, 1)
+    run = save(tmp_path / "trained", classifier(), tmp_path / "data")
+    trained = load_classifier(locate(run / "model"), "cpu")
+    extractor, images = ClassifierFeatures(trained), colours(5, 28, 28, 1)
     features = extractor.features(images)
     assert features.shape == (5, extractor.dimension)
-    assert torch.equal(judge.classifier.head(features).argmax(1), judge.classifier.classify(images))
+    assert torch.equal(trained.model.head(features).argmax(1), trained.model.classify(images))
     assert extractor.settings["extractor_weights"] == sha256((run / "model" / "model.safetensors").read_bytes())
 
 
 def test_another_model_is_no_classifier(tmp_path: Path) -> None:
     run = save(tmp_path / "vae", vae(), tmp_path / "data")
     with pytest.raises(RunError, match="a vae, not a classifier"):
-        load_judge(locate(run / "model"), "cpu")
+        load_classifier(locate(run / "model"), "cpu")

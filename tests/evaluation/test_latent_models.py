@@ -21,7 +21,7 @@ from genlab.evaluation.latent_models import (
 )
 from genlab.metrics.elbo import gaussian_kl
 from genlab.models.latent_model import Likelihood
-from tests.evaluation.support import TEN, blind, cvae, held_out, judge, sorted_by_class, vae
+from tests.evaluation.support import TEN, blind, cvae, held_out, sorted_by_class, trained_classifier, vae
 
 COIN = 28 * 28 * math.log(2)
 
@@ -128,7 +128,7 @@ def test_a_model_without_classes_is_given_no_labels(data: HeldOut) -> None:
 
 
 def test_consistency_counts_what_the_classifier_sees(data: HeldOut) -> None:
-    model, threes = cvae(), judge(always=3)
+    model, threes = cvae(), trained_classifier(always=3)
     assert data.labels is not None
     share = float((data.labels == 3).double().mean())
     measurements = measure_reconstructions(model, data, threes)
@@ -146,13 +146,13 @@ def test_consistency_counts_what_the_classifier_sees(data: HeldOut) -> None:
 
 def test_samples_are_of_classes_that_the_classifier_can_name(data: HeldOut) -> None:
     """The model has room for ten."""
-    sampled = measure_consistency(cvae(), data, judge(always=3, label_names=TEN[:5]), count=57, seed=0)
+    sampled = measure_consistency(cvae(), data, trained_classifier(always=3, label_names=TEN[:5]), count=57, seed=0)
     assert sampled["sample_consistency"].value == 1 / 5
     assert sampled["sample_consistency"].settings["classes"] == 5
 
 
 def test_what_a_classifier_sees_in_its_own_training_images_is_marked(data: HeldOut) -> None:
-    measurements = measure_reconstructions(vae(), data, judge(trained_on=data))
+    measurements = measure_reconstructions(vae(), data, trained_classifier(trained_on=data))
     assert measurements["reconstruction_consistency"].settings["told_class"] == "no"
     for name in ("reconstruction_consistency", "classifier_accuracy"):
         assert "trained on these very images" in measurements[name].caution

@@ -15,7 +15,7 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from genlab.cli.evaluate import EvaluateConfig, evaluate
+from genlab.cli.evaluate import EvaluateConfig, run_evaluation
 from genlab.core.config import override
 from genlab.core.errors import ConfigError, RunError
 from genlab.core.storage import locate
@@ -89,7 +89,7 @@ def kids(run: Path) -> list[tuple[int, Any]]:
 def test_the_measurements_are_those_of_genlab_evaluate(evaluated: Path) -> None:
     step = model_directory.describe(evaluated / "model")["provenance"]["step"]
     [beside] = [one.measurements for one in read_evaluations(locate(evaluated)) if one.step == step]
-    alone = evaluate(EvaluateConfig(str(evaluated)))[0].measurements
+    alone = run_evaluation(EvaluateConfig(str(evaluated)))[0].measurements
     assert beside.keys() == alone.keys()
     for name, measurement in alone.items():
         assert beside[name].settings == measurement.settings

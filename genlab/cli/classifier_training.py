@@ -1,4 +1,4 @@
-"""The classifier that an evaluation judges by, trained where there is none yet."""
+"""Training of the classifier that ``genlab evaluate`` recognises classes by, where there is none yet."""
 
 import contextlib
 import dataclasses
@@ -19,15 +19,15 @@ from genlab.training.launch import launch
 from genlab.training.plan import default_storage
 
 NO_CLASSIFIER = "none"
-JUDGE_STEPS = 1000
-"""Steps that a classifier is trained for at least: on a small data set its usual epochs would teach it little."""
+FEWEST_STEPS = 1000
+"""The least steps that a classifier is trained for: on a small data set its usual epochs would teach it little."""
 
 
 def split_to_train_on(shards: ShardSet, provenance: Mapping[str, Any]) -> str:
-    """The split that the model was trained on, where this data set has it, else the usual one.
+    """Choose the split to train a classifier on: the one that the model was trained on, else the usual one.
 
     Raises:
-        DataError: it has neither.
+        DataError: the data set has neither.
     """
     splits = provenance["config"]["data"]["split"], ImageData().split
     for split in splits:
@@ -40,9 +40,9 @@ def split_to_train_on(shards: ShardSet, provenance: Mapping[str, Any]) -> str:
 
 
 def trained_classifier(shards: ShardSet, split: str) -> UPath:
-    """The model directory of a classifier of these images, trained on ``split`` now if it was not before.
+    """Return the model directory of a classifier of these images, after training it on ``split`` if it does not exist.
 
-    It is an ordinary run in the runs folder, named after the data set's checksum and the split.
+    Its run is an ordinary one in the runs folder, named after the data set's checksum and the split.
     """
     checksum = shards.checksum
     run = locate(default_storage()) / f"classifier-{checksum[:12]}-{split}"
@@ -54,7 +54,7 @@ def trained_classifier(shards: ShardSet, split: str) -> UPath:
     config = ClassifierConfig(data=ImageData(images=str(shards.directory), split=split))
     rows = shards.manifest.splits[split]
     batch = min(config.run.batch, rows)
-    steps = max(JUDGE_STEPS, math.ceil((config.run.epochs or 0) * rows / batch))
+    steps = max(FEWEST_STEPS, math.ceil((config.run.epochs or 0) * rows / batch))
     options = dataclasses.replace(config.run, name=run.name, workers=0, batch=batch, steps=steps)
     with _torch_settings_kept():
         launch("classifier", dataclasses.replace(config, run=options))
@@ -63,7 +63,7 @@ def trained_classifier(shards: ShardSet, split: str) -> UPath:
 
 @contextlib.contextmanager
 def _torch_settings_kept() -> Iterator[None]:
-    """Undo what training sets for the whole process."""
+    """Restore the settings of torch that training changes for the whole process."""
     mode, threads = torch.get_deterministic_debug_mode(), torch.get_num_threads()
     fill = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
     benchmark = torch.backends.cudnn.benchmark

@@ -1,4 +1,4 @@
-"""The classifier by which classes are recognised in images."""
+"""A classifier that genlab trained, with what its results depend on: it recognises classes in images."""
 
 from dataclasses import dataclass
 from typing import Any, cast
@@ -13,10 +13,10 @@ from genlab.store import model_directory
 
 
 @dataclass(frozen=True)
-class Judge:
-    """A classifier that genlab trained, and what it knows."""
+class TrainedClassifier:
+    """A classifier, and what it was trained on."""
 
-    classifier: Classifier
+    model: Classifier
     weights: str
     """SHA-256 of the file of its weights."""
     label_names: tuple[str, ...]
@@ -24,17 +24,17 @@ class Judge:
     data: str
     """Checksum of the data set that it was trained on."""
     split: str
-    """Of that data set."""
+    """Name of the split of that data set that it was trained on."""
 
     def caution(self, held_out: HeldOut) -> str:
-        """Why not to trust what it recognises in these images; empty when it never saw them."""
+        """Say why its results on these images should not be trusted; empty if it was not trained on them."""
         if (self.data, self.split) == (held_out.shards.checksum, held_out.split):
             return "the classifier was trained on these very images"
         return ""
 
 
-def load_judge(directory: UPath, device: str | torch.device) -> Judge:
-    """The classifier in a model directory.
+def load_classifier(directory: UPath, device: str | torch.device) -> TrainedClassifier:
+    """Load a classifier from a model directory.
 
     Raises:
         RunError: it cannot be loaded, or is something else than a classifier.
@@ -43,7 +43,7 @@ def load_judge(directory: UPath, device: str | torch.device) -> Judge:
     if description["family"] != Classifier.family:
         raise RunError(f"{directory}: a {description['family']}, not a classifier; train one with jobs/classifier.py")
     provenance = description["provenance"]
-    return Judge(
+    return TrainedClassifier(
         cast("Classifier", model_directory.load(directory, device)),
         description["weights"]["sha256"],
         tuple(provenance["label_names"]),

@@ -1,0 +1,39 @@
+"""The classifier of an evaluation, trained where there is none."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from genlab.cli.classifier_training import trained_classifier
+from genlab.cli.evaluate import main
+from genlab.data.format.shards import ShardSet
+from genlab.evaluation.trained_classifier import load_classifier
+from tests.evaluation.support import held_out, save, sorted_by_class, vae
+
+
+@pytest.fixture
+def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The runs folder of one test."""
+    monkeypatch.setenv("GENLAB_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setattr("genlab.cli.classifier_training.FEWEST_STEPS", 5)
+    return tmp_path / "runs"
+
+
+def test_the_classifier_is_trained_on_the_models_own_split(
+    runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And training leaves torch as it was."""
+    before = torch.get_deterministic_debug_mode(), torch.get_num_threads(), torch.backends.cudnn.benchmark
+    data = tmp_path / "digits"
+    held_out(data)
+    shards = ShardSet.open(str(data))
+    trained = load_classifier(trained_classifier(shards, "test"), "cpu")
+    assert (trained.data, trained.split) == (shards.checksum, "test")
+    assert (torch.get_deterministic_debug_mode(), torch.get_num_threads(), torch.backends.cudnn.benchmark) == before
+
+    only = sorted_by_class(tmp_path / "animals", each=4)
+    run = save(runs / "animals", vae(), data)
+    with pytest.raises(SystemExit):
+        main([str(run), "--data", str(only.shards.directory)])
+    assert "no split 'train' to train a classifier on; give one with --classifier RUN" in capsys.readouterr().err
