@@ -57,7 +57,7 @@ class EvaluateConfig:
     data_b: str | None = None
     """The same of domain b."""
     split: str | None = None
-    """The split to measure on. By default the run's held-out split."""
+    """The split to measure on. By default the run's held-out split; the split trained on where none is held out."""
     classifier: str | None = None
     """Run or model directory of a classifier of these images; `none` for none. By default one is trained, once for each
     data set, if the images have labels. Not for a CycleGAN."""
