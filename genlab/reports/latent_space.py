@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from genlab.data.format.shards import ShardSet
-from genlab.data.stream.order import evenly
+from genlab.data.stream.order import evenly_spaced
 from genlab.imaging.latent_plane import Points, axis_name, most_varied_axes
 from genlab.imaging.scatter import scatter, scatter_per_class
 from genlab.imaging.sheets import sheet, side_by_side, transparent_sheet
@@ -73,7 +73,7 @@ class Subject:
     @property
     def scattered(self) -> NDArray[np.int64]:
         """The rows that are scattered: all, or 10,000 from the whole split."""
-        return evenly(len(self.shards), SCATTERED_IMAGES)
+        return evenly_spaced(len(self.shards), SCATTERED_IMAGES)
 
     @cached_property
     def means(self) -> Points:

@@ -21,7 +21,7 @@ from genlab.core.errors import RunError
 from genlab.core.seeds import derived_seed
 from genlab.core.storage import locate
 from genlab.data.format.shards import ShardSet
-from genlab.data.stream.order import Ints, evenly, rank_slice
+from genlab.data.stream.order import Ints, evenly_spaced, rank_slice
 from genlab.data.stream.shard_stream import ShardStream
 from genlab.evaluation.checkpoint_evaluations import read_evaluations
 from genlab.models.cpu import keep_freed_memory
@@ -352,7 +352,7 @@ def _draw(plan: Plan, state: TrainingState, session: Session, tracker: Tracker, 
     there = min(len(domain) for domain in shards.values())
     wanted = min(state.recipe.figure_rows, there)
     first = min(FIRST_ROWS, wanted)
-    rows = np.concatenate([np.arange(first), evenly(there, wanted - first)])
+    rows = np.concatenate([np.arange(first), evenly_spaced(there, wanted - first)])
     with state.averaged():
         batches = _read(shards, rows, session.device)
         for name, image in state.recipe.figures(batches).items():

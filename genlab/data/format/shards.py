@@ -21,16 +21,16 @@ from upath import UPath
 
 from genlab.core.errors import DataError
 from genlab.core.storage import is_remote, json_bytes, locate, read_bytes, read_json, read_range, sha256
-from genlab.data.format.blocks import Blocks, consecutive
+from genlab.data.format.block_fetcher import BlockFetcher, consecutive
 from genlab.data.format.decode import decode_into
-from genlab.data.format.extent import AGAIN, Extent, split_by
 from genlab.data.format.manifest import FILE_NAME, Block, Manifest, Shard
+from genlab.data.format.shard_bytes import RESTORE, ShardBytes, split_by
 
-RUN_BYTES = 8 << 20
+REQUEST_BYTES = 8 << 20
 """Most bytes of neighbouring blocks read in one request. The windowed order depends on it."""
 
 RECENT_BYTES = 64 << 20
-"""Blocks of a remote data set kept in memory between reads by index."""
+"""Bytes of a remote data set's blocks that are kept in memory between reads by index."""
 
 Ints = NDArray[np.int64]
 Column = NDArray[np.int64] | NDArray[np.float64]
@@ -52,21 +52,22 @@ class Rows:
         return None if label is None else label.astype(np.int64, copy=False)
 
 
-class Piece(NamedTuple):
-    """Some of the rows to gather: those that lie in one extent."""
+class RowSelection(NamedTuple):
+    """Those of the rows to gather that lie in the same bytes: a block, or a whole memory mapped shard."""
 
-    extent: "Future[Extent]"
-    where: Ints
-    """Their places among the rows to gather."""
+    source: "Future[ShardBytes]"
+    """The bytes; they may still be on their way."""
+    places: Ints
+    """int64 [n], indices of these rows among the rows to gather."""
     rows: Ints
-    """Their row numbers in the extent."""
+    """int64 [n], their row numbers in ``source``."""
 
 
 class Cache(Protocol):
-    """Keeps blocks of remote data sets by name, such as :class:`genlab.data.stream.cache.BlockCache`."""
+    """A cache of blocks of remote data sets, such as :class:`genlab.data.stream.cache.BlockCache`."""
 
     def get(self, name: str) -> bytes | None:
-        """The block called ``name``; ``None`` when it is not kept. It may be damaged."""
+        """Return the block called ``name``, which may be damaged; ``None`` when it is not kept."""
         ...
 
     def put(self, name: str, data: bytes | bytearray | memoryview) -> None:
@@ -81,15 +82,15 @@ class Cache(Protocol):
 class ShardSet:
     """The rows of a data set, or of one of its splits, to be read by index.
 
-    Local shards are memory mapped; of remote ones, blocks are read when they are needed, and the latest are kept.
-    Reading is thread-safe.
+    Local shards are memory mapped. Blocks of remote shards are read when they are needed, and the most recent ones are
+    kept in memory. Reading is thread-safe.
 
     Args:
-        directory: Where the shards are.
-        manifest: The data set's manifest.
-        shards: The shards whose rows these are: rows 0, 1, ... run through them in this order.
-        threads: Threads that decode encoded images.
-        cache: Keeps blocks of a remote data set on a local disk.
+        directory: the folder of the shards.
+        manifest: the data set's manifest.
+        shards: the shards to read; rows are numbered 0, 1, ... through them in this order.
+        threads: how many threads decode encoded images.
+        cache: keeps blocks of a remote data set on a local disk.
     """
 
     def __init__(
@@ -107,21 +108,21 @@ class ShardSet:
         self.cache = cache
         self.remote = is_remote(directory)
         self._starts = np.cumsum([0] + [shard.rows for shard in self.shards])
-        self._maps: dict[int, Future[Extent]] = {}
+        self._maps: dict[int, Future[ShardBytes]] = {}
         self._lock = threading.Lock()
-        # Of each block of these shards: its shard and its number there.
+        # The shard of each block, and the block's number in that shard.
         self._block = [(i, number) for i, shard in enumerate(self.shards) for number in range(len(shard.blocks))]
         self.block_starts: Ints = np.cumsum([0] + [block.rows for shard in self.shards for block in shard.blocks])
         """int64 [blocks + 1]: the first row of each block, and the number of rows."""
 
     @staticmethod
     def open(url: str | UPath, *, threads: int = 2, cache: Cache | None = None) -> "ShardSet":
-        """Open the data set at ``url``, a local path or a URL. Only the manifest is read now.
+        """Open a data set. Only the manifest is read now.
 
         Args:
-            url: Where it is.
-            threads: Threads that decode encoded images.
-            cache: Keeps blocks of a remote data set on a local disk.
+            url: the data set's folder, a local path or a URL.
+            threads: how many threads decode encoded images.
+            cache: keeps blocks of a remote data set on a local disk.
 
         Raises:
             DataError: when there is no data set at ``url``, or its manifest is damaged or of another format.
@@ -131,17 +132,17 @@ class ShardSet:
         return ShardSet(directory, manifest, manifest.shards, threads, cache)
 
     def split(self, name: str) -> "ShardSet":
-        """Only the rows of one split, counted from 0 again.
+        """Return only the rows of one split, numbered from 0 again.
 
         Raises:
-            DataError: when there is no such split; names those there are.
+            DataError: when there is no such split; the message names the splits there are.
         """
         shards = [shard for shard in self.shards if shard.split == name]
         if not shards:
             there = ", ".join(dict.fromkeys(shard.split for shard in self.shards))
             raise DataError(
                 f"{self.directory}: no split {name!r}; choose one of: {there}; "
-                "or ingest again with another --test-fraction, the share of images that become the split 'test'"
+                "or ingest again with another --test-fraction, the fraction of images that become the split 'test'"
             )
         return ShardSet(self.directory, self.manifest, shards, self.threads, self.cache)
 
@@ -174,7 +175,7 @@ class ShardSet:
         return self.manifest.checksum
 
     def fixed_shape(self) -> tuple[int, int, int]:
-        """(height, width, channels) of every image.
+        """Return (height, width, channels) of every image.
 
         Raises:
             DataError: when the images differ in size.
@@ -194,22 +195,22 @@ class ShardSet:
             out: uint8 [n, height, width, channels], C-contiguous, to put the images in; a new array otherwise.
 
         Raises:
-            DataError: naming the shard, when it is missing or damaged or an image cannot be decoded; or when
-                the images differ in size.
+            DataError: when a shard is missing or damaged or an image cannot be decoded (the message names the
+                shard), or when the images differ in size.
             IndexError: for a row out of range.
         """
         image = np.empty((len(rows), *self.fixed_shape()), np.uint8) if out is None else out
         columns = self.empty_columns(len(rows))
-        pieces = self._known(rows)
+        selections = self._checked_selections(rows)
         if self.encoded_files:
-            for _ in self._pool.map(lambda share: self.fill(share, image, columns), self.shares(pieces)):
+            for _ in self._pool.map(lambda portion: self.fill(portion, image, columns), self.portions(selections)):
                 pass
         else:
-            self.fill(pieces, image, columns)
+            self.fill(selections, image, columns)
         return Rows(image, columns)
 
     def encoded(self, rows: Ints) -> list[bytes]:
-        """The untouched bytes of encoded images, in the order asked for.
+        """Return the JPEG or PNG files of encoded images, untouched, in the order asked for.
 
         Raises:
             DataError: when the data set holds raw pixels, or a shard is missing or damaged.
@@ -221,40 +222,40 @@ class ShardSet:
             )
         blobs = {
             place: blob.tobytes()
-            for extent, where, local in self._known(rows)
-            for place, blob in zip(where.tolist(), extent.result().blobs(local), strict=True)
+            for source, places, local in self._checked_selections(rows)
+            for place, blob in zip(places.tolist(), source.result().encoded_images(local), strict=True)
         }
         return [blobs[place] for place in range(len(rows))]
 
     def columns(self, rows: Ints) -> dict[str, Column]:
-        """Labels and attributes of rows, without their images.
+        """Return labels and attributes of rows, [n] each, without their images.
 
         Raises:
             DataError: when a shard is missing or damaged.
             IndexError: for a row out of range.
         """
         columns = self.empty_columns(len(rows))
-        for piece in self._known(rows):
-            _fill_columns(piece, columns)
+        for selection in self._checked_selections(rows):
+            _fill_columns(selection, columns)
         return columns
 
     def keys(self, rows: Ints) -> list[str]:
-        """The name each image had in its source, in the order asked for.
+        """Return the name that each image had in its source, in the order asked for.
 
         Raises:
             DataError: when a shard is missing or damaged.
             IndexError: for a row out of range.
         """
         keys = np.empty(len(rows), object)
-        for extent, where, local in self._known(rows):
-            keys[where] = extent.result().keys(local)
+        for source, places, local in self._checked_selections(rows):
+            keys[places] = source.result().keys(local)
         return keys.tolist()
 
     def verify(self, on_shard: Callable[[Shard], object] | None = None) -> None:
         """Check every byte: the manifest, and each shard's size, blocks and SHA-256, as they are on disk now.
 
         Args:
-            on_shard: Called after each shard that is sound, to show progress.
+            on_shard: called after each shard that is sound, to show progress.
 
         Raises:
             DataError: naming the first file that is missing or damaged.
@@ -262,64 +263,67 @@ class ShardSet:
         manifest = self.directory / FILE_NAME
         Manifest.load(self.directory)
         if json_bytes(read_json(manifest)) != read_bytes(manifest):
-            raise DataError(f"{manifest}: not as genlab wrote it; {AGAIN}")
+            raise DataError(f"{manifest}: not as genlab wrote it; {RESTORE}")
         for index, shard in enumerate(self.shards):
-            extent = self._whole(index)
-            extent.check_all()
-            if sha256(extent.data.data) != shard.sha256:
-                raise extent.damaged("its SHA-256 does not match")
+            content = self._whole(index)
+            content.check_all()
+            if sha256(content.data.data) != shard.sha256:
+                raise content.damaged("its SHA-256 does not match")
             if on_shard is not None:
                 on_shard(shard)
 
-    # What streams are made of.
+    # The parts of reading that a stream puts together in its own way: see genlab.data.stream.shard_stream.
 
-    def pieces(self, rows: Ints) -> list[Piece]:
-        """Where ``rows``, int64 [n] and in range, are to be read. What is damaged or missing, the extents raise."""
+    def select(self, rows: Ints) -> list[RowSelection]:
+        """Return where to read ``rows``, int64 [n] and in range.
+
+        This raises nothing: an error of reading, such as a missing shard, is raised by the selection's ``source``.
+        """
         if not self.remote:
             return [
-                Piece(self._mapped(shard), where, rows[where] - self._starts[shard])
-                for shard, where in split_by(self._starts, rows)
+                RowSelection(self._mapped(shard), places, rows[places] - self._starts[shard])
+                for shard, places in split_by(self._starts, rows)
             ]
         parts = split_by(self.block_starts, rows)
-        for run in self.runs([block for block, _ in parts]):
-            self._recent.request(run, [1] * len(run))
-        pieces = self.pieces_of(self._recent, rows)
-        for piece, (block, _) in zip(pieces, parts, strict=True):
-            piece.extent.exception()  # wait, whatever came
+        for blocks in self.block_ranges([block for block, _ in parts]):
+            self._recent.request(blocks, [1] * len(blocks))
+        selections = self.select_fetched(self._recent, rows)
+        for selection, (block, _) in zip(selections, parts, strict=True):
+            selection.source.exception()  # Waits for the block, or for the error that came in its place.
             self._recent.release(block, 1)
-        return pieces
+        return selections
 
-    def _known(self, rows: Ints) -> list[Piece]:
+    def _checked_selections(self, rows: Ints) -> list[RowSelection]:
         if len(rows) and not 0 <= rows.min() <= rows.max() < len(self):
             raise IndexError(f"{self.directory}: row out of range 0..{len(self) - 1}")
-        return self.pieces(rows)
+        return self.select(rows)
 
-    def pieces_of(self, blocks: Blocks, rows: Ints) -> list[Piece]:
-        """Where ``rows`` are among blocks that were requested."""
+    def select_fetched(self, fetcher: BlockFetcher, rows: Ints) -> list[RowSelection]:
+        """Return where ``rows``, int64 [n], lie in blocks that were requested of ``fetcher``."""
         return [
-            Piece(blocks.extent(block), where, rows[where] - self.block_starts[block])
-            for block, where in split_by(self.block_starts, rows)
+            RowSelection(fetcher.get(block), places, rows[places] - self.block_starts[block])
+            for block, places in split_by(self.block_starts, rows)
         ]
 
-    def shares(self, pieces: Sequence[Piece]) -> list[list[Piece]]:
-        """The same rows, dealt out so that all threads have as many."""
-        most = -(-sum(len(piece.rows) for piece in pieces) // self.threads)
-        shares: list[list[Piece]] = []
+    def portions(self, selections: Sequence[RowSelection]) -> list[list[RowSelection]]:
+        """Divide rows into portions of equal size (the last may be smaller), one for each thread at most."""
+        most = -(-sum(len(selection.rows) for selection in selections) // self.threads)
+        portions: list[list[RowSelection]] = []
         room = 0
-        for extent, where, rows in pieces:
+        for source, places, rows in selections:
             begin = 0
             while begin < len(rows):
                 if room == 0:
-                    shares.append([])
+                    portions.append([])
                     room = most
                 part = slice(begin, begin + room)
-                shares[-1].append(Piece(extent, where[part], rows[part]))
+                portions[-1].append(RowSelection(source, places[part], rows[part]))
                 room -= len(rows[part])
                 begin = part.stop
-        return shares
+        return portions
 
     def empty_columns(self, count: int) -> dict[str, Column]:
-        """Arrays [count] for labels and attributes, to be filled."""
+        """Return arrays [count] for labels and attributes, to be filled."""
         columns: dict[str, Column] = {"label": np.empty(count, np.int64)} if self.labelled else {}
         for attribute in self.manifest.attributes:
             if attribute.kind == "float":
@@ -328,85 +332,96 @@ class ShardSet:
                 columns[attribute.name] = np.empty(count, np.int64)
         return columns
 
-    def fill(self, pieces: Sequence[Piece], image: NDArray[np.uint8], columns: Mapping[str, Column]) -> None:
+    def fill(self, selections: Sequence[RowSelection], image: NDArray[np.uint8], columns: Mapping[str, Column]) -> None:
         """Put rows into their places in ``image``, uint8 [n, height, width, channels], and ``columns``, [n] each.
 
         Raises:
             DataError: naming the shard, when it is missing or damaged or an image cannot be decoded.
         """
-        for piece in pieces:
-            extent = piece.extent.result()
+        for selection in selections:
+            source, places, rows = selection.source.result(), selection.places, selection.rows
             if not self.encoded_files:
-                extent.take(piece.rows, image, piece.where)
+                source.copy_images(rows, image, places)
             else:
-                for place, row, blob in zip(piece.where.tolist(), piece.rows, extent.blobs(piece.rows), strict=True):
+                for place, row, blob in zip(places.tolist(), rows, source.encoded_images(rows), strict=True):
                     try:
                         decode_into(blob, image[place])
                     except DataError as error:
-                        (key,) = extent.keys(np.array([row]))
-                        raise DataError(f"{extent.path}: image {key!r} {error}; {AGAIN}") from None
-            _fill_columns(piece, columns)
+                        (key,) = source.keys(np.array([row]))
+                        raise DataError(f"{source.path}: image {key!r} {error}; {RESTORE}") from None
+            _fill_columns(selection, columns)
 
-    def runs(self, blocks: Sequence[int], most: int = RUN_BYTES) -> list[range]:
-        """Ascending blocks in runs of neighbours that lie in one shard, of at most ``most`` bytes each."""
-        runs = []
-        for stretch in consecutive(blocks):
-            begin, size = stretch.start, 0
-            for block in stretch:
+    def block_ranges(self, blocks: Sequence[int], most: int = REQUEST_BYTES) -> list[range]:
+        """Group blocks into ranges of neighbours that can be read in one request.
+
+        Args:
+            blocks: block numbers, ascending; blocks are numbered 0, 1, ... through these shards.
+            most: the most bytes of a range; a longer block has a range to itself.
+
+        Returns:
+            Ranges of block numbers, ascending, each within one shard.
+        """
+        ranges = []
+        for neighbours in consecutive(blocks):
+            begin, size = neighbours.start, 0
+            for block in neighbours:
                 length = self.block_bytes(block)
                 if block > begin and (size + length > most or self._block[block][0] != self._block[begin][0]):
-                    runs.append(range(begin, block))
+                    ranges.append(range(begin, block))
                     begin, size = block, 0
                 size += length
-            runs.append(range(begin, stretch.stop))
-        return runs
+            ranges.append(range(begin, neighbours.stop))
+        return ranges
 
     def block_bytes(self, block: int) -> int:
-        """Bytes of a block, counted over all of these shards."""
+        """Return the size in bytes of a block; blocks are numbered 0, 1, ... through these shards."""
         shard, number = self._block[block]
         return self.shards[shard].blocks[number].bytes
 
-    def fetch(self, run: range) -> list[Extent]:
-        """Read neighbouring blocks of one shard in one request, and check them: an extent for each.
+    def fetch(self, blocks: range) -> list[ShardBytes]:
+        """Read neighbouring blocks of one shard in one request, and check them.
+
+        Returns:
+            Each block's bytes.
 
         Raises:
             DataError: naming the shard, when it is missing or damaged.
         """
-        shard, first = self.shards[self._block[run.start][0]], self._block[run.start][1]
-        numbers = range(first, first + len(run))
-        cached = {number: extent for number in numbers if (extent := self._cached(shard, number))}
+        shard, first = self.shards[self._block[blocks.start][0]], self._block[blocks.start][1]
+        numbers = range(first, first + len(blocks))
+        cached = {number: block for number in numbers if (block := self._cached(shard, number))}
         for part in consecutive([number for number in numbers if number not in cached]):
             cached.update(zip(part, self._download(shard, part), strict=True))
         return [cached[number] for number in numbers]
 
-    def _download(self, shard: Shard, numbers: range) -> list[Extent]:
+    def _download(self, shard: Shard, numbers: range) -> list[ShardBytes]:
         path = self.directory / shard.file
         blocks = [shard.blocks[number] for number in numbers]
         offset, length = blocks[0].offset, blocks[-1].offset + blocks[-1].bytes - blocks[0].offset
-        for last in False, True:
+        for last_try in False, True:
             try:
                 data = memoryview(read_range(path, offset, length))
             except FileNotFoundError:
                 raise _missing(path) from None
             except EOFError as error:
-                raise DataError(f"{error}, which the manifest promises; {AGAIN}") from None
+                raise DataError(f"{error}, which the manifest promises; {RESTORE}") from None
             try:
-                extents = [
-                    self._extent(shard, number, data[block.offset - offset :][: block.bytes])
+                read = [
+                    self._checked_block(shard, number, data[block.offset - offset :][: block.bytes])
                     for number, block in zip(numbers, blocks, strict=True)
                 ]
                 break
             except DataError:
-                # It may have been damaged on its way, and not where it lies.
-                if last:
+                # The bytes may have been damaged in transit, and not in the store: read them once more.
+                if last_try:
                     raise
         if self.cache is not None and self.remote:
-            for block, extent in zip(blocks, extents, strict=True):
-                self.cache.put(_cache_name(block), extent.data.data)
-        return extents
+            for block, content in zip(blocks, read, strict=True):
+                self.cache.put(_cache_name(block), content.data.data)
+        return read
 
-    def _cached(self, shard: Shard, number: int) -> Extent | None:
-        """A block out of the cache, if it is there and sound."""
+    def _cached(self, shard: Shard, number: int) -> ShardBytes | None:
+        """Return a block from the cache; ``None`` when it is not there, or damaged."""
         if self.cache is None or not self.remote:
             return None
         name = _cache_name(shard.blocks[number])
@@ -414,52 +429,58 @@ class ShardSet:
         if data is None:
             return None
         try:
-            return self._extent(shard, number, memoryview(data))
+            return self._checked_block(shard, number, memoryview(data))
         except DataError:
             self.cache.discard(name)
             return None
 
-    def _extent(self, shard: Shard, number: int, data: memoryview) -> Extent:
-        """A block of a shard, checked."""
+    def _checked_block(self, shard: Shard, number: int, data: memoryview) -> ShardBytes:
+        """Check ``data``, the bytes of a block, and return them.
+
+        Raises:
+            DataError: naming the shard and the block, when the bytes are damaged.
+        """
         blocks, offset = range(number, number + 1), shard.blocks[number].offset
         path = self.directory / shard.file
-        extent = Extent(path, self.manifest, shard, blocks, np.frombuffer(data, np.uint8), offset)
-        extent.check_all()
-        return extent
+        block = ShardBytes(path, self.manifest, shard, blocks, np.frombuffer(data, np.uint8), offset)
+        block.check_all()
+        return block
 
-    def _mapped(self, index: int) -> "Future[Extent]":
+    def _mapped(self, index: int) -> "Future[ShardBytes]":
+        """Return a shard's memory map, which is made at the first call; errors are raised by the future."""
         with self._lock:
             if index not in self._maps:
                 future = self._maps[index] = Future()
                 try:
-                    extent = self._whole(index)
-                    extent.check_schema()
-                    future.set_result(extent)
+                    content = self._whole(index)
+                    content.check_schema()
+                    future.set_result(content)
                 except Exception as error:
                     future.set_exception(error)
             return self._maps[index]
 
-    def _whole(self, index: int) -> Extent:
+    def _whole(self, index: int) -> ShardBytes:
+        """Return all bytes of a shard, unchecked."""
         shard = self.shards[index]
         path = self.directory / shard.file
-        return Extent(path, self.manifest, shard, range(len(shard.blocks)), _read_bytes(path, shard.bytes), 0)
+        return ShardBytes(path, self.manifest, shard, range(len(shard.blocks)), _read_bytes(path, shard.bytes), 0)
 
     @cached_property
-    def _recent(self) -> Blocks:
-        return Blocks(self.fetch, RECENT_BYTES)
+    def _recent(self) -> BlockFetcher:
+        return BlockFetcher(self.fetch, RECENT_BYTES)
 
     @cached_property
     def _pool(self) -> ThreadPoolExecutor:
         return ThreadPoolExecutor(self.threads, thread_name_prefix="genlab-decode")
 
 
-def _fill_columns(piece: Piece, columns: Mapping[str, Column]) -> None:
+def _fill_columns(selection: RowSelection, columns: Mapping[str, Column]) -> None:
     for name, values in columns.items():
-        values[piece.where] = piece.extent.result().column(name, piece.rows)
+        values[selection.places] = selection.source.result().column(name, selection.rows)
 
 
 def _read_bytes(path: UPath, size: int) -> NDArray[np.uint8]:
-    """All bytes of a shard file: memory mapped when it is local, else read into memory."""
+    """Return all bytes of a shard file: memory mapped when it is local, else read into memory."""
     try:
         if is_remote(path):
             data = np.frombuffer(read_bytes(path), np.uint8)
@@ -469,9 +490,9 @@ def _read_bytes(path: UPath, size: int) -> NDArray[np.uint8]:
     except FileNotFoundError:
         raise _missing(path) from None
     except (OSError, ValueError) as error:  # ValueError: an empty file
-        raise DataError(f"{path}: cannot be read ({error}); {AGAIN}") from None
+        raise DataError(f"{path}: cannot be read ({error}); {RESTORE}") from None
     if len(data) != size:
-        raise DataError(f"{path}: damaged ({len(data):,} bytes, not {size:,}); {AGAIN}")
+        raise DataError(f"{path}: damaged ({len(data):,} bytes, not {size:,}); {RESTORE}")
     return data
 
 
@@ -480,4 +501,4 @@ def _cache_name(block: Block) -> str:
 
 
 def _missing(path: UPath) -> DataError:
-    return DataError(f"{path}: no such file, though the manifest lists it; {AGAIN}")
+    return DataError(f"{path}: no such file, though the manifest lists it; {RESTORE}")

@@ -27,23 +27,23 @@ BLOCK_BYTES = 1 << 20
 """Pixels or encoded bytes in one record batch, at most (a larger image has a batch to itself)."""
 
 UNHASHED_BLOCKS = 8
-"""Blocks that may wait in memory for their SHA-256."""
+"""Most blocks that wait in memory for the SHA-256 thread."""
 
 Image = NDArray[np.uint8] | bytes
 
 
 class ShardWriter:
-    """Writes one shard, image by image, in memory of a block or two; the same input gives the same bytes.
+    """Writes one shard, image by image; the same input gives the same bytes.
 
-    The file comes to its place, whole, by :meth:`close`; :meth:`drop` leaves nothing of it.
+    Memory holds a few blocks. The file comes to its place, whole, by :meth:`close`; :meth:`drop` leaves nothing of it.
 
     Args:
-        path: Where to write; an existing file is replaced.
-        split: Split to which all rows belong.
+        path: the file to write; an existing one is replaced.
+        split: split to which all rows belong.
         encoding: ``raw`` stores pixels, ``encoded`` stores the bytes of JPEG or PNG files untouched.
         shape: (height, width, channels) of every image; needed for ``raw``.
-        labelled: Whether images have labels.
-        attributes: Further columns.
+        labelled: whether images have labels.
+        attributes: further columns.
     """
 
     def __init__(
@@ -73,12 +73,12 @@ class ShardWriter:
 
         Args:
             image: uint8 [height, width, channels] for ``raw``, else bytes.
-            key: Its name in its source.
-            label: Index of its label; ``None`` if images are not labelled.
-            values: Of each attribute; of a category, the index of its name.
+            key: the image's name in its source.
+            label: number of the image's label; ``None`` if images are not labelled.
+            values: the value of each attribute; for a category, the index of its name.
 
         Raises:
-            DataError: a raw image is not uint8 of the shape.
+            DataError: when a raw image is not uint8 of the shape.
         """
         if isinstance(image, bytes):
             length = len(image)
@@ -111,7 +111,7 @@ class ShardWriter:
         )
 
     def drop(self) -> None:
-        """Give the shard up, unless it was closed."""
+        """Remove the file and end the thread, unless the shard was closed."""
         self._sink.drop()
         self._file.drop()
 
@@ -126,9 +126,9 @@ class ShardWriter:
 
 
 class _Sink(io.RawIOBase):
-    """Passes on what is written and takes checksums of it: of the whole, the schema message, and each batch.
+    """A file for Arrow to write to, which computes checksums of the whole, the schema message, and each batch.
 
-    SHA-256 takes longer than all the rest of writing, so another thread takes it.
+    SHA-256 takes longer than all the rest of writing, so another thread computes it.
     """
 
     def __init__(self, file: AtomicFile, schema_bytes: int) -> None:
@@ -139,7 +139,7 @@ class _Sink(io.RawIOBase):
         self._schema_end = MAGIC_BYTES + schema_bytes
         self._sha256 = hashlib.sha256()
         self._thread = ThreadPoolExecutor(1, "genlab-sha256")
-        self._pieces: list[Any] = []
+        self._unhashed: list[Any] = []
         self._hashing: deque[Future[None]] = deque()
 
     def writable(self) -> bool:
@@ -151,7 +151,7 @@ class _Sink(io.RawIOBase):
             self.block(0)
         elif self.position == self._schema_end and not self.schema:
             self.schema.append(self.block(0))
-        self._pieces.append(data)
+        self._unhashed.append(data)
         with memoryview(data) as view:
             self._file.write(view)
             self._part.update(view)
@@ -159,29 +159,29 @@ class _Sink(io.RawIOBase):
             return len(view)
 
     def block(self, rows: int) -> Block:
-        """All that was written since the last call."""
+        """Return the manifest entry of the bytes written since the last call, which hold ``rows`` rows."""
         block = Block(self._begin, self.position - self._begin, rows, self._part.hexdigest())
         self._begin = self.position
         self._part.reset()
-        self._hashing.append(self._thread.submit(self._hash, self._pieces))
-        self._pieces = []
+        self._hashing.append(self._thread.submit(self._hash, self._unhashed))
+        self._unhashed = []
         if len(self._hashing) > UNHASHED_BLOCKS:
             self._hashing.popleft().result()
         return block
 
     def sha256(self) -> str:
-        """Of the whole, once all is written; ends the thread."""
-        self._thread.submit(self._hash, self._pieces).result()
+        """Return the hexadecimal SHA-256 of the whole file, once all is written, and end the thread."""
+        self._thread.submit(self._hash, self._unhashed).result()
         self._thread.shutdown()
         return self._sha256.hexdigest()
 
     def drop(self) -> None:
-        """End the thread."""
+        """End the thread without a checksum."""
         self._thread.shutdown(cancel_futures=True)
 
-    def _hash(self, pieces: Sequence[Any]) -> None:
-        for piece in pieces:
-            self._sha256.update(piece)
+    def _hash(self, buffers: Sequence[Any]) -> None:
+        for buffer in buffers:
+            self._sha256.update(buffer)
 
 
 def _image_array(images: Sequence[Image], schema: pa.Schema) -> pa.Array:

@@ -1,4 +1,4 @@
-"""What batches are decoded into, and by which threads."""
+"""The arrays that batches are decoded into, and the threads that decode."""
 
 import sys
 import threading
@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 
 
 class Buffers:
-    """Arrays for chunks, used again once nothing refers to them: a fresh one costs a page fault for every 4 KiB.
+    """Arrays that are used again once nothing else refers to them: a new one costs a page fault for every 4 KiB.
 
     Args:
-        shape: of each array, uint8.
-        most: how many are kept.
+        shape: shape of each array, uint8.
+        most: how many arrays are kept.
     """
 
     def __init__(self, shape: tuple[int, ...], most: int) -> None:
@@ -22,12 +22,12 @@ class Buffers:
         self._most = most
         self._pinned = torch.cuda.is_available()
         self._arrays: list[NDArray[np.uint8]] = []
-        # How many references Python counts while a list alone holds an array; that differs between its versions.
+        # How many references Python counts when only a list holds an array; versions of Python differ in that.
         alone = [np.empty(0)]
         self._idle = sys.getrefcount(alone[0])
 
     def take(self) -> NDArray[np.uint8]:
-        """An array that nobody else has."""
+        """Return an array that nothing else refers to."""
         for index in range(len(self._arrays)):
             # Tensors made of an array, and views of it, hold further references.
             if sys.getrefcount(self._arrays[index]) <= self._idle:
@@ -39,9 +39,10 @@ class Buffers:
 
 
 def decoders(threads: int) -> ThreadPoolExecutor:
-    """Threads that run PyTorch's operations by themselves: each would else start as many more for every image.
+    """Return a pool of threads in which PyTorch's operations run on one CPU each.
 
-    PyTorch keeps that number for each thread, and one for threads that have none yet, which is set back here.
+    Without that, each thread would start as many further threads for every image. PyTorch keeps the number of CPUs for
+    each thread, and one for threads to come, which is set back to what it was.
     """
     before, begun = torch.get_num_threads(), threading.Barrier(threads + 1)
 

@@ -1,18 +1,19 @@
 """The order in which rows are trained on: pure functions from integers to orders.
 
-Epochs follow one another without end on one line of rows, and the global batch is the next ``batch`` rows of it, so
-there is no partial batch and each row comes once an epoch. A row's place in a batch is its *column*; each worker takes
-a contiguous slice of the columns, so the rows of a global batch are the same for any number of workers.
+Epochs follow one another without end in one sequence of rows, and the global batch is the next ``batch`` rows of it, so
+there is no partial batch and each row comes once an epoch. A row's index within its global batch is its *slot*; each
+worker takes a contiguous range of slots, so the rows of a global batch are the same for any number of workers.
 
 There are two orders of an epoch:
 
 * whole: a permutation of all rows. For data that can be read row by row (memory mapped).
-* windowed: for data that are read block by block, from a disk or an object store. Blocks are put in a random order
-  that is cut into *lanes*, one for each column (or for a few columns side by side, :func:`lane_count`). Within a lane,
-  rows are shuffled across a sliding window of *units* (runs of neighbouring blocks): a unit may come anywhere in the
-  epoch, and each of its rows up to ``window`` units of its lane after the unit's turn. So a block is read by the one
-  worker that has its lane; the workers together read each block once, except for the few blocks in which a lane ends at
-  a boundary between workers, which two of them read.
+* windowed: for data that are read block by block, from a disk or an object store. The data set is cut into *block
+  groups* (neighbouring blocks that are fetched together); their random order is cut into *substreams*, one for each
+  slot (or for a few neighbouring slots, :func:`substream_count`). Within a substream, rows are shuffled across a
+  sliding window of block groups: a group may come anywhere in the epoch, and each of its rows up to ``window`` groups
+  of its substream after the group's turn. So a block is read by the one worker that has its substream; the workers
+  together read each block once, except for the few blocks in which a substream ends at a boundary between workers,
+  which two of them read.
 
 Random numbers are the raw output of NumPy's Philox bit generator, which never changes between versions, as
 ``Generator.permutation`` may.
@@ -25,12 +26,14 @@ from numpy.typing import NDArray
 
 Ints = NDArray[np.int64]
 
-MOST_LANES = 64
-"""More would cut the window into pieces too small to be read at once. The windowed order depends on it."""
+MOST_SUBSTREAMS = 64
+"""Most substreams of a windowed order: more would cut the shuffle window into parts too small to be read in one
+request. The windowed order depends on it.
+"""
 
 
 def permutation(seed: int, epoch: int, rows: int) -> Ints:
-    """The whole order of one epoch, int64 [rows].
+    """Return the whole order of one epoch, int64 [rows].
 
     Args:
         seed: 0..2**64 - 1.
@@ -40,43 +43,47 @@ def permutation(seed: int, epoch: int, rows: int) -> Ints:
     return _sorted_by(_random(seed, epoch, 0, rows))
 
 
-def evenly(rows: int, count: int) -> Ints:
-    """``count`` of the rows, or all if they are fewer, at even distances, ascending.
+def evenly_spaced(rows: int, count: int) -> Ints:
+    """Return ``count`` of the row numbers 0..rows - 1 at even distances, ascending, or all if they are fewer.
 
-    Of a split that lies class by class, as folders do, that is some of each class.
+    In a split that is stored class by class, as one of a folder a class is, these rows are of all classes.
     """
     count = min(rows, count)
     return np.arange(count) * rows // max(1, count)
 
 
 def rank_slice(count: int, rank: int, world_size: int) -> slice:
-    """The part of ``count`` rows that is ``rank``'s: contiguous, sizes differ by at most one, larger ones first."""
-    share, extra = divmod(count, world_size)
-    begin = rank * share + min(rank, extra)
-    return slice(begin, begin + share + (rank < extra))
+    """Return the part of ``count`` rows that ``rank`` takes.
 
-
-def lane_count(batch: int) -> int:
-    """Lanes of a windowed order: the largest divisor of ``batch`` up to 64.
-
-    Worlds whose size divides it read every block once; others read up to (workers - 1) lanes twice.
+    Parts are contiguous; their sizes differ by at most one, and larger ones come first.
     """
-    return next(lanes for lanes in range(min(batch, MOST_LANES), 0, -1) if batch % lanes == 0)
+    size, extra = divmod(count, world_size)
+    begin = rank * size + min(rank, extra)
+    return slice(begin, begin + size + (rank < extra))
+
+
+def substream_count(batch: int) -> int:
+    """Return how many substreams a windowed order has: the largest divisor of ``batch`` up to 64.
+
+    A number of workers that divides it reads every block once; another number reads up to (workers - 1) substreams
+    twice.
+    """
+    return next(count for count in range(min(batch, MOST_SUBSTREAMS), 0, -1) if batch % count == 0)
 
 
 @dataclass(frozen=True)
-class Windowed:
-    """What a windowed order is a function of, besides seed and epoch."""
+class WindowedOrder:
+    """The block groups and the shuffle window that a windowed order depends on, besides seed and epoch."""
 
     starts: Ints
-    """int64 [units + 1]: the first row of each unit, and the number of rows."""
+    """int64 [groups + 1]: the first row of each block group, and the number of rows."""
     window: int
-    """Units of a lane across which rows are shuffled, at least 1."""
+    """Block groups of a substream across which rows are shuffled, at least 1."""
 
 
 @dataclass(frozen=True)
-class Line:
-    """The endless line of rows, seen from the columns of one worker."""
+class RowSequence:
+    """The endless sequence of rows, as far as one worker takes part in it."""
 
     rows: int
     """Rows of an epoch, at least 1."""
@@ -84,76 +91,89 @@ class Line:
     """Rows of a global batch."""
     seed: int
     """0..2**64 - 1."""
-    columns: slice
-    """This worker's columns of each global batch."""
-    windowed: Windowed | None = None
+    slots: slice
+    """This worker's slots of each global batch."""
+    windowed: WindowedOrder | None = None
     """How rows are shuffled within a window; ``None`` for the whole order."""
 
-    def begin(self, epoch: int) -> int:
-        """How many rows this worker takes before ``epoch``."""
-        batches, column = divmod(epoch * self.rows, self.batch)
-        width = self.columns.stop - self.columns.start
-        return batches * width + min(max(column - self.columns.start, 0), width)
+    def taken_before(self, epoch: int) -> int:
+        """Return how many rows this worker takes before ``epoch``."""
+        batches, slot = divmod(epoch * self.rows, self.batch)
+        width = self.slots.stop - self.slots.start
+        return batches * width + min(max(slot - self.slots.start, 0), width)
 
     def epoch_of(self, taken: int) -> int:
-        """The epoch of the row that this worker takes after ``taken`` rows."""
-        batches, column = divmod(taken, self.columns.stop - self.columns.start)
-        return (batches * self.batch + self.columns.start + column) // self.rows
+        """Return the epoch of the row that this worker takes after ``taken`` rows."""
+        batches, slot = divmod(taken, self.slots.stop - self.slots.start)
+        return (batches * self.batch + self.slots.start + slot) // self.rows
 
-    def epoch(self, epoch: int) -> Ints:
-        """The rows this worker takes in ``epoch``, in order: int64 [n], row numbers of the data set."""
+    def order(self, epoch: int) -> Ints:
+        """Return the rows that this worker takes in ``epoch``, in order: int64 [n], row numbers of the data set."""
         first, end = epoch * self.rows, (epoch + 1) * self.rows
         batches = np.arange(first // self.batch, -(-end // self.batch))
-        columns = np.arange(self.columns.start, self.columns.stop)
-        place = (batches[:, None] * self.batch + columns).ravel()
-        place = place[np.searchsorted(place, first) : np.searchsorted(place, end)]
+        slots = np.arange(self.slots.start, self.slots.stop)
+        position = (batches[:, None] * self.batch + slots).ravel()
+        position = position[np.searchsorted(position, first) : np.searchsorted(position, end)]
         if self.windowed is None:
-            return permutation(self.seed, epoch, self.rows)[place - first]
-        return self._windowed(self.windowed, epoch, place)
+            return permutation(self.seed, epoch, self.rows)[position - first]
+        return self._windowed(self.windowed, epoch, position)
 
-    def _windowed(self, how: Windowed, epoch: int, place: Ints) -> Ints:
-        lanes = lane_count(self.batch)
-        width = self.batch // lanes
+    def _windowed(self, windowed: WindowedOrder, epoch: int, position: Ints) -> Ints:
+        """Return the rows at positions of the sequence, int64 [n], all of ``epoch`` and in this worker's slots."""
+        count = substream_count(self.batch)
+        width = self.batch // count
         first, end = epoch * self.rows, (epoch + 1) * self.rows
-        # How many rows each lane has: the epoch may begin and end within a batch.
-        edges = np.arange(lanes + 1) * width
-        before, after = (np.diff(np.minimum(edges, position % self.batch)) for position in (first, end))
+        # How many rows each substream has: the epoch may begin and end within a batch.
+        edges = np.arange(count + 1) * width
+        before, after = (np.diff(np.minimum(edges, boundary % self.batch)) for boundary in (first, end))
         sizes = (end // self.batch - first // self.batch) * width + after - before
-        slots = np.concatenate([[0], np.cumsum(sizes)])
-        units = _sorted_by(_random(self.seed, epoch, 0, len(how.starts) - 1))
+        bounds = np.concatenate([[0], np.cumsum(sizes)])
+        groups = _sorted_by(_random(self.seed, epoch, 0, len(windowed.starts) - 1))
 
-        mine = range(self.columns.start // width, -(-self.columns.stop // width))
-        parts = [self._lane(how, epoch, lane, units, slots[lane], slots[lane + 1]) for lane in mine]
+        mine = range(self.slots.start // width, -(-self.slots.stop // width))
+        parts = [
+            self._substream(windowed, epoch, number, groups, bounds[number], bounds[number + 1]) for number in mine
+        ]
         offset = np.concatenate([[0], np.cumsum([len(part) for part in parts])])
-        column = place % self.batch
-        lane = column // width
-        index = (place // self.batch - first // self.batch) * width + column % width - before[lane]
-        return np.concatenate(parts)[offset[lane - mine.start] + index]
+        slot = position % self.batch
+        substream = slot // width
+        index = (position // self.batch - first // self.batch) * width + slot % width - before[substream]
+        return np.concatenate(parts)[offset[substream - mine.start] + index]
 
-    def _lane(self, how: Windowed, epoch: int, lane: int, units: Ints, begin: int, end: int) -> Ints:
-        """The rows in slots ``begin`` to ``end`` of the shuffled units, shuffled within the window."""
-        sizes = np.diff(how.starts)[units]
+    def _substream(self, windowed: WindowedOrder, epoch: int, number: int, groups: Ints, begin: int, end: int) -> Ints:
+        """Return the rows of a substream, shuffled within the window.
+
+        Args:
+            windowed: block groups and window.
+            epoch: of the order.
+            number: of the substream.
+            groups: int64 [groups], the block groups in their random order.
+            begin: where the substream begins among the rows of the groups in that order.
+            end: where it ends there.
+        """
+        sizes = np.diff(windowed.starts)[groups]
         ends = np.cumsum(sizes)
         touched = np.arange(np.searchsorted(ends, begin, side="right"), np.searchsorted(ends, end, side="left") + 1)
         if begin == end:
             return np.empty(0, np.int64)
         turn = np.repeat(touched, sizes[touched])
-        slot = np.arange(ends[touched[0]] - sizes[touched[0]], ends[touched[-1]])
-        inside = slice(begin - slot[0], end - slot[0])
-        turn, slot = turn[inside], slot[inside]
-        rows = how.starts[units[turn]] + slot - (ends - sizes)[turn]
-        # Neighbouring lanes run towards each other, so that a unit they share is wanted by both at one time.
-        turn = turn - touched[0] if lane % 2 == 0 else touched[-1] - turn
-        random = _random(self.seed, epoch, lane + 1, len(rows))
-        if len(touched) > how.window:
-            span = len(touched) + how.window
-            random = ((turn + how.window * ((random >> np.uint64(11)) * 2.0**-53)) * (2.0**63 / span)).astype(np.uint64)
+        place = np.arange(ends[touched[0]] - sizes[touched[0]], ends[touched[-1]])
+        inside = slice(begin - place[0], end - place[0])
+        turn, place = turn[inside], place[inside]
+        rows = windowed.starts[groups[turn]] + place - (ends - sizes)[turn]
+        # Neighbouring substreams run towards each other, so that both want a group they share at the same time.
+        turn = turn - touched[0] if number % 2 == 0 else touched[-1] - turn
+        random = _random(self.seed, epoch, number + 1, len(rows))
+        if len(touched) > windowed.window:
+            span = len(touched) + windowed.window
+            later = windowed.window * ((random >> np.uint64(11)) * 2.0**-53)
+            random = ((turn + later) * (2.0**63 / span)).astype(np.uint64)
             random <<= np.uint64(1)
         return rows[_sorted_by(random)]
 
 
 def _sorted_by(keys: NDArray[np.uint64]) -> Ints:
-    """The order that sorts ``keys`` by all but their log2(n) lowest bits, int64 [n]; equal ones stay in order.
+    """Return the order that sorts ``keys`` by all but their log2(n) lowest bits, int64 [n]; equal ones stay in order.
 
     The index takes the place of the low bits: sorting numbers is ten times as fast as sorting indices by numbers.
     """
@@ -164,6 +184,6 @@ def _sorted_by(keys: NDArray[np.uint64]) -> Ints:
 
 
 def _random(seed: int, epoch: int, stream: int, count: int) -> NDArray[np.uint64]:
-    """Raw random numbers, uint64 [count], of one of the streams of (seed, epoch)."""
+    """Return raw random numbers, uint64 [count], of one of the random streams of (seed, epoch)."""
     counter, key = np.array([0, 0, stream, 0], np.uint64), np.array([seed, epoch], np.uint64)
     return np.random.Philox(counter=counter, key=key).random_raw(count)

@@ -1,4 +1,4 @@
-"""Read-ahead: which blocks a stream will need, and when, so that they are fetched before they are."""
+"""Read-ahead: fetch the blocks that a stream will need before it needs them, in the order in which it will."""
 
 from collections import deque
 from collections.abc import Sequence
@@ -6,98 +6,111 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from genlab.data.format.blocks import Blocks
-from genlab.data.format.shards import RUN_BYTES, Piece, ShardSet
+from genlab.data.format.block_fetcher import BlockFetcher
+from genlab.data.format.shards import REQUEST_BYTES, RowSelection, ShardSet
 from genlab.data.stream.order import Ints
 
-UNITS = 4
-"""Units that a lane's window is made of, at least, if blocks are small enough for that. The windowed order depends on
-it."""
+GROUPS_PER_WINDOW = 4
+"""Fewest block groups in a substream's shuffle window, if blocks are small enough. The windowed order depends on it."""
 
 
 @dataclass(frozen=True)
-class Units:
-    """Runs of neighbouring blocks that are shuffled and fetched together."""
+class BlockGroups:
+    """Neighbouring blocks that are shuffled and fetched together."""
 
-    runs: tuple[range, ...]
+    ranges: tuple[range, ...]
+    """The blocks of each group."""
     window: int
-    """How many of them make a lane's share of the window."""
+    """How many groups the shuffle window of a substream holds."""
 
     @staticmethod
-    def of(shards: ShardSet, window: int, lanes: int) -> "Units":
-        """Cut ``shards`` into units such that ``lanes`` windows of several units make ``window`` bytes together."""
-        share = window / lanes
-        size = min(RUN_BYTES, int(share / UNITS))
-        runs = shards.runs(range(len(shards.block_starts) - 1), size)
-        mean = shards.size / len(runs)
-        return Units(tuple(runs), max(1, round(share / mean)))
+    def of(shards: ShardSet, window: int, substreams: int) -> "BlockGroups":
+        """Cut ``shards`` into block groups.
+
+        Args:
+            shards: the data set.
+            window: size of the shuffle window in bytes, all substreams together.
+            substreams: how many there are.
+        """
+        part = window / substreams
+        size = min(REQUEST_BYTES, int(part / GROUPS_PER_WINDOW))
+        ranges = shards.block_ranges(range(len(shards.block_starts) - 1), size)
+        mean = shards.size / len(ranges)
+        return BlockGroups(tuple(ranges), max(1, round(part / mean)))
 
 
 class ReadAhead:
-    """Fetches the blocks of the rows to come, and drops them when their last row of the epoch was taken.
+    """Fetches the blocks of the rows to come, and drops each when its last row of the epoch was taken.
 
     Args:
         shards: the data set.
-        units: blocks that are fetched together.
-        budget: bytes that blocks may fill that are not needed any more in their epoch.
+        groups: blocks that are fetched together.
+        budget: bytes that blocks may fill that are no longer needed in their epoch.
     """
 
-    def __init__(self, shards: ShardSet, units: Units, budget: int) -> None:
-        self.blocks = Blocks(shards.fetch, budget)
+    def __init__(self, shards: ShardSet, groups: BlockGroups, budget: int) -> None:
+        self.blocks = BlockFetcher(shards.fetch, budget)
         self._shards = shards
-        self._unit = np.repeat(np.arange(len(units.runs)), [len(run) for run in units.runs]).tolist()
+        # The group of each block.
+        self._group = np.repeat(np.arange(len(groups.ranges)), [len(blocks) for blocks in groups.ranges]).tolist()
+        # The blocks to come, in order: after how many rows each is needed, its number, and its epoch.
         self._coming: deque[tuple[int, int, _Epoch]] = deque()
 
-    def plan(self, begin: int, rows: Ints) -> None:
-        """Take note of an epoch's rows: those taken after ``begin`` others."""
+    def schedule(self, begin: int, rows: Ints) -> None:
+        """Take note of the rows of an epoch.
+
+        Args:
+            begin: how many rows are taken before these.
+            rows: int64 [n], row numbers in the order in which they will be taken.
+        """
         block = np.searchsorted(self._shards.block_starts, rows, side="right") - 1
         touched, first, counts = np.unique(block, return_index=True, return_counts=True)
         epoch = _Epoch(dict(zip(touched.tolist(), counts.tolist(), strict=True)), {})
         for number in touched.tolist():
-            epoch.units.setdefault(self._unit[number], []).append(number)
+            epoch.groups.setdefault(self._group[number], []).append(number)
         order = np.argsort(first)
-        for place, number in zip((begin + first[order]).tolist(), touched[order].tolist(), strict=True):
-            self._coming.append((place, number, epoch))
+        for taken, number in zip((begin + first[order]).tolist(), touched[order].tolist(), strict=True):
+            self._coming.append((taken, number, epoch))
 
     def advance(self, end: int, urgent: int = 0) -> None:
-        """Begin to fetch what the first ``end`` rows need, and the rest of the units it lies in.
+        """Begin to fetch the blocks of the first ``end`` rows, and the rest of their block groups.
 
-        What the first ``urgent`` rows need is asked for before anything else, block by block.
+        The blocks of the first ``urgent`` rows are requested before all others, one by one.
         """
         later: list[tuple[_Epoch, int]] = []
         while self._coming and self._coming[0][0] < end:
-            place, block, epoch = self._coming.popleft()
+            taken, block, epoch = self._coming.popleft()
             if block not in epoch.uses:
                 continue
-            if place < urgent:
+            if taken < urgent:
                 self._request(epoch, [block])
-                later.append((epoch, self._unit[block]))
+                later.append((epoch, self._group[block]))
             else:
-                self._request(epoch, epoch.units[self._unit[block]])
-        for epoch, unit in later:
-            self._request(epoch, epoch.units[unit])
+                self._request(epoch, epoch.groups[self._group[block]])
+        for epoch, group in later:
+            self._request(epoch, epoch.groups[group])
 
-    def pieces(self, rows: Ints) -> list[Piece]:
-        """Where rows that were planned, and advanced to, are to be read."""
-        return self._shards.pieces_of(self.blocks, rows)
+    def select(self, rows: Ints) -> list[RowSelection]:
+        """Return where to read rows that were scheduled, and advanced to."""
+        return self._shards.select_fetched(self.blocks, rows)
 
     def release(self, rows: Ints) -> None:
-        """Say that rows have been read."""
+        """Take note that rows have been read."""
         block = np.searchsorted(self._shards.block_starts, rows, side="right") - 1
         for number, uses in zip(*(part.tolist() for part in np.unique(block, return_counts=True)), strict=True):
             self.blocks.release(number, uses)
 
     def _request(self, epoch: "_Epoch", blocks: Sequence[int]) -> None:
         wanted = [block for block in blocks if block in epoch.uses]
-        for run in self._shards.runs(wanted):
-            self.blocks.request(run, [epoch.uses.pop(block) for block in run])
+        for neighbours in self._shards.block_ranges(wanted):
+            self.blocks.request(neighbours, [epoch.uses.pop(block) for block in neighbours])
 
 
 @dataclass(frozen=True)
 class _Epoch:
-    """What is needed of an epoch and was not asked for yet."""
+    """The blocks of an epoch that are needed, and those of them that were not requested yet."""
 
     uses: dict[int, int]
-    """Block → rows of it to be taken."""
-    units: dict[int, list[int]]
-    """Unit → its blocks that are needed at all, ascending."""
+    """Block not requested yet → rows of it to be taken."""
+    groups: dict[int, list[int]]
+    """Block group → its blocks that are needed, ascending."""

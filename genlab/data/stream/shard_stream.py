@@ -1,4 +1,4 @@
-"""ShardStream: the endless line of shuffled rows from which every training batch is cut, read ahead.
+"""ShardStream: the endless sequence of shuffled rows from which every training batch is cut, read ahead.
 
 A position is a number of rows; :mod:`genlab.data.stream.order` says which row comes where. The state of a stream is its
 position alone: everything else is a function of it, so any number of workers can go on from it.
@@ -20,19 +20,20 @@ import torch
 from numpy.typing import NDArray
 
 from genlab.core.errors import ConfigError
-from genlab.data.format.shards import Column, Piece, ShardSet
+from genlab.data.format.shards import Column, RowSelection, ShardSet
 from genlab.data.stream.augment import Augmentation, Draws
 from genlab.data.stream.buffers import Buffers, decoders
-from genlab.data.stream.order import Ints, Line, Windowed, lane_count, rank_slice
-from genlab.data.stream.readahead import ReadAhead, Units
+from genlab.data.stream.order import Ints, RowSequence, WindowedOrder, rank_slice, substream_count
+from genlab.data.stream.readahead import BlockGroups, ReadAhead
 
 CHUNK_BYTES = 1 << 20
+"""Small batches are read several at a time, as a chunk of at most so many bytes, which stay in a processor's cache."""
 MOST_BATCHES = 16
-"""Small batches are read several at a time, up to so many bytes, which stay in a processor's cache, and batches."""
+"""Most batches of a chunk."""
 
 
 class StreamBatch(NamedTuple):
-    """One rank's slice of a global batch; its b rows lie in the order of the line."""
+    """One rank's slice of a global batch: b rows, in their order."""
 
     image: torch.Tensor
     """uint8 [b, height, width, channels], 0..255; in pinned memory where there is a GPU."""
@@ -41,9 +42,9 @@ class StreamBatch(NamedTuple):
     row: Ints
     """int64 [b], index of each row in the split."""
     epoch: Ints
-    """int64 [b], epoch in which each row comes here."""
+    """int64 [b], epoch to which each row belongs."""
     first: int
-    """Position in the line of the first row of the global batch."""
+    """Position of the first row of the global batch in the sequence of rows."""
 
     @property
     def label(self) -> torch.Tensor | None:
@@ -54,22 +55,22 @@ class StreamBatch(NamedTuple):
 class ShardStream(Iterator[StreamBatch]):
     """Endless iterator over one rank's slices of the global batches, read and decoded ahead by threads.
 
-    Streams of different data sets need different seeds: with the same one, and as many rows, they would come in
-    the same order. An error while reading is raised where the batch was due, or a few batches before. Close a stream
-    when done (or use it as a context manager); a forgotten one stops when it is collected.
+    Streams of different data sets need different seeds: two streams with the same seed and as many rows come in the
+    same order. An error while reading is raised where the batch was due, or a few batches before. Close a stream
+    when done (or use it as a context manager); a stream that is not closed stops when it is garbage collected.
 
     Args:
-        shards: The rows, all of one shape; its ``threads`` decode.
-        batch: Rows in the global batch; at least one for each worker.
-        seed: Seed of the order, 0..2**64 - 1.
-        rank: This worker, 0..world_size - 1.
-        world_size: Number of workers.
-        start: Position to go on from: rows of the line handed out so far, by all ranks together.
-        window: Bytes, over all workers, across which rows are shuffled block by block (see
-            :mod:`genlab.data.stream.order`); they are what memory holds, plus about half of it that is read ahead.
+        shards: the rows, all of one shape; its ``threads`` decode.
+        batch: rows in the global batch; at least one for each worker.
+        seed: seed of the order, 0..2**64 - 1.
+        rank: this worker, 0..world_size - 1.
+        world_size: number of workers.
+        start: position to go on from: rows of the sequence handed out so far, by all ranks together.
+        window: size of the shuffle window in bytes, all workers together: rows are shuffled block by block within it
+            (see :mod:`genlab.data.stream.order`). Memory holds the window and about half as much that is read ahead.
             ``None`` shuffles all rows, which lie in memory maps when they are local, and in memory when they are not.
-        prefetch: Batches to keep ready, at least 1.
-        augmentation: Changes the images at random.
+        prefetch: batches to keep ready, at least 1.
+        augmentation: changes the images at random.
 
     Raises:
         ConfigError: when the batch is smaller than the number of workers, ``prefetch`` is less than 1, or ``start`` is
@@ -80,7 +81,7 @@ class ShardStream(Iterator[StreamBatch]):
     waited: float
     """Seconds spent waiting for a batch so far."""
     waited_on_storage: float
-    """The part of them in which bytes had not arrived; in the rest they were being decoded."""
+    """The part of ``waited`` in which bytes had not arrived; in the rest they were being decoded."""
 
     def __init__(
         self,
@@ -108,25 +109,27 @@ class ShardStream(Iterator[StreamBatch]):
         self._shape = shards.fixed_shape()
         self._batch = batch
         self._augmentation = augmentation
-        columns = rank_slice(batch, rank, world_size)
-        self._rows = columns.stop - columns.start
+        slots = rank_slice(batch, rank, world_size)
+        self._rows = slots.stop - slots.start
         self._chunk = min(MOST_BATCHES, max(1, CHUNK_BYTES // (self._rows * math.prod(self._shape))))
         self._ahead: ReadAhead | None = None
         self._horizon = 0
         windowed = None
         if window is not None:
-            lanes = lane_count(batch)
-            units = Units.of(shards, window, lanes)
-            firsts = shards.block_starts[[run.start for run in units.runs]]
-            windowed = Windowed(np.append(firsts, len(shards)), units.window)
-            self._ahead = ReadAhead(shards, units, window * self._rows // batch)
-            # A unit of each lane: lanes come to their next unit at about the same time.
-            self._horizon = -(-lanes * len(shards) // len(units.runs) * self._rows // batch)
+            substreams = substream_count(batch)
+            groups = BlockGroups.of(shards, window, substreams)
+            firsts = shards.block_starts[[blocks.start for blocks in groups.ranges]]
+            windowed = WindowedOrder(np.append(firsts, len(shards)), groups.window)
+            self._ahead = ReadAhead(shards, groups, window * self._rows // batch)
+            # A block group of each substream: substreams come to their next group at about the same time.
+            self._horizon = -(-substreams * len(shards) // len(groups.ranges) * self._rows // batch)
         elif shards.remote:
             blocks = len(shards.block_starts) - 1
-            self._ahead = ReadAhead(shards, Units(tuple(shards.runs(range(blocks))), 1), shards.size)
+            groups = BlockGroups(tuple(shards.block_ranges(range(blocks))), 1)
+            self._ahead = ReadAhead(shards, groups, shards.size)
             self._horizon = self._rows * self._chunk * prefetch
-        self._feed = _Feed(Line(len(shards), batch, seed, columns, windowed), start // batch * self._rows, self._ahead)
+        sequence = RowSequence(len(shards), batch, seed, slots, windowed)
+        self._upcoming = _UpcomingRows(sequence, start // batch * self._rows, self._ahead)
         # Copying a few pixels out of a memory map takes less time than handing them over.
         self._heavy = shards.encoded_files or augmentation is not None
         light = not self._heavy and self._ahead is None and self._rows * math.prod(self._shape) <= CHUNK_BYTES
@@ -144,8 +147,9 @@ class ShardStream(Iterator[StreamBatch]):
 
     @property
     def position(self) -> int:
-        """Rows of the line handed out so far, by all ranks together: the place to go on from. Rows read ahead but
-        not handed out do not count.
+        """Rows of the sequence handed out so far, by all ranks together: the position to go on from.
+
+        Rows that were read ahead but not handed out do not count.
         """
         return self._position
 
@@ -169,22 +173,22 @@ class ShardStream(Iterator[StreamBatch]):
         self.close()
 
     def _submit(self, urgent: int = 0) -> None:
-        """Begin the work on as many chunks as are to be ready."""
+        """Begin to read chunks until as many are in work as are to be ready."""
         while len(self._pending) < self._depth:
-            rows, epochs = self._feed.take(self._chunk * self._rows, self._horizon, urgent)
-            pieces = self._ahead.pieces(rows) if self._ahead else self._shards.pieces(rows)
+            rows, epochs = self._upcoming.take(self._chunk * self._rows, self._horizon, urgent)
+            selections = self._ahead.select(rows) if self._ahead else self._shards.select(rows)
             draws = self._augmentation.draw(epochs, rows) if self._augmentation else None
             image, columns = self._buffers.take(), self._shards.empty_columns(len(rows))
-            shares = self._shards.shares(pieces) if self._heavy else [pieces]
+            portions = self._shards.portions(selections) if self._heavy else [selections]
             task = functools.partial(
                 _work, self._shards, image=image, columns=columns, augmentation=self._augmentation, draws=draws
             )
             work: list[Callable[[], None]] = (
-                [self._pool.submit(task, share).result for share in shares]
+                [self._pool.submit(task, portion).result for portion in portions]
                 if self._pool
-                else [functools.partial(task, pieces)]
+                else [functools.partial(task, selections)]
             )
-            self._pending.append(_Chunk(self._submitted, rows, epochs, image, columns, pieces, work))
+            self._pending.append(_Chunk(self._submitted, rows, epochs, image, columns, selections, work))
             self._submitted += self._chunk * self._batch
             urgent = 0
 
@@ -200,8 +204,8 @@ class ShardStream(Iterator[StreamBatch]):
             chunk = self._pending.popleft()
             submitted = time.perf_counter()
             if self._ahead:
-                for piece in chunk.pieces:
-                    piece.extent.exception()
+                for selection in chunk.selections:
+                    selection.source.exception()  # Waits for the bytes, or for the error that came in their place.
             arrived = time.perf_counter()
             for finish in chunk.work:
                 finish()
@@ -231,32 +235,41 @@ class ShardStream(Iterator[StreamBatch]):
 
 @dataclass(frozen=True, slots=True)
 class _Chunk:
-    """A few batches in work."""
+    """A few batches that are being read."""
 
     first: int
     rows: Ints
     epochs: Ints
     image: NDArray[np.uint8]
     columns: Mapping[str, Column]
-    pieces: Sequence[Piece]
+    selections: Sequence[RowSelection]
     work: Sequence[Callable[[], None]]
-    """To be called when the chunk is due: does the work, or waits for it."""
+    """Functions to be called when the chunk is due: each does a part of the work, or waits for it."""
 
 
-class _Feed:
-    """The rows that one worker takes, in order, as they are asked for; tells the read-ahead of those to come."""
+class _UpcomingRows:
+    """The rows that one worker takes, in order; schedules the fetching of their blocks.
 
-    def __init__(self, line: Line, taken: int, ahead: ReadAhead | None) -> None:
-        self._line = line
+    Args:
+        sequence: the sequence of rows.
+        taken: how many rows this worker took before.
+        ahead: fetches blocks; ``None`` where rows are read from memory maps.
+    """
+
+    def __init__(self, sequence: RowSequence, taken: int, ahead: ReadAhead | None) -> None:
+        self._sequence = sequence
         self._ahead = ahead
         self._taken = taken
-        self._next = line.epoch_of(taken)
+        self._next = sequence.epoch_of(taken)
         self._known: deque[tuple[int, int, Ints]] = deque()
 
     def take(self, count: int, horizon: int, urgent: int) -> tuple[Ints, Ints]:
-        """The next ``count`` rows and their epochs; those up to ``horizon`` further ones are being fetched.
+        """Return the next rows and their epochs, int64 [count] each, and begin to fetch rows to come.
 
-        The first ``urgent`` of them are fetched before all else.
+        Args:
+            count: how many rows to take.
+            horizon: how many rows after these to begin to fetch.
+            urgent: how many of these rows to fetch before all others.
         """
         begin, end = self._taken, self._taken + count
         while not self._known or self._known[-1][0] + len(self._known[-1][2]) < end + horizon:
@@ -277,26 +290,30 @@ class _Feed:
 
     def _load(self) -> None:
         epoch, self._next = self._next, self._next + 1
-        first, order = self._line.begin(epoch), self._line.epoch(epoch)
+        first, order = self._sequence.taken_before(epoch), self._sequence.order(epoch)
         skipped = max(0, self._taken - first) if not self._known else 0
         if self._ahead:
-            self._ahead.plan(first + skipped, order[skipped:])
+            self._ahead.schedule(first + skipped, order[skipped:])
         self._known.append((first, epoch, order))
 
 
 def _work(
     shards: ShardSet,
-    pieces: Sequence[Piece],
+    selections: Sequence[RowSelection],
     image: NDArray[np.uint8],
     columns: Mapping[str, Column],
     augmentation: Augmentation | None,
     draws: Draws | None,
 ) -> None:
-    """What the pool's threads do; nothing here refers to the stream, so that a forgotten one can be collected."""
-    shards.fill(pieces, image, columns)
+    """Read, decode and augment rows, in one of the pool's threads.
+
+    This is no method, because the pool must not refer to the stream: a stream that is not closed is then garbage
+    collected.
+    """
+    shards.fill(selections, image, columns)
     if augmentation is None or draws is None:
         return
-    places = np.sort(np.concatenate([piece.where for piece in pieces]))
+    places = np.sort(np.concatenate([selection.places for selection in selections]))
     together = places[-1] - places[0] == len(places) - 1
     here = slice(int(places[0]), int(places[-1]) + 1) if together else places
     changed = image[here]  # a view if they lie together, else a copy

@@ -1,7 +1,7 @@
 import numpy as np
 import torch
 
-from genlab.data.stream.augment import Augmentation, Draws, cut_at_once, cut_one_by_one
+from genlab.data.stream.augment import Augmentation, Draws, crop_batch, crop_each
 
 IMAGES = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (6, 32, 24, 3), dtype=np.uint8))
 ROWS = np.arange(5000)
@@ -66,6 +66,6 @@ def test_cutting_at_once_gives_what_cutting_one_by_one_does() -> None:
     chosen = Augmentation(flip=True, jitter=4, seed=5).draw(np.zeros(6, np.int64), np.arange(6))
     large = torch.randint(0, 256, (6, 36, 28, 3), dtype=torch.uint8)
     one, other = torch.empty_like(IMAGES), torch.empty_like(IMAGES)
-    cut_one_by_one(large, chosen, one)
-    cut_at_once(large, chosen, other)
+    crop_each(large, chosen, one)
+    crop_batch(large, chosen, other)
     assert torch.equal(one, other)

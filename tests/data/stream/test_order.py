@@ -3,18 +3,28 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from genlab.data.stream.order import Ints, Line, Windowed, evenly, lane_count, permutation, rank_slice
+from genlab.data.stream.order import (
+    Ints,
+    RowSequence,
+    WindowedOrder,
+    evenly_spaced,
+    permutation,
+    rank_slice,
+    substream_count,
+)
 
 
 def starts_of(rows: int, seed: int, most: int = 12) -> Ints:
-    """Units of 1 to ``most`` rows each."""
+    """Starts of block groups of 1 to ``most`` rows each."""
     edges = np.cumsum(np.random.default_rng(seed).integers(1, most + 1, rows))
     return np.concatenate([[0], edges[edges < rows], [rows]]).astype(np.int64)
 
 
-def lines(rows: int, batch: int, world_size: int, windowed: Windowed | None, seed: int = 5) -> list[Line]:
-    """The line as each of the workers sees it."""
-    return [Line(rows, batch, seed, rank_slice(batch, rank, world_size), windowed) for rank in range(world_size)]
+def sequences(
+    rows: int, batch: int, world_size: int, windowed: WindowedOrder | None, seed: int = 5
+) -> list[RowSequence]:
+    """The sequence of rows as each of the workers sees it."""
+    return [RowSequence(rows, batch, seed, rank_slice(batch, rank, world_size), windowed) for rank in range(world_size)]
 
 
 def test_the_whole_order_of_an_epoch_never_changes() -> None:
@@ -24,9 +34,9 @@ def test_the_whole_order_of_an_epoch_never_changes() -> None:
 
 
 def test_the_windowed_order_of_an_epoch_never_changes() -> None:
-    line = Line(18, 4, 3, slice(0, 4), Windowed(np.array([0, 4, 6, 10, 13, 18]), 1))
-    assert line.epoch(0).tolist() == [5, 13, 17, 0, 4, 16, 11, 2, 8, 14, 12, 1, 6, 15, 10, 3, 7, 9]
-    assert line.epoch(1).tolist() == [2, 4, 10, 17, 0, 5, 11, 14, 3, 9, 12, 16, 1, 7, 13, 15, 6, 8]
+    sequence = RowSequence(18, 4, 3, slice(0, 4), WindowedOrder(np.array([0, 4, 6, 10, 13, 18]), 1))
+    assert sequence.order(0).tolist() == [5, 13, 17, 0, 4, 16, 11, 2, 8, 14, 12, 1, 6, 15, 10, 3, 7, 9]
+    assert sequence.order(1).tolist() == [2, 4, 10, 17, 0, 5, 11, 14, 3, 9, 12, 16, 1, 7, 13, 15, 6, 8]
 
 
 @settings(deadline=None)
@@ -36,9 +46,11 @@ def test_a_whole_epoch_has_every_row_once(seed: int, epoch: int, rows: int) -> N
 
 
 def test_epochs_and_seeds_differ() -> None:
-    windowed = Windowed(starts_of(50, 0), 2)
+    windowed = WindowedOrder(starts_of(50, 0), 2)
     for how in (None, windowed):
-        orders = {tuple(Line(50, 5, seed, slice(0, 5), how).epoch(epoch)) for seed in range(10) for epoch in range(10)}
+        orders = {
+            tuple(RowSequence(50, 5, seed, slice(0, 5), how).order(epoch)) for seed in range(10) for epoch in range(10)
+        }
         assert len(orders) == 100
 
 
@@ -54,66 +66,69 @@ def test_workers_share_each_epoch_and_every_batch(
     rows: int, batch: int, world_size: int, window: int, seed: int
 ) -> None:
     world_size = min(world_size, batch)
-    windowed = Windowed(starts_of(rows, seed), window) if window else None
-    (alone,), ranks = lines(rows, batch, 1, windowed), lines(rows, batch, world_size, windowed)
+    windowed = WindowedOrder(starts_of(rows, seed), window) if window else None
+    (alone,), ranks = sequences(rows, batch, 1, windowed), sequences(rows, batch, world_size, windowed)
     epochs = 3
     for epoch in range(epochs):
-        assert sorted(row for rank in ranks for row in rank.epoch(epoch).tolist()) == list(range(rows))
+        assert sorted(row for rank in ranks for row in rank.order(epoch).tolist()) == list(range(rows))
         for rank in ranks:
-            assert rank.begin(epoch + 1) - rank.begin(epoch) == len(rank.epoch(epoch))
-            if len(rank.epoch(epoch)):
-                assert rank.epoch_of(rank.begin(epoch)) == rank.epoch_of(rank.begin(epoch + 1) - 1) == epoch
-    whole = np.concatenate([alone.epoch(epoch) for epoch in range(epochs)])
-    parts = [np.concatenate([rank.epoch(epoch) for epoch in range(epochs)]) for rank in ranks]
+            assert rank.taken_before(epoch + 1) - rank.taken_before(epoch) == len(rank.order(epoch))
+            if len(rank.order(epoch)):
+                assert (
+                    rank.epoch_of(rank.taken_before(epoch)) == rank.epoch_of(rank.taken_before(epoch + 1) - 1) == epoch
+                )
+    whole = np.concatenate([alone.order(epoch) for epoch in range(epochs)])
+    parts = [np.concatenate([rank.order(epoch) for epoch in range(epochs)]) for rank in ranks]
     for step in range(epochs * rows // batch):
-        shares = [
-            part[step * (rank.columns.stop - rank.columns.start) :][: rank.columns.stop - rank.columns.start]
+        slices = [
+            part[step * (rank.slots.stop - rank.slots.start) :][: rank.slots.stop - rank.slots.start]
             for part, rank in zip(parts, ranks, strict=True)
         ]
-        assert np.concatenate(shares).tolist() == whole[step * batch : (step + 1) * batch].tolist()
+        assert np.concatenate(slices).tolist() == whole[step * batch : (step + 1) * batch].tolist()
 
 
 @pytest.mark.parametrize("batch", [16, 128])
 @pytest.mark.parametrize("world_size", [1, 2, 3, 4])
 def test_workers_together_read_each_block_about_once(batch: int, world_size: int) -> None:
     rows, block = 20_000, 40
-    windowed = Windowed(np.append(np.arange(0, rows, 4 * block), rows), 4)
+    windowed = WindowedOrder(np.append(np.arange(0, rows, 4 * block), rows), 4)
     for epoch in range(3):
-        read = sum(len(np.unique(line.epoch(epoch) // block)) for line in lines(rows, batch, world_size, windowed))
+        read = sum(
+            len(np.unique(sequence.order(epoch) // block)) for sequence in sequences(rows, batch, world_size, windowed)
+        )
         assert read <= 1.05 * rows / block
 
 
-def test_a_row_comes_within_its_lanes_window() -> None:
-    rows, batch, unit, window = 19_200, 8, 60, 4
-    windowed = Windowed(np.arange(0, rows + 1, unit), window)
-    order = Line(rows, batch, 1, slice(0, batch), windowed).epoch(0)
-    lane_rows = [order[lane::batch] for lane in range(batch)]
-    for lane in lane_rows:
+def test_a_row_comes_within_the_window_of_its_substream() -> None:
+    rows, batch, group, window = 19_200, 8, 60, 4
+    windowed = WindowedOrder(np.arange(0, rows + 1, group), window)
+    order = RowSequence(rows, batch, 1, slice(0, batch), windowed).order(0)
+    for slot in range(batch):
         first: dict[int, int] = {}
         last: dict[int, int] = {}
-        for place, row in enumerate(lane.tolist()):
-            first.setdefault(row // unit, place)
-            last[row // unit] = place
+        for place, row in enumerate(order[slot::batch].tolist()):
+            first.setdefault(row // group, place)
+            last[row // group] = place
         spans = [last[number] - first[number] for number in first]
-        # A unit's rows are spread over the window, and no farther; they are not read in one go either.
-        assert max(spans) <= (window + 1) * unit
-        assert np.median(spans) > window * unit / 2
-        # Units come in any order.
+        # A group's rows are spread over the window, and no farther; they are not read in one go either.
+        assert max(spans) <= (window + 1) * group
+        assert np.median(spans) > window * group / 2
+        # Groups come in any order.
         assert list(first) != sorted(first)
 
 
-def test_a_window_as_large_as_the_lane_shuffles_all_of_it() -> None:
-    rows, batch, unit = 9_600, 4, 60
-    windowed = Windowed(np.arange(0, rows + 1, unit), 40)
+def test_a_window_as_large_as_the_substream_shuffles_all_of_it() -> None:
+    rows, batch, group = 9_600, 4, 60
+    windowed = WindowedOrder(np.arange(0, rows + 1, group), 40)
     places = np.zeros(rows)
     for epoch in range(20):
-        order = Line(rows, batch, 1, slice(0, batch), windowed).epoch(epoch)
+        order = RowSequence(rows, batch, 1, slice(0, batch), windowed).order(epoch)
         places[order] += np.arange(rows)
     assert np.abs(places / 20 - rows / 2).max() < 6 * rows / np.sqrt(12 * 20)
 
 
-def test_lanes_divide_the_batch() -> None:
-    assert [lane_count(batch) for batch in (1, 4, 16, 64, 97, 128, 192)] == [1, 4, 16, 64, 1, 64, 64]
+def test_substreams_divide_the_batch() -> None:
+    assert [substream_count(batch) for batch in (1, 4, 16, 64, 97, 128, 192)] == [1, 4, 16, 64, 1, 64, 64]
 
 
 @settings(deadline=None)
@@ -124,6 +139,6 @@ def test_slices_are_those_of_array_split(count: int, world_size: int) -> None:
 
 
 def test_rows_at_even_distances_are_of_the_whole_split() -> None:
-    assert evenly(10, 4).tolist() == [0, 2, 5, 7]
-    assert evenly(3, 5).tolist() == [0, 1, 2]
-    assert evenly(7, 0).tolist() == []
+    assert evenly_spaced(10, 4).tolist() == [0, 2, 5, 7]
+    assert evenly_spaced(3, 5).tolist() == [0, 1, 2]
+    assert evenly_spaced(7, 0).tolist() == []

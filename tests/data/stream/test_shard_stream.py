@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from upath import UPath
 
 from genlab.core.errors import ConfigError, DataError
-from genlab.data.format.extent import Extent
+from genlab.data.format.shard_bytes import ShardBytes
 from genlab.data.format.shards import ShardSet
 from genlab.data.stream.augment import Augmentation
-from genlab.data.stream.order import Line
+from genlab.data.stream.order import RowSequence
 from genlab.data.stream.shard_stream import ShardStream, StreamBatch
 
 MakeData = Callable[..., UPath]
@@ -49,10 +49,10 @@ def rows_of(batches: list[StreamBatch]) -> list[int]:
     return [row for batch in batches for row in batch.row.tolist()]
 
 
-def line(batch: int) -> list[int]:
-    """The first five epochs in their whole order."""
-    rows = Line(ROWS, batch, 5, slice(0, batch))
-    return [row for epoch in range(5) for row in rows.epoch(epoch).tolist()]
+def five_epochs(batch: int) -> list[int]:
+    """The rows of the first five epochs in their whole order."""
+    sequence = RowSequence(ROWS, batch, 5, slice(0, batch))
+    return [row for epoch in range(5) for row in sequence.order(epoch).tolist()]
 
 
 def test_a_batch_holds_the_images_labels_and_epochs_of_its_rows(shards: ShardSet) -> None:
@@ -64,7 +64,7 @@ def test_a_batch_holds_the_images_labels_and_epochs_of_its_rows(shards: ShardSet
         np.testing.assert_array_equal(batch.image.numpy(), IMAGES[batch.row])
         np.testing.assert_array_equal(batch.label.numpy(), np.array(LABELS)[batch.row])
         assert batch.epoch.tolist() == [position // ROWS for position in range(batch.first, batch.first + 10)]
-    assert rows_of(batches) == line(10)[:60]
+    assert rows_of(batches) == five_epochs(10)[:60]
 
 
 def test_unlabelled_images_stream_without_labels(make_data: MakeData) -> None:
@@ -240,9 +240,9 @@ class Watched(ShardSet):
 
     fetched: list[int]
 
-    def fetch(self, run: range) -> list[Extent]:
-        self.fetched += run
-        return super().fetch(run)
+    def fetch(self, blocks: range) -> list[ShardBytes]:
+        self.fetched += blocks
+        return super().fetch(blocks)
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3, 4])

@@ -1,4 +1,6 @@
-"""Extents: stretches of a shard's bytes, out of which rows are taken once the blocks they lie in were checked."""
+"""Bytes of a shard in memory, out of which rows are taken once the blocks (Arrow record batches) they lie in were
+checked against their checksums.
+"""
 
 import math
 
@@ -12,23 +14,26 @@ from genlab.core.errors import DataError
 from genlab.data.format.manifest import Block, Manifest, Shard
 from genlab.data.format.schema import arrow_schema
 
-TAKE_BYTES = 1 << 16
-"""Images are copied by way of an array of about this size, which malloc need not ask the kernel for."""
+COPY_BYTES = 1 << 16
+"""Raw images are copied through an array of about this size, which malloc need not ask the kernel for."""
 
-FEW = 16
-"""Up to so many stretches, looking for each one's rows is faster than sorting rows."""
+FEW_INTERVALS = 16
+"""Up to so many intervals, looking for the rows of each is faster than sorting the rows."""
 
-AGAIN = "restore the file or ingest the data again"
+RESTORE = "restore the file or ingest the data again"
+"""The way out of a damaged or missing shard, for messages."""
 
 
-class Extent:
+class ShardBytes:
     """The bytes of consecutive blocks of one shard, and where each row lies in them. Safe to use from many threads.
+
+    Rows are numbered 0, 1, ... through these blocks.
 
     Args:
         path: the shard's file, for messages.
         manifest: the data set's manifest.
         shard: the shard.
-        blocks: numbers of the shard's blocks that are in it, consecutive.
+        blocks: numbers of the shard's blocks that ``data`` holds, consecutive.
         data: uint8 [n], the bytes of the file from ``offset`` on.
         offset: where ``data`` begins in the file.
     """
@@ -54,10 +59,11 @@ class Extent:
         }
         if self._raw:
             assert manifest.shape is not None
-            # Every run of an image's length in the file, overlapping: indexing it by first byte gathers any rows at
-            # once. Each is one opaque item, because NumPy copies those twice as fast as rows of bytes.
+            # A view of ``data`` with an item for each byte: the bytes of an image that begins there. So indexing by the
+            # images' first bytes gathers any rows at once. Items are opaque (type V), because NumPy copies those twice
+            # as fast as rows of bytes.
             self._length = math.prod(manifest.shape)
-            self._windows = np.lib.stride_tricks.as_strided(
+            self._images = np.lib.stride_tricks.as_strided(
                 data[: self._length].view(f"V{self._length}"),
                 (len(data) - self._length + 1,),
                 (1,),
@@ -66,28 +72,28 @@ class Extent:
         else:
             self._end = np.empty(self._starts[-1], np.int64)
 
-    def take(self, rows: NDArray[np.int64], out: NDArray[np.uint8], where: NDArray[np.int64]) -> None:
-        """Copy raw images to the places ``where`` in ``out``, uint8 [n, height, width, channels]."""
+    def copy_images(self, rows: NDArray[np.int64], out: NDArray[np.uint8], places: NDArray[np.int64]) -> None:
+        """Copy the raw images of ``rows`` to ``places`` in ``out``, uint8 [n, height, width, channels]."""
         self.check(rows)
         images, begin = out.reshape(-1).view(f"V{self._length}"), self._begin[rows]
-        step = max(1, TAKE_BYTES // self._length)
+        step = max(1, COPY_BYTES // self._length)
         for first in range(0, len(rows), step):
             part = slice(first, first + step)
-            images[where[part]] = self._windows[begin[part]]
+            images[places[part]] = self._images[begin[part]]
 
-    def blobs(self, rows: NDArray[np.int64]) -> list[NDArray[np.uint8]]:
-        """Encoded images, each a read-only view of the file's bytes."""
+    def encoded_images(self, rows: NDArray[np.int64]) -> list[NDArray[np.uint8]]:
+        """Return the JPEG or PNG files of ``rows``, uint8 [bytes] each, as read-only views of the shard's bytes."""
         self.check(rows)
         spans = zip(self._begin[rows].tolist(), self._end[rows].tolist(), strict=True)
         return [self.data[begin:end] for begin, end in spans]
 
     def column(self, name: str, rows: NDArray[np.int64]) -> NDArray[np.int64] | NDArray[np.float64]:
-        """Labels (``label``) or an attribute's values, [n]."""
+        """Return the labels (``label``) of ``rows`` or the values of an attribute, [n]."""
         self.check(rows)
         return self._columns[name][rows]
 
     def keys(self, rows: NDArray[np.int64]) -> list[str]:
-        """Keys, parsed from the blocks each time: they are asked for a few at a time."""
+        """Return the keys of ``rows``. They are parsed anew each time, because callers ask for a few only."""
         block = np.searchsorted(self._starts, rows, side="right") - 1
         columns = {i: self._record_batch(i)["key"] for i in np.unique(block).tolist()}
         return [columns[i][row - self._starts[i]].as_py() for i, row in zip(block.tolist(), rows.tolist(), strict=True)]
@@ -106,12 +112,20 @@ class Extent:
                 self._check_block(index)
 
     def check_all(self) -> None:
-        """Check every block, whether it was before or not."""
+        """Check every block, also those that were checked before.
+
+        Raises:
+            DataError: naming the file and the block that does not match its checksum.
+        """
         for index in range(len(self._blocks)):
             self._check_block(index)
 
     def check_schema(self) -> None:
-        """Check that the shard's columns are those of the manifest; the extent must begin at the file's begin."""
+        """Check that the shard's columns are those of the manifest. ``data`` must begin where the file begins.
+
+        Raises:
+            DataError: naming the file.
+        """
         message = self._checked_bytes(self._shard.schema, "the schema")
         try:
             schema = pa.ipc.read_schema(message)
@@ -121,8 +135,8 @@ class Extent:
             raise self.damaged(f"its columns are not those of the manifest: {', '.join(schema.names)}")
 
     def damaged(self, why: str) -> DataError:
-        """The error that says so."""
-        return DataError(f"{self.path}: damaged ({why}); {AGAIN}")
+        """Return the error that says that the shard is damaged."""
+        return DataError(f"{self.path}: damaged ({why}); {RESTORE}")
 
     def _check_block(self, index: int) -> None:
         batch = self._record_batch(index)
@@ -136,7 +150,7 @@ class Extent:
             _, offsets, data = image.buffers()
             edges = self._position(data) + np.frombuffer(offsets, np.int64, len(image) + 1)
             begin, self._end[rows] = edges[:-1], edges[1:]
-        # Last, for it says to other threads that the rest is in place.
+        # Last, because other threads take it as the sign that all else of the block is set.
         self._begin[rows] = begin
         self._unchecked = int(np.count_nonzero(self._begin < 0))
 
@@ -169,23 +183,24 @@ class Extent:
 
 
 def split_by(starts: NDArray[np.int64], rows: NDArray[np.int64]) -> list[tuple[int, NDArray[np.int64]]]:
-    """Sort rows by the stretch they lie in.
+    """Sort rows by the interval (block or shard) that they lie in.
 
     Args:
-        starts: int64 [stretches + 1], the first row of each, and the number of rows.
-        rows: int64 [n].
+        starts: int64 [intervals + 1], the first row of each interval, and the number of rows.
+        rows: int64 [n], row numbers.
 
     Returns:
-        For each stretch touched, ascending: its number, and which of ``rows`` lie in it.
+        For each interval that has any of ``rows``, ascending: its number, and the indices into ``rows`` of those in it,
+        int64 [m].
     """
     if len(rows) == 0:
         return []
     if len(starts) == 2:
         return [(0, np.arange(len(rows)))]
     index = np.searchsorted(starts, rows, side="right") - 1
-    if len(starts) <= FEW:
-        places = ((stretch, np.flatnonzero(index == stretch)) for stretch in range(len(starts) - 1))
-        return [(stretch, where) for stretch, where in places if len(where)]
+    if len(starts) <= FEW_INTERVALS:
+        found = ((interval, np.flatnonzero(index == interval)) for interval in range(len(starts) - 1))
+        return [(interval, places) for interval, places in found if len(places)]
     order = np.argsort(index, kind="stable")
     touched, first = np.unique(index[order], return_index=True)
     return list(zip(touched.tolist(), np.split(order, first[1:]), strict=True))

@@ -1,4 +1,4 @@
-"""Blocks of a data set in memory: fetched ahead in runs by a few threads, dropped when they are no longer wanted."""
+"""Blocks of a data set in memory: fetched ahead, several in one request, and dropped when no longer needed."""
 
 import itertools
 import threading
@@ -7,29 +7,30 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
-from genlab.data.format.extent import Extent
+from genlab.data.format.shard_bytes import ShardBytes
 
 REQUESTS = 16
 """Requests in flight: enough to hide the latency of an object store."""
 
-Fetch = Callable[[range], Sequence[Extent]]
-"""Reads neighbouring blocks of one shard in one request; an extent for each."""
+Fetch = Callable[[range], Sequence[ShardBytes]]
+"""Reads neighbouring blocks of one shard in one request; returns each block's bytes."""
 
 
 @dataclass
 class _Slot:
-    extent: "Future[Extent]"
+    block: "Future[ShardBytes]"
     uses: int
+    """How many more times the block will be used."""
 
 
-class Blocks:
-    """The blocks that are in memory or on their way.
+class BlockFetcher:
+    """Fetches blocks in background threads and holds those that are in memory.
 
-    A block stays while it has uses to come. After that it stays as long as all blocks together keep within the budget,
-    the latest used longest.
+    A block stays in memory while it has uses to come. After that it stays as long as all blocks together keep within
+    the budget; the least recently used ones are dropped first.
 
     Args:
-        fetch: reads a run of blocks.
+        fetch: reads a range of blocks.
         budget: bytes that blocks without further uses may fill up to.
     """
 
@@ -44,36 +45,41 @@ class Blocks:
 
     @property
     def bytes(self) -> int:
-        """Bytes of the blocks that are here."""
+        """Bytes of the blocks that are in memory."""
         return self._bytes
 
-    def request(self, run: range, uses: Sequence[int]) -> None:
-        """Begin to fetch those blocks of ``run`` that are not here; each will be used so many more times."""
+    def request(self, blocks: range, uses: Sequence[int]) -> None:
+        """Begin to fetch those of ``blocks`` that are not in memory.
+
+        Args:
+            blocks: neighbouring blocks of one shard.
+            uses: how many more times each of them will be used.
+        """
         with self._lock:
             missing = []
-            for block, count in zip(run, uses, strict=True):
+            for block, count in zip(blocks, uses, strict=True):
                 slot = self._slots.get(block)
-                if slot is None or (slot.extent.done() and slot.extent.exception() is not None):
+                if slot is None or (slot.block.done() and slot.block.exception() is not None):
                     slot = self._slots[block] = _Slot(Future(), 0)
                     missing.append(block)
                 slot.uses += count
                 self._idle.pop(block, None)
             for part in consecutive(missing):
-                self._pool.submit(self._run, part, [self._slots[block].extent for block in part])
+                self._pool.submit(self._run, part, [self._slots[block].block for block in part])
 
-    def extent(self, block: int) -> "Future[Extent]":
-        """The block, here or on its way; it was requested."""
+    def get(self, block: int) -> "Future[ShardBytes]":
+        """Return a block that was requested; it may still be on its way."""
         with self._lock:
-            return self._slots[block].extent
+            return self._slots[block].block
 
     def release(self, block: int, uses: int) -> None:
-        """Say that ``uses`` uses of a block, which is here, are over."""
+        """Take note that ``uses`` uses of a block, which is in memory, are over."""
         with self._lock:
             slot = self._slots[block]
             slot.uses -= uses
             if slot.uses > 0:
                 return
-            self._idle[block] = len(slot.extent.result().data)
+            self._idle[block] = len(slot.block.result().data)
             while self._bytes > self._budget and self._idle:
                 oldest, size = self._idle.popitem(last=False)
                 del self._slots[oldest]
@@ -83,23 +89,23 @@ class Blocks:
         """Fetch nothing more, and wait for what is on its way; who waits for the rest gets a ``CancelledError``."""
         self._pool.shutdown(cancel_futures=True)
         for slot in self._slots.values():
-            slot.extent.cancel()
+            slot.block.cancel()
 
-    def _run(self, run: range, waiting: "list[Future[Extent]]") -> None:
+    def _run(self, blocks: range, waiting: "list[Future[ShardBytes]]") -> None:
         try:
-            extents = self._fetch(run)
+            fetched = self._fetch(blocks)
         except BaseException as error:
             for future in waiting:
                 future.set_exception(error)
             return
         with self._lock:
-            self._bytes += sum(len(extent.data) for extent in extents)
-        for future, extent in zip(waiting, extents, strict=True):
-            future.set_result(extent)
+            self._bytes += sum(len(block.data) for block in fetched)
+        for future, block in zip(waiting, fetched, strict=True):
+            future.set_result(block)
 
 
 def consecutive(numbers: Sequence[int]) -> list[range]:
-    """Ascending numbers as runs without gaps."""
+    """Return ascending numbers as ranges without gaps: [1, 2, 5] as 1..2 and 5..5."""
     breaks = [i for i in range(1, len(numbers)) if numbers[i] != numbers[i - 1] + 1]
     edges = [0, *breaks, len(numbers)] if numbers else [0]
     return [range(numbers[begin], numbers[end - 1] + 1) for begin, end in itertools.pairwise(edges)]
