@@ -2,6 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 PYTHON ?= python3
+SEED ?= 1
 BIN := .venv/bin
 BENCH_LOCK := --quiet --upgrade --python-version 3.11 --python-platform x86_64-manylinux_2_28 --generate-hashes \
   --no-emit-index-url --no-header --no-annotate
@@ -28,11 +29,11 @@ demo: setup ## Train a CycleGAN on drawn scenes under Ray, write a report (KEEP=
 
 test: lint unit cluster-test ## Linters, types, unit tests, then those marked cluster
 
-unit: setup ## Unit tests
-	OMP_NUM_THREADS=1 pytest --quiet --numprocesses auto --dist loadscope
+unit: setup ## Unit tests, in an order drawn from SEED (default 1)
+	OMP_NUM_THREADS=1 pytest --quiet --numprocesses auto --dist loadscope --randomly-seed=$(SEED)
 
 cluster-test: setup ## Slower tests: real Ray clusters on loopback, several workers, torch.compile
-	pytest --quiet -m cluster
+	pytest --quiet -m cluster -p no:randomly
 
 reliability: setup ## Kill and damage runs over and over with 1, 2 and 3 workers (about an hour); prints the table of docs/reproducibility.md
 	GENLAB_CPUS=2 python benchmarks/reliability.py
