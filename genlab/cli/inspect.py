@@ -19,6 +19,7 @@ from genlab.data.format.manifest import Attribute, Manifest
 from genlab.data.format.shards import ShardSet
 from genlab.imaging.images import Channels, Pixels, encode_png, prepare
 from genlab.imaging.sheets import sheet
+from genlab.imaging.value_range import range_text
 
 GRID = 8
 """Images in a row, and rows, of a sheet at most."""
@@ -114,6 +115,7 @@ def _facts(manifest: Manifest) -> list[tuple[str, str]]:
         *((f"split {name}", f"{rows:,}") for name, rows in manifest.splits.items()),
         ("size", f"{size}, {manifest.channels} channel(s)"),
         ("encoding", manifest.encoding),
+        *([("range", range_text(manifest.value_range))] if manifest.value_range else []),
         ("shards", f"{len(manifest.shards):,}, {decimal(manifest.bytes)}"),
         ("source", f"{origin.kind}:{origin.path}"),
         ("options", ", ".join(options)),

@@ -16,6 +16,7 @@ from upath import UPath
 from genlab.core.errors import DataError
 from genlab.core.storage import locate, read_bytes, sha256, write_json
 from genlab.imaging.images import Encoding
+from genlab.imaging.value_range import ValueRange
 
 FORMAT = "genlab-shards"
 VERSION = 1
@@ -97,6 +98,9 @@ class Manifest:
     converted: dict[str, int]
     """How many images were converted, by what they were: ``grey``, ``alpha``, ``cmyk``, ``exif``, ``depth``, ..."""
     skipped: tuple[Skipped, ...] = ()
+    value_range: ValueRange | None = None
+    """The values that became 0 and 255 in images of more than 8 bits. ``None``, and not written: the upper 8 of their
+    16 bits were kept."""
 
     @property
     def labelled(self) -> bool:
@@ -133,7 +137,10 @@ class Manifest:
         return sha256(json.dumps(self._content(), sort_keys=True, separators=(",", ":")).encode())
 
     def _content(self) -> dict[str, Any]:
-        return {"format": FORMAT, "version": VERSION} | _ADAPTER.dump_python(self, mode="json")
+        fields = _ADAPTER.dump_python(self, mode="json")
+        if self.value_range is None:  # manifests written before there were ranges keep their checksums
+            del fields["value_range"]
+        return {"format": FORMAT, "version": VERSION} | fields
 
     def save(self, directory: UPath) -> None:
         """Write ``manifest.json``, which makes ``directory`` a data set."""

@@ -14,6 +14,7 @@ import itertools
 import json
 import math
 import platform
+import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -29,7 +30,7 @@ from genlab.core.storage import locate, require_absolute, sha256, write_json
 from genlab.data.format.manifest import FILE_NAME, Attribute, Manifest, Origin, Skipped
 from genlab.data.ingest.attributes import FOLDER, AttributesConfig, Row, class_folders, resolve
 from genlab.data.ingest.claim import LOCK, ClaimLostError, claimed
-from genlab.data.ingest.shard_makers import ShardMaker, make_locally
+from genlab.data.ingest.shard_makers import ShardMaker, ShardMeter, make_locally, measure_locally
 from genlab.data.ingest.shard_task import (
     VERSIONS,
     ImageFormat,
@@ -38,14 +39,32 @@ from genlab.data.ingest.shard_task import (
     prepare_row,
     record_path,
     unwritable,
+    widest,
 )
 from genlab.data.ingest.sources import Source, open_source
 from genlab.data.ingest.sources.synthetic import MOST
 from genlab.data.ingest.sources.webdataset import KeyEnd
 from genlab.imaging.images import Channels, Encoding, Prepared
+from genlab.imaging.value_range import ValueRange, parse_range
 
 SPECIFICATION = "ingest.json"
 """The file that says what an unfinished data set is to become; it is removed when the data set is complete."""
+
+FOUND_RANGE = "range of values"
+"""In that file: the range that ``--range auto`` found."""
+
+AUTO = "auto"
+"""The range that is to be found."""
+
+UNUSED_RANGE = {
+    "grey": "make the data set again with --range 0:{} or --range auto",
+    "colour": "scale them to all 16 bits, or to 8, before ingest (--range is for grey images)",
+}
+"""Kind of 16-bit images -> the way out where they use little of their range."""
+
+LATER_OPTIONS = ("image_member", "key_ends_at", "label_last_folder", "range")
+"""Options that came after the first data sets. A manifest names them only where they are used, so that the same images
+still make the same data set, to its checksum."""
 
 SPLITS = ("train", "test")
 """In the order of their shards."""
@@ -87,6 +106,12 @@ class IngestConfig:
     whatever else is ingested. By default the splits are those published."""
     validate: bool = True
     """Decode each image once, even where its bytes are stored untouched."""
+    range: Annotated[str | None, tyro.conf.arg(metavar="LO:HI|auto")] = None
+    """Values that become black (0) and white (255) in images of more than 8 bits, which are grey: 16-bit PNG and TIFF,
+    32-bit integer and float TIFF. What lies beyond is clipped; 8-bit images stay as they are. 0:4095 suits a camera of
+    12 bits; auto takes the least and the greatest value of all images of all splits, which are read once more for it.
+    The model that is trained on the data set reads such pictures by the same range. By default the upper 8 of 16 bits
+    are kept, and 32-bit images are refused."""
     skip_bad: bool = False
     """Leave out images that cannot be used, and list them in the manifest, rather than end at the first."""
     count: Annotated[int, Ge(1), Le(MOST)] | None = None
@@ -115,12 +140,15 @@ class IngestConfig:
     left in DEST."""
 
 
-def ingest(config: IngestConfig, make_shards: ShardMaker = make_locally) -> Manifest:
+def ingest(
+    config: IngestConfig, make_shards: ShardMaker = make_locally, measure_shards: ShardMeter = measure_locally
+) -> Manifest:
     """Make a data set, or go on making it: shards that an earlier ingest finished are kept.
 
     Args:
         config: what from, where to, and how.
         make_shards: makes the shards.
+        measure_shards: measures the range of their values, for ``--range auto``.
 
     Raises:
         ConfigError: options that are at odds with each other or with the source.
@@ -167,11 +195,18 @@ def ingest(config: IngestConfig, make_shards: ShardMaker = make_locally) -> Mani
     with _writing(dest), claimed(dest) as check_claim:
         # Looked at again, for it may have been finished in the meantime.
         if (dest / FILE_NAME).exists():
-            if _read_specification(dest) != specification:
+            if _read_specification(dest)[0] != specification:
                 raise _occupied(dest)
             manifest = Manifest.load(dest)
         else:
-            _begin(dest, specification, tasks, config.start_over)
+            found_range = _check_unfinished(dest, specification, config.start_over)
+            if config.range == AUTO:
+                value_range = found_range or _measured(source, measure_shards(tasks))
+                check_claim()
+                image_format = dataclasses.replace(image_format, value_range=value_range)
+                tasks = [dataclasses.replace(task, image_format=image_format) for task in tasks]
+                specification[FOUND_RANGE] = value_range
+            _begin(dest, specification, tasks)
             try:
                 results = []
                 for result in make_shards(tasks):
@@ -186,6 +221,7 @@ def ingest(config: IngestConfig, make_shards: ShardMaker = make_locally) -> Mani
             manifest = _manifest(config, source, image_format, label_names, columns.skipped, results)
             check_claim()
             manifest.save(dest)
+            _warn_of_unused_range(config.dest, results)
         _clear(dest, [*(record_path(task.path) for task in tasks), str(dest / SPECIFICATION)])
     if not label_names and len(folders := class_folders(entries)) > 1:
         print(
@@ -231,30 +267,61 @@ def _options(config: IngestConfig) -> dict[str, Any]:
     return {f"--{name.replace('_', '-')}": value for name, value in options.items()}
 
 
-def _read_specification(dest: UPath) -> dict[str, Any] | None:
-    """Return what ``ingest.json`` holds, with the defaults of options that it does not name: they are newer than it."""
+def _read_specification(dest: UPath) -> tuple[dict[str, Any] | None, ValueRange | None]:
+    """Return what ``ingest.json`` holds, and apart from that the range that ``--range auto`` found.
+
+    Options that it does not name are newer than it, and have their defaults.
+    """
     try:
         specification = json.loads((dest / SPECIFICATION).read_bytes())
     except FileNotFoundError:
-        return None
+        return None, None
     except ValueError:
-        return {}
-    return _options(IngestConfig("", "")) | specification if isinstance(specification, dict) else {}
+        return {}, None
+    if not isinstance(specification, dict):
+        return {}, None
+    found = specification.pop(FOUND_RANGE, None)
+    return _options(IngestConfig("", "")) | specification, found and (float(found[0]), float(found[1]))
 
 
-def _begin(dest: UPath, specification: dict[str, Any], tasks: Sequence[ShardTask], start_over: bool) -> None:
-    """Leave the specification in the directory, and of what is there only what belongs to it.
+def _check_unfinished(dest: UPath, specification: dict[str, Any], start_over: bool) -> ValueRange | None:
+    """Check that the directory holds no unfinished ingest, or one of the same specification.
+
+    Returns:
+        The range that such a one found already.
 
     Raises:
         DataError: it holds the specification of another ingest, which was killed.
     """
-    found = _read_specification(dest)
+    found, found_range = _read_specification(dest)
     if found is not None and found != specification and not start_over:
         raise DataError(
             f"{dest}: holds an unfinished ingest of something else "
             f"({configs.describe_changes(found, specification)}); run that one again to finish it, "
             "choose another place, or make this one in its stead with --start-over"
         )
+    return found_range if found == specification else None
+
+
+def _measured(source: Source, ranges: Iterable[ValueRange | None]) -> ValueRange:
+    """The range of all images.
+
+    Raises:
+        DataError: there is none.
+    """
+    measured = widest(ranges)
+    if measured is None:
+        raise DataError(f"{source.path}: none of its images has more than 8 bits; leave out --range auto")
+    if measured[0] == measured[1]:
+        raise DataError(
+            f"{source.path}: its images of more than 8 bits hold one value only, {measured[0]:g}; name the values that "
+            "are to become black and white, by --range LO:HI"
+        )
+    return measured
+
+
+def _begin(dest: UPath, specification: dict[str, Any], tasks: Sequence[ShardTask]) -> None:
+    """Leave the specification in the directory, and of what is there only what belongs to it."""
     write_json(dest / SPECIFICATION, specification)
     mine = {name for task in tasks for name in (task.path, record_path(task.path))}
     patterns = ("shard-[0-9]*.arrow", "shard-[0-9]*.json", ".*.partial")
@@ -285,6 +352,12 @@ def _check_options(config: IngestConfig) -> None:
 def _image_format(
     config: IngestConfig, source: Source, attributes: tuple[Attribute, ...], labelled: bool
 ) -> ImageFormat:
+    """The form of the images, before their shape is known; a range that is still to be found stands as 0 to 1."""
+    value_range = None
+    if config.range is not None:
+        if not source.encoded:
+            raise ConfigError(f"--range is for image files; leave it out for {config.source}")
+        value_range = (0.0, 1.0) if config.range == AUTO else parse_range(config.range)
     encoding: Encoding = "encoded" if source.encoded and config.size is None else "raw"
     return ImageFormat(
         channels=cast("Channels", source.channels if config.channels == "auto" else config.channels),
@@ -295,6 +368,7 @@ def _image_format(
         skip_bad=config.skip_bad,
         labelled=labelled,
         attributes=attributes,
+        value_range=value_range,
     )
 
 
@@ -338,9 +412,10 @@ def _manifest(
     results: Sequence[ShardResult],
 ) -> Manifest:
     shapes = {shape for result in results for shape in result.shapes}
-    options = configs.to_dict(config)
+    options, defaults = configs.to_dict(config), configs.to_dict(IngestConfig("", ""))
     path = options.pop("source")
-    del options["dest"], options["start_over"]
+    for name in ("dest", "start_over", *(name for name in LATER_OPTIONS if options[name] == defaults[name])):
+        del options[name]
     converted: Counter[str] = Counter()
     for result in results:
         converted.update(result.converted)
@@ -361,4 +436,18 @@ def _manifest(
         skipped=tuple(
             sorted((*skipped, *(one for result in results for one in result.skipped)), key=lambda one: one.key)
         ),
+        value_range=image_format.value_range,
     )
+
+
+def _warn_of_unused_range(dest: str, results: Sequence[ShardResult]) -> None:
+    """Say if the 16-bit images, made 8-bit without a range, use less than a quarter of what 16 bits hold."""
+    for kind, remedy in UNUSED_RANGE.items():
+        greatest = max((result.greatest.get(kind, 0) for result in results), default=0)
+        if 0 < greatest < 2**14:
+            bits = greatest.bit_length()
+            print(
+                f"warning: {dest}: the values of its 16-bit {kind} images are at most {greatest:,} of 65,535, so they "
+                f"became nearly black; {remedy.format(2**bits - 1)}",
+                file=sys.stderr,
+            )

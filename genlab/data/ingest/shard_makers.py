@@ -1,18 +1,27 @@
-"""Where the shards of an ingest are made: in this process, or all over a Ray cluster. The bytes are the same."""
+"""Where the shards of an ingest are made, and the range of their values is measured: in this process, or all over a Ray
+cluster. The bytes are the same."""
 
 import os
 import pickle
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from contextlib import AbstractContextManager
+from typing import Any, TypeVar
 
 from genlab.core.errors import GenlabError
 from genlab.core.progress import progress
 from genlab.core.storage import is_remote
-from genlab.data.ingest.shard_task import ShardResult, ShardTask, begin_shard, finished, load, make_shard
+from genlab.data.ingest.shard_task import ShardResult, ShardTask, begin_shard, finished, load, make_shard, measure
+from genlab.data.ingest.sources import Source
+from genlab.imaging.value_range import ValueRange
+
+T = TypeVar("T")
 
 ShardMaker = Callable[[Sequence[ShardTask]], Iterable[ShardResult]]
 """Makes shards, in any order, somewhere; results are handed out as they come."""
+
+ShardMeter = Callable[[Sequence[ShardTask]], Iterable[ValueRange | None]]
+"""Measures the images of shards, in any order, somewhere: see :func:`genlab.data.ingest.shard_task.measure`."""
 
 REMOTE_THREADS = 16
 """Threads that load images which lie on an object store, one request each, to hide its latency."""
@@ -25,14 +34,9 @@ def make_locally(tasks: Sequence[ShardTask]) -> Iterator[ShardResult]:
     """Make shards in this process: images by as many threads as there are CPUs, while another waits for the disk."""
     if not tasks:
         return
-    source = tasks[0].source
-    # Decoders release the GIL; drawing holds it, and more threads only slow it down.
-    threads = len(os.sched_getaffinity(0)) if source.encoded else 1
-    if is_remote(source.path) and not source.ordered:
-        threads = max(threads, REMOTE_THREADS)
-    total = sum(len(task.rows) for task in tasks)
+    threads = _threads(tasks[0].source)
     with (
-        progress("ingest", total, "images") as advance,
+        _progress("ingest", tasks) as advance,
         ThreadPoolExecutor(threads, "genlab-ingest") as pool,
         ThreadPoolExecutor(1, "genlab-write") as writer,
     ):
@@ -52,6 +56,25 @@ def make_locally(tasks: Sequence[ShardTask]) -> Iterator[ShardResult]:
             yield writing.result()
 
 
+def measure_locally(tasks: Sequence[ShardTask]) -> Iterator[ValueRange | None]:
+    """Measure the images of shards in this process, by as many threads as there are CPUs."""
+    threads = _threads(tasks[0].source)
+    with _progress("range", tasks) as advance, ThreadPoolExecutor(threads, "genlab-range") as pool:
+        for task in tasks:
+            yield measure(task, pool, ahead=2 * threads + 2, on_images=advance)
+
+
+def _threads(source: Source) -> int:
+    """How many threads load images."""
+    # Decoders release the GIL; drawing holds it, and more threads only slow it down.
+    threads = len(os.sched_getaffinity(0)) if source.encoded else 1
+    return max(threads, REMOTE_THREADS) if is_remote(source.path) and not source.ordered else threads
+
+
+def _progress(what: str, tasks: Sequence[ShardTask]) -> AbstractContextManager[Callable[[int], None]]:
+    return progress(what, sum(len(task.rows) for task in tasks), "images")
+
+
 def _is_copied(task: ShardTask) -> bool:
     """Whether a shard's images are local JPEGs to be stored unseen: reading these is so little work between waits for
     the GIL that threads which share it make it slower."""
@@ -65,13 +88,22 @@ def make_on_ray(tasks: Sequence[ShardTask]) -> Iterator[ShardResult]:
 
     Every node needs access to the source and the destination: a shared file system, or S3.
     """
+    return _on_ray("ingest", tasks, _make)
+
+
+def measure_on_ray(tasks: Sequence[ShardTask]) -> Iterator[ValueRange | None]:
+    """Measure the images of shards on a Ray cluster, as :func:`make_on_ray` makes them."""
+    return _on_ray("range", tasks, _measure)
+
+
+def _on_ray(what: str, tasks: Sequence[ShardTask], work: Callable[[bytes], T | GenlabError]) -> Iterator[T]:
+    """What ``work`` makes of each task, handed out as it comes."""
     import ray  # local ingest does without
 
     from genlab.core.ray_cluster import connected
 
-    total = sum(len(task.rows) for task in tasks)
-    with connected(), progress("ingest", total, "images") as advance:
-        make = ray.remote(_make).options(num_cpus=1, max_retries=RETRIES, scheduling_strategy="SPREAD")
+    with connected(), _progress(what, tasks) as advance:
+        remote = ray.remote(work).options(num_cpus=1, max_retries=RETRIES, scheduling_strategy="SPREAD")
         # Enough waiting for every CPU that there is or that an autoscaler may bring, without holding all tasks at once.
         ahead = max(64, 2 * int(ray.cluster_resources().get("CPU", 1)))
         waiting: dict[Any, int] = {}
@@ -80,7 +112,7 @@ def make_on_ray(tasks: Sequence[ShardTask]) -> Iterator[ShardResult]:
         # itself has aborted this process (a failed check in Ray 2.60's task manager).
         while True:
             while len(waiting) < ahead and (task := next(rest, None)) is not None:
-                waiting[make.remote(pickle.dumps(task))] = len(task.rows)
+                waiting[remote.remote(pickle.dumps(task))] = len(task.rows)
             if not waiting:
                 return
             (done, *_), _ = ray.wait(list(waiting))
@@ -95,5 +127,13 @@ def _make(task: bytes) -> ShardResult | GenlabError:
     """One task on Ray. What the user can put right is a result: raised here it would drown in Ray's traceback."""
     try:
         return make_shard(pickle.loads(task))
+    except GenlabError as error:
+        return error
+
+
+def _measure(task: bytes) -> ValueRange | GenlabError | None:
+    """One task on Ray, as :func:`_make`."""
+    try:
+        return measure(pickle.loads(task))
     except GenlabError as error:
         return error

@@ -12,6 +12,7 @@ from concurrent.futures import Executor, Future
 from contextlib import contextmanager
 from functools import cached_property
 from importlib.metadata import version
+from typing import TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -21,7 +22,10 @@ from genlab.data.format.manifest import Attribute, Shard, Skipped
 from genlab.data.format.writer import ShardWriter
 from genlab.data.ingest.attributes import Row
 from genlab.data.ingest.sources import Entry, Load, Sample, Source
-from genlab.imaging.images import Channels, Encoding, Fit, ImageError, Prepared, prepare
+from genlab.imaging.images import Channels, Encoding, Fit, ImageError, Prepared, extremes, prepare
+from genlab.imaging.value_range import ValueRange
+
+T = TypeVar("T")
 
 CHUNK = 32
 """Images that a thread takes at a time."""
@@ -46,6 +50,8 @@ class ImageFormat:
     """The one (height, width, channels) that raw images must have."""
     shape_key: str = ""
     """The key of the image that set the shape."""
+    value_range: ValueRange | None = None
+    """The values that become 0 and 255 in images of more than 8 bits."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,6 +71,8 @@ class ShardTask:
         image_format = dataclasses.asdict(self.image_format)
         # Neither changes the bytes of a shard that was made; what was left out is checked on its own.
         del image_format["skip_bad"], image_format["shape_key"]
+        if self.image_format.value_range is None:  # shards without a range keep their fingerprints
+            del image_format["value_range"]
         rows = [
             (row.key, row.label, row.values, entry.key, entry.size, entry.file, entry.index, entry.offset)
             for row in self.rows
@@ -87,6 +95,9 @@ class ShardResult:
     """The different ones, sorted."""
     converted: dict[str, int]
     skipped: tuple[Skipped, ...]
+    greatest: dict[str, int] = dataclasses.field(default_factory=dict)
+    """The greatest value, 0 to 65,535, in its 16-bit images that were made 8-bit without a range: of ``grey`` and of
+    ``colour`` ones, as :attr:`genlab.imaging.images.Prepared.greatest` has it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,39 +161,89 @@ def load(
         ahead: chunks in work or waiting to be taken, at most.
         on_images: called with numbers of images newly done, from any thread, to show progress.
     """
-    source, image_format = task.source, task.image_format
-    # In the order in which they lie, so that files are read on.
-    rows = sorted(task.rows, key=lambda row: (row.entry.file, row.entry.offset, row.entry.index))
+
+    def prepared(load_entry: Load, row: Row) -> PreparedRow:
+        return row, *prepare_row(task.source, load_entry, task.image_format, row)
+
+    made = _each_row(task, prepared, pool, ahead, on_images)
+    yield from made if _as_they_lie(task) == task.rows else sorted(made, key=lambda one: one[0].key)
+
+
+def measure(
+    task: ShardTask,
+    pool: Executor | None = None,
+    *,
+    ahead: int = 1,
+    on_images: Callable[[int], object] = lambda _: None,
+) -> ValueRange | None:
+    """Find the least and the greatest value in a shard's images of more than 8 bits, without making the shard.
+
+    Args:
+        task: which.
+        pool, ahead, on_images: as of :func:`load`.
+
+    Returns:
+        Both, or ``None`` if all its images have 8 bits.
+
+    Raises:
+        DataError: an image cannot be used, and such images are not to be left out.
+    """
+
+    def measured(load_entry: Load, row: Row) -> ValueRange | None:
+        try:
+            return extremes(load_entry(row.entry).image)
+        except ImageError as error:
+            if task.image_format.skip_bad:
+                return None
+            raise _unusable(task.source, row.entry, error) from error
+
+    return widest(_each_row(task, measured, pool, ahead, on_images))
+
+
+def widest(ranges: Iterable[ValueRange | None]) -> ValueRange | None:
+    """Return the least and the greatest value of several ranges together; ``None`` if there are none."""
+    found = [one for one in ranges if one is not None]
+    return (min(low for low, _ in found), max(high for _, high in found)) if found else None
+
+
+def _as_they_lie(task: ShardTask) -> list[Row]:
+    """A shard's rows in the order in which they lie in the source, so that files are read on."""
+    return sorted(task.rows, key=lambda row: (row.entry.file, row.entry.offset, row.entry.index))
+
+
+def _each_row(
+    task: ShardTask,
+    work: Callable[[Load, Row], T],
+    pool: Executor | None,
+    ahead: int,
+    on_images: Callable[[int], object],
+) -> Iterator[T]:
+    """What ``work`` makes of each row of a shard, in the order in which they lie; arguments as of :func:`load`."""
+    rows = _as_they_lie(task)
     chunks = (rows[begin : begin + CHUNK] for begin in range(0, len(rows), CHUNK))
-    with source.reader() as load_entry:
+    with task.source.reader() as load_entry:
 
-        def work(chunk: Sequence[Row], load_entry: Load) -> list[PreparedRow]:
-            prepared = [(row, *prepare_row(source, load_entry, image_format, row)) for row in chunk]
+        def work_on(chunk: Sequence[Row], load_entry: Load) -> list[T]:
+            done = [work(load_entry, row) for row in chunk]
             on_images(len(chunk))
-            return prepared
+            return done
 
-        def prepared_rows() -> Iterator[PreparedRow]:
-            if pool is None:
-                for chunk in chunks:
-                    yield from work(chunk, load_entry)
-                return
-            waiting: deque[Future[list[PreparedRow]]] = deque()
-            try:
-                for chunk in chunks:
-                    if len(waiting) == ahead:
-                        yield from waiting.popleft().result()
-                    loaded = _loaded(load_entry, chunk) if source.ordered else load_entry
-                    waiting.append(pool.submit(work, chunk, loaded))
-                while waiting:
+        if pool is None:
+            for chunk in chunks:
+                yield from work_on(chunk, load_entry)
+            return
+        waiting: deque[Future[list[T]]] = deque()
+        try:
+            for chunk in chunks:
+                if len(waiting) == ahead:
                     yield from waiting.popleft().result()
-            finally:
-                for future in waiting:
-                    future.cancel()
-
-        if rows == task.rows:
-            yield from prepared_rows()
-        else:
-            yield from sorted(prepared_rows(), key=lambda one: one[0].key)
+                loaded = _loaded(load_entry, chunk) if task.source.ordered else load_entry
+                waiting.append(pool.submit(work_on, chunk, loaded))
+            while waiting:
+                yield from waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
 
 
 def _loaded(load_entry: Load, chunk: Sequence[Row]) -> Load:
@@ -216,6 +277,7 @@ def begin_shard(task: ShardTask, prepared: Iterable[PreparedRow]) -> Callable[[]
     shapes: set[tuple[int, int, int]] = set()
     converted: Counter[str] = Counter()
     skipped: list[Skipped] = []
+    greatest: dict[str, int] = {}
     writer: ShardWriter | None = None
     with _dropped_on_error(task.path, lambda: writer):
         for row, image, label in prepared:
@@ -234,11 +296,15 @@ def begin_shard(task: ShardTask, prepared: Iterable[PreparedRow]) -> Callable[[]
             shapes.add(image.shape)
             if image.changes:
                 converted.update(image.changes)
+            if image.greatest:
+                kind, value = image.greatest
+                greatest[kind] = max(value, greatest.get(kind, 0))
 
     def finish() -> ShardResult:
         with _dropped_on_error(task.path, lambda: writer):
             shard = writer.close() if writer else None
-            result = ShardResult(shard, tuple(sorted(shapes)), dict(sorted(converted.items())), tuple(skipped))
+            counts = dict(sorted(converted.items()))
+            result = ShardResult(shard, tuple(sorted(shapes)), counts, tuple(skipped), greatest)
             record = Record(task.fingerprint, result)
             write_json(locate(record_path(task.path)), _RECORD.dump_python(record, mode="json"))
         return result
@@ -287,13 +353,12 @@ def prepare_row(
             fit=image_format.fit,
             encoding=image_format.encoding,
             validate=image_format.validate,
+            value_range=image_format.value_range,
         )
     except ImageError as error:
         if image_format.skip_bad:
             return Skipped(row.key, str(error)), None
-        raise DataError(
-            f"{source.describe(entry)}: {error}; repair or remove it, or leave such images out with --skip-bad"
-        ) from error
+        raise _unusable(source, entry, error) from error
     if image_format.shape and prepared.shape != image_format.shape:
         (height, width, _), (first_height, first_width, _) = prepared.shape, image_format.shape
         raise DataError(
@@ -302,3 +367,9 @@ def prepare_row(
             "--size, or keep the files with --encoding encoded"
         )
     return prepared, sample.label if row.label is None else row.label
+
+
+def _unusable(source: Source, entry: Entry, error: ImageError) -> DataError:
+    return DataError(
+        f"{source.describe(entry)}: {error}; repair or remove it, or leave such images out with --skip-bad"
+    )

@@ -24,6 +24,7 @@ from genlab.data.format.shards import ShardSet
 from genlab.data.ingest import attributes
 from genlab.data.ingest.sources.base import is_visible
 from genlab.imaging.images import encode_png
+from genlab.imaging.value_range import range_text
 
 TABLE = "metadata.csv"
 
@@ -72,7 +73,10 @@ def export(config: ExportConfig) -> Manifest:
 def way_back(manifest: Manifest, folder: UPath) -> str:
     """The command that makes the data set of ``manifest`` again, of what was exported into ``folder``."""
     again = ["genlab", "ingest", f"folder:{folder}", "DEST", "--attributes.csv", f"{folder / TABLE}"]
-    return shlex.join([*again, "--channels", str(manifest.channels), "--encoding", manifest.encoding])
+    again += ["--channels", str(manifest.channels), "--encoding", manifest.encoding]
+    if manifest.value_range:  # the files have 8 bits; a model that is trained on them reads others by the range
+        again += ["--range", range_text(manifest.value_range)]
+    return shlex.join(again)
 
 
 def _write_images(shards: ShardSet, folder: UPath) -> list[str]:
