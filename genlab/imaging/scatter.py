@@ -123,7 +123,7 @@ def _draw_points(
     axis: "Axes", points: Points, colours: Any, count: int, marker: str = "o", opacity: float = 0.8
 ) -> None:
     """Dots that grow smaller as there are more of them (``count`` on a whole chart)."""
-    size = min(20.0, max(2.5, 15_000 / count))
+    size = min(20.0, max(2.5, 15_000 / max(1, count)))
     axis.scatter(
         points[:, 0],
         points[:, 1],

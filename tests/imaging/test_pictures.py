@@ -106,6 +106,13 @@ def test_a_panel_for_each_class_shows_it_over_all() -> None:
         assert (y // height, x // width) == divmod(label, 5)
 
 
+def test_a_class_without_points_has_an_empty_panel() -> None:
+    points = np.random.default_rng(0).normal(size=(60, 2)).astype(np.float32)
+    picture = scatter_per_class(points, ("x", "y"), np.arange(60) % 2, ("a", "b", "c"))
+    assert len(places(picture, COLOURS[0])) > 0
+    assert len(places(picture, COLOURS[2])) == 0
+
+
 def test_titled_sheets_keep_every_pixel() -> None:
     sheets = {f"epoch {number}": transparent_sheet(digits(12, number), 4) for number in range(5)}
     picture = sheet_grid(sheets, 3)
