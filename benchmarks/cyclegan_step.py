@@ -261,13 +261,13 @@ def _genlab(theirs: Any, precision: str, size: int, batch: int, threads: int, co
     from genlab.core.config import override
     from genlab.recipes.cyclegan import CycleGANConfig, CycleGANRecipe
     from genlab.recipes.recipe import Batch, DomainInfo
-    from genlab.training.console import Console
-    from genlab.training.loop import _prepare, compile_networks
+    from genlab.training.console import RunConsole
     from genlab.training.session import LocalSession
     from genlab.training.state import TrainingState
     from genlab.training.step_context import LoopStepContext
+    from genlab.training.torch_settings import compile_networks, set_up_torch
 
-    _prepare(exact=True, threads=threads)
+    set_up_torch(exact=True, threads=threads)
     changes = {"run.batch": batch, "model.generator": "resnet-9", "model.discriminator": "patch-reference"}
     config = override(CycleGANConfig(), changes)
     recipe = CycleGANRecipe(config, {domain: DomainInfo(IMAGES, (size, size, 3), ()) for domain in ("a", "b")})
@@ -283,7 +283,7 @@ def _genlab(theirs: Any, precision: str, size: int, batch: int, threads: int, co
         delattr(theirs, name)
     del ours, source
     state = TrainingState(recipe, config.optimization, torch.device("cpu"))
-    session = LocalSession(Console())
+    session = LocalSession(RunConsole())
     recipe.train()
     if compiled:
         compile_networks(recipe)

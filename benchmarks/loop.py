@@ -27,9 +27,10 @@ from genlab.core.config import override
 from genlab.data.format.shards import ShardSet
 from genlab.recipes.recipe import Batch, Recipe, recipe_type
 from genlab.training.launch import launch
-from genlab.training.loop import _prepare, train
-from genlab.training.plan import Plan, claim, make_plan
+from genlab.training.loop import train
+from genlab.training.plan import Plan, make_plan, start_or_resume
 from genlab.training.session import Session
+from genlab.training.torch_settings import set_up_torch
 from genlab.training.tracking import read_metrics
 
 WINDOW = 50
@@ -88,7 +89,7 @@ class Turns:
 
     def __call__(self, plan: Plan, session: Session) -> None:
         """Take turns, and write down the seconds a step of each window."""
-        _prepare(plan.run.exact, session.threads)  # threads and determinism are not what is compared
+        set_up_torch(plan.run.exact, session.threads)  # threads and determinism are not what is compared
         seconds: dict[str, list[float]] = {"bare script": [], "loop": [], f"loop, checkpoint every {CHECKPOINTS}": []}
         bare, loop, saving = seconds
         for number in range(self.rounds):
@@ -121,7 +122,7 @@ class Turns:
         changes = {"run.name": name, "run.checkpoint_every": checkpoint_every}
         changes |= {"run.steps": (self.windows + 2) * WINDOW}
         plan = make_plan(plan.family, override(plan.config, changes))
-        claim(plan)
+        start_or_resume(plan)
         train(plan, session)
         lines = read_metrics(Path(plan.directory) / "metrics.jsonl")
         times = [line["time"] for line in lines if line["kind"] == "train"]

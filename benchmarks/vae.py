@@ -100,9 +100,9 @@ def _genlab(precision: str, data: Path, threads: int, seed: int) -> Epochs:
 
     from genlab.core.config import override
     from genlab.recipes.vae import VAEConfig
-    from genlab.training.console import Console, Update
+    from genlab.training.console import ProgressUpdate, RunConsole
     from genlab.training.loop import train
-    from genlab.training.plan import claim, make_plan
+    from genlab.training.plan import make_plan, start_or_resume
     from genlab.training.session import LocalSession
 
     folder = tempfile.mkdtemp(prefix="genlab-vae-")
@@ -113,7 +113,7 @@ def _genlab(precision: str, data: Path, threads: int, seed: int) -> Epochs:
         "run.seed": seed, "run.batch": BATCH, "run.figures_every": 10**6, "data.images": f"{folder}/mnist",
     }  # fmt: skip
     plan = make_plan("vae", override(VAEConfig(), changes))
-    claim(plan)
+    start_or_resume(plan)
     wanted, done = queue.Queue[None](), queue.Queue[dict[str, float]]()
 
     class Turns(LocalSession):
@@ -121,7 +121,7 @@ def _genlab(precision: str, data: Path, threads: int, seed: int) -> Epochs:
 
         marks: list[tuple[float, int]] = []  # noqa: RUF012
 
-        def progress(self, update: Update) -> None:
+        def progress(self, update: ProgressUpdate) -> None:
             self.marks.append((time.perf_counter(), update.step))
 
         def report(self, metrics: Mapping[str, float]) -> None:
@@ -133,7 +133,7 @@ def _genlab(precision: str, data: Path, threads: int, seed: int) -> Epochs:
 
     def run() -> None:
         wanted.get()
-        train(plan, Turns(Console(), threads))
+        train(plan, Turns(RunConsole(), threads))
 
     threading.Thread(target=run, daemon=True).start()
     while True:

@@ -1,4 +1,6 @@
-"""What genlab promises, tried on a user's own model and data: exact resume, equal results on any number of workers.
+"""Proofs of genlab's promises that a user can run on an own config and own data, and the description of a model.
 
-In: a family and its config, or a run. Out: a result and where the first difference is. Read ``verify_resume`` first.
+In: a family with its config, a run, or a model directory. Out: printed lines, and whether the promise holds: a killed
+run resumes bit for bit (``verify_resume``), and results do not depend on the number of workers (``verify_ddp``); both
+compare runs by ``compare_runs``. ``describe`` lists the layers of a model. Read ``verify_resume`` first.
 """

@@ -1,4 +1,4 @@
-"""What ``genlab verify-resume`` and ``genlab verify-ddp`` share: their processes, and comparing runs."""
+"""Helpers of ``genlab verify-resume`` and ``genlab verify-ddp``: processes that train, and the comparison of runs."""
 
 import json
 import math
@@ -25,16 +25,16 @@ from genlab.training.checkpoints import Checkpoints
 from genlab.training.tracking import CLOCK_FIELDS, METRICS, read_metrics
 
 PROCESSES = multiprocessing.get_context("forkserver")
-"""Workers are forked from a server that has imported the loop once, and inherit none of this process's threads."""
+"""A server that has imported the loop and forks the processes, which so start fast and inherit no threads."""
 PROCESSES.set_forkserver_preload(["genlab.training.loop"])
 
 LOG_LINES = 30
-"""Lines of a failed process's log that are shown."""
+"""Number of lines of a failed process's log that are shown."""
 
 
 @contextmanager
 def storage_for(option: str | None) -> Iterator[str]:
-    """The folder for the runs of a verification: the one asked for, else a temporary one."""
+    """Yield the folder for the runs of a proof: ``option``, or without it a temporary one."""
     if option is not None:
         require_absolute("storage", option)
         yield str(locate(option))
@@ -44,22 +44,24 @@ def storage_for(option: str | None) -> Iterator[str]:
 
 
 @dataclass(frozen=True)
-class Spread:
-    """The largest difference of two sets of figures, and where it is."""
+class Difference:
+    """The largest difference between two sets of numbers, and where it is."""
 
     size: float
-    """|x − y| / max(1, |x|)."""
+    """|x − y| / max(1, |x|) for numbers x and y."""
     place: str
+    """The name of the number."""
 
     def __str__(self) -> str:
-        """For a line of the report."""
+        """Return size and place for the command's output."""
         return f"{self.size:.2g}" + (f" ({self.place})" if self.size else "")
 
 
 def first_difference(one: UPath, other: UPath) -> tuple[str | None, str]:
-    """The first thing in which two finished runs differ, and how much was compared.
+    """Compare every line of ``metrics.jsonl``, clock fields aside, and every bit of the last checkpoints of two runs.
 
-    Every line of ``metrics.jsonl``, clock fields aside, and every bit of every tensor of the last checkpoint.
+    Returns:
+        The first difference, ``None`` when there is none; and what was compared, empty when there is a difference.
     """
     mine, theirs = _lines(one), _lines(other)
     first, second = one.name, other.name
@@ -87,33 +89,34 @@ def first_difference(one: UPath, other: UPath) -> tuple[str | None, str]:
     )
 
 
-def spread_of_metrics(one: UPath, other: UPath) -> Spread:
-    """How far the metrics of two runs of as many steps are apart."""
-    largest = Spread(0.0, "")
+def largest_metric_difference(one: UPath, other: UPath) -> Difference:
+    """Return the largest difference between the metrics of two runs of the same number of steps."""
+    largest = Difference(0.0, "")
     for line, their_line in zip(_lines(one), _lines(other), strict=True):
         for name in line.keys() - {"kind"}:
-            spread = Spread(_distance(line[name], their_line[name]), f"{line['kind']}/{name}, step {line['step']}")
-            largest = max(largest, spread, key=lambda found: found.size)
+            size = _relative_difference(line[name], their_line[name])
+            found = Difference(size, f"{line['kind']}/{name}, step {line['step']}")
+            largest = max(largest, found, key=lambda difference: difference.size)
     return largest
 
 
-def spread_of_tensors(one: UPath, other: UPath) -> Spread:
-    """How far the tensors of the last checkpoints of two runs are apart."""
+def largest_tensor_difference(one: UPath, other: UPath) -> Difference:
+    """Return the largest difference between the tensors of the last checkpoints of two runs."""
     (_, tensors), (_, their_tensors) = last_checkpoint(one), last_checkpoint(other)
-    largest = Spread(0.0, "")
+    largest = Difference(0.0, "")
     for name, tensor in tensors.items():
         mine, theirs = tensor.double(), their_tensors[name].double()
-        distance = ((mine - theirs).abs() / mine.abs().clamp(min=1)).nan_to_num(nan=math.inf)
-        size = float(distance.max()) if len(distance.reshape(-1)) else 0.0
-        largest = max(largest, Spread(size, name), key=lambda found: found.size)
+        difference = ((mine - theirs).abs() / mine.abs().clamp(min=1)).nan_to_num(nan=math.inf)
+        size = float(difference.max()) if difference.numel() else 0.0
+        largest = max(largest, Difference(size, name), key=lambda difference: difference.size)
     return largest
 
 
 def last_checkpoint(run: UPath) -> tuple[int, dict[str, Tensor]]:
-    """Step and tensors of a run's newest checkpoint.
+    """Return step and tensors of a run's newest checkpoint.
 
     Raises:
-        RunError: when it has none.
+        RunError: when the run has no checkpoint.
     """
     with Checkpoints(run / "checkpoints", keep=1) as checkpoints:
         steps = checkpoints.steps()
@@ -123,36 +126,42 @@ def last_checkpoint(run: UPath) -> tuple[int, dict[str, Tensor]]:
 
 
 def digest(tensors: dict[str, Tensor]) -> str:
-    """A hash of the names and bits of ``tensors``."""
-    found = xxhash.xxh3_128()
+    """Return a hash of the names and bits of ``tensors``."""
+    hashed = xxhash.xxh3_128()
     for name, tensor in sorted(tensors.items()):
         bits = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-        found.update(name.encode())
-        found.update(bits.numpy().data)
-    return found.hexdigest()
+        hashed.update(name.encode())
+        hashed.update(bits.numpy().data)
+    return hashed.hexdigest()
 
 
-class Helper:
-    """A process of a verification; its output goes to a file. A process that fails shows the end of it."""
+class LoggedProcess:
+    """A process of a proof, whose output goes to a file.
+
+    Args:
+        log: the file.
+        target: the function that the process calls.
+        arguments: arguments of that function.
+    """
 
     def __init__(self, log: Path, target: Callable[..., object], *arguments: Any) -> None:
         self._log = log
         try:
             Path.cwd()
         except FileNotFoundError:
-            # Two Ray nodes on one machine unpack a job's upload into one folder, under each other's feet.
+            # The folder of a Ray job can be deleted while the job runs, when two Ray nodes of one machine share it.
             os.chdir(log.parent)
         self.process: BaseProcess = PROCESSES.Process(target=_logged, args=(str(log), target, *arguments), daemon=True)
         self.process.start()
 
     def kill(self) -> None:
-        """SIGKILL it."""
+        """End the process with SIGKILL."""
         if self.process.pid is not None and self.process.is_alive():
             os.kill(self.process.pid, signal.SIGKILL)
         self.process.join()
 
     def failure(self) -> RunError:
-        """What to say when it has failed."""
+        """Return the error for a process that has failed, with the end of its log."""
         text = self._log.read_text() if self._log.exists() else ""
         end = "\n".join(text.splitlines()[-LOG_LINES:])
         status = self.process.exitcode
@@ -171,14 +180,15 @@ def _lines(run: UPath) -> list[dict[str, Any]]:
     return [{name: value for name, value in line.items() if name not in CLOCK_FIELDS} for line in lines]
 
 
-def _distance(one: float, other: float) -> float:
+def _relative_difference(one: float, other: float) -> float:
     if json.dumps(one) == json.dumps(other):  # also NaN and NaN
         return 0.0
-    distance = abs(one - other) / max(1.0, abs(one))
-    return math.inf if math.isnan(distance) else distance
+    difference = abs(one - other) / max(1.0, abs(one))
+    return math.inf if math.isnan(difference) else difference
 
 
 def _describe(one: Tensor, other: Tensor) -> str:
+    """Say in which elements two tensors differ, and by how much."""
     if one.shape != other.shape or one.dtype != other.dtype:
         return f"{one.dtype} {tuple(one.shape)} and {other.dtype} {tuple(other.shape)}"
     size = one.element_size()

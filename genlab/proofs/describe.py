@@ -1,4 +1,4 @@
-"""``genlab describe CONFIG|MODEL``: the layers of a family's networks, with output shapes and parameters."""
+"""The tables of ``genlab describe CONFIG|MODEL``: the layers of a family's networks, output shapes and parameters."""
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -16,32 +16,32 @@ from genlab.imaging.images import Channels, prepare
 from genlab.models.summary import Network, summarise
 from genlab.recipes.recipe import Batch, DomainInfo, Recipe, recipe_type
 from genlab.store import model_directory
-from genlab.training.plan import SYNTHETIC, build_undrawn
+from genlab.training.plan import SYNTHETIC, build_on_meta
 
 ROWS = 2
-"""Of the batch that goes through the networks; norms over a batch need more than one."""
+"""Rows of the batch that goes through the networks; norms over a batch need more than one."""
 
 
 class ShapeOnlyStepContext:
-    """A :class:`genlab.recipes.recipe.StepContext` that trains nothing."""
+    """A :class:`genlab.recipes.recipe.StepContext` for a step that only computes shapes and changes no weight."""
 
     index = 0
     rows = slice(0, ROWS)
 
     def autocast(self) -> AbstractContextManager[Any]:
-        """Nothing."""
+        """Return a context without effect."""
         return nullcontext()
 
     def noise(self, name: str, *shape: int) -> Tensor:
-        """As of a step of :data:`ROWS` rows."""
+        """Draw normal noise for :data:`ROWS` rows."""
         return torch.randn(ROWS, *shape)
 
     def uniform(self, name: str, *shape: int) -> Tensor:
-        """As of a step of :data:`ROWS` rows."""
+        """Draw uniform noise for :data:`ROWS` rows."""
         return torch.rand(ROWS, *shape)
 
     def gather(self, tensor: Tensor) -> Callable[[], tuple[Sequence[int], Tensor]]:
-        """There is one worker."""
+        """Return the rows of the only worker."""
         return lambda: (range(len(tensor)), tensor.detach())
 
     def update(self, network: str, loss: Tensor) -> None:
@@ -49,21 +49,27 @@ class ShapeOnlyStepContext:
 
 
 def describe_config(family: str, config: Any) -> tuple[str, list[Network]]:
-    """What ``config`` trains: the family and its images in a few words, and all networks.
+    """Describe what ``config`` trains.
+
+    Returns:
+        A title that names the family and its images, and all networks.
 
     Raises:
         ConfigError, DataError: when a data set is missing, or config and data do not fit each other.
     """
     domains = {name: _info(name, url, config.data.split) for name, url in config.data.domains.items()}
-    recipe = build_undrawn(family, config, domains)
+    recipe = build_on_meta(family, config, domains)
     return _title(family, domains), _layers(recipe, dict(recipe.networks.items()), domains)
 
 
 def describe_model(directory: UPath) -> tuple[str, list[Network]]:
-    """What a model directory holds: the family and its images in a few words, and the networks that are served.
+    """Describe what a model directory holds.
+
+    Returns:
+        A title that names the family and its images, and the networks that are served.
 
     Raises:
-        RunError: when it is none, or was saved with a config that this genlab does not know.
+        RunError: when ``directory`` is not a model directory, or its config is unknown to this genlab.
     """
     description = model_directory.describe(directory)
     family, image, provenance = description["family"], description["image"], description["provenance"]
@@ -73,20 +79,20 @@ def describe_model(directory: UPath) -> tuple[str, list[Network]]:
     try:
         config: Any = from_dict(recipe_type(family).config_type, values)
         domains = dict.fromkeys(config.data.domains, info)
-        recipe = build_undrawn(family, config, domains)
+        recipe = build_on_meta(family, config, domains)
     except ConfigError as error:
         raise RunError(f"{directory}: was trained with a config that this genlab does not know: {error}") from None
     return _title(family, domains), _layers(recipe, {family: recipe.model()}, domains)
 
 
 def _info(name: str, url: str, split: str) -> DomainInfo:
-    """What a recipe may know of the data set at ``url``; one that is drawn on the spot need not be there."""
+    """Return what a recipe may know of the data set at ``url``; a ``synthetic:`` one need not have been ingested."""
     try:
         if url.startswith(SYNTHETIC):
             source = open_source(url, count=1)
             with source.reader() as load:
-                drawn = prepare(load(source.entries()[0]).image, channels=cast("Channels", source.channels))
-            return DomainInfo(1, drawn.shape, source.label_names())
+                example = prepare(load(source.entries()[0]).image, channels=cast("Channels", source.channels))
+            return DomainInfo(1, example.shape, source.label_names())
         shards = ShardSet.open(url).split(split)
         return DomainInfo(len(shards), shards.fixed_shape(), tuple(shards.manifest.label_names))
     except DataError as error:
@@ -94,7 +100,7 @@ def _info(name: str, url: str, split: str) -> DomainInfo:
 
 
 def _layers(recipe: Recipe[Any], modules: dict[str, nn.Module], domains: Mapping[str, DomainInfo]) -> list[Network]:
-    """The networks in ``modules``, as a step of ``recipe`` on the meta device calls them."""
+    """Return the layers of ``modules``, with the shapes that a step of ``recipe`` on the meta device gives them."""
 
     def step() -> None:
         with torch.device("meta"):

@@ -1,9 +1,9 @@
-"""``genlab verify-ddp CONFIG``: does it matter on how many workers a run trains?
+"""The proof of ``genlab verify-ddp CONFIG``: results do not depend on the number of workers.
 
-The same global batches go through 1, 2, ... workers. In float64, with what cannot be sliced (dropout) off, parameters
-and metrics must agree to 1e-9: a wrong weighting, a norm over the local batch or a forgotten reduction shows at once,
-while rounding does not. In the run's own precision the same difference is only shown. And in the run's real setting,
-dropout and all, the workers must end with the same bits.
+The same global batches are trained on 1, 2, ... workers. In float64 and without dropout, whose noise cannot be divided
+between workers, parameters and metrics must agree to 1e-9: rounding is smaller, and a wrong weight, a norm over the
+local batch or a missing all-reduce is larger. In the run's own precision the difference is only printed. As configured,
+dropout included, all workers of a run must end with the same bits.
 """
 
 import datetime
@@ -24,26 +24,34 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from genlab.core.config import override
 from genlab.core.errors import ConfigError, GenlabError
 from genlab.core.storage import locate
-from genlab.proofs.compare_runs import Helper, digest, spread_of_metrics, spread_of_tensors, storage_for
-from genlab.training.console import Update
+from genlab.proofs.compare_runs import (
+    LoggedProcess,
+    digest,
+    largest_metric_difference,
+    largest_tensor_difference,
+    storage_for,
+)
+from genlab.training.console import ProgressUpdate
 from genlab.training.loop import train
-from genlab.training.plan import Plan, claim, make_plan
+from genlab.training.plan import Plan, make_plan, start_or_resume
 from genlab.training.session import T, gather, in_child
 
 ALLOWED = 1e-9
-"""How far float64 results may be apart, relative to their size where that is above 1."""
+"""Largest difference allowed between float64 results x and y: |x − y| / max(1, |x|)."""
 TIMEOUT = datetime.timedelta(minutes=5)
-"""How long a worker waits for another before it gives up."""
+"""How long a worker waits for another one before it fails."""
 
 
 @dataclass(frozen=True)
-class Trial:
-    """One of the runs."""
+class ComparedRun:
+    """A run of this proof."""
 
     plan: Plan
     world_size: int
     dtype: torch.dtype
+    """Type of the parameters."""
     dropout: bool
+    """Whether dropout is on."""
 
     @property
     def name(self) -> str:
@@ -53,7 +61,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class GlooSession:
-    """A worker's place in a run of processes of this machine."""
+    """The session of a worker of this proof: one of several processes on this machine, with the backend gloo."""
 
     rank: int
     world_size: int
@@ -65,22 +73,22 @@ class GlooSession:
         return torch.device("cpu")
 
     def report(self, metrics: Mapping[str, float]) -> None:
-        """Nobody watches."""
+        """Do nothing: the metrics are in the run directory."""
 
-    def progress(self, update: Update) -> None:
-        """Nobody watches."""
+    def progress(self, update: ProgressUpdate) -> None:
+        """Do nothing: these runs are short."""
 
     def say(self, message: str) -> None:
-        """Print it to the worker's log."""
+        """Print ``message`` to the worker's log."""
         print(message, flush=True)
 
     def background(self, function: Callable[..., T], *arguments: Any) -> Future[T]:
-        """Call it in a child process."""
+        """Call ``function`` in a child process."""
         return in_child(self.device, function, *arguments)
 
 
 def verify_ddp(family: str, config: Any, *, workers: int, steps: int, storage: str | None) -> bool:
-    """Train all runs, print how they compare, and return whether they agree.
+    """Train all runs, print their differences, and return whether they agree.
 
     Args:
         family: the model family.
@@ -90,13 +98,14 @@ def verify_ddp(family: str, config: Any, *, workers: int, steps: int, storage: s
         storage: folder or URL that the runs are left in; ``None`` for a temporary one.
 
     Raises:
-        RunError: when a run failed of itself.
+        ConfigError: when ``storage`` holds runs of an earlier proof.
+        RunError: when a process failed.
     """
     precision = config.run.precision
     worlds = range(1, workers + 1)
     with storage_for(storage) as folder, TemporaryDirectory(prefix="genlab-verify-logs-") as logs:
 
-        def trial(name: str, world_size: int, dtype: torch.dtype, dropout: bool) -> Trial:
+        def planned(name: str, world_size: int, dtype: torch.dtype, dropout: bool) -> ComparedRun:
             changes = {
                 "run.name": f"{name}-{world_size}",
                 "run.storage": folder,
@@ -110,78 +119,79 @@ def verify_ddp(family: str, config: Any, *, workers: int, steps: int, storage: s
                 "run.precision": "fp32" if dtype == torch.float64 else precision,
             }
             plan = make_plan(family, override(config, changes))
-            if (locate(plan.directory)).exists():
+            if locate(plan.directory).exists():
                 raise ConfigError(f"--storage {folder}: holds runs of an earlier verification; choose another")
-            return Trial(plan, world_size, dtype, dropout)
+            return ComparedRun(plan, world_size, dtype, dropout)
 
-        trials = [trial("float64", world, torch.float64, False) for world in worlds]
-        trials += [trial(precision, world, torch.float32, False) for world in worlds]
-        trials.append(trial("real", workers, torch.float32, True))
+        runs = [planned("float64", world, torch.float64, False) for world in worlds]
+        runs += [planned(precision, world, torch.float32, False) for world in worlds]
+        runs.append(planned("real", workers, torch.float32, True))
         print(f"genlab verify-ddp {family}: {steps} steps of global batch {config.run.batch} on the CPU, in {folder}")
         print("  dropout is off where runs are compared: it cannot be sliced between workers", flush=True)
-        for one in trials:
-            claim(one.plan)
+        for run in runs:
+            start_or_resume(run.plan)
         for world in worlds:
-            _train([one for one in trials if one.world_size == world], world, Path(logs))
-        runs = locate(folder)
+            _train([run for run in runs if run.world_size == world], world, Path(logs))
+        root = locate(folder)
         agree = True
         for world in worlds[1:]:
-            pair = runs / "float64-1", runs / f"float64-{world}"
-            metrics, tensors = spread_of_metrics(*pair), spread_of_tensors(*pair)
+            pair = root / "float64-1", root / f"float64-{world}"
+            metrics, tensors = largest_metric_difference(*pair), largest_tensor_difference(*pair)
             within = max(metrics.size, tensors.size) <= ALLOWED
             agree &= within
             print(
                 f"float64, 1 and {world} workers: {'agree' if within else 'DIFFER'}: "
                 f"metrics by {metrics}, tensors by {tensors}; allowed {ALLOWED:g}"
             )
-            pair = runs / f"{precision}-1", runs / f"{precision}-{world}"
+            pair = root / f"{precision}-1", root / f"{precision}-{world}"
             print(
                 f"{precision}, 1 and {world} workers, for comparison: "
-                f"metrics by {spread_of_metrics(*pair)}, tensors by {spread_of_tensors(*pair)}"
+                f"metrics by {largest_metric_difference(*pair)}, tensors by {largest_tensor_difference(*pair)}"
             )
-        for one in trials:
-            if one.world_size > 1:
-                fault = _fault_between_ranks(json.loads(_report(Path(logs), one).read_text()))
-                setting = "with dropout, as configured" if one.dropout else "without dropout"
+        for run in runs:
+            if run.world_size > 1:
+                fault = _difference_between_ranks(json.loads(_hashes_file(Path(logs), run).read_text()))
+                setting = "with dropout, as configured" if run.dropout else "without dropout"
                 agree &= fault is None
-                print(f"{one.name}, {setting}: {fault or 'all workers are equal bit for bit'}")
+                print(f"{run.name}, {setting}: {fault or 'all workers are equal bit for bit'}")
     print("PASS" if agree else "FAIL: results depend on the number of workers")
     return agree
 
 
-def _train(trials: list[Trial], world_size: int, logs: Path) -> None:
+def _train(runs: list[ComparedRun], world_size: int, logs: Path) -> None:
+    """Train the runs of ``world_size`` workers, one after the other, in processes of this machine."""
     store = logs / f"store-{world_size}"
-    ranks = [
-        Helper(logs / f"{world_size}-{rank}.log", _rank, rank, world_size, trials, str(store), str(logs))
+    processes = [
+        LoggedProcess(logs / f"{world_size}-{rank}.log", _train_rank, rank, world_size, runs, str(store), str(logs))
         for rank in range(world_size)
     ]
     try:
-        for helper in ranks:
-            helper.process.join()
-            if helper.process.exitcode:
-                raise helper.failure()
+        for process in processes:
+            process.process.join()
+            if process.process.exitcode:
+                raise process.failure()
     finally:
-        for helper in ranks:
-            helper.kill()
+        for process in processes:
+            process.kill()
 
 
-def _rank(rank: int, world_size: int, trials: list[Trial], store: str, logs: str) -> None:
-    """What one worker does: train every trial, and have rank 0 write down what each rank's tensors hash to."""
+def _train_rank(rank: int, world_size: int, runs: list[ComparedRun], store: str, logs: str) -> None:
+    """Train all runs as one of their workers; rank 0 writes for each a file of all ranks' hashes."""
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=world_size, timeout=TIMEOUT)
-    for trial in trials:
-        torch.set_default_dtype(trial.dtype)
-        hook = None if trial.dropout else register_module_forward_pre_hook(_without_dropout)
+    for run in runs:
+        torch.set_default_dtype(run.dtype)
+        hook = None if run.dropout else register_module_forward_pre_hook(_without_dropout)
         try:
-            state = train(trial.plan, GlooSession(rank, world_size))
+            state = train(run.plan, GlooSession(rank, world_size))
             hashes = {name: digest({name: tensor}) for name, tensor in state.tensors().items()}
-        except GenlabError as fault:  # such as weights that have drifted apart; every rank finds that
+        except GenlabError as fault:  # such as weights that differ, which every rank finds
             hashes = {"": str(fault)}
         finally:
             if hook:
                 hook.remove()
         everyones = gather(hashes)
         if rank == 0:
-            _report(Path(logs), trial).write_text(json.dumps(everyones))
+            _hashes_file(Path(logs), run).write_text(json.dumps(everyones))
     dist.destroy_process_group()
 
 
@@ -190,12 +200,12 @@ def _without_dropout(module: nn.Module, inputs: Any) -> None:
         module.p = 0.0
 
 
-def _report(logs: Path, trial: Trial) -> Path:
-    return logs / f"{trial.name}.json"
+def _hashes_file(logs: Path, run: ComparedRun) -> Path:
+    return logs / f"{run.name}.json"
 
 
-def _fault_between_ranks(hashes: list[dict[str, str]]) -> str | None:
-    """In what the ranks differ; ``None`` when in nothing."""
+def _difference_between_ranks(hashes: list[dict[str, str]]) -> str | None:
+    """Return the first difference between the ranks' tensors, or the error of a rank; ``None`` when they are equal."""
     for rank, mine in enumerate(hashes):
         if "" in mine:
             return f"FAILED: {mine['']}"

@@ -1,8 +1,8 @@
-"""``genlab verify-resume CONFIG``: is a run that is killed and started again the same as one that was not?
+"""The proof of ``genlab verify-resume CONFIG``: a run that is killed and resumed equals one that is not.
 
-A short run is trained twice, unbroken and killed (SIGKILL) at random steps: a worker, or the driver, or with
-``--workers 0`` the one process there is. The killed one is started again each time. Then every metric and every bit of
-the last checkpoint are compared.
+A short run is trained twice. The first runs to its end; the second is killed (SIGKILL) at random steps and resumed
+each time. The killed process is a worker or the driver, or with ``--workers 0`` the only process. Then every metric and
+every bit of the last checkpoint are compared.
 """
 
 import os
@@ -16,64 +16,67 @@ from typing import Any
 from genlab.core.config import override
 from genlab.core.errors import ConfigError, RunError
 from genlab.core.storage import locate, write_atomic
-from genlab.proofs.compare_runs import Helper, first_difference, storage_for
+from genlab.proofs.compare_runs import LoggedProcess, first_difference, storage_for
 from genlab.recipes.recipe import Batches, StepContext, recipe_type
 from genlab.training.launch import launch
 from genlab.training.plan import Plan
 from genlab.training.session import Session
 
-LOOK_SECONDS = 0.1
+POLL_SECONDS = 0.1
 DRIVER = -1
-"""The victim that is the driver, not one of the ranks."""
+"""Value of :attr:`Kill.target` for the driver, which is not one of the ranks."""
 
 
 @dataclass(frozen=True)
-class Death:
-    """A process to be killed as it begins a step."""
+class Kill:
+    """The kill of one process at the beginning of a step."""
 
     step: int
     """Index of the step, from 0."""
-    victim: int
-    """A rank, or :data:`DRIVER`."""
+    target: int
+    """The process: a rank, or :data:`DRIVER`."""
 
     @property
     def name(self) -> str:
-        """Name of the file that says it has happened."""
-        return f"step-{self.step:08d}-{'driver' if self.victim == DRIVER else f'rank-{self.victim}'}"
+        """Name of the file that is written when the kill takes place."""
+        return f"step-{self.step:08d}-{'driver' if self.target == DRIVER else f'rank-{self.target}'}"
 
 
 @dataclass(frozen=True)
-class Reaper:
-    """Makes ranks die when their time comes; each death leaves a file in ``folder``, and happens once."""
+class KillSchedule:
+    """The kills of a run; a function that :func:`genlab.training.launch.launch` takes as its ``prepare``.
 
-    deaths: tuple[Death, ...]
+    Each kill writes a file into ``folder``, so that it does not take place again when the run is resumed.
+    """
+
+    kills: tuple[Kill, ...]
     folder: str
 
     def __call__(self, plan: Plan, session: Session) -> None:
-        """Lie in wait in this worker: its recipe's steps will end it."""
+        """Replace the step of this worker's recipe by one that first carries out the kills that are due."""
         recipe = recipe_type(plan.family)
-        whole_step = recipe.step
+        original_step = recipe.step
 
-        def step_or_die(this: Any, batches: Batches, step: StepContext) -> Any:
-            for death in self.deaths:
-                if death.step == step.index and session.rank == max(death.victim, 0) and not self.happened(death):
-                    write_atomic(locate(self.folder) / death.name, b"")
-                    if death.victim != DRIVER:
+        def kill_or_step(this: Any, batches: Batches, step: StepContext) -> Any:
+            for kill in self.kills:
+                if kill.step == step.index and session.rank == max(kill.target, 0) and not self.done(kill):
+                    write_atomic(locate(self.folder) / kill.name, b"")
+                    if kill.target != DRIVER:
                         os.kill(os.getpid(), signal.SIGKILL)
-                    signal.pause()  # until the driver, and this worker with it, is killed by whoever reads that file
-            return whole_step(this, batches, step)
+                    signal.pause()  # until verify-resume sees the file and kills the driver, and so this worker
+            return original_step(this, batches, step)
 
-        setattr(recipe, "step", step_or_die)  # noqa: B010
+        setattr(recipe, "step", kill_or_step)  # noqa: B010
 
-    def happened(self, death: Death) -> bool:
-        """Whether ``death`` is over."""
-        return (locate(self.folder) / death.name).exists()
+    def done(self, kill: Kill) -> bool:
+        """Return whether ``kill`` has taken place."""
+        return (locate(self.folder) / kill.name).exists()
 
 
 def verify_resume(
     family: str, config: Any, *, workers: int | None, steps: int, kills: int, seed: int, storage: str | None
 ) -> bool:
-    """Train both runs, print what came of it, and return whether they are equal.
+    """Train both runs, print the result, and return whether they are equal.
 
     Args:
         family: the model family.
@@ -81,12 +84,12 @@ def verify_resume(
         workers: Ray Train workers; 0 for one process without Ray, ``None`` for as many as the config says.
         steps: steps of the run.
         kills: how often it is killed.
-        seed: of the draw of steps and processes to kill.
+        seed: seed of the choice of steps and processes.
         storage: folder or URL that the runs are left in; ``None`` for a temporary one.
 
     Raises:
         ConfigError: when there are more kills than steps.
-        RunError: when a run failed of itself.
+        RunError: when a run failed for another reason than a kill.
     """
     if kills >= steps:
         raise ConfigError(f"--kills {kills}: a run of {steps} steps can be killed at fewer")
@@ -106,15 +109,14 @@ def verify_resume(
         for name in plans:
             if (locate(folder) / name).exists():
                 raise ConfigError(f"--storage {folder}: holds {name!r} of an earlier verification; choose another")
-        deaths = _draw(steps, kills, seed, workers)
+        schedule = KillSchedule(_choose_kills(steps, kills, seed, workers), str(locate(folder) / "kills"))
         print(f"genlab verify-resume {family}: {steps} steps, {_where(workers)}, in {folder}", flush=True)
-        unbroken = Helper(Path(logs) / "unbroken.log", launch, family, plans["unbroken"])
+        unbroken = LoggedProcess(Path(logs) / "unbroken.log", launch, family, plans["unbroken"])
         unbroken.process.join()
         if unbroken.process.exitcode:
             raise unbroken.failure()
         print("unbroken: done", flush=True)
-        reaper = Reaper(deaths, str(locate(folder) / "deaths"))
-        _train_and_kill(family, plans["killed"], reaper, Path(logs))
+        _train_and_kill(family, plans["killed"], schedule, Path(logs))
         difference, compared = first_difference(locate(folder) / "unbroken", locate(folder) / "killed")
     if difference:
         print(f"FAIL: the runs differ, first in {difference}")
@@ -123,41 +125,44 @@ def verify_resume(
     return True
 
 
-def _draw(steps: int, kills: int, seed: int, workers: int) -> tuple[Death, ...]:
-    """When whom: random steps; every other time a random worker, else the driver. Without Ray there is one process."""
+def _choose_kills(steps: int, kills: int, seed: int, workers: int) -> tuple[Kill, ...]:
+    """Choose random steps; in every other one the driver is killed, else a random worker. Without Ray there is one."""
     generator = random.Random(seed)
     chosen = sorted(generator.sample(range(1, steps), kills))
     return tuple(
-        Death(step, DRIVER if workers and number % 2 else generator.randrange(max(workers, 1)))
+        Kill(step, DRIVER if workers and number % 2 else generator.randrange(max(workers, 1)))
         for number, step in enumerate(chosen)
     )
 
 
-def _train_and_kill(family: str, config: Any, reaper: Reaper, logs: Path) -> None:
+def _train_and_kill(family: str, config: Any, schedule: KillSchedule, logs: Path) -> None:
+    """Start the run, and again after each kill, until it ends; kill the driver where that is due."""
     attempts = 0
-    told: set[Death] = set()
-    driver: Helper | None = None
+    reported: set[Kill] = set()
+    driver: LoggedProcess | None = None
     try:
         while driver is None or driver.process.exitcode != 0:
             if driver is None or driver.process.exitcode == -signal.SIGKILL:
                 attempts += 1
-                driver = Helper(logs / f"killed-{attempts}.log", launch, family, config, reaper)
+                driver = LoggedProcess(logs / f"killed-{attempts}.log", launch, family, config, schedule)
             elif driver.process.exitcode:
                 raise driver.failure()
-            driver.process.join(LOOK_SECONDS)
-            for death in reaper.deaths:
-                if death not in told and reaper.happened(death):
-                    told.add(death)
-                    if death.victim == DRIVER:
+            driver.process.join(POLL_SECONDS)
+            for kill in schedule.kills:
+                if kill not in reported and schedule.done(kill):
+                    reported.add(kill)
+                    if kill.target == DRIVER:
                         driver.kill()
-                    whom = "the driver" if death.victim == DRIVER else f"worker {death.victim}"
-                    print(f"killed: {whom} at step {death.step}", flush=True)
+                    target = "the driver" if kill.target == DRIVER else f"worker {kill.target}"
+                    print(f"killed: {target} at step {kill.step}", flush=True)
     finally:
         if driver is not None:
             driver.kill()
-    if len(told) < len(reaper.deaths):
-        raise RunError(f"only {len(told)} of {len(reaper.deaths)} kills took place: the run ended before its steps did")
-    print(f"killed: done, after {len(told)} kills and {attempts} starts", flush=True)
+    if len(reported) < len(schedule.kills):
+        raise RunError(
+            f"only {len(reported)} of {len(schedule.kills)} kills took place: the run ended before the other steps"
+        )
+    print(f"killed: done, after {len(reported)} kills and {attempts} starts", flush=True)
 
 
 def _where(workers: int) -> str:

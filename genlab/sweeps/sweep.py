@@ -8,7 +8,7 @@ from typing import Any
 import ray
 from ray import tune
 from ray.tune.integration.ray_train import TuneReportCallback
-from rich.console import Console as RichConsole
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 from upath import UPath
@@ -22,8 +22,8 @@ from genlab.reports.family import family_report
 from genlab.reports.report import make_report
 from genlab.store import model_directory
 from genlab.sweeps.space import Space
-from genlab.training.console import Console
-from genlab.training.plan import Plan, claim, default_storage, earlier, finished, make_plan
+from genlab.training.console import RunConsole
+from genlab.training.plan import Plan, default_storage, earlier_config, finished_step, make_plan, start_or_resume
 from genlab.training.ray.driver import fit
 
 TRIAL_CPUS = 0.01
@@ -61,7 +61,7 @@ def sweep(space: Space, config: Any, name: str) -> list[Trial]:
     plans = [_plan(config, space, point, folder) for point in points]
     for plan in plans:
         _check_metric(space.metric, plan)
-        earlier(plan)  # refuses what each trial would refuse
+        earlier_config(plan)  # refuses what each trial would refuse
     with connected():
         results = _tune(space, plans, [_label(point) for point in points], folder)
     trials = [Trial(point, plan, *result) for point, plan, result in zip(points, plans, results, strict=True)]
@@ -141,9 +141,9 @@ def _tune(
 
 def _trial(parameters: dict[str, Any], plans: list[Plan]) -> None:
     plan = plans[parameters["trial"]]
-    claim(plan)
-    if finished(plan) is None:
-        with Console() as console:
+    start_or_resume(plan)
+    if finished_step(plan) is None:
+        with RunConsole() as console:
             fit(plan, console, callbacks=[TuneReportCallback()])
     make_report(plan.directory)
     directory = locate(plan.directory)
@@ -193,7 +193,7 @@ def _publish(space: Space, trials: list[Trial], folder: UPath) -> None:
     write_json(
         folder / "sweep.json", {"family": space.family, "metric": space.metric, "mode": space.mode, "trials": rows}
     )
-    RichConsole().print(table)
+    Console().print(table)
 
 
 def _figure(trial: Trial, space: Space) -> float:

@@ -7,32 +7,32 @@ from torch import Tensor
 from torch.optim.adam import adam
 
 EPSILON = 1e-8
-"""Added to the root of the mean square."""
+"""Number that is added to the root of the mean square."""
 
 
 class Adam:
-    """``torch.optim.Adam(fused=True)``, to the bit, with its moments under the parameters' names.
+    """The optimiser ``torch.optim.Adam(fused=True)``, bit for bit, with its moments under the parameters' names.
 
-    It calls the same functional Adam. The class around it imports torch.compile, which nothing here uses, as soon as it
-    is made: a second of CPU time for every worker that starts.
+    It calls the same function as PyTorch's class. That class imports torch.compile when it is created, which nothing
+    here uses and which takes each worker a second of CPU time.
 
     Args:
-        parameters: what is optimised, by name.
+        parameters: the tensors that are optimised, by name.
         beta1: decay of the mean of gradients.
         beta2: decay of the mean of squared gradients.
     """
 
     def __init__(self, parameters: Mapping[str, Tensor], beta1: float, beta2: float) -> None:
         self.rate = 0.0
-        """The step size, set before each step."""
+        """Learning rate, set before each step."""
         self.state: dict[str, dict[str, Tensor]] = {}
-        """``step``, ``exp_avg`` and ``exp_avg_sq`` of each parameter that has had a gradient."""
+        """Moments ``step``, ``exp_avg`` and ``exp_avg_sq`` of each parameter that has had a gradient."""
         self._parameters = parameters
         self._betas = beta1, beta2
 
     @torch.no_grad()
     def step(self) -> None:
-        """Move the parameters that have a gradient."""
+        """Update the parameters that have a gradient."""
         moving = {name: parameter for name, parameter in self._parameters.items() if parameter.grad is not None}
         for name, parameter in moving.items():
             if name not in self.state:

@@ -1,4 +1,4 @@
-"""Which checkpoint is best? Their models, measured beside training one after the other; the best becomes the run's."""
+"""Evaluation of checkpoints beside training: their models are measured one by one, and the best becomes the run's."""
 
 import copy
 import re
@@ -28,18 +28,18 @@ from genlab.training.session import Session
 
 
 class Candidates:
-    """Rank 0's queue of models to measure; a context manager.
+    """Rank 0's queue of models that are candidates for the run's model; a context manager.
 
-    A model is copied where it stands. One thread writes it to ``RUN/candidates``; another has it measured in another
-    process, adds the measurements to ``RUN/evaluations.jsonl`` and deletes it unless it is the best so far. Training
-    waits for none of that, and what is chosen does not depend on the clock: every model is measured.
+    :meth:`add` copies the model in memory. One thread writes the copy to ``RUN/candidates``; another has it measured in
+    a background process, adds the measurements to ``RUN/evaluations.jsonl`` and deletes the copy unless it is the best
+    so far. Training does not wait for any of this. Every model is measured, so the choice does not depend on the clock.
 
     Args:
         plan: the run.
-        session: whose ``background`` measures.
-        done: the step the run goes on from. What an earlier attempt left unmeasured is measured now, unless it comes
-            again.
-        record: called with a step and its measurements, for TensorBoard.
+        session: the session whose ``background`` measures.
+        done: the step the run goes on from. Candidates up to it that an earlier attempt did not measure are measured
+            now; later ones are deleted, because the run makes them again.
+        record: called with a step and its measurements, to write them to TensorBoard.
     """
 
     def __init__(
@@ -56,35 +56,44 @@ class Candidates:
         self._writes: list[Future[None]] = []
         self._measured: list[Future[None]] = []
         self._abandoned = False
-        self._writing = threading.Lock()
-        left = []
+        self._files_lock = threading.Lock()
+        unmeasured = []
         for step, folder in _candidates(self._directory).items():
-            whole = (folder / model_directory.DESCRIPTION).exists()
-            evaluation = self._known(folder) if whole else None
-            if whole and step <= done and evaluation is None:
-                left.append(folder)
+            complete = (folder / model_directory.DESCRIPTION).exists()
+            evaluation = self._evaluation(folder) if complete else None
+            if complete and step <= done and evaluation is None:
+                unmeasured.append(folder)
             elif evaluation is None:
                 remove_folder(folder)
-        self._keep_best()
-        self._measured.extend(self._measurer.submit(self._measure, folder) for folder in left)
+        self._delete_all_but_best()
+        self._measured.extend(self._measurer.submit(self._measure, folder) for folder in unmeasured)
 
     def __enter__(self) -> "Candidates":
         return self
 
     def __exit__(self, *error: object) -> None:
-        with self._writing:
+        with self._files_lock:
             self._abandoned = error[0] is not None
-        self._writer.shutdown()  # checkpoints wait for what it writes
+        self._writer.shutdown()  # the last checkpoint waits for its writes
         self._measurer.shutdown(wait=error[0] is None, cancel_futures=True)
 
     def add(self, model: Model, provenance: model_directory.Provenance) -> Future[None]:
-        """Queue ``model`` as it is now. What is returned is done when no crash can lose it: a checkpoint may follow."""
-        written = self._writer.submit(self._take, copy.deepcopy(model).cpu(), provenance)
+        """Queue ``model`` as it is now.
+
+        Returns:
+            A future that is done when the model is on disk. The checkpoint of this step is written after that, so that
+            a run which goes on from it has the candidate.
+        """
+        written = self._writer.submit(self._write, copy.deepcopy(model).cpu(), provenance)
         self._writes.append(written)
         return written
 
     def promote(self) -> bool:
-        """Wait until all are measured and make the best the run's model; false when none could be measured."""
+        """Wait until all candidates are measured, and write the best as the run's model.
+
+        Returns:
+            False when no candidate could be measured, and no model was written.
+        """
         for written in self._writes:
             written.result()
         waiting = sum(not measured.done() for measured in self._measured)
@@ -93,84 +102,90 @@ class Candidates:
         for measured in self._measured:
             measured.result()
         for folder in _candidates(self._directory).values():
-            if self._known(folder) is None:
+            if self._evaluation(folder) is None:
                 self._measurer.submit(self._measure, folder, again=True).result()
         evaluations = read_evaluations(self._directory)
         best = best_of(evaluations, self._ranked_by)
         if best is None:
             return False
         last = evaluations[-1]
-        found = f"best of {len(evaluations)} evaluated checkpoints: step {best.step}, {self._shown(best)}"
-        self._session.say(found if best is last else f"{found}; that of step {last.step} has {self._shown(last)}")
+        message = f"best of {len(evaluations)} evaluated checkpoints: step {best.step}, {self._rank_text(best)}"
+        if best is not last:
+            message += f"; that of step {last.step} has {self._rank_text(last)}"
+        self._session.say(message)
         folder = candidate_directory(self._plan.directory, best.step)
         provenance = model_directory.Provenance(**model_directory.describe(folder)["provenance"])
         provenance.metrics.update({f"evaluation/{name}": one.value for name, one in best.measurements.items()})
         model_directory.save(self._directory / "model", model_directory.load(folder), provenance)
         return True
 
-    def _take(self, model: Model, provenance: model_directory.Provenance) -> None:
+    def _write(self, model: Model, provenance: model_directory.Provenance) -> None:
         folder = candidate_directory(self._plan.directory, provenance.step)
         model_directory.save(folder, model, provenance)
         self._measured.append(self._measurer.submit(self._measure, folder))
 
     def _measure(self, folder: UPath, again: bool = False) -> None:
-        """Measure a candidate, unless it is known. One that cannot be is kept to be tried ``again``, and then not."""
+        """Measure a candidate, unless its evaluation is there.
+
+        A candidate that cannot be measured is kept for :meth:`promote`, which tries ``again``; then it is deleted.
+        """
         provenance, weights = _provenance(folder)
         step = provenance["step"]
-        evaluation, failure = self._known(folder), ""
+        evaluation, failure = self._evaluation(folder), ""
         if evaluation is None:
             data = {name: domain.url for name, domain in self._plan.domains.items()}
             arguments = str(folder), data, self._split, self._plan.run.seed
             try:
                 measurements: dict[str, Measurement] = self._session.background(measure, *arguments).result()
-            except Exception as error:  # Whatever it is, training goes on.
+            except Exception as error:  # A failed evaluation, whatever its cause, must not end training.
                 failure = str(error)
             else:
                 epoch = self._plan.epoch(step)
                 evaluation = CheckpointEvaluation(step, provenance["images"], epoch, weights, measurements)
-        with self._writing:
-            if self._abandoned:  # Training has ended with an error: the run's files are another attempt's by now.
+        with self._files_lock:
+            if self._abandoned:  # Training ended with an error: another attempt may write the run's files by now.
                 return
-            others = [one for one in read_evaluations(self._directory) if one.step != step]
+            others = [other for other in read_evaluations(self._directory) if other.step != step]
             write_evaluations(self._directory, [*others, evaluation] if evaluation else others)
             if evaluation:
                 self._record(step, evaluation.better)
-                self._session.say(f"checkpoint of step {step}: {self._shown(evaluation)}")
-                self._keep_best()
+                self._session.say(f"checkpoint of step {step}: {self._rank_text(evaluation)}")
+                self._delete_all_but_best()
             else:
                 then = "it is left out" if again else "it is tried once more in the end"
                 self._session.say(f"the checkpoint of step {step} could not be evaluated; {then}: {failure}")
                 if again:
                     remove_folder(folder)
 
-    def _known(self, folder: UPath) -> CheckpointEvaluation | None:
-        """The evaluation of the very weights in ``folder``."""
+    def _evaluation(self, folder: UPath) -> CheckpointEvaluation | None:
+        """Return the evaluation of the weights in ``folder``; ``None`` when they have not been measured."""
         provenance, weights = _provenance(folder)
-        evaluations = {(one.step, one.weights): one for one in read_evaluations(self._directory)}
+        evaluations = {(known.step, known.weights): known for known in read_evaluations(self._directory)}
         return evaluations.get((provenance["step"], weights))
 
-    def _keep_best(self) -> None:
-        """Delete the candidates that are known not to be the best."""
+    def _delete_all_but_best(self) -> None:
+        """Delete the candidates that are measured and not the best."""
         evaluations = read_evaluations(self._directory)
         best = best_of(evaluations, self._ranked_by)
-        known = {one.step for one in evaluations}
+        measured = {evaluation.step for evaluation in evaluations}
         for step, folder in _candidates(self._directory).items():
-            if step in known and best is not None and step != best.step:
+            if step in measured and best is not None and step != best.step:
                 remove_folder(folder)
 
-    def _shown(self, evaluation: CheckpointEvaluation) -> str:
+    def _rank_text(self, evaluation: CheckpointEvaluation) -> str:
+        """Return the measurement that candidates are ranked by, with its name."""
         measurement = evaluation.measurements[self._ranked_by]
         return f"{measurement.title} {measurement}"
 
 
 def _provenance(folder: UPath) -> tuple[dict[str, Any], str]:
-    """Of a candidate, and the SHA-256 of its weights."""
+    """Return the provenance of a candidate, and the SHA-256 of its weights."""
     description = model_directory.describe(folder)
     return description["provenance"], description["weights"]["sha256"]
 
 
 def _candidates(run: UPath) -> dict[int, UPath]:
-    """The folders of candidates by their steps, whole or not."""
+    """Return the folders of candidates by step, also those whose write a crash cut short."""
     folder = run / "candidates"
     names = (re.fullmatch(r"step-(\d{8,})", path.name) for path in folder.iterdir()) if folder.exists() else ()
     return {step: candidate_directory(run, step) for step in sorted(int(name[1]) for name in names if name)}

@@ -1,4 +1,4 @@
-"""A progress bar with ETA on a terminal, a plain line every so often elsewhere (a job's log)."""
+"""A run's progress on standard output: a bar on a terminal, a line every 15 s elsewhere, such as in a job's log."""
 
 import sys
 import time
@@ -6,18 +6,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
 
-from rich.console import Console as RichConsole
+from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from genlab.core.progress import rate_text
 
 LINE_SECONDS = 15.0
-"""Time between plain lines."""
+"""Least time between two lines where there is no terminal."""
 
 
 @dataclass(frozen=True)
-class Update:
-    """How far a run is."""
+class ProgressUpdate:
+    """The progress of a run."""
 
     step: int
     """Steps done."""
@@ -28,16 +28,16 @@ class Update:
     metrics: Mapping[str, float] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        """One line for a log."""
+        """Return one line for a log."""
         metrics = "  ".join(f"{name} {value:.4g}" for name, value in self.metrics.items())
         return f"epoch {self.epoch:.2f}  {rate_text(self.images_per_second)} images/s  {metrics}"
 
 
-class Console:
-    """Shows one run's progress on standard output; a context manager."""
+class RunConsole:
+    """Prints one run's messages and shows its progress; a context manager."""
 
     def __init__(self) -> None:
-        self._rich = RichConsole(highlight=False, soft_wrap=True)
+        self._rich = Console(highlight=False, soft_wrap=True)
         self._bar: Progress | None = None
         self._last_line = 0.0
         self._first: tuple[float, int] | None = None
@@ -52,7 +52,7 @@ class Console:
             )
             self._task = self._bar.add_task("", total=None, visible=False)
 
-    def __enter__(self) -> "Console":
+    def __enter__(self) -> "RunConsole":
         if self._bar:
             self._bar.start()
         return self
@@ -68,8 +68,8 @@ class Console:
         self._rich.print(message, markup=False)
         sys.stdout.flush()
 
-    def show(self, update: Update) -> None:
-        """Move the bar, or print a line when the last one is long enough ago or the run is done."""
+    def show(self, update: ProgressUpdate) -> None:
+        """Move the bar, or print a line if :data:`LINE_SECONDS` have passed since the last one or the run is done."""
         now = time.monotonic()
         self._first = self._first or (now, update.step)
         if self._bar:

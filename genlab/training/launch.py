@@ -1,4 +1,4 @@
-"""From a command line to a finished run: what ``python jobs/FAMILY.py`` does."""
+"""The way from a config to a finished run: what ``genlab train FAMILY`` and ``python jobs/FAMILY.py`` do."""
 
 import shlex
 from collections.abc import Callable
@@ -6,29 +6,35 @@ from typing import Any
 
 from genlab.core.errors import ConfigError
 from genlab.core.storage import locate
-from genlab.training.console import Console
-from genlab.training.plan import Plan, claim, default_storage, earlier, finished, make_plan
+from genlab.training.console import RunConsole
+from genlab.training.plan import Plan, default_storage, earlier_config, finished_step, make_plan, start_or_resume
 from genlab.training.session import LocalSession, Session
 
 Prepare = Callable[[Plan, Session], None]
 
 
 def launch(family: str, config: Any, prepare: Prepare | None = None) -> Plan:
-    """Check the config, claim its run directory, train to the end and say where everything is.
+    """Check the config, start or resume its run, train to the end and print where the results are.
 
-    A run that is finished is left as it is.
+    A finished run is left as it is.
 
     Args:
         family: name of the recipe.
-        config: its config.
-        prepare: called in each worker before it trains.
+        config: the family's config.
+        prepare: a function that each worker calls before it trains.
+
+    Returns:
+        The plan of the run.
+
+    Raises:
+        GenlabError: when the config, its data or an earlier run of its name do not allow it, or training fails.
     """
-    with Console() as console:
+    with RunConsole() as console:
         console.say(f"runs folder: {locate(config.run.storage or default_storage())}")
         plan = make_plan(family, config)
-        step = finished(plan)
+        step = finished_step(plan)
         if step is not None:
-            earlier(plan)
+            earlier_config(plan)
             console.say(f"run {plan.directory}: already finished at step {step:,}; nothing to do")
         elif plan.run.workers == 0:
             from genlab.training.loop import train
@@ -42,10 +48,10 @@ def launch(family: str, config: Any, prepare: Prepare | None = None) -> Plan:
             train(plan, session)
         else:
             from genlab.core.ray_cluster import connected
-            from genlab.training.ray.driver import fit, place
+            from genlab.training.ray.driver import fit, worker_resources
 
             with connected():
-                place(plan.run)  # before the name is claimed: a run that does not fit leaves nothing behind
+                worker_resources(plan.run)  # first, so that a run that does not fit leaves no directory
                 _begin(plan, console)
                 fit(plan, console, prepare=prepare)
         console.say("done")
@@ -54,8 +60,8 @@ def launch(family: str, config: Any, prepare: Prepare | None = None) -> Plan:
     return plan
 
 
-def _begin(plan: Plan, console: Console) -> None:
-    for message in claim(plan):
+def _begin(plan: Plan, console: RunConsole) -> None:
+    for message in start_or_resume(plan):
         console.say(message)
     console.say(_summary(plan))
 

@@ -1,4 +1,4 @@
-"""From a config to a plan: every question that can be answered before a worker starts is answered here."""
+"""The plan of a run: all that can be checked and decided before a worker starts."""
 
 import dataclasses
 import math
@@ -29,17 +29,17 @@ from genlab.store import model_directory
 from genlab.training.checkpoints import Checkpoints
 
 SYNTHETIC = "synthetic:"
-DRAWN = "data"
-"""Folder of the runs folder that keeps data sets drawn on the spot."""
+SYNTHETIC_FOLDER = "data"
+"""Folder in the runs folder for the data sets that genlab draws itself (``synthetic:...``)."""
 REMOTE_WINDOW = 256 * 2**20
-"""Bytes across which the rows of a data set on an object store are shuffled unless told otherwise."""
-HELD_OUT = 0.1
-"""Share of a data set drawn on the spot that is its test split."""
+"""Default size, in bytes, of the shuffle window for a data set on an object store."""
+TEST_FRACTION = 0.1
+"""Fraction of such a data set that is its test split."""
 
 
 @dataclass(frozen=True)
 class DomainPlan:
-    """One domain's data set, pinned by its manifest's checksum."""
+    """The data set of one domain, with the checksum that its manifest had when the run was planned."""
 
     url: str
     checksum: str
@@ -51,15 +51,20 @@ class DomainPlan:
         """Read the manifest of the data set.
 
         Raises:
-            DataError: when the data set is no longer the one that was planned with.
+            DataError: when the data set has changed since the run was planned.
         """
         return self._open().manifest
 
     def open(self, split: str, *, threads: int = 2, cache: BlockCache | None = None) -> ShardSet | None:
-        """The rows of ``split``; ``None`` when there is no such split. Arguments as of :meth:`ShardSet.open`.
+        """Open the rows of ``split``; ``None`` when the data set has no such split.
+
+        Args:
+            split: name of the split.
+            threads: see :meth:`ShardSet.open`.
+            cache: see :meth:`ShardSet.open`.
 
         Raises:
-            DataError: when the data set is no longer the one that was planned with.
+            DataError: when the data set has changed since the run was planned.
         """
         shards = self._open(threads=threads, cache=cache)
         return shards.split(split) if split in shards.manifest.splits else None
@@ -73,7 +78,7 @@ class DomainPlan:
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything a worker needs to take part in a run."""
+    """All that a worker needs to know of a run."""
 
     family: str
     config: Any
@@ -92,7 +97,7 @@ class Plan:
 
     @property
     def rows(self) -> int:
-        """Rows of an epoch: those of the longest domain."""
+        """The rows of an epoch: those of the longest domain."""
         return max(domain.info.rows for domain in self.domains.values())
 
     @property
@@ -101,11 +106,11 @@ class Plan:
         return _held_out_split(self.config.data, self.domains)
 
     def epoch(self, step: int) -> float:
-        """Epochs done after ``step`` steps."""
+        """Return the number of epochs that ``step`` steps make."""
         return step * self.run.batch / self.rows
 
     def ends_epoch(self, step: int) -> bool:
-        """Whether an epoch ends at the end of step number ``step`` (counted from 1)."""
+        """Return whether an epoch ends with step number ``step``, counted from 1."""
         batch, rows = self.run.batch, self.rows
         return step * batch // rows > (step - 1) * batch // rows
 
@@ -116,15 +121,15 @@ def _held_out_split(data: Data, domains: Mapping[str, DomainPlan]) -> str:
 
 
 def default_storage() -> str:
-    """Where runs go unless told otherwise: ``$GENLAB_RUNS``, else ``genlab-runs`` in the home folder."""
+    """Return the default folder of runs: ``$GENLAB_RUNS``, else ``genlab-runs`` in the home folder."""
     return os.environ.get("GENLAB_RUNS") or "~/genlab-runs"
 
 
 def make_plan(family: str, config: Any) -> Plan:
-    """Check a config against its data and name its run directory.
+    """Check a config and its data, and make the plan of its run.
 
     Raises:
-        ConfigError, DataError: naming the option or file, before anything was started.
+        ConfigError, DataError: when they do not allow a run; the message names the option or file.
     """
     config = validate(config)
     run: Run = config.run
@@ -134,7 +139,7 @@ def make_plan(family: str, config: Any) -> Plan:
     name = run.name or f"{family}-{time.strftime('%Y%m%d-%H%M%S')}"
     if "/" in name or name.startswith("."):
         raise ConfigError(f"run.name = {name!r}: a name, not a path; run.storage is the folder it lies in")
-    if name == DRAWN:
+    if name == SYNTHETIC_FOLDER:
         raise ConfigError(f"run.name = {name!r}: taken, drawn data sets lie there; choose another")
     if config.data.cache:
         require_absolute("data.cache", config.data.cache)
@@ -143,7 +148,7 @@ def make_plan(family: str, config: Any) -> Plan:
         if not url.startswith(SYNTHETIC):
             require_absolute(f"data.{domain}", url)
         domains[domain] = _plan_domain(domain, url, config.data, root, root / name)
-    build_undrawn(family, config, {domain: plan.info for domain, plan in domains.items()})
+    build_on_meta(family, config, {domain: plan.info for domain, plan in domains.items()})
     for domain, plan in domains.items():
         if run.batch > plan.info.rows:
             raise ConfigError(
@@ -172,21 +177,21 @@ def make_plan(family: str, config: Any) -> Plan:
     return Plan(family, config, str(root / name), domains, steps)
 
 
-def build_undrawn(family: str, config: Any, domains: Mapping[str, DomainInfo]) -> Recipe[Any]:
-    """The recipe with its networks on the meta device: their shapes, at no cost.
+def build_on_meta(family: str, config: Any, domains: Mapping[str, DomainInfo]) -> Recipe[Any]:
+    """Build the recipe with its networks on the meta device: with shapes, but without values.
 
     Raises:
         ConfigError: when config and data do not fit each other.
     """
     try:
-        with torch.device("meta"), _Undrawn():
+        with torch.device("meta"), _WithoutInitialisation():
             return recipe_type(family)(config, domains)
     except ValueError as error:
         raise ConfigError(f"{', '.join(f'data.{domain}' for domain in domains)}: {error}") from None
 
 
-class _Undrawn(TorchFunctionMode):
-    """Weights are not drawn: on the meta device that takes longer than to draw them."""
+class _WithoutInitialisation(TorchFunctionMode):
+    """A context without weight initialisation, which on the meta device takes longer than on a CPU."""
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if getattr(function, "__module__", None) == "torch.nn.init":
@@ -196,7 +201,7 @@ class _Undrawn(TorchFunctionMode):
 
 def _plan_domain(domain: str, url: str, options: Data, storage: UPath, directory: UPath) -> DomainPlan:
     if url.startswith(SYNTHETIC):
-        url = _draw(url, storage)
+        url = _ingest_synthetic(url, storage)
     url = str(locate(url))
     try:
         shards = ShardSet.open(url).split(options.split)
@@ -209,7 +214,7 @@ def _plan_domain(domain: str, url: str, options: Data, storage: UPath, directory
 
 
 def _window(domain: str, remote: bool, options: Data, directory: UPath) -> int:
-    """Bytes of the shuffle window: as asked for, else that of the run so far, else the default."""
+    """Return the size in bytes of the shuffle window: the option, else that of the run so far, else the default."""
     if options.window is not None:
         return int(options.window * 2**20)
     if (directory / "config.json").exists():
@@ -218,18 +223,18 @@ def _window(domain: str, remote: bool, options: Data, directory: UPath) -> int:
     return REMOTE_WINDOW if remote else 0
 
 
-def _draw(source: str, storage: UPath) -> str:
-    """Draw a synthetic data set into the runs folder, once."""
-    destination = storage / DRAWN / source.removeprefix(SYNTHETIC)
+def _ingest_synthetic(source: str, storage: UPath) -> str:
+    """Ingest a ``synthetic:`` source into the runs folder, unless it is there; return the data set's URL."""
+    destination = storage / SYNTHETIC_FOLDER / source.removeprefix(SYNTHETIC)
     if not (destination / MANIFEST).exists():
-        ingest(IngestConfig(source=source, dest=str(destination), test_fraction=HELD_OUT))
+        ingest(IngestConfig(source=source, dest=str(destination), test_fraction=TEST_FRACTION))
     return str(destination)
 
 
-def finished(plan: Plan) -> int | None:
-    """The step at which an earlier run of this name ended, with its last checkpoint and its model written.
+def finished_step(plan: Plan) -> int | None:
+    """Return the step at which an earlier run of this name ended, its last checkpoint and its model written.
 
-    ``None`` when there is none, it has not come to its end, or ``plan`` goes further.
+    Return ``None`` when there is no such run, it has not ended, or ``plan`` has more steps.
     """
     directory = locate(plan.directory)
     steps = Checkpoints(directory / "checkpoints", plan.run.keep).steps()
@@ -237,24 +242,24 @@ def finished(plan: Plan) -> int | None:
         return None
     try:
         exported = model_directory.describe(directory / "model")["provenance"]["step"]
-    except RunError:  # it was killed before it wrote its model
+    except RunError:  # the run was killed before it wrote its model
         return None
-    whole = exported == steps[-1] or (
+    complete = exported == steps[-1] or (
         plan.run.evaluate_every and exported == chosen(directory, recipe_type(plan.family).ranked_by, steps[-1])
     )
-    return steps[-1] if whole else None
+    return steps[-1] if complete else None
 
 
-def earlier(plan: Plan) -> dict[str, Any] | None:
-    """The ``config.json`` of an earlier run of this name; ``None`` when there is none.
+def earlier_config(plan: Plan) -> dict[str, Any] | None:
+    """Return the ``config.json`` of an earlier run of this name; ``None`` when there is none.
 
     Raises:
-        RunError: when the name belongs to a run of another family, config or data, or to something else.
+        RunError: when that run is of another family, config or data, or the folder holds something else.
     """
     directory = locate(plan.directory)
     file = directory / "config.json"
     if not file.exists():
-        # A run killed while it wrote its config.json has left a hidden part of one.
+        # Hidden files do not count: a run that was killed while it wrote its config.json leaves a hidden part of one.
         if not is_remote(directory) and directory.exists() and any(f.name[0] != "." for f in directory.iterdir()):
             raise RunError(f"{directory} holds something else than a run; choose another run.name")
         return None
@@ -264,16 +269,16 @@ def earlier(plan: Plan) -> dict[str, Any] | None:
     return found
 
 
-def claim(plan: Plan) -> list[str]:
-    """Write the run's ``config.json``, or check that an earlier run of this name is the same one.
+def start_or_resume(plan: Plan) -> list[str]:
+    """Start the run, or resume an earlier one of its name: write its ``config.json`` with this attempt added.
 
     Returns:
-        What the user should know: that the run goes on, and what changed.
+        Messages for the user: whether the run starts or goes on, and what changed.
 
     Raises:
         RunError: when the name belongs to a run of another family, config or data.
     """
-    before = earlier(plan)
+    before = earlier_config(plan)
     directory = locate(plan.directory)
     attempt = {
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
@@ -288,14 +293,17 @@ def claim(plan: Plan) -> list[str]:
     if before is None:
         return [f"run {directory}"]
     begun = Checkpoints(directory / "checkpoints", plan.run.keep).steps()
-    said = [f"run {directory}: " + ("goes on where it stopped" if begun else "starts anew, it has no checkpoint yet")]
+    messages = [
+        f"run {directory}: " + ("goes on where it stopped" if begun else "starts anew, it has no checkpoint yet")
+    ]
     version = before["attempts"][-1]["genlab"]
     if version != __version__:
-        said.append(f"it was last run by genlab {version}, this is {__version__}")
-    return said
+        messages.append(f"it was last run by genlab {version}, this is {__version__}")
+    return messages
 
 
 def _data(plan: Plan) -> dict[str, dict[str, Any]]:
+    """Return what ``config.json`` says of the data sets, by domain."""
     return {
         name: {"path": domain.url, "checksum": domain.checksum, "window": domain.window}
         for name, domain in plan.domains.items()
@@ -303,6 +311,7 @@ def _data(plan: Plan) -> dict[str, dict[str, Any]]:
 
 
 def _conflicts(plan: Plan, found: dict[str, Any]) -> list[str]:
+    """Return the first reason why the run whose ``config.json`` is ``found`` cannot go on as ``plan``, if any."""
     if found["family"] != plan.family:
         return [f"is a run of family {found['family']!r}"]
     before = from_dict(type(plan.config), found["config"])

@@ -1,6 +1,6 @@
-"""The loop's view of the cluster, and the collectives it uses.
+"""The loop's view of the cluster: the interface ``Session``, one for a single process, and collective operations.
 
-Ray Train's adapter is in :mod:`genlab.training.ray.driver`; the one here runs the loop in this process.
+The session of a Ray Train worker is in :mod:`genlab.training.ray.worker`.
 """
 
 import os
@@ -15,15 +15,15 @@ import torch.distributed as dist
 from torch import Tensor
 
 from genlab.core.processes import end_with_parent
-from genlab.training.console import Console, Update
+from genlab.training.console import ProgressUpdate, RunConsole
 
 T = TypeVar("T")
 NICENESS = 10
-"""Of processes that stand back: the kernel gives them a tenth of the time of those that have none."""
+"""Niceness of background processes: while others want a core, the kernel gives them about a tenth of its time."""
 
 
 class Session(Protocol):
-    """One worker's place in a run."""
+    """One worker's view of a run: its rank, its device, and how it reports."""
 
     @property
     def rank(self) -> int:
@@ -32,101 +32,110 @@ class Session(Protocol):
 
     @property
     def world_size(self) -> int:
-        """How many workers there are."""
+        """The number of workers."""
         ...
 
     @property
     def device(self) -> torch.device:
-        """Where this worker computes."""
+        """The device that this worker computes on."""
         ...
 
     @property
     def threads(self) -> int | None:
-        """CPU threads to compute with; ``None`` leaves PyTorch's choice."""
+        """The number of CPU threads to compute with; ``None`` leaves PyTorch's choice."""
         ...
 
     def report(self, metrics: Mapping[str, float]) -> None:
-        """Hand figures to whoever watches the run (Ray Tune, say). Every rank calls it, on the same steps."""
+        """Report metrics to what started the run, such as Ray Tune. Every rank calls it, at the same steps."""
         ...
 
-    def progress(self, update: Update) -> None:
-        """Show how far the run is. Called by rank 0; never waits."""
+    def progress(self, update: ProgressUpdate) -> None:
+        """Show the run's progress. Called by rank 0; never waits."""
         ...
 
     def say(self, message: str) -> None:
-        """Tell the user something that happened. Never waits."""
+        """Show a message to the user. Never waits."""
         ...
 
     def background(self, function: Callable[..., T], *arguments: Any) -> Future[T]:
-        """Call a function of a module in a process of its own on this node, see :func:`stand_back`."""
+        """Call a module-level function in a background process on this node (:func:`become_background_process`)."""
         ...
 
 
 @dataclass(frozen=True)
 class LocalSession:
-    """A world of one: the loop in this process, without Ray."""
+    """The only worker of a run: the loop in this process, without Ray."""
 
-    console: Console
+    console: RunConsole
     threads: int | None = None
     rank: int = 0
     world_size: int = 1
 
     @property
     def device(self) -> torch.device:
-        """The GPU where there is one."""
+        """The GPU if there is one, else the CPU."""
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
     def report(self, metrics: Mapping[str, float]) -> None:
-        """Nobody else watches."""
+        """Do nothing: the metrics are in the run directory."""
 
-    def progress(self, update: Update) -> None:
-        """Draw the progress bar."""
+    def progress(self, update: ProgressUpdate) -> None:
+        """Show the progress on the console."""
         self.console.show(update)
 
     def say(self, message: str) -> None:
-        """Print the message."""
+        """Print ``message``."""
         self.console.say(message)
 
     def background(self, function: Callable[..., T], *arguments: Any) -> Future[T]:
-        """Call it in a child process."""
+        """Call ``function`` in a child process."""
         return in_child(self.device, function, *arguments)
 
 
-def in_child(beside: torch.device, function: Callable[..., T], *arguments: Any) -> Future[T]:
-    """Call a function of a module in a new child process, which stands back for training on ``beside``."""
-    executor = ProcessPoolExecutor(1, get_context("spawn"), initializer=stand_back, initargs=(beside,))
+def in_child(training_device: torch.device, function: Callable[..., T], *arguments: Any) -> Future[T]:
+    """Call a module-level function in a new child process with lowest CPU priority, beside training.
+
+    Args:
+        training_device: the device that the training beside it runs on.
+        function: a function that can be pickled.
+        arguments: its arguments.
+    """
+    executor = ProcessPoolExecutor(
+        1, get_context("spawn"), initializer=become_background_process, initargs=(training_device,)
+    )
     future = executor.submit(function, *arguments)
     executor.shutdown(wait=False)
     return future
 
 
-def stand_back(beside: torch.device) -> None:
-    """Make this process one that leaves training on ``beside``, on the same node, alone.
+def become_background_process(training_device: torch.device) -> None:
+    """Give this process lowest CPU priority and no GPU, so that it does not slow the training on the same node.
 
-    It sees no GPU. Beside a GPU it computes on half of the cores, else on one, of which it gets about a tenth while
-    training wants it.
+    Args:
+        training_device: the device that the training runs on. Beside a GPU this process computes on half of the cores;
+            beside a CPU on one core, of which it gets about a tenth while training wants it.
     """
     end_with_parent()
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
     os.nice(NICENESS)
-    torch.set_num_threads(1 if beside.type == "cpu" else max(1, (os.cpu_count() or 1) // 2))
+    torch.set_num_threads(1 if training_device.type == "cpu" else max(1, (os.cpu_count() or 1) // 2))
 
 
 def sum_over_ranks(tensor: Tensor) -> Tensor:
-    """``tensor`` summed over all ranks, in place."""
+    """Sum ``tensor`` over all ranks, in place, and return it."""
     start_sum_over_ranks(tensor)()
     return tensor
 
 
 def start_sum_over_ranks(tensor: Tensor) -> Callable[[], object]:
-    """Begin to sum ``tensor`` over all ranks, in place, beside what is computed until the returned function waits."""
+    """Begin to sum ``tensor`` over all ranks, in place; the returned function waits for the end of that."""
     if dist.is_initialized() and dist.get_world_size() > 1:
         return dist.all_reduce(tensor, async_op=True).wait
     return lambda: None
 
 
 def from_rank_zero(value: Any) -> Any:
-    """Rank 0's ``value``, on every rank; a small picklable object."""
+    """Return rank 0's ``value``, a small picklable object, on every rank."""
     if dist.is_initialized() and dist.get_world_size() > 1:
         box = [value]
         dist.broadcast_object_list(box, src=0)
@@ -135,16 +144,16 @@ def from_rank_zero(value: Any) -> Any:
 
 
 def copy_from_rank_zero(tensor: Tensor) -> None:
-    """Rank 0's ``tensor``, in place, on every rank."""
+    """Overwrite ``tensor`` with that of rank 0, on every rank."""
     if dist.is_initialized() and dist.get_world_size() > 1:
-        whole = tensor.contiguous()
-        dist.broadcast(whole, src=0)
-        if whole is not tensor:
-            tensor.copy_(whole)
+        contiguous = tensor.contiguous()
+        dist.broadcast(contiguous, src=0)
+        if contiguous is not tensor:
+            tensor.copy_(contiguous)
 
 
 def gather(value: Any) -> list[Any]:
-    """Every rank's ``value``, on every rank, in rank order; small picklable objects."""
+    """Return the ``value`` of every rank, in rank order, on every rank; small picklable objects."""
     if dist.is_initialized() and dist.get_world_size() > 1:
         values: list[Any] = [None] * dist.get_world_size()
         dist.all_gather_object(values, value)

@@ -1,4 +1,4 @@
-"""Everything that training changes: networks, optimisers and weight averages, by name."""
+"""All that training changes: networks, optimisers and averages of weights, as tensors with names."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,14 +13,19 @@ from genlab.recipes.recipe import Recipe
 from genlab.training.adam import Adam
 
 EMA_RAMP = 0.05
-"""Early on, the average's half-life is at most this share of the images seen (as in StyleGAN3)."""
+"""The half-life of the average is at most this fraction of the images seen so far, as in StyleGAN3."""
 
 
 class TrainingState:
     """A recipe's networks with an Adam optimiser each and, for the averaged ones, an EMA of their parameters.
 
-    All of it is tensors with names, so a checkpoint is a flat dictionary. What depends on time (the learning rate,
+    Its state is tensors with names, so a checkpoint is a flat dictionary. What depends on time (the learning rate,
     the EMA's decay) is computed from the images seen and never stored.
+
+    Args:
+        recipe: the recipe, which is moved to ``device``.
+        optimization: options of the optimisers and of the averages.
+        device: the device to train on.
     """
 
     def __init__(self, recipe: Recipe[Any], optimization: Optimization, device: torch.device) -> None:
@@ -56,7 +61,7 @@ class TrainingState:
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
-        """Within it, the networks are in evaluation mode and the averaged ones hold their averages."""
+        """Put the networks in evaluation mode, and the averages in place of the weights, until the context ends."""
         with torch.no_grad():
             self._swap()
             self.recipe.eval()
@@ -75,7 +80,7 @@ class TrainingState:
                 average.copy_(kept)
 
     def tensors(self) -> dict[str, Tensor]:
-        """All state: ``network.NAME.PARAMETER``, ``optimizer.NAME.PARAMETER.MOMENT``, ``ema.NAME.PARAMETER``."""
+        """Return all state: ``network.NAME.PARAMETER``, ``optimizer.NAME.PARAMETER.MOMENT``, ``ema.NAME.PARAMETER``."""
         tensors: dict[str, Tensor] = {}
         for name, network in self.recipe.networks.items():
             tensors |= {f"network.{name}.{key}": value for key, value in network.state_dict().items()}
@@ -88,17 +93,17 @@ class TrainingState:
 
     @torch.no_grad()
     def load(self, tensors: Mapping[str, Tensor]) -> None:
-        """Take over the state that :meth:`tensors` returned, whatever the device.
+        """Copy in a state that :meth:`tensors` returned, from any device.
 
         Raises:
-            RunError: when names or shapes are of another architecture.
+            RunError: when the names or shapes of ``tensors`` are those of another architecture.
         """
         for name, optimizer in self.optimizers.items():
             for key, parameter in self.parameters[name].items():
                 prefix = f"optimizer.{name}.{key}."
                 moments = {n.removeprefix(prefix): value for n, value in tensors.items() if n.startswith(prefix)}
                 if moments:
-                    # In the parameter's own memory format, which the fused Adam takes for granted.
+                    # In the memory format of the parameter, which the fused Adam requires.
                     optimizer.state[key] = {
                         moment: torch.empty_like(parameter if value.dim() else value, device=parameter.device)
                         for moment, value in moments.items()
@@ -113,12 +118,12 @@ class TrainingState:
             tensor.copy_(tensors[name])
 
     def finite(self) -> bool:
-        """Whether no weight is infinite or NaN."""
+        """Return whether all weights are finite numbers."""
         return bool(torch.stack([parameter.isfinite().all() for parameter in self.recipe.parameters()]).all())
 
     @torch.no_grad()
     def fingerprint(self) -> int:
-        """A number that differs, all but surely, when any bit of the weights does."""
+        """Return a number that almost surely differs between weights that differ in any bit."""
         total = torch.zeros((), dtype=torch.int64, device=next(self.recipe.parameters()).device)
         for index, parameter in enumerate(self.recipe.parameters()):
             bits = parameter.detach().contiguous().view(torch.int32)

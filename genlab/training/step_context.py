@@ -15,16 +15,17 @@ from genlab.training.stopwatch import Lap
 
 
 class LoopStepContext:
-    """The :class:`genlab.recipes.recipe.StepContext` of one rank, for its rows of a global batch.
+    """The :class:`genlab.recipes.recipe.StepContext` of one rank and its rows of a global batch.
 
     Args:
-        state: what ``update`` changes.
-        session: this rank's place.
+        state: the networks and optimisers that ``update`` changes.
+        session: this rank's session.
         index: the step's number, from 0.
         batch: rows of the global batch.
-        key: what the row noise is drawn from, with its name.
-        part: which part of this rank's share it is, and of how many (gradient accumulation).
-        lap: told what the time since the last lap went to.
+        key: what the seed of row noise is derived from, together with the noise's name.
+        precision: ``fp32`` or ``bf16``.
+        part: (part, parts): with gradient accumulation, which part of this rank's rows this is, and of how many parts.
+        lap: called with the part of a step that has just ended, see :meth:`genlab.training.stopwatch.Stopwatch.lap`.
     """
 
     def __init__(
@@ -48,7 +49,7 @@ class LoopStepContext:
         self._key = key
         self._precision = precision
         self._lap = lap
-        self._awaited: list[_Gradients] = []
+        self._summing: list[_Gradients] = []
 
     @property
     def rows(self) -> slice:
@@ -56,34 +57,34 @@ class LoopStepContext:
         return self._rows
 
     @property
-    def share(self) -> float:
-        """This rank's share of the global batch's rows."""
+    def fraction(self) -> float:
+        """The number of these rows, divided by that of the global batch."""
         return (self._rows.stop - self._rows.start) / self._batch
 
     def autocast(self) -> AbstractContextManager[Any]:
-        """bf16 autocast, or nothing in fp32."""
+        """Return a context of bf16 autocast; in fp32 one without effect."""
         if self._precision == "bf16":
             return torch.autocast(self._session.device.type, torch.bfloat16)
         return nullcontext()
 
     def noise(self, name: str, *shape: int) -> Tensor:
-        """Standard normal noise of this rank's rows, in full precision [rows, *shape]."""
-        whole = torch.randn(self._batch, *shape, generator=self._generator(name), device=self._session.device)
-        return whole[self._rows]
+        """Draw standard normal noise for this rank's rows, in full precision: [rows, *shape]."""
+        noise = torch.randn(self._batch, *shape, generator=self._generator(name), device=self._session.device)
+        return noise[self._rows]
 
     def uniform(self, name: str, *shape: int) -> Tensor:
-        """Uniform noise in [0, 1) of this rank's rows, in full precision [rows, *shape]."""
-        whole = torch.rand(self._batch, *shape, generator=self._generator(name), device=self._session.device)
-        return whole[self._rows]
+        """Draw uniform noise in [0, 1) for this rank's rows, in full precision: [rows, *shape]."""
+        noise = torch.rand(self._batch, *shape, generator=self._generator(name), device=self._session.device)
+        return noise[self._rows]
 
     def gather(self, tensor: Tensor) -> Callable[[], tuple[Sequence[int], Tensor]]:
-        """Begin to gather; what is returned waits for what every rank has of its rows."""
+        """Begin to gather ``tensor`` from all ranks; the returned function waits for the end of that."""
         own = tensor.detach()
         if self._session.world_size == 1:
             return lambda: (range(self._rows.start, self._rows.stop), own)
-        whole = own.new_zeros(self._batch, *own.shape[1:])
-        whole[self._rows] = own
-        wait = start_sum_over_ranks(whole)
+        everyones = own.new_zeros(self._batch, *own.shape[1:])
+        everyones[self._rows] = own
+        wait = start_sum_over_ranks(everyones)
 
         def gathered() -> tuple[Sequence[int], Tensor]:
             self._lap("compute")
@@ -91,50 +92,50 @@ class LoopStepContext:
             self._lap("all_reduce")
             parts = map(self._rows_of, range(self._session.world_size))
             rows = [row for part in parts for row in range(part.start, part.stop)]
-            return rows, whole[rows]
+            return rows, everyones[rows]
 
         return gathered
 
     def _rows_of(self, rank: int) -> slice:
-        """A rank's rows within the global batch, of this part."""
-        share = rank_slice(self._batch, rank, self._session.world_size)
-        part = rank_slice(share.stop - share.start, self._part, self._parts)
-        return slice(share.start + part.start, share.start + part.stop)
+        """Return the rows of ``rank`` in this part, within the global batch."""
+        rows = rank_slice(self._batch, rank, self._session.world_size)
+        part = rank_slice(rows.stop - rows.start, self._part, self._parts)
+        return slice(rows.start + part.start, rows.start + part.stop)
 
     def _generator(self, name: str) -> torch.Generator:
         return torch.Generator(self._session.device).manual_seed(derived_seed(*self._key, name))
 
     def update(self, network: str, loss: Tensor) -> None:
-        """Backward, and one all-reduce over the network's gradients as one flat buffer, then clip and Adam.
+        """Compute the network's gradients, sum them over the ranks in one flat buffer, then clip them and step Adam.
 
-        One buffer in parameter order means one fixed layout for the whole run, whatever the recipe does between
-        forward and backward: sums come out the same after a resume, and on every rank. With several ranks the sum is
-        taken while the recipe goes on, and :meth:`finish` does the rest.
+        The buffer holds all parameters in their order, so its layout is the same in the whole run, whatever the recipe
+        does between forward and backward: sums are bit for bit the same after a resume, and on every rank. With
+        several ranks the sum is taken while the recipe goes on, and :meth:`finish` steps Adam.
         """
         parameters = list(self._state.parameters[network].values())
         if self._part == 0:
             for parameter in parameters:
                 parameter.grad = None
         alone = self._session.world_size == 1
-        (loss if alone and self._parts == 1 else loss * self.share).backward(inputs=parameters)
+        (loss if alone and self._parts == 1 else loss * self.fraction).backward(inputs=parameters)
         self._lap("compute")
         if self._part < self._parts - 1:
             return
         if alone:
-            self._descend(network)
+            self._step_optimizer(network)
         else:
-            self._awaited.append(_Gradients(network, parameters))
+            self._summing.append(_Gradients(network, parameters))
 
     def finish(self) -> None:
-        """Step the optimisers whose gradients are still being added up; the loop's last word of a step."""
+        """Wait for the sums of gradients under way and step their optimisers; called at the end of a part."""
         self._lap("compute")
-        for gradients in self._awaited:
+        for gradients in self._summing:
             gradients.wait()
             self._lap("all_reduce")
-            self._descend(gradients.network)
-        self._awaited.clear()
+            self._step_optimizer(gradients.network)
+        self._summing.clear()
 
-    def _descend(self, network: str) -> None:
+    def _step_optimizer(self, network: str) -> None:
         parameters = self._state.parameters[network].values()
         if self._state.optimization.clip_norm is not None:
             torch.nn.utils.clip_grad_norm_(parameters, self._state.optimization.clip_norm)
@@ -143,7 +144,7 @@ class LoopStepContext:
 
 
 class _Gradients:
-    """A network's gradients, which are being summed over the ranks."""
+    """The gradients of a network while they are summed over the ranks."""
 
     def __init__(self, network: str, parameters: Sequence[Tensor]) -> None:
         self.network = network
@@ -153,7 +154,7 @@ class _Gradients:
         self._wait = start_sum_over_ranks(self._flat)
 
     def wait(self) -> None:
-        """Have each parameter's ``grad`` be the sum."""
+        """Wait for the sum, and set each parameter's ``grad`` to it."""
         self._wait()
         start = 0
         for parameter in self._parameters:
@@ -163,7 +164,7 @@ class _Gradients:
 
 
 def _in_memory_order(parameter: Tensor, gradient: Tensor) -> Tensor:
-    """The gradient's values, [n], as its parameter lies in memory (channels last, say)."""
+    """Return the gradient's values, [n], in the order of the parameter's memory, such as channels last."""
     if gradient.stride() != parameter.stride():
         gradient = torch.empty_like(parameter).copy_(gradient)
     return gradient.as_strided((gradient.numel(),), (1,))

@@ -1,4 +1,4 @@
-"""Where the time of a run goes: waiting for data, computing, talking to the other workers, writing checkpoints."""
+"""Measurement of where a run's time goes: waiting for data, computing, all-reduce, writing checkpoints."""
 
 import time
 from collections.abc import Iterable
@@ -24,29 +24,31 @@ PARTS: dict[Part, tuple[str, str]] = {
     "checkpoint": ("waiting for checkpoints", "write them less often (run.checkpoint_every), or to faster storage"),
     "other": ("tests, pictures and logging", "do these less often (run.figures_every, run.log_every)"),
 }
-"""Each part's name in words, and the way out for a run that it holds up."""
+"""For each part of a step: its name in words, and what shortens it in a run that it slows."""
 
 SAMPLE_EVERY = 16
-"""On a GPU, one step in so many is timed: that takes a synchronisation after each of its parts."""
+"""On a GPU one step in this many is timed, with a synchronisation of the device after each part."""
 
 
 class Waiting(Protocol):
-    """A source of batches that knows how long it kept the loop waiting, in seconds since it was made."""
+    """A source of batches that counts the seconds for which the loop waited for it."""
 
     waited: float
+    """Seconds waited in all."""
     waited_on_storage: float
+    """The part of them in which the storage had not yet sent the bytes."""
 
 
 class Stopwatch:
-    """One worker's time, divided into :data:`PARTS`.
+    """Divides one worker's time into :data:`PARTS`.
 
     The loop calls :meth:`lap` at the end of each part of a step. On a CPU every step is timed. On a GPU, where kernels
     run behind the host's back, only one step in :data:`SAMPLE_EVERY` is, with the device synchronised at each lap;
-    its parts stand for those of the steps around it. What happens seldom (checkpoints, tests) is timed always.
+    its parts stand for those of the steps around it. Checkpoints, tests and pictures, which are rare, are always timed.
 
     Args:
-        device: where the worker computes.
-        streams: where its batches come from.
+        device: the device that the worker computes on.
+        streams: the sources of its batches.
     """
 
     def __init__(self, device: torch.device, streams: Iterable[Waiting]) -> None:
@@ -54,25 +56,25 @@ class Stopwatch:
         self._device = device
         self._streams = list(streams)
         self._sampled: dict[Part, float] = dict.fromkeys(PARTS, 0.0)
-        self._seldom: dict[Part, float] = dict.fromkeys(PARTS, 0.0)
+        self._rare: dict[Part, float] = dict.fromkeys(PARTS, 0.0)
         self._totals: dict[Part, float] = dict.fromkeys(PARTS, 0.0)
         self._timing = False
         self._last = self._began = time.perf_counter()
         self._storage = 0.0
 
     def begin(self, step: int) -> None:
-        """Step number ``step`` begins."""
+        """Start the first lap of step number ``step``."""
         self._timing = not self._synchronises or step % SAMPLE_EVERY == SAMPLE_EVERY // 2
         self._last = self._now()
         self._storage = sum(stream.waited_on_storage for stream in self._streams)
 
     def lap(self, lap: Lap) -> None:
-        """All that was done since the last lap of this step was ``lap``."""
+        """Count the time since the last call as time of ``lap``."""
         now = self._now()
         seconds, self._last = now - self._last, now
         match lap:
             case "checkpoint" | "other":
-                self._seldom[lap] += seconds
+                self._rare[lap] += seconds
             case _ if not self._timing:
                 pass
             case "data":
@@ -84,35 +86,40 @@ class Stopwatch:
                 self._sampled[lap] += seconds
 
     def settle(self) -> None:
-        """Let the device finish the step, so that what follows is not charged with its kernels."""
+        """Wait until the device has finished the step, so that its kernels are not counted in the next lap."""
         if self._synchronises:
             torch.cuda.synchronize(self._device)
         self._last = time.perf_counter()
 
     def read(self) -> dict[str, float]:
-        """Each part's share of the time since the last reading, 0..1; empty when no step was sampled since."""
+        """Return each part's fraction of the time since the last reading, 0..1, as ``{part}_share``.
+
+        The dictionary is empty when no step was timed since then.
+        """
         sampled = sum(self._sampled.values())
         if not sampled:
             return {}
         now = time.perf_counter()
         elapsed, self._began = now - self._began, now
-        common = max(0.0, elapsed - sum(self._seldom.values()))
-        seconds = {part: self._seldom[part] + common * self._sampled[part] / sampled for part in PARTS}
+        common = max(0.0, elapsed - sum(self._rare.values()))
+        seconds = {part: self._rare[part] + common * self._sampled[part] / sampled for part in PARTS}
         self._sampled = dict.fromkeys(PARTS, 0.0)
-        self._seldom = dict.fromkeys(PARTS, 0.0)
+        self._rare = dict.fromkeys(PARTS, 0.0)
         self._totals = {part: self._totals[part] + seconds[part] for part in PARTS}
         return {f"{part}_share": seconds[part] / elapsed for part in PARTS}
 
-    def verdict(self) -> str:
-        """One sentence on what held the run up, from all readings; empty before the first."""
+    def bottleneck(self) -> str:
+        """Return a sentence that names the part that took most time in all readings; empty before the first."""
         total = sum(self._totals.values())
         if not total:
             return ""
-        shares = sorted(((seconds / total, part) for part, seconds in self._totals.items()), reverse=True)
-        share, bound = shares[0]
-        words, way_out = PARTS[bound]
-        rest = ", ".join(f"{PARTS[part][0].split(',')[0]} {share:.0%}" for share, part in shares[1:] if share >= 0.01)
-        return f"bound by {words}: {share:.0%} of the time ({rest or 'nothing else to speak of'}); {way_out}"
+        fractions = sorted(((seconds / total, part) for part, seconds in self._totals.items()), reverse=True)
+        largest, bottleneck = fractions[0]
+        words, way_out = PARTS[bottleneck]
+        others = [
+            f"{PARTS[part][0].split(',')[0]} {fraction:.0%}" for fraction, part in fractions[1:] if fraction >= 0.01
+        ]
+        return f"bound by {words}: {largest:.0%} of the time ({', '.join(others) or 'all else under 1%'}); {way_out}"
 
     def _now(self) -> float:
         if self._synchronises and self._timing:

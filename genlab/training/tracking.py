@@ -1,7 +1,7 @@
-"""What a run leaves for people: ``metrics.jsonl``, TensorBoard event files and sample pictures.
+"""The files in which a run is followed: ``metrics.jsonl``, TensorBoard event files and sample pictures.
 
 Every line of ``metrics.jsonl`` is an object with ``kind`` (``train``: means over the steps since the last such line;
-``test``: figures of the held-out split), ``step`` (steps done), ``images`` (images seen), ``epoch``, and the metrics.
+``test``: metrics of the held-out split), ``step`` (steps done), ``images`` (images seen), ``epoch``, and the metrics.
 The fields in :data:`CLOCK_FIELDS` depend on the clock and the machine; all others are reproducible bit for bit.
 """
 
@@ -24,26 +24,27 @@ from genlab.core.storage import is_remote, write_atomic
 from genlab.training.stopwatch import PARTS
 
 CLOCK_FIELDS = frozenset({"time", "images_per_second", "data_wait_share"} | {f"{part}_share" for part in PARTS})
-"""Figures that differ between equal runs: seconds since 1970, speed, share of time waiting, and, in TensorBoard only
-(``time/...``), the share of each part of a step."""
+"""Fields that differ between equal runs: seconds since 1970, speed, fraction of time waiting for data, and, in
+TensorBoard only (``time/...``), the fraction of time of each part of a step."""
 
 TIME_FIELDS = frozenset({"kind", "step", "images", "epoch"})
-"""Fields of ``metrics.jsonl`` that say what the line is of."""
+"""Fields of ``metrics.jsonl`` that are no metrics: they say what was measured, and when."""
 
 METRICS = "metrics.jsonl"
 EVALUATION = "evaluation/"
-"""What TensorBoard's names of evaluations begin with."""
+"""Prefix of the TensorBoard tags of evaluations."""
 SYNC_SECONDS = 20.0
+"""Least time between two copies of the scratch folder to an object store."""
 
 
 class Tracker:
-    """Rank 0's files. On an object store they are written to a scratch folder and copied up now and then.
+    """Writes rank 0's files. For a run on an object store they go to a scratch folder, which is copied now and then.
 
     Args:
         directory: the run directory.
-        step: the step the run goes on from; whatever earlier attempts wrote past it is dropped, so that no line is
-            lost or doubled. Evaluations are dropped from TensorBoard whatever their step, as they come at any time
-            after it: who has them writes them anew.
+        step: the step the run goes on from. Lines and events that earlier attempts wrote past it are dropped, so that
+            none is lost or doubled. Evaluations are dropped from TensorBoard whatever their step, because they are
+            written at any time after it: the loop writes those it goes on with again.
     """
 
     def __init__(self, directory: UPath, step: int) -> None:
@@ -58,56 +59,56 @@ class Tracker:
         self._rewind(step)
         self.metrics_file = self._root / METRICS
         self._metrics = self.metrics_file.open("a")
-        self._board = SummaryWriter(str(self._root / "tensorboard"), purge_step=step + 1 if step else None)
+        self._tensorboard = SummaryWriter(str(self._root / "tensorboard"), purge_step=step + 1 if step else None)
 
     def __enter__(self) -> "Tracker":
         return self
 
     def __exit__(self, *error: object) -> None:
         self._metrics.close()
-        self._board.close()
+        self._tensorboard.close()
         self.flush()
         if self._scratch:
             shutil.rmtree(self._scratch)
 
     def log(self, kind: str, step: int, images: int, epoch: float, metrics: Mapping[str, float]) -> None:
-        """Append a line to ``metrics.jsonl`` and the same figures to TensorBoard."""
+        """Append a line to ``metrics.jsonl``, and write the same metrics to TensorBoard."""
         line = {"kind": kind, "step": step, "images": images, "epoch": epoch, **metrics, "time": time.time()}
         self._metrics.write(json.dumps(line) + "\n")
         self._metrics.flush()
         for name, value in metrics.items():
-            self._board.add_scalar(f"{kind}/{name}", value, step)
+            self._tensorboard.add_scalar(f"{kind}/{name}", value, step)
         if time.monotonic() - self._synced > SYNC_SECONDS:
             self.flush()
 
-    def shares(self, step: int, shares: Mapping[str, float]) -> None:
-        """Write where the time went to TensorBoard, as ``time/NAME``."""
-        for name, share in shares.items():
-            self._board.add_scalar(f"time/{name}", share, step)
+    def time_fractions(self, step: int, fractions: Mapping[str, float]) -> None:
+        """Write the fraction of time of each part of a step to TensorBoard, as ``time/NAME``."""
+        for name, fraction in fractions.items():
+            self._tensorboard.add_scalar(f"time/{name}", fraction, step)
 
     def evaluation(self, step: int, figures: Mapping[str, float]) -> None:
-        """Write what the checkpoint of ``step`` was measured at to TensorBoard, as ``evaluation/NAME``."""
+        """Write the evaluation of the checkpoint of ``step`` to TensorBoard, as ``evaluation/NAME``."""
         for name, value in figures.items():
-            self._board.add_scalar(f"{EVALUATION}{name}", value, step)
+            self._tensorboard.add_scalar(f"{EVALUATION}{name}", value, step)
 
     def picture(self, step: int, name: str, image: np.ndarray) -> None:
-        """Write uint8 [H, W, C] as ``figures/step-00000100/NAME.png`` and to TensorBoard."""
+        """Write a picture, uint8 [H, W, C], as ``figures/step-00000100/NAME.png`` and to TensorBoard."""
         folder = self._root / "figures" / f"step-{step:08d}"
         folder.mkdir(parents=True, exist_ok=True)
         Image.fromarray(image.squeeze(2) if image.shape[2] == 1 else image).save(folder / f"{name}.png")
-        self._board.add_image(name, image, step, dataformats="HWC")
+        self._tensorboard.add_image(name, image, step, dataformats="HWC")
 
     def table(self, step: int, name: str, rows: Sequence[Sequence[str]]) -> None:
-        """Write a table, its head first, to TensorBoard's texts."""
+        """Write a table, whose first row is its head, to TensorBoard as text."""
         head, *body = ("| " + " | ".join(row) + " |" for row in rows)
         rule = "| " + " | ".join(["---"] + ["---:"] * (len(rows[0]) - 1)) + " |"
-        self._board.add_text(name, "\n".join([head, rule, *body]), step)
+        self._tensorboard.add_text(name, "\n".join([head, rule, *body]), step)
 
     def flush(self) -> None:
-        """Make everything so far durable; a checkpoint may only follow it."""
+        """Write out all lines and events so far; to be called before a checkpoint, which must not be ahead of them."""
         if not self._metrics.closed:
             self._metrics.flush()
-            self._board.flush()
+            self._tensorboard.flush()
         self._synced = time.monotonic()
         if not self._scratch:
             return
@@ -128,15 +129,15 @@ class Tracker:
         metrics = self._root / METRICS
         kept = [line for line in read_metrics(metrics) if line["step"] <= step]
         write_atomic(UPath(metrics), "".join(json.dumps(line) + "\n" for line in kept).encode())
-        board = self._root / "tensorboard"
-        for partial in board.glob(".events.*.partial"):
-            partial.unlink()  # left by a kill within this very loop; TensorBoard would read it
-        for events in sorted(board.glob("events.*")):
+        folder = self._root / "tensorboard"
+        for partial in folder.glob(".events.*.partial"):
+            partial.unlink()  # left when a process was killed in this loop; TensorBoard would read it
+        for events in sorted(folder.glob("events.*")):
             _drop_events_after(events, step)
 
 
 def read_metrics(file: Path | UPath) -> list[dict[str, Any]]:
-    """The lines of a ``metrics.jsonl``, up to one that a crash cut short; none when there is no file."""
+    """Return the lines of a ``metrics.jsonl``, up to one that a crash cut short; none when there is no file."""
     lines: list[dict[str, Any]] = []
     if not file.exists():
         return lines
@@ -149,9 +150,9 @@ def read_metrics(file: Path | UPath) -> list[dict[str, Any]]:
 
 
 def _drop_events_after(file: Path, step: int) -> None:
-    """Rewrite a TensorBoard event file without evaluations and events past ``step``.
+    """Rewrite a TensorBoard event file without evaluations and without events past ``step``.
 
-    Whole records are copied byte for byte.
+    The other records are copied byte for byte.
     """
     data = file.read_bytes()
     kept = bytearray()

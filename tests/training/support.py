@@ -30,7 +30,7 @@ from genlab.recipes.recipe import Batches, StepContext, recipe_type
 from genlab.recipes.vae import VAEConfig
 from genlab.store import model_directory
 from genlab.training.checkpoints import Checkpoints
-from genlab.training.console import Update
+from genlab.training.console import ProgressUpdate
 from genlab.training.loop import train
 from genlab.training.plan import Plan
 from genlab.training.tracking import CLOCK_FIELDS, read_metrics
@@ -79,7 +79,7 @@ class QuietSession:
     def report(self, metrics: Mapping[str, float]) -> None:
         pass
 
-    def progress(self, update: Update) -> None:
+    def progress(self, update: ProgressUpdate) -> None:
         pass
 
     def say(self, message: str) -> None:
@@ -125,14 +125,14 @@ def tiny_config(family: str, data: dict[str, str], changes: dict[str, Any]) -> A
     return override(config, TINY[family] | COMMON | mine | changes)
 
 
-def train_until_killed(plan: Plan, moment: Moment, step: int, workers: int = 1, victim: int = 0) -> None:
-    """Train in processes of their own until the rank ``victim`` is killed (SIGKILL) at the ``moment`` of ``step``.
+def train_until_killed(plan: Plan, moment: Moment, step: int, workers: int = 1, target: int = 0) -> None:
+    """Train in processes of their own until the rank ``target`` is killed (SIGKILL) at the ``moment`` of ``step``.
 
     The other ranks are killed after it, as Ray Train does.
     """
-    with _ranks(workers, _train_and_die, plan, moment, step, victim) as ranks:
-        ranks[victim].join(120)
-    assert ranks[victim].exitcode == -signal.SIGKILL
+    with _ranks(workers, _train_and_die, plan, moment, step, target) as ranks:
+        ranks[target].join(120)
+    assert ranks[target].exitcode == -signal.SIGKILL
 
 
 def train_to_the_end(plan: Plan, workers: int) -> None:
@@ -169,17 +169,17 @@ def _train_rank(session: QuietSession, store: str | None, plan: Plan) -> None:
 
 
 def _train_and_die(
-    session: QuietSession, store: str | None, plan: Plan, moment: Moment, step: int, victim: int
+    session: QuietSession, store: str | None, plan: Plan, moment: Moment, step: int, target: int
 ) -> None:
     def die() -> None:
-        if session.rank == victim:
+        if session.rank == target:
             os.kill(os.getpid(), signal.SIGKILL)
 
     recipe = recipe_type(plan.family)
-    whole_step, write, save = recipe.step, Checkpoints._write, Checkpoints.save
+    original_step, write, save = recipe.step, Checkpoints._write, Checkpoints.save
 
     def step_or_die(self: Any, batches: Batches, one: StepContext) -> dict[str, Tensor]:
-        losses = whole_step(self, batches, one)  # in which the ranks meet, and so rank 0 has saved what was due
+        losses = original_step(self, batches, one)  # in which the ranks meet, and so rank 0 has saved what was due
         if one.index == step:
             die()
         return losses
@@ -188,7 +188,7 @@ def _train_and_die(
         save(self, *arguments, **options)
         self.wait()
 
-    def progress_or_die(self: QuietSession, update: Update) -> None:
+    def progress_or_die(self: QuietSession, update: ProgressUpdate) -> None:
         if update.step >= step:
             die()
 

@@ -27,7 +27,7 @@ from genlab.reports.report import make_report
 from genlab.store import model_directory
 from genlab.training.launch import launch
 from genlab.training.loop import train
-from genlab.training.plan import claim, finished, make_plan
+from genlab.training.plan import finished_step, make_plan, start_or_resume
 from genlab.training.session import NICENESS, in_child
 from tests.training.support import (
     Moment,
@@ -58,7 +58,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Any:
 def evaluated(config: dict[str, Any], tiny_data: dict[str, str]) -> Path:
     """A finished run."""
     plan = make_plan("cyclegan", tiny_config("cyclegan", tiny_data, config | {"run.name": "evaluated"}))
-    claim(plan)
+    start_or_resume(plan)
     train(plan, QuietSession())
     return Path(plan.directory)
 
@@ -123,7 +123,7 @@ def test_a_finished_run_is_left_alone_and_a_lost_evaluation_made_again(
     write_evaluations(locate(evaluated), [one for one in known if one.step != step])
     (evaluated / "model" / "genlab.json").unlink()
     plan = make_plan("cyclegan", again)
-    claim(plan)
+    start_or_resume(plan)
     train(plan, QuietSession())
     assert read_evaluations(locate(evaluated)) == known
     assert model_directory.describe(evaluated / "model")["provenance"]["step"] == step
@@ -138,7 +138,7 @@ def test_tensorboard_has_each_evaluation_once_however_often_a_run_goes_on(
         (run / "model" / "genlab.json").unlink()
         changes = {"run.name": "evaluated", "run.storage": str(tmp_path), "run.evaluate_every": every}
         plan = make_plan("cyclegan", tiny_config("cyclegan", tiny_data, config | changes))
-        claim(plan)
+        start_or_resume(plan)
         train(plan, QuietSession())
         assert shown_in_tensorboard(run) == kids(run) == kids(evaluated)
 
@@ -149,7 +149,7 @@ def test_a_run_that_was_killed_chooses_the_same(
 ) -> None:
     place = {"run.storage": str(tmp_path), "run.name": "killed"}
     plan = make_plan("cyclegan", tiny_config("cyclegan", tiny_data, config | place))
-    claim(plan)
+    start_or_resume(plan)
     train_until_killed(plan, moment, step)
     train_to_the_end(plan, 1)
     assert read_evaluations(locate(plan.directory)) == read_evaluations(locate(evaluated))
@@ -184,14 +184,14 @@ def test_an_evaluation_that_fails_is_said_and_the_last_model_exported(
     config: dict[str, Any], tiny_data: dict[str, str]
 ) -> None:
     plan = make_plan("cyclegan", tiny_config("cyclegan", tiny_data, config | {"run.name": "failing"}))
-    claim(plan)
+    start_or_resume(plan)
     session = Failing()
     train(plan, session)
     for then in ("it is tried once more in the end", "it is left out"):
         assert f"the checkpoint of step 6 could not be evaluated; {then}: no memory left" in session.said
     assert model_directory.describe(f"{plan.directory}/model")["provenance"]["step"] == plan.steps
     assert not list((Path(plan.directory) / "candidates").iterdir())
-    assert finished(plan) == plan.steps
+    assert finished_step(plan) == plan.steps
 
 
 def test_a_run_whose_last_checkpoint_cannot_be_evaluated_is_finished_all_the_same(
@@ -206,17 +206,17 @@ def test_a_run_whose_last_checkpoint_cannot_be_evaluated_is_finished_all_the_sam
             return future
 
     plan = make_plan("cyclegan", tiny_config("cyclegan", tiny_data, config | {"run.name": "last-fails"}))
-    claim(plan)
+    start_or_resume(plan)
     train(plan, Once(measurements={one.step: one.measurements for one in read_evaluations(locate(evaluated))}))
     assert model_directory.describe(f"{plan.directory}/model")["provenance"]["step"] == 6
-    assert finished(plan) == plan.steps
+    assert finished_step(plan) == plan.steps
 
 
 def test_an_evaluation_that_failed_once_is_made_up_for(
     evaluated: Path, config: dict[str, Any], tiny_data: dict[str, str]
 ) -> None:
     plan = make_plan("cyclegan", tiny_config("cyclegan", tiny_data, config | {"run.name": "failed-once"}))
-    claim(plan)
+    start_or_resume(plan)
     session = Failing(times=1, measurements={one.step: one.measurements for one in read_evaluations(locate(evaluated))})
     train(plan, session)
     assert [Path(folder).name for folder in session.tried] == ["step-00000006", "step-00000012", "step-00000006"]
@@ -227,7 +227,7 @@ def test_an_evaluation_that_outlives_its_training_leaves_the_run_alone(
     config: dict[str, Any], tiny_data: dict[str, str]
 ) -> None:
     plan = make_plan("cyclegan", tiny_config("cyclegan", tiny_data, config | {"run.name": "outlived"}))
-    claim(plan)
+    start_or_resume(plan)
     measurements = Future[Any]()
     asked = threading.Event()
 
@@ -241,7 +241,10 @@ def test_an_evaluation_that_outlives_its_training_leaves_the_run_alone(
             assert asked.wait(60)
             raise RunError("a loss is not finite")
 
-    with mock.patch("genlab.training.loop._draw", side_effect=fail_later), pytest.raises(RunError, match="not finite"):
+    with (
+        mock.patch("genlab.training.loop._write_pictures", side_effect=fail_later),
+        pytest.raises(RunError, match="not finite"),
+    ):
         train(plan, Slow())
     before = sorted(Path(plan.directory).rglob("*"))
     measurements.set_result({})
@@ -253,13 +256,13 @@ def test_an_evaluation_that_outlives_its_training_leaves_the_run_alone(
 
 def test_an_error_in_the_next_step_loses_no_checkpoint(config: dict[str, Any], tiny_data: dict[str, str]) -> None:
     plan = make_plan("cyclegan", tiny_config("cyclegan", tiny_data, config | {"run.name": "broken"}))
-    claim(plan)
-    whole_step, save = CycleGANRecipe.step, model_directory.save
+    start_or_resume(plan)
+    original_step, save = CycleGANRecipe.step, model_directory.save
 
     def step_or_fail(self: CycleGANRecipe, batches: Batches, step: StepContext) -> dict[str, torch.Tensor]:
         if step.index == 6:
             raise RunError("a loss is not finite")
-        return whole_step(self, batches, step)
+        return original_step(self, batches, step)
 
     def save_slowly(*arguments: Any) -> None:
         time.sleep(0.5)
@@ -282,12 +285,12 @@ def test_what_cannot_be_evaluated_is_refused(tiny: Tiny) -> None:
         make_plan("cyclegan", few)
 
 
-def test_a_process_in_the_background_stands_back() -> None:
+def test_a_background_process_has_low_cpu_priority_one_thread_and_no_gpu() -> None:
     before = os.nice(0)
-    assert in_child(torch.device("cpu"), _standing).result() == (before + NICENESS, 1, "")
+    assert in_child(torch.device("cpu"), _priority_threads_and_gpus).result() == (min(before + NICENESS, 19), 1, "")
 
 
-def _standing() -> tuple[int, int, str]:
+def _priority_threads_and_gpus() -> tuple[int, int, str]:
     return os.nice(0), torch.get_num_threads(), os.environ["CUDA_VISIBLE_DEVICES"]
 
 

@@ -12,7 +12,7 @@ import pytest
 from genlab.core.storage import locate
 from genlab.training.checkpoints import Checkpoints
 from genlab.training.launch import launch
-from genlab.training.plan import Plan, claim, make_plan
+from genlab.training.plan import Plan, make_plan, start_or_resume
 from genlab.training.tracking import CLOCK_FIELDS, read_metrics
 from tests.s3 import Bucket, FaultProxy, hurry
 from tests.training.support import (
@@ -44,7 +44,7 @@ def planned(request: pytest.FixtureRequest, digits: Path, scenes: Path, tmp_path
         options |= {"log_every": 1, "checkpoint_every": 2}
         config = vae_config(digits, **options) if request.param == "vae" else cyclegan_config(scenes, **options)
         plan = make_plan(request.param, config)
-        claim(plan)
+        start_or_resume(plan)
         return plan
 
     return make
@@ -71,11 +71,11 @@ def test_kills_and_damaged_checkpoints(workers: int, seed: int, planned: Callabl
     dice = random.Random(seed)
     train_to_the_end(planned("unbroken"), workers)
     plan, run = planned("broken"), tmp_path / "broken"
-    train_until_killed(plan, "step", dice.choice([2, 3]), workers, victim=dice.randrange(workers))
+    train_until_killed(plan, "step", dice.choice([2, 3]), workers, target=dice.randrange(workers))
     train_until_killed(plan, "half a checkpoint", 4, workers)
     assert checkpoint_steps(run) == [2, 4], "the newer one is torn"
     for damage in (truncate, flip, delete):
-        train_until_killed(plan, "step", 5, workers, victim=dice.randrange(workers))
+        train_until_killed(plan, "step", 5, workers, target=dice.randrange(workers))
         assert checkpoint_steps(run) == [2, 4]
         damage(run / "checkpoints" / "step-00000004", dice)
     train_to_the_end(plan, workers)

@@ -15,9 +15,9 @@ from genlab.core.storage import locate
 from genlab.data.ingest.ingest import IngestConfig, ingest
 from genlab.store import model_directory
 from genlab.training.checkpoints import Checkpoints
-from genlab.training.console import Console, Update
+from genlab.training.console import ProgressUpdate, RunConsole
 from genlab.training.launch import launch
-from genlab.training.ray.driver import place
+from genlab.training.ray.driver import worker_resources
 from genlab.training.tracking import CLOCK_FIELDS, read_metrics
 
 Tiny = Callable[..., Any]
@@ -94,10 +94,10 @@ def test_a_finished_run_says_so_and_is_left_as_it_is(
 
 
 def test_a_log_line_has_an_eta_once_it_is_known(capsys: pytest.CaptureFixture[str]) -> None:
-    with Console() as console:
-        console.show(Update(5, 10, 1.0, 4.0))
-    with Console() as console:
-        console.show(Update(10, 10, 1.0, 4.0))
+    with RunConsole() as console:
+        console.show(ProgressUpdate(5, 10, 1.0, 4.0))
+    with RunConsole() as console:
+        console.show(ProgressUpdate(10, 10, 1.0, 4.0))
     assert [line.split("  ")[0] for line in capsys.readouterr().out.splitlines()] == [
         "step 5/10 (50%)",
         "step 10/10 (100%)",
@@ -145,7 +145,7 @@ def test_cuda_graphs_without_a_gpu_are_refused(tiny: Tiny, tmp_path: Path, monke
     assert not list(tmp_path.iterdir())
     monkeypatch.setattr("genlab.training.ray.driver.ray.nodes", lambda: [{"Alive": True, "Resources": {"CPU": 2}}])
     with pytest.raises(ClusterError, match=r"run\.cuda_graphs: the cluster has no GPUs"):
-        place(tiny("vae", {"run.cuda_graphs": True}).run)
+        worker_resources(tiny("vae", {"run.cuda_graphs": True}).run)
 
 
 def test_domains_of_different_shapes_are_refused(tiny: Tiny, tiny_data: dict[str, str]) -> None:

@@ -62,17 +62,17 @@ def _train(rank: int, world_size: int, plans: list[Plan], folder: Path) -> None:
     """
     dist.init_process_group("gloo", init_method=f"file://{folder / 'store'}", rank=rank, world_size=world_size)
     session = QuietSession(rank, world_size)
-    whole_step = VAERecipe.step
+    original_step = VAERecipe.step
 
     def step_or_fail(self: VAERecipe, batches: Batches, step: StepContext) -> dict[str, Tensor]:
         if step.index == 7:
             raise InterruptionError
-        return whole_step(self, batches, step)
+        return original_step(self, batches, step)
 
     def drift_and_step(self: VAERecipe, batches: Batches, step: StepContext) -> dict[str, Tensor]:
         if rank == world_size - 1:
             torch.nn.init.constant_(self.vae.encoder.mean.bias, 1e-6)
-        return whole_step(self, batches, step)
+        return original_step(self, batches, step)
 
     for plan in plans:
         match plan.run.name:

@@ -8,7 +8,7 @@ from genlab.core.config import override
 from genlab.core.errors import RunError
 from genlab.recipes.cyclegan import CycleGANConfig
 from genlab.training.launch import launch
-from genlab.training.plan import claim, make_plan
+from genlab.training.plan import make_plan, start_or_resume
 from tests.training.support import (
     Moment,
     assert_same_run,
@@ -41,7 +41,7 @@ def unbroken_cyclegan(scenes: Path, tmp_path_factory: pytest.TempPathFactory) ->
 def killed_vae(digits: Path, tmp_path: Path) -> Path:
     """A run killed in its last step, with checkpoints after 6 and 9 steps."""
     plan = make_plan("vae", vae_config(digits, name="killed", storage=str(tmp_path)))
-    claim(plan)
+    start_or_resume(plan)
     train_until_killed(plan, "step", 11)
     assert checkpoint_steps(tmp_path / "killed") == [6, 9]
     return tmp_path / "killed"
@@ -72,7 +72,7 @@ def test_a_vae_killed_at_any_moment(
 ) -> None:
     config = vae_config(digits, name="killed", storage=str(tmp_path))
     plan = make_plan("vae", config)
-    claim(plan)
+    start_or_resume(plan)
     train_until_killed(plan, moment, step)
     launch("vae", config)
     said = capsys.readouterr().out
@@ -89,7 +89,7 @@ def test_a_cyclegan_with_dropout_killed(
 ) -> None:
     config = cyclegan_config(scenes, name="killed", storage=str(tmp_path))
     plan = make_plan("cyclegan", config)
-    claim(plan)
+    start_or_resume(plan)
     train_until_killed(plan, moment, step)
     launch("cyclegan", config)
     assert_same_run(tmp_path / "killed", unbroken_cyclegan)
@@ -136,7 +136,7 @@ def test_lines_and_events_that_were_cut_short_are_dropped(digits: Path, unbroken
 def test_a_run_killed_before_its_config_was_whole_can_start_again(digits: Path, tmp_path: Path) -> None:
     (tmp_path / "early").mkdir()
     (tmp_path / "early" / ".config.json.123.partial").write_text('{"family"')
-    claim(make_plan("vae", vae_config(digits, name="early", storage=str(tmp_path))))
+    start_or_resume(make_plan("vae", vae_config(digits, name="early", storage=str(tmp_path))))
     assert (tmp_path / "early" / "config.json").exists()
 
 
@@ -163,6 +163,6 @@ def test_a_longer_stop_goes_on_where_no_schedule_depends_on_it(scenes: Path, tmp
     assert metrics(tmp_path / "longer") == metrics(tmp_path / "whole")
     assert_same_state(state(tmp_path / "longer", 6), state(tmp_path / "whole", 6))
 
-    claim(make_plan("cyclegan", config("linear", 4, "linear")))
+    start_or_resume(make_plan("cyclegan", config("linear", 4, "linear")))
     with pytest.raises(RunError, match=r"'linear' is taken.*was to end after 4 steps.*schedule.*now 6"):
         launch("cyclegan", config("linear", 6, "linear"))

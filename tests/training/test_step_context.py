@@ -11,7 +11,7 @@ from torch import nn
 from genlab.recipes.options import Optimization
 from genlab.recipes.recipe import DomainInfo
 from genlab.recipes.vae import VAEConfig, VAERecipe
-from genlab.training.console import Console
+from genlab.training.console import RunConsole
 from genlab.training.launch import launch
 from genlab.training.session import LocalSession
 from genlab.training.state import EMA_RAMP, TrainingState
@@ -28,7 +28,7 @@ def new_state(optimization: Optimization) -> TrainingState:
 
 
 def loop_step(state: TrainingState) -> LoopStepContext:
-    session = LocalSession(Console())
+    session = LocalSession(RunConsole())
     return LoopStepContext(state, session, index=0, batch=8, key=("test",), precision="fp32")
 
 
@@ -58,7 +58,7 @@ def test_row_noise_is_one_draw_of_the_global_batch_sliced() -> None:
     state = new_state(Optimization())
 
     def noise(rank: int, world_size: int, key: int, part: tuple[int, int] = (0, 1)) -> torch.Tensor:
-        session = LocalSession(Console(), rank=rank, world_size=world_size)
+        session = LocalSession(RunConsole(), rank=rank, world_size=world_size)
         step = LoopStepContext(state, session, index=0, batch=7, key=(key,), precision="fp32", part=part)
         return step.noise("z", 3)
 

@@ -91,14 +91,14 @@ def test_the_sentence_at_the_end_names_what_held_the_run_up(
 ) -> None:
     stream = Stream()
     watch = Stopwatch(torch.device("cpu"), [stream])
-    assert watch.verdict() == ""
+    assert watch.bottleneck() == ""
     for _ in range(2):
         steps(watch, clock, stream, 3, storage=storage, decode=decode)
         watch.read()
-    verdict = watch.verdict()
-    assert verdict.startswith(f"bound by {bound}")
-    assert way_out in verdict
-    assert ("93% of the time" if bound != "forward and backward" else "57% of the time") in verdict
+    sentence = watch.bottleneck()
+    assert sentence.startswith(f"bound by {bound}")
+    assert way_out in sentence
+    assert ("93% of the time" if bound != "forward and backward" else "57% of the time") in sentence
 
 
 def test_a_run_writes_the_shares_to_tensorboard_and_says_the_sentence(

@@ -1,4 +1,6 @@
-"""The loop under Ray Train: the driver that starts workers, what a worker runs, and how they send messages home.
+"""Training on a Ray cluster: the loop of :mod:`genlab.training.loop` on many workers, under Ray Train.
 
-In: a plan. Out: the same loop on many workers. Read ``driver`` first.
+In: a plan. Out: the run directory that the loop writes, and the run's messages on the driver's terminal. The driver
+(``driver``, the process that the user started) sizes and starts the workers; each runs ``worker``, gets its input as
+``task`` says, and sends messages back through the actor of ``messages``. Read ``driver`` first.
 """

@@ -27,8 +27,8 @@ from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 from genlab.core.errors import ClusterError, GenlabError, RunError
 from genlab.core.storage import is_remote, locate
 from genlab.recipes.options import Run
-from genlab.training.console import Console
-from genlab.training.ray.messages import Board
+from genlab.training.console import RunConsole
+from genlab.training.ray.messages import RunMessages
 from genlab.training.ray.task import Task
 
 if TYPE_CHECKING:
@@ -37,17 +37,17 @@ if TYPE_CHECKING:
 
 POLL_SECONDS = 0.5
 RAY_STATE = "ray"
-"""Folder of the run directory for Ray Train's own state, which genlab never reads: each attempt starts it afresh."""
+"""Folder of the run directory for Ray Train's own state. genlab never reads it and deletes it at each start."""
 
 QUIET = {"RAY_TRAIN_ENABLE_PRINT_PATCH": "0", "RAY_TRAIN_METRICS_ENABLED": "0"}
-"""Ray Train's settings, which it hands on to its workers: nothing but our own lines on the terminal."""
+"""Environment variables with which Ray Train prints nothing of its own; it hands them on to its workers."""
 
 
 class LeanTrainer(DataParallelTrainer):
-    """Ray Train without two helper actors, each a process that takes over a second to start.
+    """Ray Train without two of its actors, each a process that takes over a second to start.
 
-    One hands out Ray Data sets, of which there are none. The other outlives the run to remove its placement group when
-    the controller was killed; the driver's end, which follows, removes it just as well.
+    The first hands out Ray Data sets, which genlab does not use. The second outlives the run to remove its placement
+    group when the controller was killed; Ray removes that group, too, when the driver ends.
     """
 
     def _create_default_callbacks(self) -> list[Any]:
@@ -57,14 +57,14 @@ class LeanTrainer(DataParallelTrainer):
 
 @dataclass
 class Rendezvous(BackendConfig):
-    """Tells the workers where rank 0 is; they make the process group themselves.
+    """Ray Train backend that tells the workers the address of rank 0; they make the process group themselves.
 
-    Ray's TorchConfig would do both, but for that imports torch in the controller, before a worker can start.
+    Ray's TorchConfig would do both, but it imports torch in the controller, which delays the start of the workers.
     """
 
     @property
     def backend_cls(self) -> type[Backend]:
-        """What Ray Train calls on a new group of workers."""
+        """The class whose ``on_start`` Ray Train calls with each new group of workers."""
         return _RendezvousBackend
 
 
@@ -82,21 +82,21 @@ def _set_environment(variables: dict[str, str]) -> None:
 
 
 def _worker(config: dict[str, Any]) -> None:
-    """What each Ray Train worker runs; imports the loop, which nobody else needs."""
+    """Run the loop in a Ray Train worker; only workers import it."""
     from genlab.training.ray.worker import work
 
-    work(pickle.loads(config["task"]), config["board"])
+    work(pickle.loads(config["task"]), config["messages"])
 
 
-def place(run: Run) -> tuple[int, bool]:
-    """The CPU threads of each worker, and whether each has a GPU.
+def worker_resources(run: Run) -> tuple[int, bool]:
+    """Return the number of CPU threads of each worker, and whether each has a GPU.
 
-    A worker lies on one node. Unless ``run.threads`` says otherwise, workers get the most threads with which all of
-    them fit on the nodes there are.
+    A worker runs on one node. Unless ``run.threads`` says otherwise, workers get the most threads with which all of
+    them fit on the nodes of the cluster.
 
     Raises:
-        ClusterError: when what was asked for would wait forever: the nodes have too few CPUs or GPUs, and there is no
-            autoscaler that could add any. Also when there are to be CUDA graphs without GPUs.
+        ClusterError: when the workers could never start, because the nodes have too few CPUs or GPUs and there is no
+            autoscaler that could add any; when ``run.cuda_graphs`` is set on a cluster without GPUs.
     """
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     gpus = sum(int(node.get("GPU", 0)) for node in nodes)
@@ -123,7 +123,7 @@ def place(run: Run) -> tuple[int, bool]:
 
 def fit(
     plan: "Plan",
-    console: Console,
+    console: RunConsole,
     callbacks: list[Any] | None = None,
     prepare: "Callable[[Plan, Session], None] | None" = None,
 ) -> None:
@@ -132,28 +132,28 @@ def fit(
     Args:
         plan: the run.
         console: shows its progress.
-        callbacks: for Ray Train.
-        prepare: called in each worker before it trains.
+        callbacks: Ray Train callbacks.
+        prepare: a function that each worker calls before it trains.
 
     Raises:
-        ClusterError: when the workers do not fit, see :func:`place`.
+        ClusterError: when the workers do not fit, see :func:`worker_resources`.
         RunError: when the run failed more often than ``run.max_failures``.
     """
     run = plan.run
-    threads, gpu = place(run)
+    threads, gpu = worker_resources(run)
     os.environ.update(QUIET)
-    if not _autoscaled():  # Who announces that a node will go is an autoscaler; watching for that is one more actor.
+    if not _autoscaled():  # Only an autoscaler announces that a node will be removed; the watcher is one more actor.
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
     storage = locate(plan.directory) / RAY_STATE
     if storage.exists():
         storage.fs.rm(storage.path, recursive=True)
     filesystem = pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(storage.fs)) if is_remote(storage) else None
-    board: Any = ray.remote(num_cpus=0)(Board).remote()
-    # Sealed, because the controller unpickles what it passes on, and would import torch for it.
+    messages: Any = ray.remote(num_cpus=0)(RunMessages).remote()
+    # Pickled here: the controller unpickles what it passes on, and would import torch for an unpickled task.
     task = ray.cloudpickle.dumps(Task(plan, threads, gpu, prepare))
     trainer = LeanTrainer(
         _worker,
-        train_loop_config={"task": task, "board": board},
+        train_loop_config={"task": task, "messages": messages},
         backend_config=Rendezvous(),
         scaling_config=ScalingConfig(
             num_workers=run.workers, use_gpu=gpu, resources_per_worker={"CPU": threads} | ({"GPU": 1} if gpu else {})
@@ -171,21 +171,21 @@ def fit(
         f"{_count(run.workers, 'worker')}, {_count(threads, 'thread')}{each}, on {'GPUs' if gpu else 'CPUs'}; "
         f"starting {'them' if run.workers > 1 else 'it'}"
     )
-    with _watching(board, console):
+    with _watching(messages, console):
         try:
             trainer.fit()
         except ray.train.TrainingFailedError as error:
-            if _fault(board, plan) is None:
+            if _fault(messages, plan) is None:
                 raise RunError(f"{plan.directory}: training failed: {error}") from error
-    fault = _fault(board, plan)
+    fault = _fault(messages, plan)
     if fault is not None:
         raise fault
 
 
-def _fault(board: Any, plan: "Plan") -> GenlabError | None:
-    """The fault of the user's that a worker left on the board, if any."""
+def _fault(messages: Any, plan: "Plan") -> GenlabError | None:
+    """Return the :class:`GenlabError` that a worker sent, if any."""
     try:
-        fault: GenlabError | None = ray.get(board.fault.remote())
+        fault: GenlabError | None = ray.get(messages.fault.remote())
     except RayActorError:
         raise ClusterError(
             f"{plan.directory}: the node on which the run's messages were kept was lost; start the run again under its "
@@ -199,18 +199,18 @@ def _count(number: int, noun: str) -> str:
 
 
 @contextmanager
-def _watching(board: Any, console: Console) -> Iterator[None]:
-    """Show the board's news from a thread."""
+def _watching(messages: Any, console: RunConsole) -> Iterator[None]:
+    """Show the workers' messages and progress, from a thread, until the context ends."""
     over = threading.Event()
 
     def watch() -> None:
         while True:
             ended = over.wait(POLL_SECONDS)
             try:
-                messages, update = ray.get(board.collect.remote())
-            except RayError:  # The board is gone; what becomes of the run is said in the end.
+                new, update = ray.get(messages.collect.remote())
+            except RayError:  # The actor is lost; _fault reports that after the run.
                 return
-            for message in messages:
+            for message in new:
                 console.say(message)
             if update:
                 console.show(update)
@@ -227,5 +227,5 @@ def _watching(board: Any, console: Console) -> Iterator[None]:
 
 
 def _autoscaled() -> bool:
-    """Whether an autoscaler watches this cluster and could add nodes."""
+    """Return whether this cluster has an autoscaler, which could add nodes."""
     return ray._private.state.state.get_max_resources_from_cluster_config() is not None

@@ -1,35 +1,35 @@
-"""Where a run's workers leave news for the driver. Imports nothing heavy: its actor starts before all others."""
+"""Messages from a run's workers to its driver. Imports nothing heavy: its actor starts before all others."""
 
 from genlab.core.errors import GenlabError
-from genlab.training.console import Update
+from genlab.training.console import ProgressUpdate
 
 
-class Board:
-    """Where rank 0 leaves news of the run and the driver picks it up. Lives as long as the driver."""
+class RunMessages:
+    """A Ray actor that keeps the messages of rank 0 until the driver fetches them. It lives as long as the driver."""
 
     def __init__(self) -> None:
         self._messages: list[str] = []
-        self._update: Update | None = None
+        self._update: ProgressUpdate | None = None
         self._fault: GenlabError | None = None
 
     def say(self, message: str) -> None:
-        """Leave a message."""
+        """Add a message for the user."""
         self._messages.append(message)
 
-    def show(self, update: Update) -> None:
-        """Leave word of how far the run is."""
+    def show(self, update: ProgressUpdate) -> None:
+        """Replace the run's progress."""
         self._update = update
 
     def fail(self, fault: GenlabError) -> None:
-        """Leave a fault that only the user can put right."""
+        """Keep the first fault that only the user can put right."""
         self._fault = self._fault or fault
 
     def fault(self) -> GenlabError | None:
-        """The fault left, if any."""
+        """Return the first fault given to :meth:`fail`; ``None`` when there was none."""
         return self._fault
 
-    def collect(self) -> tuple[list[str], Update | None]:
-        """Messages since the last call, and the newest word of progress."""
+    def collect(self) -> tuple[list[str], ProgressUpdate | None]:
+        """Return the messages since the last call, and the newest progress if it is new."""
         messages, self._messages = self._messages, []
         update, self._update = self._update, None
         return messages, update

@@ -1,4 +1,4 @@
-"""What the driver sends to each worker. Free of torch, as the driver is."""
+"""The input that the driver sends to each worker. Free of torch, as the driver is."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,10 +11,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Task:
-    """What one worker has to do, and with what."""
+    """The run that a worker takes part in, and the resources it has for that."""
 
     plan: "Plan"
     threads: int
+    """CPU threads to compute with."""
     gpu: bool
+    """Whether the worker has a GPU."""
     prepare: "Callable[[Plan, Session], None] | None"
-    """Called before the loop."""
+    """A function that is called before the loop."""

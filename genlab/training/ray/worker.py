@@ -1,4 +1,4 @@
-"""What each Ray Train worker runs: the loop, and its place in the run."""
+"""The function that each Ray Train worker runs: join the process group, then train."""
 
 import datetime
 from collections.abc import Callable, Mapping
@@ -12,58 +12,71 @@ import torch.distributed as dist
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from genlab.core.errors import GenlabError
-from genlab.training.console import Update
+from genlab.training.console import ProgressUpdate
 from genlab.training.loop import train
 from genlab.training.ray.task import Task
-from genlab.training.session import T, stand_back
+from genlab.training.session import T, become_background_process
 
 TIMEOUT = datetime.timedelta(minutes=30)
-"""How long a collective waits for a worker that does not come."""
+"""How long a collective operation waits for a missing worker before it fails."""
 
 
 class RaySession:
-    """A Ray Train worker's place in the run."""
+    """The :class:`genlab.training.session.Session` of a Ray Train worker.
 
-    def __init__(self, task: Task, board: Any) -> None:
+    Args:
+        task: the worker's input.
+        messages: handle of the run's :class:`genlab.training.ray.messages.RunMessages` actor.
+    """
+
+    def __init__(self, task: Task, messages: Any) -> None:
         context = ray.train.get_context()
         self.rank: int = context.get_world_rank()
         self.world_size: int = context.get_world_size()
         self.device: torch.device = _gpu() if task.gpu else torch.device("cpu")
         self.threads: int | None = task.threads
-        self._board = board
+        self._messages = messages
 
     def report(self, metrics: Mapping[str, float]) -> None:
-        """Report to Ray Train."""
+        """Report ``metrics`` to Ray Train."""
         ray.train.report(dict(metrics))
 
-    def progress(self, update: Update) -> None:
-        """Send word to the driver; does not wait."""
-        self._board.show.remote(update)
+    def progress(self, update: ProgressUpdate) -> None:
+        """Send the progress to the driver; does not wait."""
+        self._messages.show.remote(update)
 
     def say(self, message: str) -> None:
-        """Send a message to the driver; does not wait."""
-        self._board.say.remote(message)
+        """Send ``message`` to the driver; does not wait."""
+        self._messages.say.remote(message)
 
     def background(self, function: Callable[..., T], *arguments: Any) -> Future[T]:
-        """Call it in a Ray task on this node, beside those that the CPUs are counted for."""
+        """Call ``function`` in a Ray task on this node, for which Ray reserves no CPU."""
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        # max_calls: the process, with what the call has set in it, serves nothing else.
+        # max_calls=1: Ray ends the process after the call, as become_background_process changes it for good.
         options: dict[str, Any] = {"num_cpus": 0, "max_calls": 1, "scheduling_strategy": here}
-        task: Any = ray.remote(**options)(_stand_back_and_call)
+        task: Any = ray.remote(**options)(_call_in_background)
         future: Future[T] = task.remote(self.device, function, *arguments).future()
         return future
 
 
-def _stand_back_and_call(beside: torch.device, function: Callable[..., T], *arguments: Any) -> T:
-    stand_back(beside)
+def _call_in_background(training_device: torch.device, function: Callable[..., T], *arguments: Any) -> T:
+    become_background_process(training_device)
     return function(*arguments)
 
 
-def work(task: Task, board: Any) -> None:
-    """Join the process group and train. A fault of the user's is not worth a restart: later attempts end at once."""
-    if ray.get(board.fault.remote()) is not None:
+def work(task: Task, messages: Any) -> None:
+    """Join the process group and train.
+
+    A :class:`GenlabError` would come again after a restart: once one was sent to the driver, later attempts return at
+    once.
+
+    Args:
+        task: the worker's input.
+        messages: handle of the run's :class:`genlab.training.ray.messages.RunMessages` actor.
+    """
+    if ray.get(messages.fault.remote()) is not None:
         return
-    session = RaySession(task, board)
+    session = RaySession(task, messages)
     dist.init_process_group(
         "nccl" if task.gpu else "gloo",
         rank=session.rank,
@@ -75,13 +88,13 @@ def work(task: Task, board: Any) -> None:
             task.prepare(task.plan, session)
         train(task.plan, session)
     except GenlabError as fault:
-        ray.get(board.fail.remote(fault))
+        ray.get(messages.fail.remote(fault))
         raise
     dist.destroy_process_group()
 
 
 def _gpu() -> torch.device:
-    """This worker's GPU, made the default one."""
+    """Make this worker's GPU the default one, and return it."""
     import ray.train.torch
 
     device: torch.device = ray.train.torch.get_device()

@@ -45,8 +45,8 @@ def test_a_killed_worker_costs_nothing_but_time(
     job = cluster.submit(*family_command(family, drawn, tmp_path, "killed"))
     run = tmp_path / "killed"
     wait_for("two checkpoints", lambda: len(indexes(run)) >= 2)
-    victim = random.Random(family).choice(wait_for("workers", lambda: len(w := cluster.workers()) == 2 and w))
-    victim.send_signal(signal.SIGKILL)
+    worker = random.Random(family).choice(wait_for("workers", lambda: len(w := cluster.workers()) == 2 and w))
+    worker.send_signal(signal.SIGKILL)
     log, _ = job.communicate(timeout=PATIENCE)
     assert job.returncode == 0, log
     assert "goes on from the checkpoint of step" in log

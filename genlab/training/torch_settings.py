@@ -1,0 +1,50 @@
+"""PyTorch's settings for a run: threads, determinism, compiled networks and CUDA graphs."""
+
+import os
+from typing import Any
+
+import torch
+
+from genlab.models.cpu import keep_freed_memory
+from genlab.recipes.recipe import Recipe
+
+
+def set_up_torch(exact: bool, threads: int | None) -> None:
+    """Set PyTorch's threads and determinism for this process.
+
+    Args:
+        exact: use deterministic algorithms only.
+        threads: CPU threads to compute with; ``None`` leaves PyTorch's choice.
+    """
+    if threads is not None:
+        torch.set_num_threads(threads)
+    keep_freed_memory()
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    # The same as use_deterministic_algorithms, but without its import of torch.compile, which takes a second.
+    torch.set_deterministic_debug_mode("error" if exact else "default")
+    # Deterministic mode would also fill every new tensor, which exactness does not need and which costs much time.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    torch.backends.cudnn.benchmark = not exact
+
+
+def compile_networks(recipe: Recipe[Any], cuda_graphs: bool = False) -> None:
+    """Have the recipe's networks compiled at their first call, with PyTorch's own random numbers for dropout.
+
+    Args:
+        recipe: the recipe.
+        cuda_graphs: replay the compiled kernels as CUDA graphs.
+    """
+    for network in recipe.networks.values():
+        for called in network.children():
+            called.compile(options={"fallback_random": True, "triton.cudagraphs": cuda_graphs})
+
+
+def begin_cuda_graphs(cuda_graphs: bool) -> None:
+    """Tell CUDA graphs, if they are used, that a new step begins and the tensors of the last one may be overwritten."""
+    if cuda_graphs:
+        torch.compiler.cudagraph_mark_step_begin()
+
+
+def cpu_multiplies_bf16() -> bool:
+    """Return whether this CPU has instructions for bf16."""
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
