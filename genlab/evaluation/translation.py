@@ -32,10 +32,10 @@ NEARNESS: dict[str, tuple[str, str, Better]] = {
 def measure_translations(
     model: CycleGAN, domains: Mapping[str, HeldOut], extractor: Extractor, images: int, seed: int
 ) -> dict[str, Measurement]:
-    """The measurements of both directions, see :func:`measure_direction`, and ``kid``, the mean of both KIDs.
+    """Measure each direction of a model, see :func:`measure_direction`; and ``kid``, the mean of both KIDs.
 
     Args:
-        model: whose images are of the domains' size.
+        model: the model; its images are of the domains' size. One of a single direction gets no ``kid``.
         domains: the images of ``a`` and ``b``.
         extractor: whose features FID and KID are taken in.
         images: how many of each are translated, at most, drawn at random.
@@ -47,9 +47,10 @@ def measure_translations(
         measurements |= measure_direction(
             model, direction, domains[source].drawn(images, seed), domains[target], extractor, seed
         )
-    return {
-        "kid": _mean_kid(extractor, {each: measurements[f"kid_{each}"] for each in model.directions})
-    } | measurements
+    if len(model.directions) < 2:
+        return measurements
+    kids = {direction: measurements[f"kid_{direction}"] for direction in model.directions}
+    return {"kid": _mean_kid(extractor, kids)} | measurements
 
 
 def measure_direction(
@@ -60,7 +61,7 @@ def measure_direction(
     * ``fid``, ``kid``: of the translations against the other domain's real images.
     * ``cycle``, ``identity``: |F(G(x)) − x| and |F(x) − x| of images x of the source domain, G being the direction's
       generator and F the other: means over pixels in [-1, 1], as in training. No model is ranked by them, since one
-      that changes nothing has none.
+      that changes nothing has none. A model of a single direction, which has no F, has neither.
     * ``psnr``, ``ssim``, ``perceptual``: to the true counterparts, where both domains are drawn scenes.
 
     All but the errors also of the untranslated images, as ``untranslated_...``, by which no model is ranked either.
@@ -74,7 +75,8 @@ def measure_direction(
         seed: of the draws for their intervals.
     """
     here, _, there = direction.partition("_to_")
-    generator, back = getattr(model, direction), getattr(model, f"{there}_to_{here}")
+    generator, opposite = model.generator(direction), f"{there}_to_{here}"
+    back = model.generator(opposite) if opposite in model.directions else None
     network = None
     if counterparts_are_known(source, target):
         network = extractor if isinstance(extractor, EfficientNetLite) else EfficientNetLite(model.device)
@@ -87,8 +89,9 @@ def measure_direction(
         for rows in source.batches():
             images = to_signed(rows.image.to(model.device))
             outputs = generator(images)
-            errors["cycle"].append(_error(back(outputs), images))
-            errors["identity"].append(_error(back(images), images))
+            if back is not None:
+                errors["cycle"].append(_error(back(outputs), images))
+                errors["identity"].append(_error(back(images), images))
             pixels = from_signed(outputs).cpu()
             if network is not None:
                 hidden = counterparts(source.shards, source.rows[rows.first : rows.first + len(pixels)])

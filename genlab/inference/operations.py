@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self, cast
+from typing import Any, Self
 
 from upath import UPath
 
+from genlab.core.config import from_dict
 from genlab.core.errors import ConfigError, RunError
 from genlab.core.storage import locate
 from genlab.models.model import Shape, Translator, model_type
@@ -46,19 +47,20 @@ class ModelInfo:
         try:
             kind, provenance = model_type(description["family"]), description["provenance"]
             image, names = description["image"], provenance["label_names"]
-            classes = range(description["architecture"]["classes"]) if kind.conditional else ()
+            architecture: Any = from_dict(kind.Architecture, description["architecture"])
+            classes = range(architecture.classes) if kind.conditional else ()
             return cls(
                 directory=locate(directory),
                 family=description["family"],
                 image_shape=(image["height"], image["width"], image["channels"]),
                 # The class, not the file: this genlab may do more with an older model than the one that saved it.
                 operations=kind.operations,
-                directions=cast("type[Translator]", kind).directions if "translate" in kind.operations else (),
+                directions=architecture.directions if issubclass(kind, Translator) else (),
                 classes=tuple(names[number] if number < len(names) else str(number) for number in classes),
                 weights=description["weights"]["sha256"],
                 provenance=provenance,
             )
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, ConfigError) as error:
             raise RunError(
                 f"{directory}/{model_directory.DESCRIPTION}: damaged ({error}); export the model again"
             ) from None

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import Annotated, Literal, cast
 
 import torch
-from annotated_types import Ge, Gt, Interval
+from annotated_types import Ge, Gt, Interval, MinLen
+from pydantic import Field
 from torch import Tensor, nn
 
 from genlab.models.graph import Graph, TensorSpec
@@ -23,8 +24,8 @@ BLOCKS: Mapping[GeneratorKind, int] = {"resnet-6": 6, "resnet-9": 9}
 
 
 @dataclass(frozen=True)
-class CycleGANArchitecture:
-    """Shape of the two generators."""
+class GeneratorArchitecture:
+    """Shape of each generator of a CycleGAN."""
 
     generator: GeneratorKind = "unet"
     """unet: the report's U-Net. resnet-6, resnet-9: the paper's ResNet with so many residual blocks; the paper takes 6
@@ -40,7 +41,23 @@ class CycleGANArchitecture:
     whatever this is."""
 
 
-def _generator(image_shape: Shape, architecture: CycleGANArchitecture) -> Generator:
+Direction = Literal["a_to_b", "b_to_a"]
+DIRECTIONS: tuple[Direction, ...] = ("a_to_b", "b_to_a")
+"""Directions of a CycleGAN that was trained; one of imported weights may have one of them."""
+
+
+@dataclass(frozen=True)
+class CycleGANArchitecture(GeneratorArchitecture):
+    """Shape of the generators, and which of them there are."""
+
+    # Not written where it is the default, so that the description of a model of both is what it was before.
+    directions: Annotated[tuple[Direction, ...], MinLen(1), Field(exclude_if=lambda value: value == DIRECTIONS)] = (
+        DIRECTIONS
+    )
+    """Directions in which the model translates, the default first; it has a generator for each."""
+
+
+def _generator(image_shape: Shape, architecture: GeneratorArchitecture) -> Generator:
     height, width, channels = image_shape
     if architecture.generator == "unet":
         most = max_levels(image_shape)
@@ -62,7 +79,7 @@ def _generator(image_shape: Shape, architecture: CycleGANArchitecture) -> Genera
 
 
 class CycleGAN(Translator):
-    """The two generators of a trained CycleGAN.
+    """The generators of a trained CycleGAN, ``a_to_b`` and ``b_to_a``, or one of them.
 
     Raises:
         ValueError: when the images do not suit the generator, or it has no ``architecture.levels``.
@@ -71,13 +88,23 @@ class CycleGAN(Translator):
     family = "cyclegan"
     Architecture = CycleGANArchitecture
     operations = ("translate",)
-    directions = ("a_to_b", "b_to_a")
     architecture: CycleGANArchitecture
+    a_to_b: Generator
+    b_to_a: Generator
 
     def __init__(self, image_shape: Shape, architecture: CycleGANArchitecture) -> None:
         super().__init__(image_shape, architecture)
-        self.a_to_b = _generator(image_shape, architecture)
-        self.b_to_a = _generator(image_shape, architecture)
+        for direction in self.directions:
+            self.add_module(direction, _generator(image_shape, architecture))
+
+    @property
+    def directions(self) -> tuple[str, ...]:
+        """The directions of its generators, the default first."""
+        return self.architecture.directions
+
+    def generator(self, direction: str) -> Generator:
+        """Return the generator of one of its :attr:`directions`."""
+        return self.a_to_b if direction == "a_to_b" else self.b_to_a
 
     @torch.inference_mode()
     def translate(self, pixels: Tensor, direction: str = "a_to_b") -> Tensor:
@@ -88,13 +115,13 @@ class CycleGAN(Translator):
         1,024 pixels go in tiles (:func:`genlab.models.tiles.translate_in_tiles`).
 
         Raises:
-            ValueError: for an unknown direction, or images with another number of channels.
+            ValueError: for a direction that it has no generator for, or images with another number of channels.
         """
         if direction not in self.directions:
             raise ValueError(f"direction {direction!r}: choose from {', '.join(self.directions)}")
         if pixels.shape[3] != self.image_shape[2]:
             raise ValueError(f"images of {pixels.shape[3]} channels; the model takes {self.image_shape[2]}")
-        generator = self.a_to_b if direction == "a_to_b" else self.b_to_a
+        generator = self.generator(direction)
         return translate_in_tiles(
             lambda tile: self.translate_whole(generator, tile), pixels.to(self.device), generator.size_multiple
         )
@@ -110,14 +137,14 @@ class CycleGAN(Translator):
         return from_signed(generator(to_signed(pixels))[:, :, :height, :width])
 
     def graphs(self) -> dict[str, Graph]:
-        """Both directions, for any height and width."""
+        """Return a graph for each direction, for any height and width."""
         height, width, channels = self.image_shape
         pixels = TensorSpec(torch.uint8, ("N", "H", "W", channels))
         # Padded by one multiple more, or the U-Net's innermost level could be 1x1.
         sizes = {"N": (2, 1), "H": (height + 1, height), "W": (width + 2, width)}
         return {
-            name: Graph(_Direction(self, generator), {"pixels": pixels}, {"translated": pixels}, sizes)
-            for name, generator in (("a_to_b", self.a_to_b), ("b_to_a", self.b_to_a))
+            name: Graph(_Direction(self, self.generator(name)), {"pixels": pixels}, {"translated": pixels}, sizes)
+            for name in self.directions
         }
 
 

@@ -67,10 +67,12 @@ class Sampler(Model, ABC):
 
 
 class Translator(Model, ABC):
-    """A model that turns the images of one domain into another's."""
+    """A model that turns the images of one domain into another's; its architecture has a field ``directions``."""
 
-    directions: ClassVar[tuple[str, ...]]
-    """The values ``translate`` takes for ``direction``; the first is the default."""
+    @property
+    @abstractmethod
+    def directions(self) -> tuple[str, ...]:
+        """The values that ``translate`` takes for ``direction``, the default first: those of its architecture."""
 
     @abstractmethod
     def translate(self, pixels: Tensor, direction: str) -> Tensor:

@@ -2,17 +2,19 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import fields
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from upath import UPath
 
-from genlab.core.config import from_dict
+from genlab.core.config import from_dict, to_dict
 from genlab.core.errors import ConfigError, DataError, RunError
 from genlab.data.format.shards import ShardSet
 from genlab.data.ingest.sources import open_source
 from genlab.imaging.images import Channels, prepare
+from genlab.models.model import model_type
 from genlab.models.summary import Network, summarise
 from genlab.recipes.recipe import Batch, DomainInfo, Recipe, recipe_type
 from genlab.store import model_directory
@@ -74,15 +76,21 @@ def describe_model(directory: UPath) -> tuple[str, list[Network]]:
     description = model_directory.describe(directory)
     family, image, provenance = description["family"], description["image"], description["provenance"]
     info = DomainInfo(0, (image["height"], image["width"], image["channels"]), tuple(provenance["label_names"]))
-    trained = provenance["config"]
-    values = trained | {"model": trained.get("model", {}) | description["architecture"]}
+    kind, trained = model_type(family), provenance["config"]
     try:
+        architecture: Any = from_dict(kind.Architecture, description["architecture"])
+        known = {field.name for field in fields(recipe_type(family).config_type().model)}
+        options = {name: value for name, value in to_dict(architecture).items() if name in known}
+        values = trained | {"model": trained.get("model", {}) | options}
         config: Any = from_dict(recipe_type(family).config_type, values)
         domains = dict.fromkeys(config.data.domains, info)
         recipe = build_on_meta(family, config, domains)
     except ConfigError as error:
         raise RunError(f"{directory}: was trained with a config that this genlab does not know: {error}") from None
-    return _title(family, domains), _layers(recipe, {family: recipe.model()}, domains)
+    with torch.device("meta"):
+        served = {f"{family}.{name}".rstrip(".") for name, _ in kind(info.shape, architecture).named_modules()}
+    found = _layers(recipe, {family: recipe.model()}, domains)
+    return _title(family, domains), [network for network in found if network.name in served]
 
 
 def _info(name: str, url: str, split: str) -> DomainInfo:

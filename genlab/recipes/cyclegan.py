@@ -15,7 +15,7 @@ from genlab.core.errors import ConfigError
 from genlab.core.seeds import derived_seed
 from genlab.imaging.sheets import sheet
 from genlab.metrics.adversarial import AdversarialLoss, adversarial_loss
-from genlab.models.cyclegan import CycleGAN, CycleGANArchitecture
+from genlab.models.cyclegan import CycleGAN, CycleGANArchitecture, GeneratorArchitecture
 from genlab.models.discriminators import (
     PATCH_GAN_LAYERS,
     PATCH_GANS,
@@ -78,7 +78,7 @@ class CycleGANObjective:
 
 
 @dataclass(frozen=True)
-class CycleGANModel(CycleGANArchitecture):
+class CycleGANModel(GeneratorArchitecture):
     """The networks."""
 
     discriminator: DiscriminatorKind = "patch"

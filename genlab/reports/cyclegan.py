@@ -13,7 +13,7 @@ from genlab.data.ingest.sources.synthetic import counterparts, has_counterparts
 from genlab.imaging.images import Pixels
 from genlab.imaging.sheets import transparent_sheet
 from genlab.metrics.image import apply_colour_curve, best_colour_curve, psnr
-from genlab.models.cyclegan import CycleGAN
+from genlab.models.cyclegan import DIRECTIONS, CycleGAN
 from genlab.recipes.cyclegan import CycleGANObjective
 from genlab.reports.curves import Panel
 from genlab.reports.family import FamilyReport, Findings
@@ -92,7 +92,7 @@ def scores(manifests: Mapping[str, Manifest]) -> list[str]:
     """The scores of the directions that begin at drawn scenes: of these alone the true counterparts are known."""
     return [
         f"translation.{direction}.{name}"
-        for direction in CycleGAN.directions
+        for direction in DIRECTIONS
         if has_counterparts(manifests[direction.partition("_to_")[0]])
         for name in SCORES
     ]

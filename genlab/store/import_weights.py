@@ -1,4 +1,4 @@
-"""Generators trained by the reference implementation, imported as a genlab model.
+"""Import of generators that CycleGAN's reference implementation trained, as a genlab model.
 
 The reference is junyanz/pytorch-CycleGAN-and-pix2pix, which saves the state dict of each generator as
 ``latest_net_G_A.pth`` and ``latest_net_G_B.pth``.
@@ -7,6 +7,7 @@ The reference is junyanz/pytorch-CycleGAN-and-pix2pix, which saves the state dic
 import io
 import pickle
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -14,44 +15,48 @@ from torch import Tensor
 
 from genlab.core.errors import ConfigError, DataError, RunError
 from genlab.core.storage import locate, read_bytes, require_empty
-from genlab.models.cyclegan import BLOCKS, CycleGAN, CycleGANArchitecture
+from genlab.models.cyclegan import BLOCKS, CycleGAN, CycleGANArchitecture, Direction
 from genlab.store import model_directory
 
 DATA_PARALLEL = "module."
-"""What the keys of a state dict that was saved from ``nn.DataParallel`` begin with."""
+"""Prefix of the keys of a state dict that was saved from ``nn.DataParallel``."""
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
-"""What an instance norm of PyTorch before 0.4 saved, and the reference never uses."""
+"""Tensors that an instance norm of PyTorch before 0.4 saved, and the reference never uses."""
 WANTED = "only a resnet_6blocks or resnet_9blocks generator, with --norm instance and --no_dropout, can be imported"
 
 
-def import_weights(dest: str, a_to_b: str, b_to_a: str, size: int) -> str:
-    """Write the model of two generators, and return what it is in a few words.
+def import_weights(dest: str, files: Mapping[Direction, str], size: int) -> str:
+    """Write the model of one or two generators, and return what it is in a few words.
 
     Args:
         dest: folder or URL of the model directory to write; empty or not there.
-        a_to_b: file of the generator from domain A to B.
-        b_to_a: file of the generator from B to A.
+        files: file of the generator of each direction that the model is to have.
         size: height and width of the images that they were trained on, in pixels.
 
     Raises:
-        ConfigError: a size that the networks do not take.
+        ConfigError: no file, or a size that the networks do not take.
         RunError: a file that is missing or holds something else; the message names the first key that does not fit.
         DataError: the destination is not empty, or cannot be written.
     """
-    files = {"a_to_b": a_to_b, "b_to_a": b_to_a}
+    if not files:
+        raise ConfigError("give the file of a generator: --a-to-b FILE, --b-to-a FILE, or both")
     weights = {direction: _read(file) for direction, file in files.items()}
-    (channels, architecture), other = (_architecture(files[direction], weights[direction]) for direction in files)
-    if other != (channels, architecture):
-        raise RunError(
-            f"{b_to_a}: {_say(*other)}, and {a_to_b} {_say(channels, architecture)}; "
-            "a model's two generators are of one architecture"
-        )
+    found = {file: _architecture(file, weights[direction]) for direction, file in files.items()}
+    (first, (channels, architecture)), *others = found.items()
+    for file, other in others:
+        if other != (channels, architecture):
+            raise RunError(
+                f"{file}: {_say(*other)}, and {first} {_say(channels, architecture)}; "
+                "a model's two generators are of one architecture"
+            )
     try:
+        architecture = replace(architecture, directions=tuple(files))
         model = CycleGAN((size, size, channels), architecture)
     except ValueError as error:
         raise ConfigError(f"size = {size}: {error}") from None
-    for direction, generator in (("a_to_b", model.a_to_b), ("b_to_a", model.b_to_a)):
-        _require_fit(files[direction], weights[direction], generator.state_dict())
+    for direction, file in files.items():
+        generator = model.generator(direction)
+        _require_fit(file, weights[direction], generator.state_dict())
         generator.load_state_dict(weights[direction])
     folder = locate(dest)
     imported = model_directory.Provenance(
@@ -62,11 +67,12 @@ def import_weights(dest: str, a_to_b: str, b_to_a: str, size: int) -> str:
         model_directory.save(folder, model, imported)
     except OSError as error:
         raise DataError(f"{folder}: cannot be written ({error.strerror or error})") from None
-    return f"{_say(channels, architecture)}, both directions"
+    directions = "both directions" if len(files) > 1 else f"{', '.join(files)} alone"
+    return f"{_say(channels, architecture)}, {directions}"
 
 
 def _read(file: str) -> dict[str, Tensor]:
-    """The tensors of a state dict by their keys, less those that mean nothing."""
+    """Read the tensors of a state dict by their keys, less those that the reference never uses."""
     try:
         found: Any = torch.load(io.BytesIO(read_bytes(locate(file))), map_location="cpu", weights_only=True)
     except OSError as error:
@@ -83,7 +89,7 @@ def _read(file: str) -> dict[str, Tensor]:
 
 
 def _architecture(file: str, weights: Mapping[str, Tensor]) -> tuple[int, CycleGANArchitecture]:
-    """The channels and the architecture of the ResNet generator that ``weights`` seem to be of."""
+    """Return the channels and the architecture of the ResNet generator that ``weights`` seem to be of."""
     first = weights.get("model.1.weight")
     if first is None or first.ndim != 4:
         raise RunError(f"{file}: model.1.weight, of a first convolution, {_form(first)}; {WANTED}")

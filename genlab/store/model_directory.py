@@ -14,7 +14,7 @@ from genlab import __version__
 from genlab.core.config import from_dict, to_dict
 from genlab.core.errors import ConfigError, GenlabError, RunError
 from genlab.core.storage import locate, read_bytes, read_json, sha256, write_atomic, write_json
-from genlab.models.model import Model, model_type
+from genlab.models.model import Model, Translator, model_type
 
 Location = str | os.PathLike[str] | UPath
 
@@ -165,6 +165,7 @@ def _card(model: Model, provenance: Provenance) -> str:
         "| | |",
         "| --- | --- |",
         f"| operations | {', '.join(model.operations)} |",
+        *([f"| directions | {', '.join(model.directions)} |"] if isinstance(model, Translator) else []),
         *(
             f"| data `{name}` | {data['path']} (manifest {data['checksum'][:12]}) |"
             for name, data in provenance.data.items()

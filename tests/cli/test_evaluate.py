@@ -12,7 +12,7 @@ from genlab.cli.evaluate import main
 from genlab.data.format.shards import ShardSet
 from genlab.data.ingest.ingest import IngestConfig, ingest
 from genlab.evaluation.measurements import Evaluation
-from genlab.models.cyclegan import CycleGAN
+from genlab.models.cyclegan import DIRECTIONS
 from genlab.models.vae import VAE, VAEArchitecture
 from genlab.store import model_directory
 from tests.evaluation.support import classifier, cvae, cyclegan, held_out, save, scenes, vae
@@ -95,8 +95,8 @@ def test_a_translator_is_measured_in_both_directions_and_compared(
     measurements = Evaluation.load(str(run)).measurements
     of_direction = {"fid", "kid", "psnr", "ssim", "perceptual"}
     assert measurements.keys() == {
-        *(f"{kind}_{direction}" for kind in of_direction for direction in CycleGAN.directions),
-        *(f"untranslated_{kind}_{direction}" for kind in of_direction for direction in CycleGAN.directions),
+        *(f"{kind}_{direction}" for kind in of_direction for direction in DIRECTIONS),
+        *(f"untranslated_{kind}_{direction}" for kind in of_direction for direction in DIRECTIONS),
         *("kid", "cycle_a", "cycle_b", "identity_a", "identity_b"),
     }
     assert all(str(measurement) in printed for measurement in measurements.values())

@@ -1,5 +1,6 @@
 """A CycleGAN's measurements, on models whose errors can be told beforehand."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from genlab.data.ingest.sources.synthetic import counterparts
 from genlab.evaluation.extractors import EfficientNetLite
 from genlab.evaluation.features import extract, held_out_features, measure_distances
 from genlab.evaluation.held_out import HeldOut
-from genlab.evaluation.translation import counterparts_are_known, measure_direction
+from genlab.evaluation.translation import counterparts_are_known, measure_direction, measure_translations
 from genlab.metrics.image import perceptual_distance, psnr, ssim
 from genlab.models.cyclegan import CycleGAN
 from genlab.models.pixels import to_signed
@@ -51,6 +52,17 @@ def scaling(a_to_b: float, b_to_a: float) -> CycleGAN:
 
 def images(held_out: HeldOut) -> Tensor:
     return torch.from_numpy(held_out.shards.read(held_out.rows).image)
+
+
+def test_a_model_of_one_direction_has_no_measurements_of_the_other(domains: dict[str, HeldOut]) -> None:
+    both = cyclegan()
+    alone = CycleGAN(both.image_shape, replace(both.architecture, directions=("b_to_a",))).eval()
+    alone.b_to_a.load_state_dict(both.b_to_a.state_dict())
+    found = measure_translations(alone, domains, Levels(), images=6, seed=0)
+    whole = measure_translations(both, domains, Levels(), images=6, seed=0)
+    missing = {name for name in whole if "a_to_b" in name} | {"kid", "cycle_a", "cycle_b", "identity_a", "identity_b"}
+    assert found == {name: measurement for name, measurement in whole.items() if name not in missing}
+    assert {"fid_b_to_a", "kid_b_to_a", "psnr_b_to_a", "untranslated_fid_b_to_a"} <= found.keys()
 
 
 def test_cycle_and_identity_errors_are_those_of_training(domains: dict[str, HeldOut]) -> None:

@@ -3,14 +3,17 @@
 from pathlib import Path
 from typing import cast
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
-from genlab.cli import describe
+from genlab.cli import describe, translate
 from genlab.cli.import_weights import main
 from genlab.models.cyclegan import CycleGAN
 from genlab.models.pixels import to_signed
+from genlab.serving.schema import read_card
 from genlab.store import model_directory
 from tests.models.published import published_resnet
 
@@ -74,6 +77,49 @@ def test_files_of_data_parallel_and_of_old_versions_are_read(tmp_path: Path) -> 
     model = cast("CycleGAN", model_directory.load(tmp_path / "out"))
     for key, value in model.b_to_a.state_dict().items():
         assert torch.equal(value, weights[key])
+
+
+@pytest.mark.parametrize(("direction", "other"), [("a_to_b", "b_to_a"), ("b_to_a", "a_to_b")])
+def test_one_file_makes_a_model_of_one_direction(
+    direction: str, other: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    network, out, option = trained(blocks=6), tmp_path / "out", f"--{direction.replace('_', '-')}"
+    main([str(out), option, saved(tmp_path / "net.pth", network.state_dict()), "--size", "64"])
+    assert f"resnet-6 of width 4 for 3 channels, {direction} alone" in capsys.readouterr().out
+    assert f"| directions | {direction} |" in (out / "README.md").read_text()
+    model = cast("CycleGAN", model_directory.load(out))
+    assert model.directions == (direction,)
+    assert not hasattr(model, other)
+
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (16, 24, 3), dtype=np.uint8)).save(tmp_path / "in.png")
+    translate.main([str(out), str(tmp_path / "in.png"), str(tmp_path / "translated.png")])
+    with torch.inference_mode():
+        expected = network(to_signed(torch.tensor(np.asarray(Image.open(tmp_path / "in.png")))[None]))
+    levels = (
+        np.asarray(Image.open(tmp_path / "translated.png")) - ((expected + 1) / 2 * 255)[0].permute(1, 2, 0).numpy()
+    )
+    assert np.abs(levels).max() < 0.51
+    with pytest.raises(SystemExit):
+        translate.main([str(out), str(tmp_path / "in.png"), str(tmp_path / "no.png"), "--direction", other])
+    assert f"direction = '{other}': choose from {direction}\n" in capsys.readouterr().err
+    with pytest.raises(ValueError, match=f"choose from {direction}"):
+        model.translate(torch.zeros(1, 8, 8, 3, dtype=torch.uint8), other)
+
+    assert read_card("one", str(out)).directions == [direction]
+    assert list(model.graphs()) == [direction]
+    describe.main([str(out)])
+    shown = capsys.readouterr().out
+    assert f"cyclegan.{direction}" in shown
+    assert other not in shown
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    assert f"in all {parameters:,} parameters" in shown
+
+
+def test_no_file_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main([str(tmp_path / "out")])
+    assert end.value.code == 2
+    assert "--a-to-b FILE, --b-to-a FILE, or both" in capsys.readouterr().err
 
 
 def changed(**tensors: Tensor | None) -> Weights:

@@ -6,7 +6,7 @@ import torch
 
 from genlab.core.errors import RunError
 from genlab.core.storage import sha256
-from genlab.models.cyclegan import CycleGAN, CycleGANArchitecture
+from genlab.models.cyclegan import DIRECTIONS, CycleGAN, CycleGANArchitecture, Direction
 from genlab.models.model import Model
 from genlab.models.vae import VAE, VAEArchitecture
 from genlab.store import model_directory
@@ -44,7 +44,7 @@ def test_a_loaded_cyclegan_translates_without_dropout(tmp_path: Path) -> None:
     loaded = model_directory.load(str(tmp_path))
     assert isinstance(loaded, CycleGAN)
     pixels = torch.randint(0, 256, (1, 40, 50, 3), dtype=torch.uint8)
-    for direction in CycleGAN.directions:
+    for direction in DIRECTIONS:
         expected = model.eval().translate(pixels, direction)
         torch.testing.assert_close(loaded.translate(pixels, direction), expected, rtol=0, atol=0)
     assert not any(parameter.requires_grad for parameter in loaded.parameters())
@@ -58,6 +58,24 @@ def test_a_cyclegan_saved_before_there_was_a_choice_of_generators_is_one_of_u_ne
     pixels = torch.randint(0, 256, (1, 40, 50, 3), dtype=torch.uint8)
     assert isinstance(loaded, CycleGAN)
     assert torch.equal(loaded.translate(pixels), model.eval().translate(pixels))
+
+
+def test_the_description_of_a_cyclegan_names_its_directions_where_one_is_missing(tmp_path: Path) -> None:
+    shape = {"generator": "unet", "width": 4, "levels": None, "dropout": 0.5}
+    cases: list[tuple[tuple[Direction, ...], dict[str, list[str]]]] = [
+        (DIRECTIONS, {}),
+        (("b_to_a",), {"directions": ["b_to_a"]}),
+    ]
+    for directions, named in cases:
+        model = CycleGAN((32, 32, 3), CycleGANArchitecture(width=4, directions=directions))
+        model_directory.save(str(tmp_path / "model"), model, PROVENANCE)
+        assert model_directory.describe(tmp_path / "model")["architecture"] == shape | named
+        loaded = model_directory.load(tmp_path / "model")
+        assert loaded.architecture == model.architecture
+        assert loaded.state_dict().keys() == model.state_dict().keys()
+    change(tmp_path / "model", architecture={"directions": []})
+    with pytest.raises(RunError, match="cannot be loaded: directions"):
+        model_directory.load(tmp_path / "model")
 
 
 def test_the_description_says_what_the_model_is_and_where_it_came_from(tmp_path: Path) -> None:
