@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from genlab.core import config as configs
 from genlab.core.errors import run_command
+from genlab.core.text import counted
 from genlab.data.ingest.ingest import IngestConfig, ingest
 from genlab.data.ingest.shard_makers import ShardMaker, ShardMeter, make_locally, measure_locally
 from genlab.imaging.value_range import range_text
@@ -20,7 +21,7 @@ def main(
         config = configs.parse(IngestConfig, arguments, prog="genlab ingest")
         manifest = ingest(config, make_shards, measure_shards)
         splits = ", ".join(f"{name} {rows:,}" for name, rows in manifest.splits.items())
-        print(f"{config.dest}: {manifest.rows:,} images ({splits}), {len(manifest.shards)} shard(s)")
+        print(f"{config.dest}: {counted(manifest.rows, 'image')} ({splits}), {counted(len(manifest.shards), 'shard')}")
         for what, number in manifest.converted.items():
             print(f"converted: {number:,} {what}")
         if manifest.value_range:

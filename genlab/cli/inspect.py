@@ -15,6 +15,7 @@ from genlab.core import config as configs
 from genlab.core.errors import run_command
 from genlab.core.progress import progress
 from genlab.core.storage import locate, write_atomic
+from genlab.core.text import counted
 from genlab.data.format.manifest import Attribute, Manifest
 from genlab.data.format.shards import ShardSet
 from genlab.imaging.images import Channels, Pixels, encode_png, prepare
@@ -113,7 +114,7 @@ def _facts(manifest: Manifest) -> list[tuple[str, str]]:
     return [
         ("images", f"{manifest.rows:,}"),
         *((f"split {name}", f"{rows:,}") for name, rows in manifest.splits.items()),
-        ("size", f"{size}, {manifest.channels} channel(s)"),
+        ("size", f"{size}, {counted(manifest.channels, 'channel')}"),
         ("encoding", manifest.encoding),
         *([("range", range_text(manifest.value_range))] if manifest.value_range else []),
         ("shards", f"{len(manifest.shards):,}, {decimal(manifest.bytes)}"),

@@ -12,6 +12,7 @@ from upath import UPath
 from genlab.core.config import parse
 from genlab.core.errors import run_command
 from genlab.core.storage import locate
+from genlab.core.text import counted
 from genlab.imaging.images import Pixels, encode_png
 from genlab.inference.engine import Engine
 from genlab.inference.operations import ModelInfo
@@ -58,7 +59,7 @@ def sample(config: SampleConfig) -> None:
         save(dest, encode_sheet(images, columns=len(model.classes) if in_turn else None))  # a class a column
     else:
         _save_each(images, dest, model.classes if label is None else [model.classes[label]])
-    print(f"{dest}: {'1 picture' if config.count == 1 else f'{config.count:,} pictures'}, seed {config.seed}")
+    print(f"{dest}: {counted(config.count, 'picture')}, seed {config.seed}")
 
 
 def _save_each(images: Pixels, folder: UPath, classes: Sequence[str]) -> None:

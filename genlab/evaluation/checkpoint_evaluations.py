@@ -13,6 +13,7 @@ from upath import UPath
 
 from genlab.core.errors import RunError
 from genlab.core.storage import locate, write_atomic
+from genlab.core.text import counted
 from genlab.data.format.shards import ShardSet
 from genlab.evaluation.extractors import EfficientNetLite
 from genlab.evaluation.held_out import HeldOut
@@ -77,7 +78,7 @@ def read_evaluations(directory: UPath) -> list[CheckpointEvaluation]:
     try:
         return [adapter.validate_json(line) for line in file.read_text().splitlines()]
     except ValidationError as error:
-        found = f"{file}: damaged ({error.error_count()} faults)"
+        found = f"{file}: damaged ({counted(error.error_count(), 'fault')})"
         raise RunError(f"{found}; delete it, and the candidates that are left are evaluated again") from None
 
 

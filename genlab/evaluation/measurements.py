@@ -12,6 +12,7 @@ from upath import UPath
 
 from genlab.core.errors import RunError
 from genlab.core.storage import locate, read_json, write_json
+from genlab.core.text import counted
 from genlab.metrics.intervals import Interval
 from genlab.store import model_directory
 
@@ -99,4 +100,6 @@ class Evaluation:
         try:
             return TypeAdapter(Evaluation).validate_python(content, extra="forbid")
         except ValidationError as error:
-            raise RunError(f"{file}: damaged ({error.error_count()} faults); evaluate the model again") from None
+            raise RunError(
+                f"{file}: damaged ({counted(error.error_count(), 'fault')}); evaluate the model again"
+            ) from None

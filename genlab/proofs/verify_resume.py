@@ -16,6 +16,7 @@ from typing import Any
 from genlab.core.config import override
 from genlab.core.errors import ConfigError, RunError
 from genlab.core.storage import locate, write_atomic
+from genlab.core.text import counted
 from genlab.proofs.compare_runs import LoggedProcess, first_difference, storage_for
 from genlab.recipes.recipe import Batches, StepContext, recipe_type
 from genlab.training.launch import launch
@@ -162,8 +163,8 @@ def _train_and_kill(family: str, config: Any, schedule: KillSchedule, logs: Path
         raise RunError(
             f"only {len(reported)} of {len(schedule.kills)} kills took place: the run ended before the other steps"
         )
-    print(f"killed: done, after {len(reported)} kills and {attempts} starts", flush=True)
+    print(f"killed: done, after {counted(len(reported), 'kill')} and {counted(attempts, 'start')}", flush=True)
 
 
 def _where(workers: int) -> str:
-    return f"{workers} Ray Train worker(s)" if workers else "one process without Ray"
+    return counted(workers, "Ray Train worker") if workers else "one process without Ray"

@@ -14,6 +14,7 @@ from genlab import __version__
 from genlab.core.config import from_dict, to_dict
 from genlab.core.errors import ConfigError, GenlabError, RunError
 from genlab.core.storage import locate, read_bytes, read_json, sha256, write_atomic, write_json
+from genlab.core.text import counted
 from genlab.models.model import Model, Translator, model_type
 
 Location = str | os.PathLike[str] | UPath
@@ -154,8 +155,8 @@ def _card(model: Model, provenance: Provenance) -> str:
     made = f"imported by genlab {provenance.genlab} from `{provenance.run}`"
     if provenance.step:
         made = (
-            f"trained by genlab {provenance.genlab} for {provenance.step:,} steps ({provenance.images:,} images) "
-            f"in `{provenance.run}`"
+            f"trained by genlab {provenance.genlab} for {counted(provenance.step, 'step')} "
+            f"({counted(provenance.images, 'image')}) in `{provenance.run}`"
         )
     lines = [
         f"# {model.family} {height}x{width}x{channels}",

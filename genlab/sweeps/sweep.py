@@ -17,6 +17,7 @@ from genlab.core.config import as_arguments, flatten, override
 from genlab.core.errors import ClusterError, ConfigError, RunError
 from genlab.core.ray_cluster import connected
 from genlab.core.storage import locate, read_json, require_absolute, write_json
+from genlab.core.text import counted
 from genlab.data.format.shards import ShardSet
 from genlab.reports.family import family_report
 from genlab.reports.report import make_report
@@ -117,8 +118,9 @@ def _tune(
     threads = run.threads or max(1, free // run.workers)
     if free < run.workers * threads:
         raise ClusterError(
-            f"a trial of {run.workers} worker(s) with {threads} thread(s) needs {run.workers * threads} CPUs besides "
-            f"the little that its driver takes, and {free} are whole; use fewer workers or run.threads"
+            f"a trial of {counted(run.workers, 'worker')} with {counted(threads, 'thread')} needs "
+            f"{run.workers * threads} CPUs besides the little that its driver takes, "
+            f"and {free} are whole; use fewer workers or run.threads"
         )
     plans = [dataclasses.replace(plan, config=override(plan.config, {"run.threads": threads})) for plan in plans]
     concurrent = free // (run.workers * threads)

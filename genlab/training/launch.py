@@ -6,6 +6,7 @@ from typing import Any
 
 from genlab.core.errors import ConfigError
 from genlab.core.storage import locate
+from genlab.core.text import counted
 from genlab.training.console import RunConsole
 from genlab.training.plan import Plan, default_storage, earlier_config, finished_step, make_plan, start_or_resume
 from genlab.training.session import LocalSession, Session
@@ -72,4 +73,4 @@ def _summary(plan: Plan) -> str:
         for name, domain in plan.domains.items()
     )
     epochs = f"{plan.epoch(plan.steps):.4g} epochs"
-    return f"{plan.family}: {plan.steps:,} steps of batch {plan.run.batch} ({epochs}) on {domains}"
+    return f"{plan.family}: {counted(plan.steps, 'step')} of batch {plan.run.batch} ({epochs}) on {domains}"

@@ -32,5 +32,5 @@ def test_a_file_written_before_is_read_and_written_in_the_same_words(tmp_path: P
 
 def test_a_damaged_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "evaluations.jsonl").write_text(WRITTEN_BEFORE.replace('"value": 0.25', '"value": "much"'))
-    with pytest.raises(RunError, match=re.escape(f"{tmp_path / 'evaluations.jsonl'}: damaged (1 faults); delete it")):
+    with pytest.raises(RunError, match=re.escape(f"{tmp_path / 'evaluations.jsonl'}: damaged (1 fault); delete it")):
         read_evaluations(locate(tmp_path))

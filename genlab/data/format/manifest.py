@@ -15,6 +15,7 @@ from upath import UPath
 
 from genlab.core.errors import DataError
 from genlab.core.storage import locate, read_bytes, sha256, write_json
+from genlab.core.text import counted
 from genlab.imaging.images import Encoding
 from genlab.imaging.value_range import ValueRange
 
@@ -171,7 +172,9 @@ class Manifest:
         try:
             manifest = _ADAPTER.validate_python(content, extra="forbid")
         except ValidationError as error:
-            raise DataError(f"{file}: damaged ({error.error_count()} faults); ingest the data again") from None
+            raise DataError(
+                f"{file}: damaged ({counted(error.error_count(), 'fault')}); ingest the data again"
+            ) from None
         if manifest.checksum != checksum:
             raise DataError(f"{file}: damaged (its checksum does not match); ingest the data again")
         return manifest

@@ -26,6 +26,7 @@ from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
 from genlab.core.errors import ClusterError, GenlabError, RunError
 from genlab.core.storage import is_remote, locate
+from genlab.core.text import counted
 from genlab.recipes.options import Run
 from genlab.training.console import RunConsole
 from genlab.training.ray.messages import RunMessages
@@ -115,8 +116,9 @@ def worker_resources(run: Run) -> tuple[int, bool]:
     threads = run.threads or most
     if fitting(threads) < run.workers and not _autoscaled():
         raise ClusterError(
-            f"run.workers = {run.workers} with {_count(threads, 'thread')} each do not fit on the cluster, whose nodes "
-            f"have {', '.join(map(str, cpus))} CPUs, and no autoscaler can add any; use fewer workers or run.threads"
+            f"run.workers = {run.workers} with {counted(threads, 'thread')} each do not fit on the cluster, whose "
+            f"nodes have {', '.join(map(str, cpus))} CPUs, and no autoscaler can add any; use fewer workers or "
+            "run.threads"
         )
     return threads, gpus > 0
 
@@ -168,7 +170,7 @@ def fit(
     )
     each = " each" if run.workers > 1 else ""
     console.say(
-        f"{_count(run.workers, 'worker')}, {_count(threads, 'thread')}{each}, on {'GPUs' if gpu else 'CPUs'}; "
+        f"{counted(run.workers, 'worker')}, {counted(threads, 'thread')}{each}, on {'GPUs' if gpu else 'CPUs'}; "
         f"starting {'them' if run.workers > 1 else 'it'}"
     )
     with _watching(messages, console):
@@ -192,10 +194,6 @@ def _fault(messages: Any, plan: "Plan") -> GenlabError | None:
             "name, it goes on"
         ) from None
     return fault
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 @contextmanager

@@ -3,11 +3,12 @@
 import os
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from genlab.core.errors import DataError
 from genlab.core.storage import is_remote, locate
+from genlab.core.text import counted
 from genlab.data.ingest.sources.base import (
     Entry,
     Load,
@@ -108,10 +109,7 @@ def is_image(name: str) -> bool:
 def _entries(path: str, sizes: dict[str, int]) -> list[Entry]:
     keys = [name for name in sizes if is_image(name)]
     if not keys:
-        raise DataError(f"{path}: no images in it (of {_count(sizes)} none is named {', '.join(SUFFIXES)})")
+        raise DataError(
+            f"{path}: no images in it (of {counted(len(sizes), 'file')} none is named {', '.join(SUFFIXES)})"
+        )
     return [Entry(key, split, sizes[key], folder=folder) for key, (split, folder) in splits_and_folders(keys).items()]
-
-
-def _count(names: Iterable[str]) -> str:
-    number = len(list(names))
-    return "1 file" if number == 1 else f"{number} files"

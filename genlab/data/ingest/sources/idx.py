@@ -13,6 +13,7 @@ from upath import UPath
 
 from genlab.core.errors import DataError
 from genlab.core.storage import locate
+from genlab.core.text import counted
 from genlab.data.ingest.sources.base import Entry, Load, Sample, Source
 
 _SPLITS = {"t10k": "test", "train": "train"}
@@ -125,7 +126,7 @@ def read_idx(file: UPath, dimensions: int) -> NDArray[np.uint8]:
     head = 4 + 4 * dimensions
     if len(data) < head or int.from_bytes(data[:4]) != magic:
         raise DataError(
-            f"{file}: begins with 0x{data[:4].hex()}; an idx file of bytes in {dimensions} dimension(s) "
+            f"{file}: begins with 0x{data[:4].hex()}; an idx file of bytes in {counted(dimensions, 'dimension')} "
             f"begins with 0x{magic:08x}"
         )
     shape = struct.unpack(f">{dimensions}I", data[4:head])
