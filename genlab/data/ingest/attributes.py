@@ -1,7 +1,7 @@
-"""Attributes: what is known of images beside their pixels, made into typed columns before a shard is written.
+"""Attributes: what is known of images beside their pixels. They become typed columns before a shard is written.
 
-They come from the source itself (a Parquet file's columns, say), from the names of its images by a pattern, or from a
-CSV file. One of them may be the label.
+Attributes come from the source itself (a Parquet file's columns, say), from the names and folders of its images, or
+from a CSV file. One of them may be the label.
 """
 
 import csv
@@ -25,13 +25,13 @@ KINDS = ("int", "float", "category")
 Kind = Literal["int", "float", "category"]
 
 MOST_NAMES = 1000
-"""Different texts that a column recognised as a category may have: more are no category but names or captions."""
+"""Most different texts in a column that is recognised as a category: a column of more holds names or captions."""
 
 FILE_COLUMN, KEY_COLUMN, SPLIT_COLUMN = "file_name", "key", "split"
-"""Columns of a CSV file that say which image a row is about, what to call it, and its split."""
+"""Columns of a CSV file for the image that a row is about, the key to give it, and its split."""
 
 FOLDER = "folder"
-"""The label that is made of the folders of images, unless there is a column of this name."""
+"""The name of the label that is made from the folders of images, unless there is a column of this name."""
 
 RESERVED = ("image", "key", "label", "split")
 
@@ -68,12 +68,12 @@ class Row:
 
     entry: Entry
     key: str
-    """What it is called: the entry's key, or another that a CSV file gives it."""
+    """Key of the image in the data set: the entry's key, or another that a CSV file gives it."""
     split: str
     label: int | None = None
-    """``None`` where the source gives the label when the image is loaded, or there is none."""
+    """Number of its class; ``None`` where the source gives the label with the image, or there is no label."""
     values: tuple[int | float, ...] = ()
-    """Of each attribute; of a category, the index of its name."""
+    """Value of each attribute, in the order of the attributes; for a category, the index of its name."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,15 +83,15 @@ class Columns:
     rows: tuple[Row, ...]
     attributes: tuple[Attribute, ...]
     label_names: tuple[str, ...]
-    """Names of the labels in :attr:`Row.label`; empty if those are none."""
+    """Names of the labels in :attr:`Row.label`; empty if rows have no labels."""
     skipped: tuple[Skipped, ...]
-    """Images without a usable value, if they were to be left out."""
+    """Images that were left out because a value is missing or cannot be used."""
     notes: tuple[str, ...]
-    """What the user should know of how the labels were found, a line each."""
+    """Remarks to the user on where the labels come from, a line each."""
 
 
 class _ValueError(Exception):
-    """Why a value cannot be used."""
+    """A value that cannot be used; the message says why."""
 
 
 def resolve(
@@ -106,18 +106,18 @@ def resolve(
     """Give each image its attributes and label.
 
     Args:
-        source: where the entries come from.
-        entries: in any order.
-        config: which columns, and from where.
+        source: the source of the entries.
+        entries: the images, in any order.
+        config: which columns to take, and from where.
         label: the column that is the label, or ``folder`` for the folders of the images; by default the column named
             ``label``.
         skip_bad: leave out images without a usable value, rather than end at the first.
         last_folder: with the label ``folder``, take the last folder of each image's path alone.
 
     Raises:
-        ConfigError: options that name no column, or an expression that is none.
-        DataError: a value is missing or not of its kind; the message names image and attribute. Or the CSV file cannot
-            be used.
+        ConfigError: an option names no column, or is not a regular expression.
+        DataError: a value is missing or not of its kind, and the message names image and attribute; or the CSV file
+            cannot be used.
     """
     from_folders = label == FOLDER and any(entry.folder is not None for entry in entries)
     if not (config.pattern or config.csv or from_folders or any(entry.values for entry in entries)):
@@ -178,16 +178,16 @@ def resolve(
 
 
 def header(attribute: Attribute, values: Sequence[int | float], *, label: bool = False) -> str:
-    """The CSV header by which :func:`resolve` makes of a column of texts what it was: the name of ``attribute``, with
-    its kind only where the texts alone would be taken for another.
+    """Return the CSV header from which :func:`resolve` restores a column: the name of ``attribute``, followed by its
+    kind only where the texts alone would be recognised as another kind.
 
     Args:
         attribute: the column, or a label in the form of a category.
-        values: its values.
-        label: whether it is the label.
+        values: the column's values.
+        label: whether the column is the label.
     """
     kind, names = _recognise([text(attribute, value) for value in values])
-    if label and kind == "int":  # a label of numbers is named by them
+    if label and kind == "int":  # labels that are numbers have these as names
         kind, names = "category", tuple(str(number) for number in range(1 + int(max(values))))
     if kind == attribute.kind and names == attribute.names and ":" not in attribute.name:
         return attribute.name
@@ -196,12 +196,12 @@ def header(attribute: Attribute, values: Sequence[int | float], *, label: bool =
 
 
 def text(attribute: Attribute, value: int | float) -> str:
-    """A value as a CSV file has it; a float to its last bit."""
+    """Return a value as text for a CSV file; a float is read back bit for bit."""
     return attribute.names[int(value)] if attribute.kind == "category" else repr(value)
 
 
 class _Table:
-    """The columns of all entries, as they are put together."""
+    """The columns of all entries while they are put together."""
 
     def __init__(self, entries: list[Entry], declared: Mapping[str, Attribute]) -> None:
         self.entries = entries
@@ -209,9 +209,9 @@ class _Table:
         self.splits = [entry.split for entry in entries]
         self.declared = dict(declared)
         self.bad: dict[int, str] = {}
-        """Entry number → why it cannot be used."""
+        """Index of an entry → the reason why it cannot be used."""
         self.textual: set[str] = set()
-        """Columns of texts in which numbers are recognised."""
+        """Names of the columns of texts in which numbers are recognised."""
         self._columns: dict[str, list[Value | None]] = {}
         for name in dict.fromkeys(name for entry in entries for name in entry.values):
             self.add(name, [entry.values.get(name) for entry in entries], textual=False)
@@ -347,7 +347,11 @@ def _add_folders(table: _Table, source: Source, *, last_only: bool, skip_bad: bo
 
 
 def _read_csv(file: str) -> tuple[dict[str, Attribute | None], list[tuple[int, dict[str, str]]]]:
-    """Column names with what the header states of each, and the lines with their numbers."""
+    """Read a CSV file.
+
+    Returns:
+        Column name → the attribute that the header states, if it does; and the number and cells of each line.
+    """
     try:
         content = io.StringIO(locate(file).read_bytes().decode("utf-8-sig"), newline="")
     except OSError as error:
@@ -401,7 +405,12 @@ def _kinds(texts: Sequence[str], table: _Table) -> dict[str, Kind]:
 def _typed(
     table: _Table, name: str, asked: Kind | None, order: Sequence[int]
 ) -> tuple[Attribute, list[int | float | None]]:
-    """A column as its attribute stores it; what has no usable value is noted as bad and ``None``."""
+    """Convert a column to its attribute's kind.
+
+    Returns:
+        The attribute, and the values as it stores them; ``None`` where there is no usable value, which is also noted in
+        ``table.bad``.
+    """
     values = table[name]
     present = [values[index] for index in order if index not in table.bad and values[index] not in (None, "")]
     attribute = table.declared.get(name)
@@ -463,7 +472,7 @@ def _article(kind: Kind) -> str:
 
 
 def _native(values: Sequence[Value | None]) -> tuple[Kind, tuple[str, ...]]:
-    """The kind of values that have types of their own."""
+    """Return the kind, and a category's names, of values that have types of their own."""
     if all(isinstance(value, int) for value in values):
         return "int", ()
     if all(isinstance(value, int | float) for value in values):
@@ -472,7 +481,7 @@ def _native(values: Sequence[Value | None]) -> tuple[Kind, tuple[str, ...]]:
 
 
 def _recognise(texts: Sequence[Value | None]) -> tuple[Kind, tuple[str, ...]]:
-    """The kind of values that are texts."""
+    """Return the kind, and a category's names, that values which are texts look like."""
     kinds: tuple[Kind, ...] = ("int", "float")
     for kind in kinds:
         convert = _converter(Attribute("", kind))
@@ -494,7 +503,7 @@ def _name(value: Value) -> str:
 
 
 def _label_names(attribute: Attribute, values: Sequence[int | float | None]) -> tuple[str, ...]:
-    """Names of labels: a category's own, else the numbers from 0 to the highest."""
+    """Return the names of labels: those of a category, else the numbers from 0 to the highest."""
     if attribute.kind == "category":
         return attribute.names
     numbers = cast("Sequence[int]", values)

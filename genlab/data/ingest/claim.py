@@ -1,16 +1,19 @@
-"""The claim on DEST: of several processes that would ingest into one place at once, exactly one goes on.
+"""The claim on DEST: the exclusive right of one process to write a directory.
 
-Where the operating system can tell whether a process lives, it is asked: a local claim is a lock on
-``DEST/ingest.lock`` (``flock``, which NFS passes to its server), and ends with its process, however that ends.
+Of several processes that would ingest into one place at once, exactly one gets the claim and goes on; the others are
+refused.
 
-An object store has no locks. There a claim is a lease, ``DEST/ingest-00000.lease``, created by a conditional put and
-written again every :data:`BEAT` seconds. Who finds a lease watches it: one that does not change for :data:`PATIENCE`
-seconds of the watcher's own clock is dead, and the next number is claimed, again by a conditional put, so that of many
-watchers one wins; clocks of different machines are never compared. Its holder, should it have slept only, sees
-the higher number and stops.
+On a file system with locks a claim is a lock on ``DEST/ingest.lock`` (``flock``, which NFS passes to its server). The
+operating system releases it when its process ends, however that ends.
 
-A claim saves work. That no data set lies does not hang on it: shards are pure functions of their tasks and are put in
-place whole, and the manifest comes last.
+An object store has no locks. There a claim is a lease: the file ``DEST/ingest-00000.lease``, which a conditional put
+creates and which its holder writes again every :data:`HEARTBEAT` seconds. A process that finds a lease watches it. If
+the lease does not change for :data:`LEASE_TIMEOUT` seconds of the watcher's own clock, its holder is taken for dead,
+and the watcher creates the lease of the next number, again by a conditional put, so that of many watchers one wins.
+Clocks of different machines are never compared. A holder that was only asleep sees the higher number and stops.
+
+A claim saves work that would be done twice. A data set is right without it too: shards are pure functions of their
+tasks and are put in place whole, and the manifest is written last.
 """
 
 import errno
@@ -31,28 +34,28 @@ from genlab.core.storage import create_exclusive, is_remote, write_atomic
 LOCK = "ingest.lock"
 LEASES = "ingest-*.lease"
 
-BEAT = 5.0
-"""Seconds between two signs of life."""
+HEARTBEAT = 5.0
+"""Seconds between two writings of a lease by its holder."""
 
-PATIENCE = 30.0
-"""Seconds without one after which a lease is dead."""
+LEASE_TIMEOUT = 30.0
+"""Seconds without a change after which the holder of a lease is taken for dead."""
 
 _NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 
 
 class ClaimLostError(DataError):
-    """Another process took DEST over: what lies there is its own now."""
+    """Another process holds the claim on DEST now, and with it the files there."""
 
 
 @contextmanager
 def claimed(dest: UPath) -> Iterator[Callable[[], None]]:
-    """Hold the claim on a directory, which is made if need be.
+    """Hold the claim on a directory, which is created if it is not there.
 
     Yields:
         A function that raises a :class:`ClaimLostError` if the claim was lost meanwhile.
 
     Raises:
-        DataError: another process holds it.
+        DataError: another process holds the claim.
     """
     if is_remote(dest):
         with _lease(dest) as check:
@@ -73,20 +76,27 @@ def claimed(dest: UPath) -> Iterator[Callable[[], None]]:
 
 
 def _lock(file: Path) -> int | None:
-    """Lock a file, created if need be; ``None`` where the file system has no locks."""
+    """Lock a file, which is created if it is not there.
+
+    Returns:
+        The descriptor of the locked file; ``None`` where the file system has no locks.
+
+    Raises:
+        DataError: another process holds the lock.
+    """
     while True:
         descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # Whoever held it before may have removed it between our opening and our locking.
+            # Its holder before may have removed the file between the opening and the locking here.
             if os.fstat(descriptor).st_nlink:
                 os.ftruncate(descriptor, 0)
-                os.write(descriptor, _who().encode())
+                os.write(descriptor, _this_process().encode())
                 return descriptor
         except BlockingIOError:
             holder = os.pread(descriptor, 1000, 0).decode(errors="replace")
             os.close(descriptor)
-            raise _taken(file.parent, holder) from None
+            raise _refusal(file.parent, holder) from None
         except OSError as error:
             os.close(descriptor)
             if error.errno in _NO_LOCKS:
@@ -97,38 +107,39 @@ def _lock(file: Path) -> int | None:
 
 @contextmanager
 def _lease(dest: UPath) -> Iterator[Callable[[], None]]:
+    """Hold the claim on a directory without locks; see :func:`claimed`."""
     number = 0
     while True:
-        last = _last(dest)
+        last = _last_number(dest)
         if last is not None:
             number = last + 1
-            _watch(dest, _path(dest, last))
-        if create_exclusive(_path(dest, number), _sign(0)):
+            _watch(dest, _lease_file(dest, last))
+        if create_exclusive(_lease_file(dest, number), _lease_content(0)):
             break
         if last is not None:
-            raise _taken(dest, "another process was faster")
+            raise _refusal(dest, "another process was faster")
     for earlier in range(number):
         with suppress(FileNotFoundError):
-            _path(dest, earlier).unlink()
+            _lease_file(dest, earlier).unlink()
     done, lost = threading.Event(), threading.Event()
 
     def check() -> None:
-        if lost.is_set() or _last(dest) != number:
+        if lost.is_set() or _last_number(dest) != number:
             raise ClaimLostError(f"{dest}: another ingest took over, because this one gave no sign of life for a while")
 
-    def live() -> None:
+    def renew() -> None:
         count = 0
-        while not done.wait(BEAT):
+        while not done.wait(HEARTBEAT):
             count += 1
-            # A storage that is away for a moment is no reason to stop: the work goes on, or fails by itself.
+            # A storage that does not answer for a moment is no reason to stop: the work goes on, or fails by itself.
             with suppress(OSError):
-                if _last(dest) == number:
-                    write_atomic(_path(dest, number), _sign(count))
+                if _last_number(dest) == number:
+                    write_atomic(_lease_file(dest, number), _lease_content(count))
                 else:
                     lost.set()
                     return
 
-    thread = threading.Thread(target=live, name="genlab-lease", daemon=True)
+    thread = threading.Thread(target=renew, name="genlab-lease", daemon=True)
     thread.start()
     try:
         yield check
@@ -136,31 +147,33 @@ def _lease(dest: UPath) -> Iterator[Callable[[], None]]:
         done.set()
         thread.join()
         with suppress(FileNotFoundError):
-            _path(dest, number).unlink()
+            _lease_file(dest, number).unlink()
 
 
 def _watch(dest: UPath, lease: UPath) -> None:
-    """Wait until a lease has proved dead.
+    """Wait until the holder of a lease may be taken for dead.
 
     Raises:
-        DataError: it is alive.
+        DataError: the lease changed, so its holder is alive.
     """
-    before = _content(lease)
+    before = _read(lease)
     if before is None:
         return
-    print(f"{dest}: was claimed by {_holder(before)}; waiting up to {PATIENCE:.0f} s for a sign of life", flush=True)
+    print(
+        f"{dest}: was claimed by {_holder(before)}; waiting up to {LEASE_TIMEOUT:.0f} s for a sign of life", flush=True
+    )
     waited, pause = 0.0, threading.Event()
-    while waited < PATIENCE:
-        pause.wait(BEAT / 5)
-        waited += BEAT / 5
-        now = _content(lease)
+    while waited < LEASE_TIMEOUT:
+        pause.wait(HEARTBEAT / 5)
+        waited += HEARTBEAT / 5
+        now = _read(lease)
         if now is None:
             return
         if now != before:
-            raise _taken(dest, _holder(now))
+            raise _refusal(dest, _holder(now))
 
 
-def _content(lease: UPath) -> bytes | None:
+def _read(lease: UPath) -> bytes | None:
     try:
         return lease.read_bytes()
     except FileNotFoundError:
@@ -174,24 +187,24 @@ def _holder(content: bytes) -> str:
         return "a process that did not say its name"
 
 
-def _last(dest: UPath) -> int | None:
-    """The highest number of a lease; that one is held."""
+def _last_number(dest: UPath) -> int | None:
+    """Return the highest number of a lease, which is the one that counts; ``None`` if there is no lease."""
     names = (file.name for file in dest.glob(LEASES))
     numbers = [int(number) for name in names if (number := name[len("ingest-") : -len(".lease")]).isdigit()]
     return max(numbers, default=None)
 
 
-def _path(dest: UPath, number: int) -> UPath:
+def _lease_file(dest: UPath, number: int) -> UPath:
     return dest / f"ingest-{number:05d}.lease"
 
 
-def _sign(count: int) -> bytes:
-    return json.dumps({"holder": _who(), "sign": count}).encode()
+def _lease_content(count: int) -> bytes:
+    return json.dumps({"holder": _this_process(), "sign": count}).encode()
 
 
-def _who() -> str:
+def _this_process() -> str:
     return f"process {os.getpid()} on {platform.node()}"
 
 
-def _taken(dest: UPath | Path, holder: str) -> DataError:
+def _refusal(dest: UPath | Path, holder: str) -> DataError:
     return DataError(f"{dest}: another ingest is at work there ({holder}); wait for it, or choose another place")

@@ -1,4 +1,4 @@
-"""Where the shards of an ingest are made, and the range of their values is measured: in this process, or all over a Ray
+"""Makers of an ingest's shards, who also measure the range of their values: this process, or the workers of a Ray
 cluster. The bytes are the same."""
 
 import os
@@ -18,20 +18,20 @@ from genlab.imaging.value_range import ValueRange
 T = TypeVar("T")
 
 ShardMaker = Callable[[Sequence[ShardTask]], Iterable[ShardResult]]
-"""Makes shards, in any order, somewhere; results are handed out as they come."""
+"""A function that does the tasks in any order, and yields each result when its shard is finished."""
 
 ShardMeter = Callable[[Sequence[ShardTask]], Iterable[ValueRange | None]]
-"""Measures the images of shards, in any order, somewhere: see :func:`genlab.data.ingest.shard_task.measure`."""
+"""A function that measures the images of each task, in any order: see :func:`genlab.data.ingest.shard_task.measure`."""
 
 REMOTE_THREADS = 16
-"""Threads that load images which lie on an object store, one request each, to hide its latency."""
+"""Threads that load images from an object store, one request each, to hide its latency."""
 
 RETRIES = 10
-"""Times that a shard whose node or worker died is begun again on another."""
+"""Times that a shard is begun again on another worker because its worker or node died."""
 
 
 def make_locally(tasks: Sequence[ShardTask]) -> Iterator[ShardResult]:
-    """Make shards in this process: images by as many threads as there are CPUs, while another waits for the disk."""
+    """Make shards in this process: one thread for each CPU prepares images, and another one writes the shards."""
     if not tasks:
         return
     threads = _threads(tasks[0].source)
@@ -65,7 +65,7 @@ def measure_locally(tasks: Sequence[ShardTask]) -> Iterator[ValueRange | None]:
 
 
 def _threads(source: Source) -> int:
-    """How many threads load images."""
+    """Return how many threads are to load images."""
     # Decoders release the GIL; drawing holds it, and more threads only slow it down.
     threads = len(os.sched_getaffinity(0)) if source.encoded else 1
     return max(threads, REMOTE_THREADS) if is_remote(source.path) and not source.ordered else threads
@@ -76,15 +76,19 @@ def _progress(what: str, tasks: Sequence[ShardTask]) -> AbstractContextManager[C
 
 
 def _is_copied(task: ShardTask) -> bool:
-    """Whether a shard's images are local JPEGs to be stored unseen: reading these is so little work between waits for
-    the GIL that threads which share it make it slower."""
+    """Return whether a shard's images are local JPEGs that are stored without decoding them.
+
+    Reading these is so little work between waits for the GIL that several threads would make it slower.
+    """
     image_format = task.image_format
     untouched = image_format.encoding == "encoded" and image_format.size is None and not image_format.validate
     return untouched and not is_remote(task.source.path) and task.rows[0].key.lower().endswith((".jpg", ".jpeg"))
 
 
 def make_on_ray(tasks: Sequence[ShardTask]) -> Iterator[ShardResult]:
-    """Make shards on a Ray cluster, one task and one CPU a shard; Ray does the tasks of a node that died elsewhere.
+    """Make shards on a Ray cluster, one Ray task and one CPU for each shard.
+
+    The tasks of a node that died are repeated on other nodes.
 
     Every node needs access to the source and the destination: a shared file system, or S3.
     """
@@ -97,19 +101,19 @@ def measure_on_ray(tasks: Sequence[ShardTask]) -> Iterator[ValueRange | None]:
 
 
 def _on_ray(what: str, tasks: Sequence[ShardTask], work: Callable[[bytes], T | GenlabError]) -> Iterator[T]:
-    """What ``work`` makes of each task, handed out as it comes."""
+    """Run ``work`` on each task on Ray, and yield each result when it is there."""
     import ray  # local ingest does without
 
     from genlab.core.ray_cluster import connected
 
     with connected(), _progress(what, tasks) as advance:
         remote = ray.remote(work).options(num_cpus=1, max_retries=RETRIES, scheduling_strategy="SPREAD")
-        # Enough waiting for every CPU that there is or that an autoscaler may bring, without holding all tasks at once.
+        # Enough tasks for all CPUs, those that an autoscaler may add included, without holding all tasks at once.
         ahead = max(64, 2 * int(ray.cluster_resources().get("CPU", 1)))
         waiting: dict[Any, int] = {}
         rest = iter(tasks)
-        # After an error, tasks that are left end with the connection. Cancelling one at the moment when it ended by
-        # itself has aborted this process (a failed check in Ray 2.60's task manager).
+        # After an error, the tasks that are left end with the connection. They are not cancelled: cancelling a task at
+        # the moment when it ends by itself has aborted this process (a failed check in Ray 2.60's task manager).
         while True:
             while len(waiting) < ahead and (task := next(rest, None)) is not None:
                 waiting[remote.remote(pickle.dumps(task))] = len(task.rows)
@@ -124,7 +128,11 @@ def _on_ray(what: str, tasks: Sequence[ShardTask], work: Callable[[bytes], T | G
 
 
 def _make(task: bytes) -> ShardResult | GenlabError:
-    """One task on Ray. What the user can put right is a result: raised here it would drown in Ray's traceback."""
+    """Do one task on a Ray worker.
+
+    Returns:
+        The result, or the error that the user can put right: raised here, Ray would wrap it in a traceback.
+    """
     try:
         return make_shard(pickle.loads(task))
     except GenlabError as error:
@@ -132,7 +140,7 @@ def _make(task: bytes) -> ShardResult | GenlabError:
 
 
 def _measure(task: bytes) -> ValueRange | GenlabError | None:
-    """One task on Ray, as :func:`_make`."""
+    """Measure the images of one task on a Ray worker; see :func:`_make`."""
     try:
         return measure(pickle.loads(task))
     except GenlabError as error:

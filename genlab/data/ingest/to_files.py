@@ -1,8 +1,8 @@
-"""A data set's images as files again, with a CSV of labels and attributes.
+"""Export of a data set to image files, with a CSV file of labels and attributes.
 
-``FOLDER/metadata.csv`` has a row for each image: ``file_name``, ``key``, ``split``, its label, its attributes. So
-``genlab ingest FOLDER DEST --attributes.csv FOLDER/metadata.csv`` reads it, and the imagefolder loader of Hugging Face
-``datasets``.
+``FOLDER/metadata.csv`` has a row for each image: ``file_name``, ``key``, ``split``, its label, its attributes. Both
+``genlab ingest FOLDER DEST --attributes.csv FOLDER/metadata.csv`` and the imagefolder loader of Hugging Face
+``datasets`` read it.
 """
 
 import csv
@@ -32,25 +32,28 @@ CHUNK = 256
 """Images read at a time."""
 
 THREADS = 8
-"""Files written at a time, to hide the latency of disks and object stores."""
+"""Files written at the same time, to hide the latency of disks and object stores."""
 
 
 @dataclasses.dataclass(frozen=True)
 class ExportConfig:
-    """Write a data set's images as files, and what is known of them as metadata.csv."""
+    """What to export, and where to."""
 
     data: str
     """Directory or s3:// URL of the data set."""
     folder: str
-    """Directory or s3:// URL to write to; it must be empty or not there. Files are called by the images' keys, with
-    .jpg or .png put after a key that does not end so; an image whose key is no good as a path, or is taken, is called
-    by its number."""
+    """Directory or s3:// URL to write to; it must be empty or not there. Files have the images' keys as names, with
+    .jpg or .png appended to a key that does not end so; where a key cannot be a path, or is taken, the number of the
+    image is the name."""
     split: str | None = None
     """Only the images of this split."""
 
 
 def export(config: ExportConfig) -> Manifest:
     """Write the images of a data set, encoded ones byte by byte as they are, raw ones as PNG, then the table.
+
+    Returns:
+        The manifest of the data set.
 
     Raises:
         DataError: there is no such data set or split, a shard is damaged, or ``folder`` is not empty or cannot be
@@ -71,7 +74,7 @@ def export(config: ExportConfig) -> Manifest:
 
 
 def way_back(manifest: Manifest, folder: UPath) -> str:
-    """The command that makes the data set of ``manifest`` again, of what was exported into ``folder``."""
+    """Return the command that makes the data set of ``manifest`` again from its export in ``folder``."""
     again = ["genlab", "ingest", f"folder:{folder}", "DEST", "--attributes.csv", f"{folder / TABLE}"]
     again += ["--channels", str(manifest.channels), "--encoding", manifest.encoding]
     if manifest.value_range:  # the files have 8 bits; a model that is trained on them reads others by the range
@@ -89,7 +92,7 @@ def _write_images(shards: ShardSet, folder: UPath) -> list[str]:
     taken: set[str] = set()
 
     def write(name: str, data: bytes) -> None:
-        # Not synced one by one: the table comes last, and an export without it is to be repeated.
+        # Files are not synced one by one: the table is written last, and an export without it is to be repeated.
         if is_remote(folder):
             (folder / name).write_bytes(data)
         else:
@@ -117,15 +120,18 @@ def _files(shards: ShardSet, rows: np.ndarray) -> list[bytes]:
 
 
 def _wanted(key: str, data: bytes) -> str:
-    """What to call a file, if that can be: its key, with the suffix of its kind."""
+    """Return the name that a file should have if it can: its key, with the suffix of its format."""
     suffixes = (".png",) if data.startswith(b"\x89PNG") else (".jpg", ".jpeg")
     return key if key.lower().endswith(suffixes) else key + suffixes[0]
 
 
 def file_name(wanted: str, row: int, taken: set[str]) -> str:
-    """What to call the file of an image: ``wanted``, or by its ``row`` if that is no good as a relative path, or taken.
+    """Choose the name of an image's file.
 
-    Notes the name and the folders above it in ``taken``.
+    Args:
+        wanted: the name to choose if it can be a relative path and is not taken.
+        row: the number of the image, which makes the name otherwise.
+        taken: the names chosen before, and their folders with a ``/`` at the end; the new ones are added.
     """
     path = PurePosixPath(wanted)
     folders = {f"{folder}/" for folder in path.parents if folder.name}
@@ -135,7 +141,7 @@ def file_name(wanted: str, row: int, taken: set[str]) -> str:
         and not path.is_absolute()
         and is_visible(wanted)
         and all(len(part.encode()) < 256 for part in path.parts)
-        # Neither a file of that name, nor a folder, nor a file where a folder is needed.
+        # There is no file of that name, no folder of that name, and no file where a folder is needed.
         and wanted not in taken
         and f"{wanted}/" not in taken
         and taken.isdisjoint(folder.removesuffix("/") for folder in folders)

@@ -227,7 +227,7 @@ def bucket() -> str:
 
 
 def test_a_lease_keeps_others_out_and_ends_with_its_holder(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(claim, "BEAT", 0.05)
+    monkeypatch.setattr(claim, "HEARTBEAT", 0.05)
     with claimed(locate(bucket)) as check:
         at_work = rf"another ingest is at work there \(process {os.getpid()} on "
         with pytest.raises(DataError, match=at_work), claimed(locate(bucket)):
@@ -241,9 +241,9 @@ def test_a_lease_keeps_others_out_and_ends_with_its_holder(bucket: str, monkeypa
 def test_a_dead_lease_is_taken_over_and_its_holder_stops_if_it_wakes(
     bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(claim, "PATIENCE", 0.2)
+    monkeypatch.setattr(claim, "LEASE_TIMEOUT", 0.2)
     with claimed(locate(bucket)) as check_sleeper:  # its signs come every 5 s: for the other it is dead
-        monkeypatch.setattr(claim, "BEAT", 0.05)
+        monkeypatch.setattr(claim, "HEARTBEAT", 0.05)
         with claimed(locate(bucket)) as check:
             check()
             with pytest.raises(DataError, match="another ingest took over"):
@@ -270,8 +270,8 @@ def test_who_lost_the_claim_leaves_the_plan_of_who_took_over(config: IngestConfi
 def test_a_killed_ingest_on_an_object_store_is_gone_on_with(
     config: IngestConfig, bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(claim, "BEAT", 0.05)
-    monkeypatch.setattr(claim, "PATIENCE", 0.2)
+    monkeypatch.setattr(claim, "HEARTBEAT", 0.05)
+    monkeypatch.setattr(claim, "LEASE_TIMEOUT", 0.2)
     unbroken = ingest(config)
     there = dataclasses.replace(config, dest=bucket)
 

@@ -1,4 +1,8 @@
-"""Where images to ingest come from: one :class:`Source` a scheme."""
+"""Sources of images to ingest: one subclass of :class:`Source` for each scheme.
+
+In: what a user names as SOURCE. Out: its images, listed without decoding one and then loaded one by one. Read ``base``
+first, then ``files``.
+"""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -33,21 +37,21 @@ def open_source(
     image_member: str | None = None,
     key_ends_at: KeyEnd | None = None,
 ) -> Source:
-    """The source that a user names, as ``scheme:path`` or as a path recognised by what is there.
+    """Open the source that a user names, as ``scheme:path`` or as a path whose content is recognised.
 
     Args:
         text: say ``folder:photos``, ``mnist:/data/mnist``, ``synthetic:scenes-a``, ``s3://bucket/photos.zip``.
         size: side at which synthetic scenes are drawn, in pixels.
-        count: how many synthetic images.
-        seed: of synthetic images.
-        image_column: of a table, such as a Parquet file, the column of images.
-        key_column: of a table, the column of keys.
-        image_member: of a WebDataset sample, the extension of the member that is the image.
-        key_ends_at: of the names in a WebDataset archive, the dot at which the key ends; by default the first.
+        count: number of synthetic images.
+        seed: seed of synthetic images.
+        image_column: name of the column of images in a table, such as a Parquet file.
+        key_column: name of the column of keys in a table.
+        image_member: extension of the member that is the image of a WebDataset sample.
+        key_ends_at: dot at which the key ends in the names of WebDataset members; by default the first.
 
     Raises:
-        DataError: an unknown scheme, or nothing recognisable is there.
-        ConfigError: an option that is for other sources, or a relative path in a Ray job.
+        DataError: the scheme is unknown, or nothing is recognised at the path.
+        ConfigError: an option is for other sources, or the path is relative in a Ray job.
     """
     scheme, path = _split(text)
     if scheme != Synthetic.kind:
@@ -107,7 +111,7 @@ def _recognise(path: str) -> str:
 
 
 def _containers(names: Sequence[str]) -> set[str]:
-    """The kinds of source whose files these names are, images themselves aside."""
+    """Return the kinds of source that files of these names belong to; image files do not count."""
     tests = {
         Mnist.kind: has_idx(names),
         TFRecord.kind: any(is_tfrecord(name) for name in names),

@@ -1,4 +1,4 @@
-"""What a source of images is to ingest."""
+"""The interface of a source of images, and what several sources share."""
 
 import abc
 import dataclasses
@@ -17,11 +17,10 @@ from genlab.data.format.manifest import Attribute
 from genlab.imaging.images import ImageError, Pixels
 
 Value = int | float | str
-"""What a source knows of an image beside its pixels, as its own type has it; a text may still be recognised as a
-number."""
+"""A value that a source knows of an image, in the type that the source has it in."""
 
 LABEL = "label"
-"""The column that is the label unless another is asked for."""
+"""Name of the column that is the label unless another is asked for."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -29,22 +28,22 @@ class Entry:
     """One image of a source, before it is loaded."""
 
     key: str
-    """Its name, unique in the source."""
+    """Name of the image, unique in the source."""
     split: str = "train"
-    """The split in which it was published; ``train`` where nothing was."""
+    """The split in which the image was published; ``train`` where the source has no splits."""
     size: int = 0
-    """Stored bytes, about; 0 where the source holds no encoded files."""
+    """Approximate number of bytes that store the image; 0 where the source holds no encoded files."""
     file: str = ""
-    """The file it lies in, where the key does not say it."""
+    """The file that holds the image, where the key does not say it."""
     index: int = 0
-    """Its number in that file, or of the picture to draw."""
+    """Number of the image in that file, or of the picture to draw."""
     offset: int = 0
-    """Where it begins in that file, in bytes."""
+    """Position at which the image begins in that file, in bytes."""
     values: Mapping[str, Value | None] = dataclasses.field(default_factory=dict)
-    """Further columns of the source, by name; ``None`` where the source has no value."""
+    """Name → value of each further column of the source; ``None`` where the source has no value."""
     folder: str | None = None
-    """Relative posix path of the folder it lies in, below the folder of its split; empty where it lies directly there;
-    ``None`` where the source has no folders."""
+    """Relative posix path of the folder that holds the image, below the folder of its split; empty where the image lies
+    directly in that; ``None`` where the source has no folders."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,8 +56,8 @@ class Sample:
 
 
 Load = Callable[[Entry], Sample]
-"""Loads one image; safe to call from many threads unless its source is ordered. Raises
-:class:`genlab.imaging.images.ImageError` if it is damaged."""
+"""A function that loads one image; safe to call from many threads unless its source is ordered. It raises
+:class:`genlab.imaging.images.ImageError` if the image is damaged."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +65,7 @@ class Source(abc.ABC):
     """Images to ingest: a small value that can be sent to other processes."""
 
     kind: ClassVar[str]
-    """The scheme."""
+    """Name of the scheme, as in ``folder:photos``."""
     encoded: ClassVar[bool] = True
     """Whether samples are the bytes of image files rather than pixels."""
     listing_fields: ClassVar[frozenset[str]] = frozenset()
@@ -82,12 +81,12 @@ class Source(abc.ABC):
 
     @property
     def ordered(self) -> bool:
-        """Whether entries are to be loaded by one thread, in the order of file, offset and index."""
+        """Whether one thread must load the entries, in the order of file, offset and index."""
         return False
 
     @abc.abstractmethod
     def entries(self) -> list[Entry]:
-        """All images, in any order, without decoding one.
+        """List all images, in any order, without decoding one.
 
         Raises:
             DataError: the source is missing, empty or damaged.
@@ -98,22 +97,25 @@ class Source(abc.ABC):
         """Open the source to load entries from it."""
 
     def label_names(self) -> tuple[str, ...]:
-        """Names of the labels 0, 1, ...; empty if images have no labels."""
+        """Return the names of the labels 0, 1, ... that come with the images; empty if none do."""
         return ()
 
     def declared(self) -> tuple[Attribute, ...]:
-        """The columns of :attr:`Entry.values` whose kind the source itself states; others are recognised by values."""
+        """Return the columns of :attr:`Entry.values` whose kind the source states; others are recognised by values."""
         return ()
 
     def describe(self, entry: Entry) -> str:
-        """Where an image is, for messages: file first."""
+        """Return where an image is, for messages: the file first."""
         return f"{self.path}/{entry.key}"
 
 
 def list_files(directory: str) -> dict[str, int]:
-    """All files below a directory, by relative posix path, with their sizes in bytes.
+    """List all files below a directory.
 
     Hidden files and folders, and the ``__MACOSX`` folders of archives, are left out. Links are followed.
+
+    Returns:
+        Relative posix path → size in bytes.
 
     Raises:
         DataError: there is no such directory.
@@ -134,7 +136,7 @@ def list_files(directory: str) -> dict[str, int]:
 
 
 def _walk(folder: str, prefix: str, above: frozenset[tuple[int, int]]) -> Iterator[tuple[str, int]]:
-    """Relative path and size of each visible file below a folder; a link to a folder it lies in is not followed."""
+    """Yield relative path and size of each visible file below a folder; a link to a folder above it is not followed."""
     place = Path(folder).stat()
     if (place.st_dev, place.st_ino) in above:
         return
@@ -149,7 +151,7 @@ def _walk(folder: str, prefix: str, above: frozenset[tuple[int, int]]) -> Iterat
 
 
 def is_visible(name: str) -> bool:
-    """Whether no part of a relative posix path is hidden."""
+    """Return whether no part of a relative posix path is hidden."""
     return not any(part.startswith((".", "__MACOSX")) for part in name.split("/"))
 
 
@@ -186,10 +188,13 @@ def _split_level(folders: list[list[str]]) -> int | None:
 
 
 def container_splits(path: str, names: list[str]) -> dict[str, str]:
-    """The split of each file of many images: by folder, or by name as in ``train-00000-of-00004.parquet``.
+    """Find the splits of files that hold many images: by folder, or by name as in ``train-00000-of-00004.parquet``.
+
+    Returns:
+        Name of each file → its split.
 
     Raises:
-        DataError: some are named for a split that is neither ``train`` nor ``test``.
+        DataError: only some files are named for a split ``train`` or ``test``.
     """
     heads = [re.match(r"[a-z]+(?=[-_.])", PurePosixPath(name).name) for name in names]
     found = {head[0] if head else "" for head in heads}
@@ -207,13 +212,13 @@ def container_splits(path: str, names: list[str]) -> dict[str, str]:
 
 
 def container_files(path: str, suffixes: tuple[str, ...]) -> dict[str, tuple[str, str]]:
-    """The files of a source whose files hold many images: the file itself, or those in a directory, in order.
+    """List the files of a source whose files hold many images: the file itself, or those in a directory, in order.
 
     Returns:
-        Path of each → its relative path without suffix, for keys, and its split.
+        Path of each file → its relative path without suffix, for keys, and its split.
 
     Raises:
-        DataError: there is none.
+        DataError: there is no such file.
     """
     root = locate(path)
     if root.is_file():
@@ -227,11 +232,14 @@ def container_files(path: str, suffixes: tuple[str, ...]) -> dict[str, tuple[str
 
 @contextmanager
 def ranges() -> Iterator[Callable[[str, int, int], bytes]]:
-    """Reading parts of files: a function of path, offset and length in bytes, safe to call from many threads.
+    """Open files to read parts of them, until the context ends.
 
-    Less than the length comes back where the file ends early; a file that cannot be read is an
-    :class:`genlab.imaging.images.ImageError`. Files stay open until the context ends. Local ones are
-    read without a lock; remote ones through fsspec's read-ahead, which serves entries in the order of the file well.
+    Local files are read without a lock; remote ones through fsspec's read-ahead, which suits entries in the order of
+    the file.
+
+    Yields:
+        A function of path, offset and length in bytes, safe to call from many threads. It returns less than the length
+        where the file ends early, and raises :class:`genlab.imaging.images.ImageError` if the file cannot be read.
     """
     lock = threading.Lock()
     local: dict[str, int] = {}
@@ -268,7 +276,7 @@ def ranges() -> Iterator[Callable[[str, int, int], bytes]]:
 
 
 def read_at(descriptor: int, offset: int, length: int) -> bytes:
-    """``length`` bytes of an open local file from ``offset``, or those up to its end."""
+    """Read ``length`` bytes of an open local file from ``offset``, or those up to its end."""
     data = os.pread(descriptor, length, offset)
     while len(data) < length and (more := os.pread(descriptor, length - len(data), offset + len(data))):
         data += more

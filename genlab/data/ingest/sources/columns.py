@@ -1,4 +1,4 @@
-"""Tables with a column of images, as Parquet files and Hugging Face data sets are: which column is what."""
+"""Tables with a column of images, such as Parquet files and Hugging Face data sets: which column holds what."""
 
 import abc
 import dataclasses
@@ -17,29 +17,29 @@ from genlab.imaging.images import ImageError
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """The columns of a table of images."""
+    """The names of the columns of a table of images, by what they hold."""
 
     image: str
     key: str | None
-    """The column of keys; ``None``: rows are counted."""
+    """The column of keys; ``None`` where the number of a row is its key."""
     scalars: tuple[str, ...]
-    """Columns of numbers or texts, besides the image: what can become attributes, and the key."""
+    """The columns of numbers or texts: those that can become attributes, and the key."""
     declared: tuple[Attribute, ...]
-    """Those of them whose kind the schema states; texts are not among them, for their names are not known."""
+    """The columns whose kind the schema states; columns of texts are not among them, for their names are not known."""
 
     @staticmethod
     def of(schema: pa.Schema, file: str, image: str | None, key: str | None) -> "Layout":
-        """Tell the columns of ``file`` apart.
+        """Find out what each column of a table holds.
 
         Args:
-            schema: its columns. The metadata that Hugging Face ``datasets`` writes into it are used.
-            file: for messages.
-            image: the image's column, if asked for.
-            key: the key's column, if asked for.
+            schema: the columns, with the metadata that Hugging Face ``datasets`` writes, if it did.
+            file: name of the table, for messages.
+            image: the column of images that the user asked for.
+            key: the column of keys that the user asked for.
 
         Raises:
-            ConfigError: a column asked for is not there or not of its kind.
-            DataError: there is no column of images, or more than one and none was asked for.
+            ConfigError: a column that was asked for is missing or not of the right kind.
+            DataError: there is no column of images, or there are several and none was asked for.
         """
         features = _features(schema)
         there = ", ".join(schema.names)
@@ -68,11 +68,11 @@ class Layout:
         )
 
     def rows(self, batch: pa.RecordBatch | None, count: int) -> Iterator[tuple[str | None, dict[str, Value | None]]]:
-        """Key (``None`` where rows are counted, or its value is missing) and further columns of each row.
+        """Yield key and further columns of each row; the key is ``None`` where there is no column or no value of it.
 
         Args:
             batch: the columns ``scalars``; ``None`` if there are none.
-            count: rows.
+            count: number of rows.
         """
         if batch is None or not self.scalars:
             yield from ((None, {}) for _ in range(count))
@@ -94,11 +94,11 @@ class Table(Source):
 
     @property
     def ordered(self) -> bool:
-        """Rows are read on, not looked up."""
+        """Always: rows are read one after another."""
         return True
 
     def entries(self) -> list[Entry]:
-        """See :meth:`Source.entries`; reads all columns but the image's."""
+        """See :meth:`Source.entries`; reads all columns except the images."""
         found = [entry if self.key_column is None else self._keyed(entry, key) for entry, key in self._rows()]
         if not found:
             raise DataError(f"{self.path}: no rows in it")
@@ -106,7 +106,7 @@ class Table(Source):
 
     @abc.abstractmethod
     def _rows(self) -> Iterator[tuple[Entry, str | None]]:
-        """Every row under a key that counts it, and what its column of keys holds."""
+        """Yield each row as an entry whose key is its number, and the value of the column of keys."""
 
     def _layout(self, schema: pa.Schema, file: str) -> Layout:
         return Layout.of(schema, file, self.image_column, self.key_column)
@@ -118,10 +118,10 @@ class Table(Source):
 
 
 def image_bytes(value: Any) -> bytes:
-    """The file in a row's image column.
+    """Return the bytes of the image file in a row's image column.
 
     Raises:
-        ImageError: there is none.
+        ImageError: there are none.
     """
     path = None
     if isinstance(value, Mapping):
@@ -134,7 +134,7 @@ def image_bytes(value: Any) -> bytes:
 
 
 def _features(schema: pa.Schema) -> dict[str, dict[str, Any]]:
-    """What Hugging Face ``datasets`` says of each column."""
+    """Return what Hugging Face ``datasets`` says of each column; empty if it did not write the schema."""
     try:
         features = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))["info"]["features"]
         return {name: feature for name, feature in features.items() if isinstance(feature, dict)}
@@ -169,7 +169,7 @@ def _declared(field: pa.Field, feature: dict[str, Any]) -> Attribute | None:
 
 
 def _values(column: pa.Array, names: tuple[str, ...] | None) -> list[Value | None]:
-    """A column as Python has it; of a class label, the names. Not a number is no value."""
+    """Convert a column to a list; a class label becomes its name, and a NaN becomes ``None``."""
     values = column.to_pylist()
     if names is not None:
         # Hugging Face writes -1 where a label is not known.

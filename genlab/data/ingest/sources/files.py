@@ -55,7 +55,7 @@ class Folder(Source):
 
 
 class Zip(Source):
-    """All images in a zip archive; keys and splits as of a :class:`Folder` of its members."""
+    """All images in a zip archive; keys and splits are those of a :class:`Folder` with the same files."""
 
     kind = "zip"
 
@@ -91,18 +91,18 @@ class Zip(Source):
 
 
 def _read_local(file: str, size: int) -> bytes:
-    """A whole local file by three system calls: ``open`` costs more than the reading of a small one."""
+    """Read a whole local file by three system calls: ``open`` takes longer than to read a small file."""
     descriptor = os.open(file, os.O_RDONLY)
     try:
         data = os.read(descriptor, size + 1)
-        # A file that is not as long as it was when listed, or longer than one read returns.
+        # The size differs where the file has changed since it was listed, or is longer than what one read returns.
         return data if len(data) == size else read_at(descriptor, 0, os.fstat(descriptor).st_size)
     finally:
         os.close(descriptor)
 
 
 def is_image(name: str) -> bool:
-    """Whether a file is named as an image."""
+    """Return whether a file's name ends like that of an image."""
     return name.lower().endswith(SUFFIXES)
 
 

@@ -1,4 +1,4 @@
-"""``hf:DIR``: what ``save_to_disk`` of Hugging Face ``datasets`` wrote, read by pyarrow alone.
+"""``hf:DIR``: a folder written by ``save_to_disk`` of Hugging Face ``datasets``, read by pyarrow alone.
 
 A ``Dataset`` is a folder with ``state.json``, which lists Arrow streams (``data-00000-of-00001.arrow``); a
 ``DatasetDict`` is a folder with ``dataset_dict.json`` and one such folder a split.
@@ -82,7 +82,7 @@ class HuggingFace(Table):
         return f"{entry.file}, {entry.key}"
 
     def _files(self) -> dict[str, list[str]]:
-        """Split → its Arrow files, in order."""
+        """Return the Arrow files of each split, in order."""
         root = locate(self.path)
         if (root / SPLITS).is_file():
             splits = _read(f"{root / SPLITS}", "splits")
@@ -98,12 +98,12 @@ class HuggingFace(Table):
 
 
 def is_saved(names: list[str]) -> bool:
-    """Whether these are the names in a folder that ``save_to_disk`` wrote."""
+    """Return whether these are the names in a folder that ``save_to_disk`` wrote."""
     return STATE in names or SPLITS in names
 
 
 def _data_files(directory: str) -> tuple[str | None, list[str]]:
-    """The split that a saved data set says it is, and its Arrow files."""
+    """Return the split that a saved data set says it is, and its Arrow files."""
     state = locate(directory) / STATE
     files = [str(part.get("filename")) for part in _read(str(state), "_data_files") if isinstance(part, dict)]
     if not files:
@@ -138,7 +138,7 @@ def _opened(file: str) -> Iterator[pa.NativeFile]:
 
 
 def _schema(stream: pa.NativeFile, file: str) -> pa.Schema:
-    """The schema that a stream begins with; an Arrow file is a stream between a head and a foot."""
+    """Read the schema at the beginning of a stream; an Arrow file is a stream between a head and a foot."""
     if stream.read(len(_FILE_MAGIC)) != _FILE_MAGIC:
         stream.seek(0)
     try:
@@ -148,7 +148,7 @@ def _schema(stream: pa.NativeFile, file: str) -> pa.Schema:
 
 
 def _batches(file: str) -> Iterator[tuple[int, pa.RecordBatch]]:
-    """Each record batch and where it begins. Of a memory mapped file only the columns that are used are read."""
+    """Yield each record batch and its position in bytes; memory mapping reads only the columns that are used."""
     with _opened(file) as stream:
         schema = _schema(stream, file)
         try:
@@ -163,7 +163,7 @@ def _batches(file: str) -> Iterator[tuple[int, pa.RecordBatch]]:
 
 
 def _read_batch(stream: pa.NativeFile, schema: pa.Schema) -> pa.RecordBatch:
-    """The next record batch, with every offset in its bounds: Arrow trusts them, and a wrong one ends the process."""
+    """Read the next record batch and check its offsets: Arrow trusts them, and a wrong one would end the process."""
     batch = pa.ipc.read_record_batch(pa.ipc.read_message(stream), schema)
     batch.validate(full=True)
     return batch

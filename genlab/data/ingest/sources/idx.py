@@ -1,4 +1,4 @@
-"""``mnist:DIR``: the idx files of MNIST and of the data sets that copied its form."""
+"""``mnist:DIR``: the idx files of MNIST and of data sets in the same format."""
 
 import dataclasses
 import gzip
@@ -18,7 +18,7 @@ from genlab.data.ingest.sources.base import Entry, Load, Sample, Source
 
 _SPLITS = {"t10k": "test", "train": "train"}
 _CONTENTS = {"images": 3, "labels": 1}
-"""Dimensions of what a file holds."""
+"""What a file holds → the number of its array's dimensions."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,11 +33,11 @@ class Mnist(Source):
 
     @property
     def channels(self) -> int:
-        """Grey, as stored."""
+        """1: the images are stored as grey."""
         return 1
 
     def entries(self) -> list[Entry]:
-        """See :meth:`Source.entries`; reads the label files only."""
+        """See :meth:`Source.entries`; reads only the label files."""
         found = [
             Entry(f"{half}-{number:05d}", _SPLITS[half], file=half, index=number)
             for half, files in self._halves().items()
@@ -49,7 +49,7 @@ class Mnist(Source):
 
     @contextmanager
     def reader(self) -> Iterator[Load]:
-        """See :meth:`Source.reader`; the halves' pixels are held in memory."""
+        """See :meth:`Source.reader`; holds all pixels in memory."""
         arrays: dict[str, tuple[NDArray[np.uint8], NDArray[np.uint8]]] = {}
         for half, files in self._halves().items():
             images, labels = read_idx(files["images"], 3), read_idx(files["labels"], 1)
@@ -64,7 +64,7 @@ class Mnist(Source):
         yield load
 
     def label_names(self) -> tuple[str, ...]:
-        """``0``, ``1``, ... up to the highest label."""
+        """Return ``0``, ``1``, ... up to the highest label."""
         labels = [read_idx(files["labels"], 1) for files in self._halves().values()]
         return tuple(str(label) for label in range(1 + max(int(half.max(initial=0)) for half in labels)))
 
@@ -73,7 +73,7 @@ class Mnist(Source):
         return f"{self._halves()[entry.file]['images']}, image {entry.index}"
 
     def _halves(self) -> dict[str, dict[str, UPath]]:
-        """half → contents → file, of the halves that are there."""
+        """Return half → content → file, for each half that is there."""
         directory = locate(self.path)
         if not directory.is_dir():
             raise DataError(f"{self.path}: no such directory")
@@ -96,25 +96,25 @@ class Mnist(Source):
 
 
 def idx_names(half: str, content: str) -> Iterator[str]:
-    """The names in use for an idx file."""
+    """Yield the names in use for an idx file."""
     for mark in "-", ".":
         for suffix in "", ".gz":
             yield f"{half}-{content}{mark}idx{_CONTENTS[content]}-ubyte{suffix}"
 
 
 def has_idx(names: Iterable[str]) -> bool:
-    """Whether these file names are a directory of idx files."""
+    """Return whether idx files of images are among these names."""
     return not set(names).isdisjoint(name for half in _SPLITS for name in idx_names(half, "images"))
 
 
 def read_idx(file: UPath, dimensions: int) -> NDArray[np.uint8]:
-    """Read an idx file of bytes, plain or (named ``.gz``) compressed.
+    """Read an idx file of bytes, plain or (if named ``.gz``) compressed.
 
     Returns:
         uint8 [n] or [n, height, width].
 
     Raises:
-        DataError: another magic number, not the promised length, or damaged compression.
+        DataError: the magic number or the length is wrong, or the compression is damaged.
     """
     data = file.read_bytes()
     if file.suffix == ".gz":

@@ -17,7 +17,7 @@ from genlab.data.ingest.sources.columns import Layout, Table, image_bytes
 from genlab.imaging.images import ImageError
 
 SCAN_ROWS = 8192
-"""Rows of the columns beside the image that are read at a time."""
+"""Rows that are read at a time of the columns beside the image."""
 
 IMAGE_ROWS = 32
 """Images read at a time: a row group may hold a million."""
@@ -38,7 +38,7 @@ class Parquet(Table):
         for file, (name, split) in container_files(self.path, (".parquet",)).items():
             with _opened(file) as table:
                 layout = self._layout(table.schema_arrow, file)
-                # Images are nearly all of a file.
+                # Nearly all bytes of a file are images.
                 size = locate(file).stat().st_size // max(1, table.metadata.num_rows)
                 number = 0
                 for batch in _scan(table, layout, file):
@@ -75,17 +75,17 @@ class Parquet(Table):
 
 
 class _Cursor:
-    """The image column of one file, read forwards in small batches, so that no row group is held whole."""
+    """A reader of the image column of one file, in small batches, so that no whole row group is in memory."""
 
     def __init__(self, table: pq.ParquetFile, column: str) -> None:
         self._table, self._column = table, column
         groups = [table.metadata.row_group(index).num_rows for index in range(table.num_row_groups)]
         self._starts = np.cumsum([0, *groups])
-        self._begin, self._batch = sys.maxsize, pa.array([])  # nowhere yet
+        self._begin, self._batch = sys.maxsize, pa.array([])  # before the first batch
         self._batches: Iterator[pa.RecordBatch] = iter(())
 
     def row(self, row: int) -> object:
-        """The image of a row; cheap if it lies after the last one asked for, and not far."""
+        """Return the value of a row; fast for a row shortly after the one before."""
         group = int(np.searchsorted(self._starts, row, side="right")) - 1
         end = self._begin + len(self._batch)
         if row < self._begin or self._starts[group] > end:
@@ -103,7 +103,7 @@ class _Cursor:
 def _opened(file: str) -> Iterator[pq.ParquetFile]:
     try:
         with locate(file).open("rb") as stream:
-            # Without pre-buffering, or a whole row group would be read at once.
+            # Pre-buffering would read a whole row group at once.
             yield pq.ParquetFile(stream, pre_buffer=False, buffer_size=1 << 20)
     except pa.ArrowException as error:
         raise DataError(f"{file}: truncated, or not a Parquet file ({error})") from None
@@ -112,7 +112,7 @@ def _opened(file: str) -> Iterator[pq.ParquetFile]:
 
 
 def _scan(table: pq.ParquetFile, layout: Layout, file: str) -> Iterator[pa.RecordBatch]:
-    """The scalar columns, in batches; without columns they still count rows."""
+    """Yield the columns of numbers and texts in batches; where there are none, batches still count the rows."""
     try:
         yield from table.iter_batches(SCAN_ROWS, columns=list(layout.scalars))
     except pa.ArrowException as error:

@@ -15,22 +15,22 @@ from genlab.data.ingest.synthetic import draw_digit, draw_scene
 from genlab.imaging.images import Pixels
 
 DRAWINGS = {"scenes-a": 1024, "scenes-b": 1024, "digits": 10_000}
-"""What can be drawn, and how many unless asked otherwise."""
+"""Name of each kind of picture → how many are drawn by default."""
 
 MOST = 1_000_000
-"""More would make the scenes of the two domains counterparts of each other."""
+"""Most pictures of a data set: with more, scenes of the two domains would be counterparts of each other."""
 
 SCENE_SIZE = 64
-"""Side of a scene in pixels unless asked otherwise."""
+"""Default side of a scene, in pixels."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Synthetic(Source):
-    """Drawn images.
+    """Pictures drawn from a seed.
 
     Scenes of domain a have the indices 0, 1, ..., those of b 1,000,000, 1,000,001, ...: so the domains are unpaired,
-    while each scene's key (``scene-00000042``) tells which one in the other domain is its true counterpart.
-    Digits have keys like ``digit-00000007`` and labels 0 to 9. No published splits.
+    while each scene's key (``scene-00000042``) tells its true counterpart in the other domain. Digits have keys like
+    ``digit-00000007`` and labels 0 to 9. There are no published splits.
     """
 
     kind = "synthetic"
@@ -39,7 +39,7 @@ class Synthetic(Source):
     count: int
     seed: int = 0
     side: int = SCENE_SIZE
-    """Of scenes, which are drawn at any size; digits are always 28x28."""
+    """Side of scenes in pixels, which are drawn at any size; digits are always 28x28."""
 
     def __post_init__(self) -> None:
         if self.path not in DRAWINGS:
@@ -47,7 +47,7 @@ class Synthetic(Source):
 
     @property
     def channels(self) -> int:
-        """Grey for digits, RGB for scenes."""
+        """1 (grey) for digits, 3 (RGB) for scenes."""
         return 1 if self.path == "digits" else 3
 
     def entries(self) -> list[Entry]:
@@ -69,7 +69,7 @@ class Synthetic(Source):
         yield load
 
     def label_names(self) -> tuple[str, ...]:
-        """The ten digits; none for scenes."""
+        """Return the ten digits; no names for scenes."""
         return tuple("0123456789") if self.path == "digits" else ()
 
     def describe(self, entry: Entry) -> str:
@@ -78,17 +78,17 @@ class Synthetic(Source):
 
 
 def has_counterparts(manifest: Manifest) -> bool:
-    """Whether :func:`counterparts` knows those of a data set's rows."""
+    """Return whether :func:`counterparts` can draw the counterparts of a data set's rows."""
     origin = manifest.origin
     return origin.kind == "synthetic" and origin.path.startswith("scenes-") and manifest.channels == 3
 
 
 def counterparts(shards: ShardSet, rows: np.ndarray) -> Pixels | None:
-    """The true counterparts, in the other domain, of rows of a data set of scenes.
+    """Draw the true counterparts, in the other domain, of rows of a data set of scenes.
 
     Args:
         shards: the data set.
-        rows: int64 [n].
+        rows: int64 [n], numbers of rows.
 
     Returns:
         uint8 [n, height, width, 3], or ``None`` if ``shards`` are not scenes in colour at the size they were drawn.

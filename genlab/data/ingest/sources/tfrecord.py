@@ -1,6 +1,6 @@
-"""``tfrecord:FILE-OR-DIR``: TFRecord files of ``tf.train.Example``, as the Kaggle Monet data come.
+"""``tfrecord:FILE-OR-DIR``: TFRecord files of ``tf.train.Example``, such as the Monet pictures of Kaggle.
 
-Two formats, one inside the other, each read by a few lines rather than by TensorFlow:
+There are two formats, one inside the other, each of which takes a few lines to read, without TensorFlow:
 
 * framing: length (uint64), masked CRC-32C of the length, data, masked CRC-32C of the data; little-endian;
 * data: the protobuf message ``Example{1: Features{1: {1: name, 2: Feature{1: BytesList{1: value}}}}}``.
@@ -25,19 +25,20 @@ _CHECKSUM = struct.Struct("<I")
 class TFRecord(Source):
     """Records with the bytes feature ``image`` (an image file) and, as a rule, ``image_name``.
 
-    The name is the key; a record without one has ``FILE-000042``, its file and number. A directory's files ending in
-    ``.tfrec`` or ``.tfrecord`` (shard numbers may follow) are read in the order of their names. No published splits.
+    The name is the key; the key of a record without one is its file and number, ``FILE-000042``. Of a directory, the
+    files ending in ``.tfrec`` or ``.tfrecord`` (shard numbers may follow) are read in the order of their names. There
+    are no published splits.
     """
 
     kind = "tfrecord"
 
     @property
     def ordered(self) -> bool:
-        """Remote files are read ahead."""
+        """True for remote files, which are read ahead."""
         return is_remote(self.path)
 
     def entries(self) -> list[Entry]:
-        """See :meth:`Source.entries`; checks the framing of every record, its data are checked when loaded."""
+        """See :meth:`Source.entries`; checks the framing of every record, but not its data."""
         found: list[Entry] = []
         for file in self._files():
             for number, (offset, data) in enumerate(_records(file)):
@@ -79,18 +80,18 @@ class TFRecord(Source):
 
 
 def is_tfrecord(name: str) -> bool:
-    """Whether a file is named as TFRecord: ``x.tfrec``, ``x.tfrecord``, ``x.tfrecord-00001-of-00016``."""
+    """Return whether a file is named as TFRecord: ``x.tfrec``, ``x.tfrecord``, ``x.tfrecord-00001-of-00016``."""
     return ".tfrec" in PurePosixPath(name).name
 
 
 def masked_crc32c(data: bytes) -> int:
-    """The checksum of TFRecord framing: CRC-32C, rotated right by 15 bits, plus a constant."""
+    """Return the checksum of TFRecord framing: CRC-32C, rotated right by 15 bits, plus a constant."""
     crc = google_crc32c.value(data)
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
 
 def bytes_features(example: bytes) -> dict[str, bytes]:
-    """The bytes features of a serialised ``tf.train.Example``, each with its first value.
+    """Return the bytes features of a serialised ``tf.train.Example``: name → first value.
 
     Raises:
         ImageError: this is no Example.
@@ -115,7 +116,7 @@ def _name(example: bytes) -> str:
 
 
 def _values(message: bytes, wanted: int) -> Iterator[bytes]:
-    """The values of one field of a protobuf message whose fields all have a length, as those of an Example do."""
+    """Yield the values of one field of a protobuf message whose fields all have a length, as in an Example."""
     position = 0
     while position < len(message):
         tag, position = _varint(message, position)
@@ -138,7 +139,7 @@ def _varint(message: bytes, position: int) -> tuple[int, int]:
 
 
 def _records(file: str) -> Iterator[tuple[int, bytes]]:
-    """Each record's data and where they begin."""
+    """Yield each record's data and their position in bytes."""
     try:
         stream = locate(file).open("rb")
     except OSError as error:

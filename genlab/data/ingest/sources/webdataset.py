@@ -53,7 +53,7 @@ class WebDataset(Source):
 
     @property
     def ordered(self) -> bool:
-        """Remote files are read ahead."""
+        """True for remote files, which are read ahead."""
         return is_remote(self.path)
 
     def entries(self) -> list[Entry]:
@@ -162,7 +162,11 @@ class WebDataset(Source):
 
 
 def _members(file: str) -> Iterator[tarfile.TarInfo]:
-    """The regular files of an archive that is whole to its end mark."""
+    """Yield the regular files of an archive.
+
+    Raises:
+        DataError: the archive cannot be read, or does not end with its end mark.
+    """
     try:
         with locate(file).open("rb") as stream, tarfile.open(fileobj=stream, mode="r:") as archive:
             yield from (member for member in archive if member.isreg())
