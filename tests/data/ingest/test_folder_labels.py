@@ -53,7 +53,6 @@ def test_a_class_is_the_path_of_folders(tmp_path: Path) -> None:
     assert classes(shards) == {name: name.rpartition("/")[0] for name in ANIMALS}
     assert shards.manifest.attributes == ()
     assert shards.manifest.origin.options["label"] == "folder"
-    assert shards.manifest.origin.options["label_last_folder"] is False
 
 
 def test_the_last_folder_alone_may_be_the_class(tmp_path: Path) -> None:
