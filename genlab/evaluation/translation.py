@@ -5,7 +5,7 @@ Beside each stands the same measurement of the untranslated images, which shows 
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 
 import torch
@@ -14,19 +14,27 @@ from torch import Tensor
 from genlab.data.ingest.sources.synthetic import counterparts, has_counterparts
 from genlab.evaluation.extractors import EfficientNetLite, Extractor
 from genlab.evaluation.features import extract, held_out_features, measure_distances
-from genlab.evaluation.held_out import HeldOut
+from genlab.evaluation.held_out import HeldOut, Rows
 from genlab.evaluation.measurements import Better, Measurement, Settings
-from genlab.metrics.image import SSIM_WINDOW, perceptual_distance, psnr, ssim
+from genlab.metrics.image import (
+    SSIM_WINDOW,
+    apply_colour_curve,
+    best_colour_curve,
+    perceptual_distance,
+    psnr,
+    ssim,
+)
 from genlab.metrics.intervals import mean_interval
 from genlab.models.cyclegan import CycleGAN
 from genlab.models.pixels import from_signed, to_signed
 
-NEARNESS: dict[str, tuple[str, str, Better]] = {
-    "psnr": ("PSNR", "dB", "higher"),
-    "ssim": ("SSIM", "", "higher"),
-    "perceptual": ("perceptual distance", "", "lower"),
+SIMILARITIES: dict[str, tuple[str, Better]] = {
+    "ssim": ("SSIM", "higher"),
+    "perceptual": ("perceptual distance", "lower"),
 }
-"""How near images come to their counterparts: title, unit, and which is better."""
+"""Measurements of images and their true counterparts besides the PSNR: title, and which is better."""
+COLOUR_CURVE = "256 levels a channel, least squares on these very rows"
+"""Setting of a measurement under the best colour curve."""
 
 
 def measure_translations(
@@ -35,11 +43,11 @@ def measure_translations(
     """Measure each direction of a model, see :func:`measure_direction`; and ``kid``, the mean of both KIDs.
 
     Args:
-        model: the model; its images are of the domains' size. One of a single direction gets no ``kid``.
+        model: a model for images of the domains' size. One of a single direction gets no ``kid``.
         domains: the images of ``a`` and ``b``.
-        extractor: whose features FID and KID are taken in.
-        images: how many of each are translated, at most, drawn at random.
-        seed: of the draws.
+        extractor: the network in whose features FID and KID are taken.
+        images: how many images of each domain are translated, at most; they are drawn at random.
+        seed: seed of the draws.
     """
     measurements: dict[str, Measurement] = {}
     for direction in model.directions:
@@ -56,23 +64,25 @@ def measure_translations(
 def measure_direction(
     model: CycleGAN, direction: str, source: HeldOut, target: HeldOut, extractor: Extractor, seed: int
 ) -> dict[str, Measurement]:
-    """What a direction's translations are worth.
+    """Measure the translations of one direction.
 
-    * ``fid``, ``kid``: of the translations against the other domain's real images.
+    * ``fid``, ``kid``: distances of the translations from real images of the other domain.
     * ``cycle``, ``identity``: |F(G(x)) − x| and |F(x) − x| of images x of the source domain, G being the direction's
-      generator and F the other: means over pixels in [-1, 1], as in training. No model is ranked by them, since one
-      that changes nothing has none. A model of a single direction, which has no F, has neither.
-    * ``psnr``, ``ssim``, ``perceptual``: to the true counterparts, where both domains are drawn scenes.
+      generator and F the other: means over pixels in [-1, 1], as in training. No model is ranked by them, since a
+      model that changes nothing has an error of 0. A model of a single direction, which has no F, has neither.
+    * ``psnr``, ``ssim``, ``perceptual``: similarity to the true counterparts, where both domains are drawn scenes; and
+      with them ``curve_psnr`` and ``gain``, see :func:`measure_psnr`.
 
-    All but the errors also of the untranslated images, as ``untranslated_...``, by which no model is ranked either.
+    All but the errors and the last two are measured on the untranslated images too, as ``untranslated_...``, by which
+    no model is ranked either.
 
     Args:
-        model: whose images are of the domains' size.
+        model: a model for images of the domains' size.
         direction: one of ``model.directions``.
         source: images to translate.
         target: real images of the other domain.
-        extractor: whose features FID and KID are taken in.
-        seed: of the draws for their intervals.
+        extractor: the network in whose features FID and KID are taken.
+        seed: seed of the draws for their intervals.
     """
     here, _, there = direction.partition("_to_")
     generator, opposite = model.generator(direction), f"{there}_to_{here}"
@@ -94,42 +104,87 @@ def measure_direction(
                 errors["identity"].append(_error(back(images), images))
             pixels = from_signed(outputs).cpu()
             if network is not None:
-                hidden = counterparts(source.shards, source.rows[rows.first : rows.first + len(pixels)])
-                assert hidden is not None, "they are known, or there were no network"
-                for nearness, shown in ((translated, pixels), (untranslated, rows.image)):
-                    for kind, values in _nearness(shown, torch.from_numpy(hidden), network).items():
-                        nearness[kind].append(values)
+                truth = _counterparts(source, rows)
+                for found, shown in ((translated, pixels), (untranslated, rows.image)):
+                    for kind, values in _similarities(shown, truth, network).items():
+                        found[kind].append(values)
             yield pixels
 
     features = extract(extractor, translations(), len(source), f"{here} → {there}")
-    as_they_are = held_out_features(source, extractor)
-    made = _distances(extractor, source, target, features, seed) | _nearness_measurements(
-        translated, source, network, there
-    )
-    baseline = _distances(extractor, source, target, as_they_are, seed)
-    baseline |= _nearness_measurements(untranslated, source, network, there)
+    made = _distances(extractor, source, target, features, seed)
+    before = _distances(extractor, source, target, held_out_features(source, extractor), seed)
     measurements = {}
+    if network is not None:
+        curve = colour_curve_psnr(lambda: ((rows.image, _counterparts(source, rows)) for rows in source.batches()))
+        psnrs = torch.cat(untranslated.pop("psnr")), torch.cat(translated.pop("psnr")), curve
+        measurements = measure_psnr(direction, *psnrs, source.settings)
+        made |= _measure_similarities(translated, source, network, there)
+        before |= _measure_similarities(untranslated, source, network, there)
     for kind, measurement in made.items():
-        before = baseline[kind]
         measurements[f"{kind}_{direction}"] = replace(measurement, title=f"{measurement.title}, {here} → {there}")
         measurements[f"untranslated_{kind}_{direction}"] = replace(
-            before, title=f"{before.title}, {here} untranslated", better=None
+            before[kind], title=f"{before[kind].title}, {here} untranslated", better=None
         )
     formulas = {"cycle": f"{here} → {there} → {here}", "identity": f"{there} → {here} of {here}"}
     for kind, values in errors.items():
         title = f"{kind} error, {formulas[kind]}, mean |error| in range [-1, 1]"
-        measurements[f"{kind}_{here}"] = _mean(title, values, source.settings)
+        measurements[f"{kind}_{here}"] = _mean(title, torch.cat(values), source.settings)
     return measurements
 
 
+def measure_psnr(
+    direction: str, untranslated: Tensor, translated: Tensor, curve: Tensor, settings: Settings
+) -> dict[str, Measurement]:
+    """Measure how near images come to their true counterparts, pixel by pixel, in dB.
+
+    ``psnr_DIRECTION`` is that of the translations, ``untranslated_psnr_DIRECTION`` that of the images as they are,
+    ``curve_psnr_DIRECTION`` that of the images under the best colour curve, which bounds what a change of colours alone
+    can reach, and ``gain_DIRECTION`` what translating gained: the first less the second.
+
+    Args:
+        direction: such as ``a_to_b``.
+        untranslated: the PSNR of each image, float64 [N].
+        translated: the PSNR of each translation, float64 [N].
+        curve: the PSNR of each image under the curve, see :func:`colour_curve_psnr`, float64 [N].
+        settings: what the images depend on.
+    """
+    here, _, there = direction.partition("_to_")
+    title = f"PSNR to the true {there}"
+    after = _mean(f"{title}, {here} → {there}", translated, settings, "dB", "higher")
+    before = _mean(f"{title}, {here} untranslated", untranslated, settings, "dB")
+    fitted = settings | {"colour_curve": COLOUR_CURVE}
+    gain, interval = after.value - before.value, mean_interval(translated - untranslated)
+    return {
+        f"psnr_{direction}": after,
+        f"untranslated_psnr_{direction}": before,
+        f"curve_psnr_{direction}": _mean(f"{title}, {here} under the best colour curve", curve, fitted, "dB"),
+        f"gain_{direction}": Measurement(
+            f"gain in {title}, {here} → {there}", gain, settings, "dB", "higher", interval
+        ),
+    }
+
+
+def colour_curve_psnr(pairs: Callable[[], Iterable[tuple[Tensor, Tensor]]]) -> Tensor:
+    """Compute the PSNR of images to their true counterparts under the best colour curve, dB, float64 [N].
+
+    The curve (:func:`genlab.metrics.image.best_colour_curve`) is fitted on the very images that it is measured on, so
+    no colour curve has a smaller squared error.
+
+    Args:
+        pairs: gives the images and their counterparts, uint8 [N, H, W, C] each; called once to fit and once to measure.
+    """
+    curve = best_colour_curve(pairs())
+    return torch.cat([psnr(apply_colour_curve(curve, images), truth) for images, truth in pairs()])
+
+
 def counterparts_are_known(source: HeldOut, target: HeldOut) -> bool:
-    """Whether both are drawn scenes, one of each domain."""
+    """Tell whether the domains are the two of the drawn scenes, so that each image has a true counterpart."""
     one, other = source.shards.manifest, target.shards.manifest
     return has_counterparts(one) and has_counterparts(other) and one.origin.path != other.origin.path
 
 
 def _mean_kid(extractor: Extractor, directions: Mapping[str, Measurement]) -> Measurement:
-    """The mean of the directions' KIDs, whose errors are independent but for the images that they share."""
+    """Average the KIDs of the directions; their errors are taken as independent, though the directions share images."""
     settings: Settings = {}
     for direction, measurement in directions.items():
         for name, value in measurement.settings.items():
@@ -144,14 +199,21 @@ def _mean_kid(extractor: Extractor, directions: Mapping[str, Measurement]) -> Me
 def _distances(
     extractor: Extractor, source: HeldOut, target: HeldOut, made: Tensor, seed: int
 ) -> dict[str, Measurement]:
-    """FID and KID of ``made``, features of ``source`` or of what became of it, against the real ``target``."""
+    """Measure FID and KID of features of ``source``, translated or not, against the real images of ``target``."""
     origin = {f"source_{name}": value for name, value in source.settings.items() if name != "genlab"}
     reference = held_out_features(target, extractor)
     return measure_distances(extractor, reference, target.settings | origin, made, seed)
 
 
-def _nearness(pixels: Tensor, truth: Tensor, network: EfficientNetLite) -> dict[str, Tensor]:
-    """How near images come to their counterparts, uint8 [N, H, W, C] both: [N] of each kind."""
+def _counterparts(source: HeldOut, rows: Rows) -> Tensor:
+    """Draw the true counterparts of rows of scenes: uint8 [N, H, W, 3]."""
+    drawn = counterparts(source.shards, rows.numbers)
+    assert drawn is not None, "counterparts are known"
+    return torch.from_numpy(drawn)
+
+
+def _similarities(pixels: Tensor, truth: Tensor, network: EfficientNetLite) -> dict[str, Tensor]:
+    """Compare images with their counterparts, uint8 [N, H, W, C] both: a value of each kind for each image, [N]."""
     distances = [
         perceptual_distance(network.layers(images), network.layers(references)).cpu()
         for images, references in zip(pixels.split(network.batch), truth.split(network.batch), strict=True)
@@ -162,26 +224,23 @@ def _nearness(pixels: Tensor, truth: Tensor, network: EfficientNetLite) -> dict[
     return values | {"perceptual": torch.cat(distances)}
 
 
-def _nearness_measurements(
-    nearness: Mapping[str, list[Tensor]], source: HeldOut, network: EfficientNetLite | None, there: str
+def _measure_similarities(
+    similarities: Mapping[str, list[Tensor]], source: HeldOut, network: EfficientNetLite, there: str
 ) -> dict[str, Measurement]:
     measurements: dict[str, Measurement] = {}
-    if network is None:
-        return measurements
-    for kind, values in nearness.items():
-        name, unit, better = NEARNESS[kind]
+    for kind, values in similarities.items():
+        name, better = SIMILARITIES[kind]
         settings = source.settings | (network.layers_settings if kind == "perceptual" else {})
-        measurements[kind] = _mean(f"{name} to the true {there}", values, settings, unit, better)
+        measurements[kind] = _mean(f"{name} to the true {there}", torch.cat(values), settings, "", better)
     return measurements
 
 
 def _error(images: Tensor, references: Tensor) -> Tensor:
-    """Mean absolute difference of each image, float64 [N], on the CPU."""
+    """Compute the mean absolute difference of each image, float64 [N], on the CPU."""
     return (images - references).abs().flatten(1).double().mean(1).cpu()
 
 
-def _mean(
-    title: str, values: list[Tensor], settings: Settings, unit: str = "", better: Better | None = None
-) -> Measurement:
-    all_values = torch.cat(values).double()
-    return Measurement(title, float(all_values.mean()), settings, unit, better, mean_interval(all_values))
+def _mean(title: str, values: Tensor, settings: Settings, unit: str = "", better: Better | None = None) -> Measurement:
+    """Measure a mean over images: ``values`` is [N]."""
+    values = values.double()
+    return Measurement(title, float(values.mean()), settings, unit, better, mean_interval(values))

@@ -1,6 +1,6 @@
 """How near images are to their references, how near a change of colours could bring them; how far they lie apart."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
@@ -97,30 +97,30 @@ def mean_pairwise_distance(images: Tensor) -> float:
     return float(torch.pdist(flat).mean()) / flat.shape[1] ** 0.5
 
 
-def best_colour_curve(sources: Tensor, targets: Tensor) -> Tensor:
-    """The per-channel tone curve that brings ``sources`` nearest to ``targets`` in least squares.
+def best_colour_curve(pairs: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
+    """Fit the per-channel tone curve that brings images nearest to their targets in least squares.
 
-    It is the mean target level of all pixels of a source level, rounded: no other map from level to level has a
-    smaller squared error on these pairs. Levels that no source pixel has are interpolated between their neighbours.
+    The curve gives each source level the mean target level of all pixels of that level, rounded: no other map from
+    level to level has a smaller squared error on these pairs. Levels that no source pixel has are interpolated between
+    their neighbours.
 
     Args:
-        sources: uint8 [N, H, W, C], N >= 1.
-        targets: the same shape and dtype, pixel for pixel the true counterparts.
+        pairs: images and their targets, uint8 [N, H, W, C] each, pixel for pixel the true counterparts; at least one
+            pair, with any N >= 1. How images are divided into pairs does not change the curve.
 
     Returns:
-        uint8 [C, 256], the target level of each source level, for :func:`apply_colour_curve`.
+        uint8 [C, 256] on the CPU, the target level of each source level, for :func:`apply_colour_curve`.
 
     Raises:
-        ValueError: when shapes differ or a tensor is not uint8.
+        ValueError: when the shapes of a pair differ or a tensor is not uint8.
     """
-    _check_pair(sources, targets)
-    curves = []
-    for source, target in zip(sources.flatten(0, 2).T, targets.flatten(0, 2).T, strict=True):
-        count = torch.bincount(source, minlength=LEVELS).numpy(force=True)
-        total = torch.bincount(source, weights=target.double(), minlength=LEVELS).numpy(force=True)
-        seen = np.flatnonzero(count)
-        curves.append(np.interp(np.arange(LEVELS), seen, total[seen] / count[seen]))
-    return torch.from_numpy(np.stack(curves)).round().to(sources.device, torch.uint8)
+    # Sums of integers, exact in float64 in any order.
+    count, total = torch.stack([_level_sums(*pair) for pair in pairs]).sum(0).numpy(force=True)
+    levels, curves = np.arange(LEVELS), []
+    for of_level, target_sum in zip(count, total, strict=True):
+        seen = np.flatnonzero(of_level)
+        curves.append(np.interp(levels, seen, target_sum[seen] / of_level[seen]))
+    return torch.from_numpy(np.stack(curves)).round().to(torch.uint8)
 
 
 def apply_colour_curve(curve: Tensor, images: Tensor) -> Tensor:
@@ -133,7 +133,16 @@ def apply_colour_curve(curve: Tensor, images: Tensor) -> Tensor:
     Returns:
         uint8 [N, H, W, C].
     """
-    return curve[torch.arange(images.shape[3], device=images.device), images.long()]
+    return curve.to(images.device)[torch.arange(images.shape[3], device=images.device), images.long()]
+
+
+def _level_sums(sources: Tensor, targets: Tensor) -> Tensor:
+    """For each channel and source level the number of pixels and the sum of their targets: float64 [2, C, 256]."""
+    _check_pair(sources, targets)
+    channels = list(zip(sources.flatten(0, 2).T, targets.flatten(0, 2).T, strict=True))
+    counts = [torch.bincount(source, minlength=LEVELS).double() for source, _ in channels]
+    sums = [torch.bincount(source, weights=target.double(), minlength=LEVELS) for source, target in channels]
+    return torch.stack([torch.stack(counts), torch.stack(sums)])
 
 
 def _check_pair(images: Tensor, references: Tensor) -> None:

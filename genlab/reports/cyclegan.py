@@ -10,9 +10,11 @@ from torch import Tensor
 from genlab.core.config import from_dict
 from genlab.data.format.manifest import Manifest
 from genlab.data.ingest.sources.synthetic import counterparts, has_counterparts
+from genlab.evaluation.measurements import Settings
+from genlab.evaluation.translation import colour_curve_psnr, measure_psnr
 from genlab.imaging.images import Pixels
 from genlab.imaging.sheets import transparent_sheet
-from genlab.metrics.image import apply_colour_curve, best_colour_curve, psnr
+from genlab.metrics.image import psnr
 from genlab.models.cyclegan import DIRECTIONS, CycleGAN
 from genlab.recipes.cyclegan import CycleGANObjective
 from genlab.reports.curves import Panel
@@ -28,8 +30,14 @@ SCORED = 200
 COMPARED = 64
 """Images of a domain that are compared with each other, at most: 2,016 pairs."""
 BATCH = 16
-SCORES = ("input_psnr", "translated_psnr", "curve_psnr", "gain")
-"""What :func:`score` says of a direction, in dB."""
+SCORES = {
+    "input_psnr": "untranslated_psnr",
+    "translated_psnr": "psnr",
+    "curve_psnr": "curve_psnr",
+    "gain": "gain",
+}
+"""Scores of a direction, in dB, by their names in ``scores.json``: the measurement of each, see
+:func:`genlab.evaluation.translation.measure_psnr`."""
 
 PANELS = (
     Panel("adversarial", {"adversarial_ab": "a → b", "adversarial_ba": "b → a"}),
@@ -66,7 +74,10 @@ def examine(run: RunRecord, model: CycleGAN) -> Findings:
         blank = np.zeros((len(sheet) * columns, *images.shape[1:]), np.uint8)
         by_epoch.append(_by_epoch(run, direction, transparent_sheet(blank, columns)))
         if truth is not None:
-            found[direction] = score(images, translated, truth) | {
+            settings: Settings = {"data": shards.checksum, "split": split, "rows": len(images), "subset": "first"}
+            found[direction] = {
+                "images": len(images),
+                **_scores(direction, images, translated, truth, settings),
                 "data": {name: run.data[source][name] for name in ("path", "checksum")},
                 "split": split,
             }
@@ -103,28 +114,11 @@ def translate(model: CycleGAN, images: Tensor, direction: str) -> Tensor:
     return torch.cat([model.translate(part, direction).cpu() for part in images.split(BATCH)])
 
 
-def score(images: Tensor, translated: Tensor, truth: Tensor) -> dict[str, Any]:
-    """How near a translation came to the true counterparts.
-
-    Args:
-        images: untranslated, uint8 [N, H, W, C]; the other two alike.
-        translated: by the model.
-        truth: the counterparts.
-
-    Returns:
-        ``images``: N; and in dB, means over the images of the PSNR against ``truth``: ``input_psnr`` of the images,
-        ``translated_psnr``, ``curve_psnr`` of the images under the colour curve fitted on these very pairs;
-        ``gain``: of translated over input.
-    """
-    curve = apply_colour_curve(best_colour_curve(images, truth), images)
-    before, after, upper = (float(psnr(pixels, truth).mean()) for pixels in (images, translated, curve))
-    return {
-        "images": len(images),
-        "input_psnr": before,
-        "translated_psnr": after,
-        "curve_psnr": upper,
-        "gain": after - before,
-    }
+def _scores(direction: str, images: Tensor, translated: Tensor, truth: Tensor, settings: Settings) -> dict[str, float]:
+    """Measure a direction's scores, by their names in ``scores.json``; the images are uint8 [N, H, W, C] each."""
+    curve = colour_curve_psnr(lambda: [(images, truth)])
+    measurements = measure_psnr(direction, psnr(images, truth), psnr(translated, truth), curve, settings)
+    return {name: measurements[f"{kind}_{direction}"].value for name, kind in SCORES.items()}
 
 
 def _grid(direction: str, of: str, rows: dict[str, Tensor], truth: Tensor | None) -> Figure:

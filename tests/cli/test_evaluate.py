@@ -97,6 +97,7 @@ def test_a_translator_is_measured_in_both_directions_and_compared(
     assert measurements.keys() == {
         *(f"{kind}_{direction}" for kind in of_direction for direction in DIRECTIONS),
         *(f"untranslated_{kind}_{direction}" for kind in of_direction for direction in DIRECTIONS),
+        *(f"{kind}_{direction}" for kind in ("curve_psnr", "gain") for direction in DIRECTIONS),
         *("kid", "cycle_a", "cycle_b", "identity_a", "identity_b"),
     }
     assert all(str(measurement) in printed for measurement in measurements.values())

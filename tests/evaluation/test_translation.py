@@ -14,8 +14,13 @@ from genlab.data.ingest.sources.synthetic import counterparts
 from genlab.evaluation.extractors import EfficientNetLite
 from genlab.evaluation.features import extract, held_out_features, measure_distances
 from genlab.evaluation.held_out import HeldOut
-from genlab.evaluation.translation import counterparts_are_known, measure_direction, measure_translations
-from genlab.metrics.image import perceptual_distance, psnr, ssim
+from genlab.evaluation.translation import (
+    COLOUR_CURVE,
+    counterparts_are_known,
+    measure_direction,
+    measure_translations,
+)
+from genlab.metrics.image import apply_colour_curve, best_colour_curve, perceptual_distance, psnr, ssim
 from genlab.models.cyclegan import CycleGAN
 from genlab.models.pixels import to_signed
 from tests.evaluation.support import Levels, cyclegan, scenes
@@ -130,6 +135,16 @@ def test_drawn_scenes_are_measured_against_their_true_counterparts(domains: dict
             assert measurement.value == pytest.approx(values.mean().item(), rel=1e-3)
             assert measurement.settings.items() >= {"rows": 5, "subset": "random by seed 1"}.items()
             assert measurement.half_width == pytest.approx(1.96 * values.std().item() / 5**0.5, rel=1e-2)
+    curve = best_colour_curve([(images(source), truth)])
+    bound = psnr(apply_colour_curve(curve, images(source)), truth).mean().item()
+    assert measurements["curve_psnr_a_to_b"].value == pytest.approx(bound, rel=1e-6)
+    assert measurements["curve_psnr_a_to_b"].settings == source.settings | {"colour_curve": COLOUR_CURVE}
+    assert measurements["curve_psnr_a_to_b"].better is None, "no model is ranked by what it did not make"
+    gain = measurements["gain_a_to_b"]
+    assert gain.value == measurements["psnr_a_to_b"].value - measurements["untranslated_psnr_a_to_b"].value
+    gained = psnr(model.translate(images(source), "a_to_b"), truth) - psnr(images(source), truth)
+    assert gain.half_width == pytest.approx(1.96 * gained.std().item() / 5**0.5, rel=1e-2)
+    assert gain.better == "higher"
     assert measurements["psnr_a_to_b"].better == measurements["ssim_a_to_b"].better == "higher"
     assert measurements["perceptual_a_to_b"].better == "lower"
     assert measurements["perceptual_a_to_b"].settings["extractor_weights"] == network.weights
@@ -144,5 +159,5 @@ def test_only_scenes_of_both_domains_have_counterparts(domains: dict[str, HeldOu
     assert not counterparts_are_known(a, a)
     assert not counterparts_are_known(a, grey)
     measurements = measure_direction(cyclegan(), "a_to_b", a, a, Levels(), seed=0)
-    assert not any("psnr" in name for name in measurements)
+    assert not any("psnr" in name or "gain" in name for name in measurements)
     np.testing.assert_allclose(measurements["untranslated_fid_a_to_b"].value, 0, atol=1e-4)

@@ -94,7 +94,7 @@ def test_pairs_that_do_not_match_are_refused(other: torch.Tensor) -> None:
     with pytest.raises(ValueError, match="one shape"):
         ssim(images, other)
     with pytest.raises(ValueError, match="one shape"):
-        best_colour_curve(images, other)
+        best_colour_curve([(images, other)])
 
 
 def test_a_colour_curve_undoes_a_change_of_colours() -> None:
@@ -103,12 +103,12 @@ def test_a_colour_curve_undoes_a_change_of_colours() -> None:
     truth = noise(3, 256, seed=2)
     targets = apply_colour_curve(truth, sources)
     assert targets[3, 2, 1].tolist() == [int(truth[c, int(sources[3, 2, 1, c])]) for c in range(3)]
-    assert psnr(apply_colour_curve(best_colour_curve(sources, targets), sources), targets).isinf().all()
+    assert psnr(apply_colour_curve(best_colour_curve([(sources, targets)]), sources), targets).isinf().all()
 
 
 def test_no_other_curve_is_better() -> None:
     sources, targets = noise(4, 6, 6, 2, seed=3) // 64, noise(4, 6, 6, 2, seed=4)
-    curve = best_colour_curve(sources, targets)
+    curve = best_colour_curve([(sources, targets)])
 
     def error(candidate: torch.Tensor) -> float:
         return float((apply_colour_curve(candidate, sources).double() - targets).square().sum())
@@ -121,8 +121,14 @@ def test_no_other_curve_is_better() -> None:
                 assert error(curve) <= error(other)
 
 
+def test_the_curve_of_parts_is_that_of_the_whole() -> None:
+    sources, targets = noise(5, 6, 6, 3, seed=5), noise(5, 6, 6, 3, seed=6)
+    parts = zip(sources.split(2), targets.split(2), strict=True)
+    assert torch.equal(best_colour_curve(parts), best_colour_curve([(sources, targets)]))
+
+
 def test_levels_that_were_never_seen_are_interpolated() -> None:
     sources = torch.tensor([100, 200], dtype=torch.uint8).reshape(1, 1, 2, 1)
     targets = torch.tensor([10, 110], dtype=torch.uint8).reshape(1, 1, 2, 1)
-    curve = best_colour_curve(sources, targets)[0].tolist()
+    curve = best_colour_curve([(sources, targets)])[0].tolist()
     assert [curve[level] for level in (0, 100, 150, 200, 255)] == [10, 10, 60, 110, 110]
