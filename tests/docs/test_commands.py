@@ -144,7 +144,9 @@ def test_commands_that_take_seconds_run(page: Path, tmp_path: Path) -> None:
     home.mkdir()
     programs.mkdir()
     genlab = programs / "genlab"
-    genlab.write_text(f"#!{sys.executable}\nfrom genlab.cli.main import main\nmain()\n")
+    genlab.write_text(
+        f"#!{sys.executable}\nfrom genlab.cli.main import main\n\nif __name__ == '__main__':\n    main()\n"
+    )
     genlab.chmod(0o755)
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("GENLAB_", "RAY_"))} | {
         "HOME": str(home),
