@@ -30,6 +30,14 @@ CHOICES = re.compile(r"[\w-]+(, [\w-]+)+$")
 OTHERS = {"curl", "export", "git", "pip", "pytest", "ray", "serve", "source", "tensorboard"}
 """Programs whose options are not genlab's."""
 
+SCRIPT = """\
+from genlab.cli.main import main
+
+if __name__ == "__main__":
+    main()
+"""
+"""The program ``genlab``, of this checkout."""
+
 PYTHONS = {"python", ".venv-bench/bin/python"}
 
 
