@@ -150,8 +150,8 @@ def _decoding(source: Pixels | bytes) -> Iterator[None]:
     except UnidentifiedImageError:
         if isinstance(source, bytes) and source.startswith(_TIFF_HEADS):
             raise ImageError(
-                "a TIFF that is damaged or of a kind that cannot be read (of more than 8 bits: only grey of 16-bit or "
-                "32-bit integers or 32-bit floats, and 16-bit colour); save it as another kind"
+                "is a TIFF that is damaged or of a kind that cannot be read (of more than 8 bits: only grey of 16-bit "
+                "or 32-bit integers or 32-bit floats, and 16-bit colour); save it as another kind"
             ) from None
         raise ImageError("not an image (no BMP, GIF, JPEG, PNG, TIFF or WebP)") from None
     except Image.DecompressionBombError:
@@ -279,8 +279,8 @@ def _convert(
             changes += [] if deep else ["depth"]
         elif image.mode in ("I", "F"):
             raise ImageError(
-                "its pixels are signed, 32-bit or float, and there is no range of values for them; save it with 8 bits "
-                "a channel, or say at ingest which values are black and white, by --range LO:HI or --range auto"
+                "has signed, 32-bit or float values, and there is no range for them; save it with 8 bits a channel, or "
+                "say when images are ingested which values are black and white, by --range LO:HI or --range auto"
             )
         else:  # PIL's own conversion clips at 255
             values = np.asarray(image)

@@ -26,8 +26,9 @@ def best_device() -> str:
 class Engine:
     """A model from a model directory, on a device. It takes pictures as files or pixels, and gives pixels: uint8.
 
-    Each operation checks that the model has it, and its direction or class. Pictures come upright and in the model's
-    channels, whatever their own; all but :meth:`translate` take them in the size of the model's images.
+    Each operation checks that the model has it, and its direction or class. Pictures come upright, in the model's
+    channels, whatever their own, and in 8 bits, by the range of values that training read deeper ones by; all but
+    :meth:`translate` take them in the size of the model's images.
 
     Args:
         directory: the model directory.
@@ -59,7 +60,7 @@ class Engine:
         """
         self.info.require("translate")
         direction = self.info.direction(direction)
-        return _pixels(self._model.translate(torch.tensor(self.read(picture))[None], direction))[0]
+        return _pixels(self._model.translate(torch.tensor(self.read(picture, direction))[None], direction))[0]
 
     def reconstruct(self, pictures: Sequence[ImageInput], label: str | int | None = None) -> Pixels:
         """Encode and decode pictures of the class ``label``, which a model with classes needs: uint8 [N, H, W, C].
@@ -93,13 +94,20 @@ class Engine:
         number = self.info.class_number(label, needed=True)
         return _pixels(self._model.interpolate_draws(seeds, steps, _labels(number, 2)))
 
-    def read(self, picture: ImageInput) -> Pixels:
+    def read(self, picture: ImageInput, direction: str | None = None) -> Pixels:
         """Decode a picture as the model takes it: upright, uint8 [H, W, C] in the model's channels, of its own size.
+
+        A picture of more than 8 bits is read by the range of values that training read such images by.
+
+        Args:
+            picture: the picture.
+            direction: direction in which it is to be translated, if it is.
 
         Raises:
             ImageError: it cannot be decoded.
         """
-        return cast("Pixels", prepare(picture, channels=cast("Channels", self.info.image_shape[2])).image)
+        channels, value_range = cast("Channels", self.info.image_shape[2]), self.info.value_range(direction)
+        return cast("Pixels", prepare(picture, channels=channels, value_range=value_range).image)
 
     def read_fitting(self, picture: ImageInput) -> Pixels:
         """Decode a picture that has the size of the model's images: uint8 [H, W, C].

@@ -9,6 +9,7 @@ from upath import UPath
 from genlab.core.config import from_dict
 from genlab.core.errors import ConfigError, RunError
 from genlab.core.storage import locate
+from genlab.imaging.value_range import ValueRange
 from genlab.models.model import Shape, Translator, model_type
 from genlab.store import model_directory
 
@@ -35,6 +36,9 @@ class ModelInfo:
     """SHA-256 of its weights."""
     provenance: Mapping[str, Any]
     """The fields of :class:`genlab.store.model_directory.Provenance`."""
+    value_ranges: Mapping[str, ValueRange]
+    """The values that became 0 and 255 in images of more than 8 bits, by the domain of the data set that it was trained
+    on (``images``, or one such as ``a``); data sets that were ingested without a range are not there."""
 
     @classmethod
     def read(cls, directory: model_directory.Location) -> Self:
@@ -59,8 +63,13 @@ class ModelInfo:
                 classes=tuple(names[number] if number < len(names) else str(number) for number in classes),
                 weights=description["weights"]["sha256"],
                 provenance=provenance,
+                value_ranges={
+                    name: (float(data["value_range"][0]), float(data["value_range"][1]))
+                    for name, data in provenance["data"].items()
+                    if "value_range" in data
+                },
             )
-        except (KeyError, TypeError, ConfigError) as error:
+        except (KeyError, IndexError, TypeError, ConfigError) as error:
             raise RunError(
                 f"{directory}/{model_directory.DESCRIPTION}: damaged ({error}); export the model again"
             ) from None
@@ -91,6 +100,15 @@ class ModelInfo:
     def direction(self, wanted: str | None) -> str:
         """Return the direction ``wanted``, or the model's first for ``None``; see :func:`choose_direction`."""
         return choose_direction(self.directions, wanted)
+
+    def value_range(self, direction: str | None = None) -> ValueRange | None:
+        """Return the range by which training read images of more than 8 bits; ``None``: it read them without one.
+
+        Args:
+            direction: direction of a translation, such as ``a_to_b``, whose input is of the domain ``a``; without one,
+                of a model that is trained on one data set.
+        """
+        return self.value_ranges.get("images" if direction is None else direction.partition("_to_")[0])
 
     def class_number(self, label: str | int | None, *, needed: bool = False) -> int | None:
         """Return the number of the class ``label``; see :func:`class_number`."""

@@ -29,7 +29,9 @@ from genlab.data.ingest.sources.base import list_files
 from genlab.data.ingest.sources.files import is_image
 from genlab.data.ingest.to_files import CHUNK, file_name
 from genlab.imaging.images import Pixels, encode_png
+from genlab.imaging.value_range import range_text
 from genlab.inference.engine import Engine
+from genlab.inference.operations import ModelInfo
 from genlab.inference.pictures import folder_keys, png_name
 from genlab.store import model_directory
 
@@ -130,6 +132,8 @@ def translate_all(job: Job, weights: str, run: Runner) -> None:
         raise ConfigError(f"dest = {job.dest!r}: a file; a folder of pictures needs a folder to go to")
     model_directory.load(job.model)  # what ails it is better said here, once
     shards = _shards(source, job.split) if is_data_set(source) else None
+    if shards is not None:
+        _warn_of_another_range(job, shards)
     pictures = _folder_pictures(source) if shards is None else _data_pictures(shards)
     record = {
         "version": VERSION,
@@ -154,6 +158,17 @@ def translate_all(job: Job, weights: str, run: Runner) -> None:
         raise DataError(f"{source}: none of its {len(pictures)} images could be translated")
     before = f", {len(done):,} of them done before" if done else ""
     print(f"{dest}: {translated:,} of {len(pictures):,} images {job.direction}{before}")
+
+
+def _warn_of_another_range(job: Job, shards: ShardSet) -> None:
+    """Say if a data set was made by another range of values than the images that the model was trained on."""
+    trained, ingested = ModelInfo.read(job.model).value_range(job.direction), shards.manifest.value_range
+    if trained and ingested and trained != ingested:
+        print(
+            f"warning: {job.source}: was ingested with --range {range_text(ingested)}, the model's images with "
+            f"{range_text(trained)}; to translate by the model's range, ingest with that, or translate the files",
+            file=sys.stderr,
+        )
 
 
 def _begin(dest: UPath, record: Mapping[str, Any], names: set[str]) -> set[str]:

@@ -33,6 +33,10 @@ class ModelCard(BaseModel):
     directions: list[str] = Field(description="Of translate, the default first; empty if it does not translate.")
     label_names: list[str] = Field(description="Names of the labels 0, 1, ...; empty if its images have none.")
     classes: list[str] = Field(description="Names of the classes it is told, number 0 first; empty if it is told none.")
+    value_ranges: dict[str, tuple[float, float]] = Field(
+        description="By domain, the values that become 0 and 255 in a picture of more than 8 bits; empty if the model "
+        "was trained on images that were ingested without a range."
+    )
     step: int = Field(description="Training steps.")
     images: int = Field(description="Images seen in training.")
     metrics: dict[str, float | None] = Field(description="Its last measured figures; null where not finite.")
@@ -93,6 +97,7 @@ def read_card(name: str, directory: str | UPath) -> ModelCard:
             directions=list(model.directions),
             label_names=model.provenance["label_names"],
             classes=list(model.classes),
+            value_ranges=dict(model.value_ranges),
             step=model.provenance["step"],
             images=model.provenance["images"],
             metrics={key: value if math.isfinite(value) else None for key, value in metrics.items()},

@@ -15,6 +15,7 @@ from genlab.core.config import from_dict, to_dict
 from genlab.core.errors import ConfigError, GenlabError, RunError
 from genlab.core.storage import locate, read_bytes, read_json, sha256, write_atomic, write_json
 from genlab.core.text import counted
+from genlab.imaging.value_range import range_text
 from genlab.models.model import Model, Translator, model_type
 
 Location = str | os.PathLike[str] | UPath
@@ -36,7 +37,8 @@ class Provenance:
     images: int
     """Images seen in training (a pair counts once)."""
     data: dict[str, dict[str, Any]]
-    """For each data set by name: its path and its manifest's checksum."""
+    """For each data set by name: its ``path``, its manifest's ``checksum``, and ``value_range``, LO and HI, if it was
+    ingested with a range of values for images of more than 8 bits."""
     config: dict[str, Any]
     """The run's whole config."""
     metrics: dict[str, float]
@@ -168,7 +170,7 @@ def _card(model: Model, provenance: Provenance) -> str:
         f"| operations | {', '.join(model.operations)} |",
         *([f"| directions | {', '.join(model.directions)} |"] if isinstance(model, Translator) else []),
         *(
-            f"| data `{name}` | {data['path']} (manifest {data['checksum'][:12]}) |"
+            f"| data `{name}` | {data['path']} (manifest {data['checksum'][:12]}{_range_text(data)}) |"
             for name, data in provenance.data.items()
         ),
         *(f"| {name} | {value:.6g} |" for name, value in provenance.metrics.items()),
@@ -178,3 +180,7 @@ def _card(model: Model, provenance: Provenance) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _range_text(data: Mapping[str, Any]) -> str:
+    return f", values {range_text(data['value_range'])}" if "value_range" in data else ""

@@ -288,7 +288,7 @@ def _provenance(plan: Plan, done: int, metrics: Path) -> model_directory.Provena
         run=plan.directory,
         step=done,
         images=done * plan.run.batch,
-        data={name: {"path": domain.url, "checksum": domain.checksum} for name, domain in plan.domains.items()},
+        data={name: domain.provenance for name, domain in plan.domains.items()},
         config=to_dict(plan.config),
         metrics=figures,
         label_names=info.label_names,

@@ -23,6 +23,7 @@ from genlab.data.ingest.ingest import IngestConfig, ingest
 from genlab.data.stream.cache import BlockCache
 from genlab.evaluation.checkpoint_evaluations import chosen
 from genlab.evaluation.features import FEWEST
+from genlab.imaging.value_range import ValueRange
 from genlab.recipes.options import Data, Run
 from genlab.recipes.recipe import DomainInfo, Recipe, recipe_type
 from genlab.store import model_directory
@@ -46,6 +47,14 @@ class DomainPlan:
     info: DomainInfo
     window: int
     """Bytes of the shuffle window, see :class:`genlab.data.stream.shard_stream.ShardStream`; 0 shuffles all rows."""
+    value_range: ValueRange | None = None
+    """The values that became 0 and 255 in images of more than 8 bits; ``None``: it was ingested without a range."""
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """What a model's description says of the data set."""
+        value_range = {} if self.value_range is None else {"value_range": list(self.value_range)}
+        return {"path": self.url, "checksum": self.checksum, **value_range}
 
     def manifest(self) -> Manifest:
         """Read the manifest of the data set.
@@ -210,7 +219,8 @@ def _plan_domain(domain: str, url: str, options: Data, storage: UPath, directory
     if shards.shape is None:
         raise DataError(f"data.{domain}: {url} holds images of different sizes; ingest it with --size")
     info = DomainInfo(len(shards), shards.shape, tuple(shards.manifest.label_names))
-    return DomainPlan(url, shards.checksum, info, _window(domain, shards.remote, options, directory))
+    window = _window(domain, shards.remote, options, directory)
+    return DomainPlan(url, shards.checksum, info, window, shards.manifest.value_range)
 
 
 def _window(domain: str, remote: bool, options: Data, directory: UPath) -> int:

@@ -1,5 +1,7 @@
 """What a translator's pictures are held against."""
 
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -23,3 +25,15 @@ def written(picture: Path) -> np.ndarray:
     with Image.open(picture) as image:
         assert image.format == "PNG"
         return np.asarray(image)
+
+
+def with_ranges(run: Path, copy: Path, **ranges: tuple[float, float]) -> Path:
+    """Copy a run with a model, as if its domains had been ingested with these ranges of values."""
+    shutil.copytree(run, copy)
+    file = copy / "model" / "genlab.json"
+    description = json.loads(file.read_text())
+    for domain, value_range in ranges.items():
+        facts = {"path": f"/data/{domain}", "checksum": "0" * 64, "value_range": value_range}
+        description["provenance"]["data"][domain] = facts
+    file.write_text(json.dumps(description))
+    return copy

@@ -14,6 +14,8 @@ from genlab.imaging.images import ImageError, Pixels
 from genlab.inference.engine import Engine
 from genlab.inference.operations import ModelInfo
 from genlab.store import model_directory
+from tests.imaging.support import tiff
+from tests.inference.support import with_ranges
 
 
 def model_of(run: Path) -> Any:
@@ -84,3 +86,31 @@ def test_a_damaged_description_is_named(model_runs: Path, tmp_path: Path) -> Non
     (tmp_path / "genlab.json").write_text('{"format": "genlab-model", "version": 1, "family": "vae"}')
     with pytest.raises(RunError, match=r"genlab.json: damaged \('provenance'\); export the model again"):
         ModelInfo.read(tmp_path)
+
+
+def test_deep_pictures_are_read_by_the_range_of_the_domain_that_they_are_of(model_runs: Path, tmp_path: Path) -> None:
+    run = with_ranges(model_runs / "monet", tmp_path / "monet", a=(0, 4095), b=(-1, 1))
+    engine, pixels = Engine(run / "model"), noise(8, 12, 1)
+    twelve_bits = tiff((pixels[:, :, 0] / 255 * 4095).round().astype("<u2"))
+    floats = tiff((pixels[:, :, 0] / 127.5 - 1).astype("<f4"))
+    for picture, direction in ((twelve_bits, "a_to_b"), (floats, "b_to_a")):
+        np.testing.assert_array_equal(engine.translate(picture, direction), engine.translate(pixels, direction))
+    colour = noise(8, 12, 3)
+    expected = model_of(model_runs / "monet").translate(torch.from_numpy(colour)[None], "a_to_b")[0]
+    np.testing.assert_array_equal(engine.translate(file_of(colour), "a_to_b"), expected)
+
+
+def test_a_model_of_one_data_set_reads_by_its_range(model_runs: Path, tmp_path: Path) -> None:
+    engine = Engine(with_ranges(model_runs / "digits", tmp_path / "digits", images=(-1000, 1550)) / "model")
+    pixels = noise(8, 12, 1)
+    deep = tiff(pixels[:, :, 0].astype("<i2") * 10 - 1000)
+    np.testing.assert_array_equal(engine.reconstruct([deep]), engine.reconstruct([pixels]))
+    np.testing.assert_array_equal(engine.interpolate(deep, pixels, 3), engine.interpolate(pixels, pixels, 3))
+
+
+def test_without_a_range_16_bits_keep_their_upper_8_and_floats_are_refused(model_runs: Path) -> None:
+    engine, pixels = Engine(model_runs / "monet" / "model"), noise(8, 12, 1)
+    deep = tiff(pixels[:, :, 0].astype("<u2") << 8)
+    np.testing.assert_array_equal(engine.translate(deep), engine.translate(pixels))
+    with pytest.raises(ImageError, match=r"there is no range for them; .* --range LO:HI or --range auto"):
+        engine.translate(tiff(pixels[:, :, 0].astype("<f4")))

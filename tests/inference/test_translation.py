@@ -18,7 +18,8 @@ from genlab.inference.translation import RECORD, Job, Outcome, Picture, Worker
 from genlab.models.cyclegan import CycleGAN, CycleGANArchitecture
 from genlab.models.vae import VAE, VAEArchitecture
 from genlab.store import model_directory
-from tests.inference.support import PROVENANCE, expected, written
+from tests.imaging.support import tiff
+from tests.inference.support import PROVENANCE, expected, with_ranges, written
 from tests.s3 import Bucket
 
 
@@ -256,3 +257,34 @@ def test_a_job_refuses_relative_paths(
 ) -> None:
     monkeypatch.setenv(JOB_ENV, "{}")
     assert 'source="$PWD/pictures"' in fails([str(run), "pictures", "/out"], capsys)
+
+
+def test_a_folder_of_float_pictures_is_read_by_the_range_of_training(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ranged = with_ranges(run, tmp_path / "ranged", a=(0, 2))
+    (tmp_path / "scans").mkdir()
+    grey = np.random.default_rng(0).integers(0, 256, (2, 32, 32), np.uint8)
+    for number, pixels in enumerate(grey):
+        (tmp_path / "scans" / f"{number}.tif").write_bytes(tiff((pixels / 127.5).astype("<f4")))
+        Image.fromarray(pixels).save(tmp_path / f"{number}.png")
+    main([str(ranged), str(tmp_path / "scans"), str(tmp_path / "out")], here)
+    for number in range(2):
+        np.testing.assert_array_equal(
+            written(tmp_path / "out" / f"{number}.png"), expected(run, tmp_path / f"{number}.png")
+        )
+    said = fails([str(ranged), str(tmp_path / "scans"), str(tmp_path / "back"), "--direction", "b_to_a"], capsys)
+    assert "0.tif: has signed, 32-bit or float values, and there is no range for them" in said
+
+
+def test_a_data_set_of_another_range_is_warned_of(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "scans").mkdir()
+    (tmp_path / "scans" / "0.tif").write_bytes(tiff(np.full((32, 32), 500, "<u2")))
+    ingest(IngestConfig(str(tmp_path / "scans"), str(tmp_path / "data"), range="0:1000"))
+    for name, domain in (("same", (0, 1000)), ("other", (0, 4095))):
+        ranged = with_ranges(run, tmp_path / name, a=domain)
+        main([str(ranged), str(tmp_path / "data"), str(tmp_path / f"{name}-out")], here)
+        warned = f"warning: {tmp_path / 'data'}: was ingested with --range 0:1000, the model's images with 0:4095"
+        assert (warned in capsys.readouterr().err) == (name == "other")

@@ -20,6 +20,8 @@ from genlab.serving.generator import Generator
 from genlab.serving.schema import read_card
 from genlab.serving.uploads import MAX_BODY_BYTES
 from genlab.store import model_directory
+from tests.imaging.support import tiff
+from tests.inference.support import with_ranges
 
 
 class Direct:
@@ -78,6 +80,7 @@ def test_models_are_listed_with_what_they_can_do(client: TestClient) -> None:
         "directions": [],
         "label_names": ["zero", "one"],
         "classes": [],
+        "value_ranges": {},
         "step": 100,
         "images": 1600,
         "metrics": {"test/loss": 0.25, "test/diverged": None},
@@ -293,3 +296,19 @@ def test_openapi_describes_every_route(client: TestClient) -> None:
 def test_health_and_the_way_to_the_documentation(client: TestClient) -> None:
     assert client.get("/healthz").json() == {"status": "ok"}
     assert client.get("/").url.path == "/docs"
+
+
+def test_deep_pictures_are_read_by_the_range_of_training(runs: Path, tmp_path: Path, client: TestClient) -> None:
+    ranged = str(with_ranges(runs / "digits", tmp_path / "scans", images=(-1000, 1550)) / "model")
+    api = create_api({"scans": read_card("scans", ranged)}, Direct(Generator({"scans": ranged})))
+    pixels = np.random.default_rng(0).integers(0, 256, (28, 28), np.uint8)
+    scan = tiff(pixels.astype("<f4") * 10 - 1000)
+    with TestClient(api) as scans:
+        assert scans.get("/v1/models/scans").json()["value_ranges"] == {"images": [-1000, 1550]}
+        deep = scans.post("/v1/models/scans/reconstruct", content=scan)
+        assert deep.status_code == 200
+        flat = scans.post("/v1/models/scans/reconstruct", content=encoded(Image.fromarray(pixels)))
+        assert deep.content == flat.content
+    refused = client.post("/v1/models/digits/reconstruct", content=scan)
+    assert refused.status_code == 422
+    assert "has signed, 32-bit or float values, and there is no range for them" in refused.json()["detail"]

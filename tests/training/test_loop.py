@@ -4,15 +4,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
 
 from genlab.core.errors import ClusterError, ConfigError, DataError, GenlabError, RunError
 from genlab.core.storage import locate
+from genlab.data.format.shards import ShardSet
 from genlab.data.ingest.ingest import IngestConfig, ingest
+from genlab.inference.engine import Engine
 from genlab.store import model_directory
 from genlab.training.checkpoints import Checkpoints
 from genlab.training.console import ProgressUpdate, RunConsole
@@ -58,6 +62,24 @@ def test_a_run_leaves_all_that_was_promised(family: str, tiny: Tiny, tmp_path: P
     pixels = torch.zeros(2, *model.image_shape, dtype=torch.uint8)
     assert (model.reconstruct(pixels) if family == "vae" else model.translate(pixels)).shape == pixels.shape  # type: ignore[operator]
     assert model_directory.describe(run / "model")["provenance"]["step"] == plan.steps
+
+
+def test_the_model_of_a_data_set_with_a_range_reads_by_it(tiny: Tiny, tmp_path: Path) -> None:
+    (tmp_path / "scans").mkdir()
+    for number in range(12):
+        scan = np.random.default_rng(number).integers(0, 4096, (16, 16)).astype(np.uint16)
+        Image.fromarray(scan).save(tmp_path / "scans" / f"{number:02d}.png")
+    data = str(tmp_path / "data")
+    manifest = ingest(
+        IngestConfig(str(tmp_path / "scans"), data, size=16, channels=1, range="0:4095", test_fraction=0.25)
+    )
+    launch("vae", tiny("vae", {"data.images": data, "run.batch": 4}))
+    facts = model_directory.describe(tmp_path / "run" / "model")["provenance"]["data"]["images"]
+    assert facts == {"path": data, "checksum": manifest.checksum, "value_range": [0, 4095]}
+    assert "values 0:4095" in (tmp_path / "run" / "model" / "README.md").read_text()
+    engine, stored = Engine(tmp_path / "run" / "model"), ShardSet.open(data).read(np.arange(1)).image[0]
+    key = ShardSet.open(data).keys(np.arange(1))[0]
+    np.testing.assert_array_equal(engine.read((tmp_path / "scans" / key).read_bytes()), stored)
 
 
 def test_a_longer_stop_goes_on_unless_the_schedule_depends_on_it(tiny: Tiny, tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from genlab.data.ingest.shard_task import ShardResult, ShardTask
 from genlab.imaging.value_range import ValueRange
 from tests.data.ingest.children import ingest_and_die
 from tests.data.ingest.test_restart import SPAWN
-from tests.imaging.test_images import deep_png, tiff
+from tests.imaging.support import deep_png, tiff
 
 
 def values(number: int) -> np.ndarray:
