@@ -1,15 +1,12 @@
 """A run's progress on standard output: a bar on a terminal, a line every 15 s elsewhere, such as in a job's log."""
 
-import sys
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from genlab.core.progress import rate_text
+from genlab.core.progress import Pace, ProgressDisplay, rate_text
 
 LINE_SECONDS = 15.0
 """Least time between two lines where there is no terminal."""
@@ -37,48 +34,33 @@ class RunConsole:
     """Prints one run's messages and shows its progress; a context manager."""
 
     def __init__(self) -> None:
-        self._rich = Console(highlight=False, soft_wrap=True)
-        self._bar: Progress | None = None
-        self._last_line = 0.0
-        self._first: tuple[float, int] | None = None
-        if sys.stdout.isatty():
-            self._bar = Progress(
-                TextColumn("step {task.completed:,}/{task.total:,}"),
-                BarColumn(),
-                TaskProgressColumn(),
-                TimeRemainingColumn(),
-                TextColumn("{task.description}"),
-                console=self._rich,
-            )
-            self._task = self._bar.add_task("", total=None, visible=False)
+        self._display = ProgressDisplay(
+            TextColumn("step {task.completed:,}/{task.total:,}"),
+            BarColumn(),
+            TaskProgressColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.description}"),
+            line_seconds=LINE_SECONDS,
+        )
 
     def __enter__(self) -> "RunConsole":
-        if self._bar:
-            self._bar.start()
+        self._display.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._bar:
-            self._bar.stop()
+        self._display.__exit__(kind, error, trace)
 
     def say(self, message: str) -> None:
         """Print a line above the progress bar."""
-        self._rich.print(message, markup=False)
-        sys.stdout.flush()
+        self._display.say(message)
 
     def show(self, update: ProgressUpdate) -> None:
         """Move the bar, or print a line if :data:`LINE_SECONDS` have passed since the last one or the run is done."""
-        now = time.monotonic()
-        self._first = self._first or (now, update.step)
-        if self._bar:
-            self._bar.update(
-                self._task, completed=update.step, total=update.steps, description=str(update), visible=True
-            )
-        elif now - self._last_line >= LINE_SECONDS or update.step == update.steps:
-            self._last_line = now
-            since, begun = self._first
-            left = (now - since) * (update.steps - update.step) / (update.step - begun) if update.step > begun else None
-            eta = f", {left / 60:.1f} min left" if left else ""
-            self.say(f"step {update.step}/{update.steps} ({update.step / update.steps:.0%}{eta})  {update}")
+
+        def line(pace: Pace) -> str:
+            left = f", {pace.seconds_left / 60:.1f} min left" if pace.seconds_left else ""
+            return f"step {update.step}/{update.steps} ({update.step / update.steps:.0%}{left})  {update}"
+
+        self._display.update(update.step, update.steps, line, text=str(update), at_once=update.step == update.steps)
