@@ -1,6 +1,8 @@
-"""A small convolutional classifier: it measures class consistency, and gives the features in which digits are compared.
+"""A small convolutional classifier, by which generated images are measured.
 
-At 28x28x1 and 10 classes it has 467,818 parameters. No batch normalisation: nothing in it is a statistic of a batch.
+It predicts the classes of generated images (class consistency), and its features are those in which grey images are
+compared (FID and KID). At 28x28x1 and 10 classes it has 467,818 parameters. There is no batch normalisation: nothing in
+it is a statistic of a batch.
 """
 
 import math
@@ -15,12 +17,12 @@ from genlab.models.model import Model, Shape
 from genlab.models.pixels import to_unit
 
 FINAL_SIDE = 8
-"""The image is halved until its longer side is at most this."""
+"""Pixels that the longer side has at most when convolutions end: it is halved as often as that takes."""
 
 
 @dataclass(frozen=True)
 class ClassifierArchitecture:
-    """Shape of the classifier."""
+    """Architecture of the classifier."""
 
     width: Annotated[int, Gt(0)] = 32
     """Channels at the image's own size; they double each time it is halved, up to four times this."""
@@ -33,7 +35,7 @@ class ClassifierArchitecture:
 
 
 class Classifier(Model):
-    """Pairs of 3x3 convolutions, the second of stride 2, then a layer of features, then logits. ReLU throughout.
+    """Pairs of 3x3 convolutions, the second of stride 2, then a layer of features and one of logits, all with ReLU.
 
     Raises:
         ValueError: when there are no classes.
@@ -67,19 +69,19 @@ class Classifier(Model):
                     nn.init.zeros_(module.bias)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Float [N, C, H, W] in [0, 1] → logits [N, classes]."""
+        """Classify float [N, C, H, W] in [0, 1]: logits [N, classes]."""
         logits: Tensor = self.head(self.dropout(self.trunk(images)))
         return logits
 
     @torch.inference_mode()
     def features(self, pixels: Tensor) -> Tensor:
-        """uint8 [N, H, W, C] → the layer before the logits, float32 [N, features]."""
+        """Return the activations of the layer before the logits, float32 [N, features], of uint8 [N, H, W, C]."""
         features: Tensor = self.trunk(to_unit(pixels.to(self.device)))
         return features
 
     @torch.inference_mode()
     def classify(self, pixels: Tensor) -> Tensor:
-        """uint8 [N, H, W, C] → the likeliest class of each, int64 [N]."""
+        """Return the most probable class of each image, int64 [N], of uint8 [N, H, W, C]."""
         return self.head(self.features(pixels)).argmax(1)
 
 

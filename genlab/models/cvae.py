@@ -1,9 +1,9 @@
-"""The conditional variational autoencoder (Sohn et al. 2015) of the course report.
+"""The conditional variational autoencoder (CVAE; Sohn et al. 2015, NeurIPS) of the course report.
 
-At 28x28x1, latent size 2 and 10 classes it has 339,998 parameters. Where the report leaves room, this is the reading:
-the label's channel holds the class's number scaled to [0, 1] at every pixel (one-hot planes would give another count);
-ReLU follows every layer but the outputs and the decoder's last but one, whose single channel it would cut off where an
-image is dark; weights begin as the VAE's do.
+At 28x28x1, latent size 2 and 10 classes it has 339,998 parameters. Where the report leaves
+details open, these were chosen: the channel of the label holds the class number, scaled to [0, 1], at every pixel
+(one-hot planes would give another number of parameters); ReLU follows every layer but the outputs and the last but one
+of the decoder, whose single channel it would cut off where an image is dark; weights begin as those of the VAE.
 """
 
 import math
@@ -24,7 +24,7 @@ KERNEL, STRIDE = 5, 2
 
 @dataclass(frozen=True)
 class CVAEArchitecture:
-    """Shape of the conditional VAE's networks."""
+    """Architecture of the conditional VAE's networks."""
 
     latent_dim: Annotated[int, Gt(0)] = 2
     """Size of the latent vector z."""
@@ -40,7 +40,7 @@ class CVAEArchitecture:
 
 
 class Encoder(nn.Module):
-    """q(z|x, y): convolutions over the image and a plane of the label, a dense layer, then mean and log-variance."""
+    """The posterior q(z|x, y): convolutions over image and label plane, a dense layer, then mean and log-variance."""
 
     def __init__(self, image_shape: Shape, architecture: CVAEArchitecture) -> None:
         super().__init__()
@@ -56,7 +56,12 @@ class Encoder(nn.Module):
         self.log_variance = nn.Linear(architecture.hidden, architecture.latent_dim)
 
     def forward(self, images: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
-        """Float [N, C, H, W] in [0, 1] and int64 [N] → mean and log-variance of q(z|x, y), each [N, latent_dim]."""
+        """Infer mean and log-variance of q(z|x, y), each [N, latent_dim].
+
+        Args:
+            images: float [N, C, H, W] in [0, 1].
+            label: class numbers, int64 [N].
+        """
         level = label.to(images.dtype) / max(1, self.classes - 1)
         plane = level[:, None, None, None].expand(-1, 1, *images.shape[2:])
         features = self.features(torch.cat([images, plane], dim=1))
@@ -64,7 +69,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """p(x|z, y): dense layers, transposed 5x5 convolutions of stride 2, then one that makes up the size. Logits."""
+    """The likelihood p(x|z, y): dense layers, transposed 5x5 convolutions of stride 2, one that restores the size."""
 
     def __init__(self, image_shape: Shape, architecture: CVAEArchitecture) -> None:
         super().__init__()
@@ -83,13 +88,13 @@ class Decoder(nn.Module):
         for out in (*reversed(architecture.channels[:-1]), channels):
             layers += [ConvTranspose2d(wide, out, KERNEL, STRIDE), nn.ReLU()]
             wide = out
-        # What unpadded convolutions cut off on the way down is missing on the way up, 0 to 3 pixels here.
+        # Unpadded convolutions drop up to 3 pixels at an edge, which this last layer restores.
         reached = [_transposed_side(side, len(architecture.channels)) for side in low]
         kernel = (height - reached[0] + 1, width - reached[1] + 1)
         self.layers = nn.Sequential(*layers[:-1], ConvTranspose2d(channels, channels, kernel))
 
     def forward(self, latents: Tensor, label: Tensor) -> Tensor:
-        """[N, latent_dim] and int64 [N] → logits [N, C, H, W]."""
+        """Decode latent vectors [N, latent_dim] and class numbers int64 [N] into logits [N, C, H, W]."""
         one_hot = F.one_hot(label, self.classes).to(latents.dtype)
         features = self.dense(torch.cat([latents, one_hot], dim=1))
         logits: Tensor = self.layers(features.unflatten(1, self.start))
@@ -97,7 +102,7 @@ class Decoder(nn.Module):
 
 
 class CVAE(LatentModel):
-    """Encoder and decoder that are told the class.
+    """The conditional VAE: an encoder and a decoder that are given the class.
 
     Raises:
         ValueError: when there are no classes, or the image is too small for the encoder's convolutions.
@@ -126,12 +131,12 @@ class CVAE(LatentModel):
         self.initialise()
 
     def infer(self, images: Tensor, label: Tensor | None) -> tuple[Tensor, Tensor]:
-        """See :meth:`LatentModel.infer`."""
+        """Infer q(z|x, y), see :meth:`LatentModel.infer`."""
         mean, log_variance = self.encoder(images, _required(label))
         return mean, log_variance
 
     def generate(self, latents: Tensor, label: Tensor | None) -> Tensor:
-        """See :meth:`LatentModel.generate`."""
+        """Decode p(x|z, y), see :meth:`LatentModel.generate`."""
         logits: Tensor = self.decoder(latents, _required(label))
         return logits
 
@@ -143,7 +148,7 @@ def _required(label: Tensor | None) -> Tensor:
 
 
 def _convolved_size(image_shape: Shape, layers: int) -> tuple[int, int]:
-    """Height and width after ``layers`` unpadded convolutions; 0 or less when they do not fit."""
+    """Return height and width after ``layers`` unpadded convolutions; 0 or less when they do not fit."""
     height, width, _ = image_shape
     for _ in range(layers):
         height, width = ((side - KERNEL) // STRIDE + 1 for side in (height, width))
@@ -151,7 +156,7 @@ def _convolved_size(image_shape: Shape, layers: int) -> tuple[int, int]:
 
 
 def _transposed_side(side: int, layers: int) -> int:
-    """The side that ``layers`` transposed convolutions make of ``side``."""
+    """Return the side that ``layers`` transposed convolutions make of ``side``."""
     for _ in range(layers):
         side = (side - 1) * STRIDE + KERNEL
     return side

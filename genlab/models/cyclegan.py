@@ -20,12 +20,12 @@ from genlab.models.unet import UNet, max_levels
 GeneratorKind = Literal["unet", "resnet-6", "resnet-9"]
 Generator = UNet | ResNet
 BLOCKS: Mapping[GeneratorKind, int] = {"resnet-6": 6, "resnet-9": 9}
-"""Residual blocks of each ResNet."""
+"""Number of residual blocks of each ResNet."""
 
 
 @dataclass(frozen=True)
 class GeneratorArchitecture:
-    """Shape of each generator of a CycleGAN."""
+    """Architecture of each generator of a CycleGAN."""
 
     generator: GeneratorKind = "unet"
     """unet: the report's U-Net. resnet-6, resnet-9: the paper's ResNet with so many residual blocks; the paper takes 6
@@ -43,12 +43,12 @@ class GeneratorArchitecture:
 
 Direction = Literal["a_to_b", "b_to_a"]
 DIRECTIONS: tuple[Direction, ...] = ("a_to_b", "b_to_a")
-"""Directions of a CycleGAN that was trained; one of imported weights may have one of them."""
+"""The directions of a trained CycleGAN; a model of imported weights may have one of them alone."""
 
 
 @dataclass(frozen=True)
 class CycleGANArchitecture(GeneratorArchitecture):
-    """Shape of the generators, and which of them there are."""
+    """Architecture of the generators, and the directions in which the model translates."""
 
     # Not written where it is the default, so that the description of a model of both is what it was before.
     directions: Annotated[tuple[Direction, ...], MinLen(1), Field(exclude_if=lambda value: value == DIRECTIONS)] = (
@@ -82,7 +82,7 @@ class CycleGAN(Translator):
     """The generators of a trained CycleGAN, ``a_to_b`` and ``b_to_a``, or one of them.
 
     Raises:
-        ValueError: when the images do not suit the generator, or it has no ``architecture.levels``.
+        ValueError: when the images do not suit the generator, or ``architecture.levels`` is set for a ResNet.
     """
 
     family = "cyclegan"
@@ -110,9 +110,9 @@ class CycleGAN(Translator):
     def translate(self, pixels: Tensor, direction: str = "a_to_b") -> Tensor:
         """Translate uint8 [N, H, W, C] into the other domain, the same shape.
 
-        Any height and width will do: images are padded by their reflection to the next that the generator takes
-        (multiples of 2^levels for a U-Net, of 4 from 8 on for a ResNet) and cropped; those with a side of more than
-        1,024 pixels go in tiles (:func:`genlab.models.tiles.translate_in_tiles`).
+        Height and width may be any: images are padded by reflection to the next size that the generator takes
+        (multiples of 2^levels for a U-Net; of 4, and at least 8, for a ResNet), and the result is cropped. Those with a
+        side of more than 1,024 pixels are translated in tiles (:func:`genlab.models.tiles.translate_in_tiles`).
 
         Raises:
             ValueError: for a direction that it has no generator for, or images with another number of channels.
@@ -127,11 +127,11 @@ class CycleGAN(Translator):
         )
 
     def translate_whole(self, generator: Generator, pixels: Tensor) -> Tensor:
-        """uint8 [N, H, W, C] of any height and width, whole, through one of the generators: the same shape."""
+        """Translate uint8 [N, H, W, C] of any height and width by one generator, without tiles: the same shape."""
         height, width = pixels.shape[1:3]
         for axis in (1, 2):
             side = pixels.shape[axis]
-            # A side of an exported graph is symbolic, and Python's max would fix it.
+            # In an exported graph a side is symbolic, and Python's max would make it a constant.
             padded = cast("int", torch.sym_max(side + -side % generator.size_multiple, generator.smallest_size))
             pixels = pixels.index_select(axis, reflection_indices(side, padded, pixels.device))
         return from_signed(generator(to_signed(pixels))[:, :, :height, :width])
@@ -140,7 +140,7 @@ class CycleGAN(Translator):
         """Return a graph for each direction, for any height and width."""
         height, width, channels = self.image_shape
         pixels = TensorSpec(torch.uint8, ("N", "H", "W", channels))
-        # Padded by one multiple more, or the U-Net's innermost level could be 1x1.
+        # A pixel more than the model's size, so that it is padded and no level is 1x1.
         sizes = {"N": (2, 1), "H": (height + 1, height), "W": (width + 2, width)}
         return {
             name: Graph(_Direction(self, self.generator(name)), {"pixels": pixels}, {"translated": pixels}, sizes)
@@ -149,7 +149,7 @@ class CycleGAN(Translator):
 
 
 class _Direction(nn.Module):
-    """uint8 [N, H, W, C] → the same shape, of one generator's weights alone."""
+    """A module of one generator's weights alone: translates uint8 [N, H, W, C] into the same shape."""
 
     def __init__(self, model: CycleGAN, generator: Generator) -> None:
         super().__init__()

@@ -1,6 +1,7 @@
-"""Discriminators of images, real or generated (Isola et al. 2017, arXiv:1611.07004): of patches, pixels, or the whole.
+"""Discriminators, which classify patches, pixels or whole images as real or generated (Isola et al. 2017, pix2pix).
 
-All take float [N, C, H, W] in [-1, 1] and give logits [N, 1, H', W']; positive means real.
+All take float [N, C, H, W] in [-1, 1] and return logits [N, 1, H', W']; a positive logit means real. The paper is
+arXiv:1611.07004, the reference implementation junyanz/pytorch-CycleGAN-and-pix2pix.
 """
 
 import itertools
@@ -15,25 +16,25 @@ DiscriminatorKind = Literal["patch", "patch-reference", "pixel", "image"]
 
 PATCH_GANS: tuple[DiscriminatorKind, ...] = ("patch", "patch-reference")
 PATCH_GAN_LAYERS = 3
-"""Convolutions of stride 2 in the 70x70 PatchGAN."""
+"""Number of convolutions of stride 2 in the 70x70 PatchGAN."""
 
 
 def smallest_side(kind: DiscriminatorKind, layers: int = PATCH_GAN_LAYERS) -> int:
-    """The least height and width of images for a discriminator; ``layers`` are a PatchGAN's."""
+    """Return the smallest height and width, in pixels, that a discriminator takes; ``layers`` concerns PatchGANs."""
     return {"pixel": 1, "image": 8}.get(kind, 4 * 2**layers)
 
 
 def build_discriminator(
     kind: DiscriminatorKind, image_shape: Shape, width: int, layers: int = PATCH_GAN_LAYERS
 ) -> nn.Module:
-    """A discriminator of images of ``image_shape``, whose sides are at least those of :func:`smallest_side`.
+    """Build a discriminator for images of ``image_shape``, whose sides are at least :func:`smallest_side`.
 
     Args:
         kind: patch, :class:`PatchGAN`; patch-reference, the same in the reference implementation's form; pixel,
             :class:`PixelGAN`; image, :class:`ImageGAN`.
-        image_shape: which only the last depends on, but for the channels.
+        image_shape: (height, width, channels); of height and width only :class:`ImageGAN` takes notice.
         width: channels of the first layer.
-        layers: of a PatchGAN, its convolutions of stride 2.
+        layers: number of convolutions of stride 2 in a PatchGAN.
     """
     channels = image_shape[2]
     match kind:
@@ -48,11 +49,11 @@ def build_discriminator(
 class PatchGAN(nn.Module):
     """The PatchGAN discriminator: a logit for each overlapping patch of 9 · 2^layers - 2 pixels a side.
 
-    ``layers`` are its convolutions of stride 2: three make the 70x70 PatchGAN, one and two 16x16 and 34x34. At
-    256x256x3 and width 64 the 70x70 has a 30x30x1 output and 2,765,569 parameters. That is the report's and the
-    tutorial's form: norms learn scale and shift, and of the convolutions only the last has a bias. In the ``reference``
-    implementation's (junyanz/pytorch-CycleGAN-and-pix2pix, where they are n_layers_D) norms learn nothing and all
-    convolutions have biases: 2,764,737 parameters.
+    ``layers`` is the number of its convolutions of stride 2 (``n_layers_D`` of the reference implementation): 3 make
+    the 70x70 PatchGAN, 1 and 2 those of 16x16 and 34x34. At 256x256x3 and width 64 the 70x70 PatchGAN has a 30x30x1
+    output and 2,765,569 parameters. That is the form of the course report and of the TensorFlow tutorial: norms learn
+    scale and shift, and only the last convolution has a bias. With ``reference`` it is the form of the reference
+    implementation: norms learn nothing and all convolutions have biases, 2,764,737 parameters.
     """
 
     def __init__(
@@ -75,15 +76,15 @@ class PatchGAN(nn.Module):
         self.apply(initialise)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Float [N, C, H, W] in [-1, 1] → logits [N, 1, H / 2^layers - 2, W / 2^layers - 2]; positive means real."""
+        """Classify patches of float [N, C, H, W] in [-1, 1]: logits [N, 1, H / 2^layers - 2, W / 2^layers - 2]."""
         logits: Tensor = self.layers(images)
         return logits
 
 
 class PixelGAN(nn.Module):
-    """The 1x1 discriminator, in the reference implementation's form: a logit for each pixel, by its colour alone.
+    """The PixelGAN discriminator (1x1), in the form of the reference implementation: a logit for each pixel's colour.
 
-    At 3 channels and width 64 it has 8,705 parameters. The norm, which learns nothing, is over the whole image.
+    At 3 channels and width 64 it has 8,705 parameters. Its norm, which learns nothing, is over the whole image.
     """
 
     def __init__(self, channels: int = 3, width: int = 64) -> None:
@@ -99,18 +100,18 @@ class PixelGAN(nn.Module):
         self.apply(initialise)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Float [N, C, H, W] in [-1, 1] → logits [N, 1, H, W]; positive means real."""
+        """Classify the pixels of float [N, C, H, W] in [-1, 1]: logits [N, 1, H, W]."""
         logits: Tensor = self.layers(images)
         return logits
 
 
 class ImageGAN(nn.Module):
-    """The discriminator of whole images: one logit, which sees every pixel.
+    """The ImageGAN discriminator: one logit for the whole image, which depends on every pixel.
 
     4x4 convolutions of stride 2 until the shorter side is 4 to 7, their channels doubling up to eight times the width,
-    then a convolution over all that is left; norms and biases as in the report's PatchGAN. At 256x256x3 and width 64
-    these are the layers of Isola et al.'s ImageGAN, C64-C128-C256-C512-C512-C512, with 11,156,225 parameters. In their
-    code the sixth has stride 1, which gives 6x6 logits of 286x286 each, where here there is one.
+    then a convolution over all of the remaining pixels; norms and biases as in the report's PatchGAN. At 256x256x3 and
+    width 64 these are the layers of the paper's ImageGAN, C64-C128-C256-C512-C512-C512, with 11,156,225 parameters. In
+    the paper's code the sixth has stride 1, which gives 6x6 logits of 286x286 patches, where here there is one logit.
     """
 
     def __init__(self, image_shape: Shape, width: int = 64) -> None:
@@ -129,6 +130,6 @@ class ImageGAN(nn.Module):
         self.apply(initialise)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Float [N, C, H, W] in [-1, 1] of the image shape → logits [N, 1, 1, 1]; positive means real."""
+        """Classify float [N, C, H, W] in [-1, 1], of the image shape: logits [N, 1, 1, 1]."""
         logits: Tensor = self.layers(images)
         return logits

@@ -1,4 +1,4 @@
-"""What of a model can be taken out of Python: functions of tensors, with weights."""
+"""Graphs: the parts of a model that ``genlab export`` writes, as functions of tensors with weights."""
 
 from dataclasses import dataclass
 
@@ -8,25 +8,25 @@ from torch import nn
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """A tensor that goes into a graph or comes out of it."""
+    """Dtype and shape of an input or an output of a graph."""
 
     dtype: torch.dtype
     """uint8 for pixels, float32 for latent vectors and distributions, int64 for classes."""
     shape: tuple[int | str, ...]
-    """Its sides. One that may have any size has a name instead; sides of one name are equal."""
+    """Length of each dimension. A dimension that may have any length has a name instead; equal names, equal lengths."""
     below: int = 256
-    """Integers lie in 0 .. below - 1."""
+    """Integers are from 0 to ``below`` - 1."""
 
 
 @dataclass(frozen=True)
 class Graph:
-    """A function of tensors."""
+    """A function of tensors that can be exported, such as a decoder."""
 
     module: nn.Module
-    """Takes the tensors of ``inputs`` in their order, and gives one tensor or a tuple. Its parameters are the weights
-    that the function needs, and no others."""
+    """A module that takes the tensors of ``inputs`` in their order and returns one tensor or a tuple, ``outputs``. Its
+    parameters are the weights that the function needs, and no others."""
     inputs: dict[str, TensorSpec]
     outputs: dict[str, TensorSpec]
     sizes: dict[str, tuple[int, int]]
-    """For each named side the size to trace the function at, and another to try the trace at. To be traced for any
-    size, no two may be equal, and none may be 1 or lead to a side of 1 inside."""
+    """For each named dimension the length at which the function is traced, and another at which the trace is tested. A
+    trace holds for any length only if no two of the first are equal, and none is 1 or leads to a length of 1 inside."""

@@ -1,4 +1,4 @@
-"""Models with a Gaussian latent (Kingma & Welling 2013): what the VAE and the conditional VAE share."""
+"""Models with a Gaussian latent variable (Kingma & Welling 2014, ICLR): what the VAE and the conditional VAE share."""
 
 import math
 from abc import ABC, abstractmethod
@@ -14,20 +14,21 @@ from genlab.models.model import Sampler, Shape
 from genlab.models.pixels import from_unit, to_unit
 
 Likelihood = Literal["bernoulli", "binary", "gaussian"]
-"""p(x|z) of pixels x in [0, 1] with mean sigmoid(logits). ``bernoulli``: grey levels taken for probabilities, as in the
-course report and the Keras example. ``binary``: Bernoulli over pixels that are drawn black or white anew each time,
-white with the probability of the grey level (Salakhutdinov & Murray 2008), so that −log p(x) can be compared with the
-literature. ``gaussian``: normal, with one learned σ for all pixels (Rybkin et al. 2021, σ-VAE), for colour."""
+"""The distribution p(x|z) of pixels x in [0, 1], whose mean is sigmoid(logits). ``bernoulli``: grey levels count as
+probabilities, as in the course report and the Keras example. ``binary``: Bernoulli over black and white pixels, which
+are drawn anew each time, white with the probability of the grey level (Salakhutdinov & Murray 2008), so that −log p(x)
+can be compared with the literature. ``gaussian``: normal, for colour, with one learned σ for all pixels (the σ-VAE of
+Rybkin et al. 2021)."""
 
 INITIAL_SIGMA = 0.1
-"""σ of an untrained Gaussian likelihood, in the range [0, 1] of pixels."""
+"""Value of σ before training, on the scale [0, 1] of pixels."""
 
 DECODE_BATCH = 1024
-"""Samples decoded at a time, to bound the memory."""
+"""Number of samples that are decoded at a time, to bound the memory."""
 
 
 class LatentArchitecture(Protocol):
-    """What every such model's architecture says."""
+    """The architecture values that every latent model has."""
 
     @property
     def latent_dim(self) -> int: ...  # noqa: D102
@@ -60,16 +61,27 @@ class LatentModel(Sampler, ABC):
 
     @abstractmethod
     def infer(self, images: Tensor, label: Tensor | None) -> tuple[Tensor, Tensor]:
-        """q(z|x, y): float [N, C, H, W] in [0, 1] and int64 [N] → mean and log-variance, [N, latent_dim] each."""
+        """Infer mean and log-variance of the posterior q(z|x, y), [N, latent_dim] each.
+
+        Args:
+            images: x, float [N, C, H, W] in [0, 1].
+            label: y, int64 [N]; ``None`` for a model without classes.
+        """
 
     @abstractmethod
     def generate(self, latents: Tensor, label: Tensor | None) -> Tensor:
-        """p(x|z, y): [N, latent_dim] and int64 [N] → logits [N, C, H, W]."""
+        """Return the logits of p(x|z, y), [N, C, H, W].
+
+        Args:
+            latents: z, float [N, latent_dim].
+            label: y, int64 [N]; ``None`` for a model without classes.
+        """
 
     def initialise(self) -> None:
-        """Draw the weights as Keras does (Glorot uniform, zero bias): that decides the report's figure.
+        """Draw the weights as Keras does: Glorot uniform (Glorot & Bengio 2010), biases zero.
 
-        They lie channels last, as the pixels do: a fifth faster in fp32 on a CPU, and clear of its slow paths in bf16.
+        The loss of the course report depends on this choice. The weights lie channels last in memory, as the pixels do:
+        that is a fifth faster in fp32 on a CPU, and avoids slow paths in bf16.
         """
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
@@ -79,12 +91,15 @@ class LatentModel(Sampler, ABC):
         self.to(memory_format=torch.channels_last)
 
     def observe(self, pixels: Tensor, uniform: Tensor | None = None) -> Tensor:
-        """What the encoder sees and the likelihood is of: uint8 [N, H, W, C] → float [N, C, H, W] in [0, 1].
+        """Turn pixels into the observed variable x, which the encoder takes and p(x|z) is the distribution of.
 
         Args:
-            pixels: on any device.
-            uniform: of the shape of ``pixels``, in [0, 1): what black-and-white pixels are drawn by; they are cut at
-                one half without. Used for a ``binary`` likelihood only.
+            pixels: uint8 [N, H, W, C], on any device.
+            uniform: random numbers in [0, 1), of the shape of ``pixels``, by which the black and white pixels of a
+                ``binary`` likelihood are drawn; without them, pixels above one half are white.
+
+        Returns:
+            float [N, C, H, W] in [0, 1].
         """
         images = to_unit(pixels)
         if self.architecture.likelihood != "binary":
@@ -94,20 +109,20 @@ class LatentModel(Sampler, ABC):
 
     @torch.inference_mode()
     def encode(self, pixels: Tensor, label: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """uint8 [N, H, W, C] → mean and log-variance of q(z|x), float32 [N, latent_dim] each."""
+        """Encode uint8 [N, H, W, C]: mean and log-variance of q(z|x), float32 [N, latent_dim] each."""
         return self.infer(self.observe(pixels.to(self.device)), self._on_device(label))
 
     @torch.inference_mode()
     def decode(self, latents: Tensor, label: Tensor | None = None) -> Tensor:
-        """Float [N, latent_dim] → mean image of p(x|z), uint8 [N, H, W, C]."""
+        """Decode float [N, latent_dim] into the means of p(x|z), uint8 [N, H, W, C]."""
         return self.decode_traceable(latents.to(self.device), self._on_device(label))
 
     def decode_traceable(self, latents: Tensor, label: Tensor | None) -> Tensor:
-        """What :meth:`decode` does, on the device where the weights are, and open to be traced."""
+        """Decode as :meth:`decode` does, from tensors on the model's device and outside inference mode, for tracing."""
         return from_unit(self.generate(latents, label).float().sigmoid())
 
     def draw_latents(self, count: int, seed: int) -> Tensor:
-        """Draws from the prior N(0, I): float32 [count, latent_dim], on the CPU."""
+        """Draw ``count`` latent vectors from the prior N(0, I): float32 [count, latent_dim], on the CPU."""
         generator = torch.Generator().manual_seed(seed)
         return torch.randn(count, self.architecture.latent_dim, generator=generator)
 
@@ -115,9 +130,9 @@ class LatentModel(Sampler, ABC):
         """Decode ``count`` draws from the prior: uint8 [count, H, W, C].
 
         Args:
-            count: how many.
-            seed: of the draws.
-            label: int64 [count], the class of each where the model has classes; the classes in turn by default.
+            count: number of images.
+            seed: seed of the draws.
+            label: class of each image, int64 [count], for a model with classes; by default all classes in turn.
         """
         if label is None and self.classes:
             label = torch.arange(count) % self.classes
@@ -126,7 +141,7 @@ class LatentModel(Sampler, ABC):
         return torch.cat([self.decode(latents, classes) for latents, classes in parts])
 
     def reconstruct(self, pixels: Tensor, label: Tensor | None = None) -> Tensor:
-        """Decode the posterior means of uint8 [N, H, W, C]: the same shape."""
+        """Decode the posterior means of uint8 [N, H, W, C] into images of the same shape."""
         return self.decode(self.encode(pixels, label)[0], label)
 
     def interpolate(self, pixels: Tensor, steps: int, label: Tensor | None = None) -> Tensor:
@@ -134,8 +149,8 @@ class LatentModel(Sampler, ABC):
 
         Args:
             pixels: uint8 [2, H, W, C].
-            steps: images on the line, the reconstructions of both ends included; at least 2.
-            label: int64 [2], where the model has classes; the line keeps to the first's.
+            steps: number of images on the line, the reconstructions of both ends included; at least 2.
+            label: classes of the two images, int64 [2], for a model with classes; the line has the first class.
 
         Returns:
             uint8 [steps, H, W, C].
@@ -145,15 +160,15 @@ class LatentModel(Sampler, ABC):
         return self.decode(torch.lerp(begin, end, share), None if label is None else label[:1].expand(steps))
 
     def interpolate_draws(self, seeds: tuple[int, int], steps: int, label: Tensor | None = None) -> Tensor:
-        """Decode the line between two draws from the prior, kept to where the prior has its mass.
+        """Decode a line between two draws from the prior, each point of which is distributed as the prior.
 
-        A point between two draws is nearer to the origin than draws are, the more so the larger the latent size. Its
-        division by sqrt((1-t)² + t²) makes it a draw from N(0, I) again (Agustsson et al. 2019).
+        A point (1 - t) z₁ + t z₂ between two draws is nearer to the origin than draws are, the more so the larger the
+        latent size. Division by sqrt((1 - t)² + t²) gives it the distribution N(0, I) again (Agustsson et al. 2019).
 
         Args:
-            seeds: of the ends, which are the images that ``sample(1, seed)`` gives.
-            steps: images on the line, both ends included; at least 2.
-            label: int64 [2], where the model has classes; the line keeps to the first's.
+            seeds: seeds of the two ends, which are the images that ``sample(1, seed)`` gives.
+            steps: number of images on the line, both ends included; at least 2.
+            label: classes, int64 [2], for a model with classes; the line has the first.
 
         Returns:
             uint8 [steps, H, W, C].
@@ -164,8 +179,10 @@ class LatentModel(Sampler, ABC):
         return self.decode(line, None if label is None else label[:1].expand(steps))
 
     def graphs(self) -> dict[str, Graph]:
-        """``encoder``: pixels → mean and log-variance; ``decoder``: z → pixels; both with the class, where there is
-        one."""
+        """Return the graphs ``encoder``, pixels to mean and log-variance, and ``decoder``, z to pixels.
+
+        Both take the class as well, for a model with classes.
+        """
         pixels = TensorSpec(torch.uint8, ("N", *self.image_shape))
         latents = TensorSpec(torch.float32, ("N", self.architecture.latent_dim))
         label = {"label": TensorSpec(torch.int64, ("N",), self.classes)} if self.classes else {}
@@ -183,7 +200,7 @@ class LatentModel(Sampler, ABC):
 
 
 class _EncoderGraph(nn.Module):
-    """uint8 [N, H, W, C] and int64 [N] → mean and log-variance, of the encoder's weights alone."""
+    """A module of the encoder's weights alone: uint8 [N, H, W, C] and int64 [N] to mean and log-variance."""
 
     def __init__(self, model: LatentModel) -> None:
         super().__init__()
@@ -195,7 +212,7 @@ class _EncoderGraph(nn.Module):
 
 
 class _DecoderGraph(nn.Module):
-    """[N, latent_dim] and int64 [N] → uint8 [N, H, W, C], of the decoder's weights alone."""
+    """A module of the decoder's weights alone: [N, latent_dim] and int64 [N] to uint8 [N, H, W, C]."""
 
     def __init__(self, model: LatentModel) -> None:
         super().__init__()
@@ -207,5 +224,5 @@ class _DecoderGraph(nn.Module):
 
 
 def _fractions(steps: int) -> Tensor:
-    """How far along a line each of its points is: [steps, 1] in [0, 1]."""
+    """Return ``steps`` equally spaced positions along a line, [steps, 1] from 0 to 1."""
     return torch.linspace(0, 1, steps)[:, None]

@@ -1,4 +1,4 @@
-"""What every servable model is: a module with an architecture and operations from pixels to pixels."""
+"""The base classes of models: modules with an architecture and operations from pixels to pixels."""
 
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar
@@ -21,14 +21,14 @@ class Model(nn.Module):
     dataclass of plain values) and ``operations``: the names of its methods that the command line and the server
     may call. Each operation is one of
 
-    * ``sample(count, seed, label) -> uint8 [count, H, W, C]``
+    * ``sample(count, seed, label) -> uint8 [count, H, W, C]``, drawn from noise
     * ``translate(pixels uint8 [N, H, W, C], direction) -> uint8 [N, H, W, C]`` (see ``directions``)
     * ``reconstruct(pixels uint8 [N, H, W, C], label) -> uint8 [N, H, W, C]``
     * ``interpolate(pixels uint8 [2, H, W, C], steps, label) -> uint8 [steps, H, W, C]``
     * ``interpolate_draws(seeds, steps, label) -> uint8 [steps, H, W, C]``, between ``sample(1, seed)`` of two seeds
 
-    A ``conditional`` model is told a class, ``label``, int64 [N], and has their number as ``classes`` in its
-    architecture; for the others ``label`` is ``None``.
+    A ``conditional`` model takes a class number for each image, ``label``, int64 [N], and its architecture has the
+    number of classes as ``classes``; for other models ``label`` is ``None``.
 
     Attributes:
         image_shape: (height, width, channels) of the images the model was made for.
@@ -47,11 +47,11 @@ class Model(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """Return the device of the weights."""
         return next(self.parameters()).device
 
     def graphs(self) -> dict[str, Graph]:
-        """Its parts from tensors to tensors that other runtimes can run, by name; none unless a subclass says so."""
+        """Return the functions of tensors that ``genlab export`` writes, by name; by default none."""
         return {}
 
 
@@ -60,14 +60,14 @@ class Sampler(Model, ABC):
 
     @abstractmethod
     def sample(self, count: int, seed: int, label: Tensor | None = None) -> Tensor:
-        """Draw ``count`` images, uint8 [count, H, W, C]; a pure function of (weights, count, seed, label).
+        """Draw ``count`` images, uint8 [count, H, W, C]: a pure function of (weights, count, seed, label).
 
-        A conditional model that is given no ``label``, int64 [count], takes its classes in turn.
+        A conditional model takes the class of each image, ``label``, int64 [count]; by default its classes in turn.
         """
 
 
 class Translator(Model, ABC):
-    """A model that turns the images of one domain into another's; its architecture has a field ``directions``."""
+    """A model that turns images of one domain into images of another; its architecture has a field ``directions``."""
 
     @property
     @abstractmethod
@@ -80,7 +80,7 @@ class Translator(Model, ABC):
 
 
 def model_type(family: str) -> type[Model]:
-    """The model class of ``family``.
+    """Return the model class of ``family``.
 
     Raises:
         RunError: when there is no such family; only modules of ``genlab.models`` are ever imported.

@@ -1,4 +1,4 @@
-"""Reflection padding: by any length, and with a gradient that is the same every time on a GPU too."""
+"""Reflection padding: of any length, and with a gradient that is deterministic on a GPU too."""
 
 from typing import Any, cast
 
@@ -11,7 +11,7 @@ from torch.autograd.function import once_differentiable
 class ReflectionPad2d(nn.ReflectionPad2d):
     """``nn.ReflectionPad2d``, whose gradient is summed in one fixed order on a GPU.
 
-    PyTorch's own adds atomically there, and raises under deterministic algorithms. All values are the same.
+    PyTorch's own gradient uses atomic additions there, and raises under deterministic algorithms. Values are the same.
     """
 
     def __init__(self, pad: int) -> None:
@@ -19,7 +19,7 @@ class ReflectionPad2d(nn.ReflectionPad2d):
         self._pad = pad
 
     def forward(self, input: Tensor) -> Tensor:
-        """Float [N, C, H, W] → [N, C, H + 2 pad, W + 2 pad]; H and W larger than ``pad``."""
+        """Pad float [N, C, H, W], H and W larger than ``pad``: [N, C, H + 2 pad, W + 2 pad]."""
         if input.device.type != "cuda" or not torch.is_grad_enabled():
             return super().forward(input)
         output: Tensor = Reflection.apply(input, self._pad)
@@ -27,18 +27,18 @@ class ReflectionPad2d(nn.ReflectionPad2d):
 
 
 class Reflection(torch.autograd.Function):
-    """Reflection padding, with a gradient of slices and sums."""
+    """Reflection padding whose gradient is computed by slices and sums."""
 
     @staticmethod
     def forward(ctx: Any, input: Tensor, pad: int) -> Tensor:
-        """[N, C, H, W] → [N, C, H + 2 pad, W + 2 pad]."""
+        """Pad [N, C, H, W] to [N, C, H + 2 pad, W + 2 pad]."""
         ctx.pad = pad
         return F.pad(input, (pad, pad, pad, pad), mode="reflect")
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        """Fold the borders back onto the rows and columns that they mirror."""
+        """Add the gradients of the borders to those of the rows and columns that they mirror."""
         pad = ctx.pad
         for axis in (2, 3):
             side = gradient.shape[axis] - 2 * pad
@@ -50,13 +50,18 @@ class Reflection(torch.autograd.Function):
 
 
 def reflection_indices(side: int, padded: int, device: torch.device) -> Tensor:
-    """Which of ``side`` pixels, at least 1, stand in their place and in that of what follows: int64 [padded].
+    """Return the indices that pad a side by reflection, back and forth: int64 [padded].
 
-    Of 4 pixels 0 1 2 3 2 1 0 1 ...: beyond what ``F.pad`` can reflect, back and forth. Reflection, for the statistics
-    of an instance norm over a picture and its reflection are about those of the picture; of a replicated edge, which
-    may be most of what the network sees, they are the edge's.
+    A side of 4 pixels becomes 0 1 2 3 2 1 0 1 ..., also where that is longer than ``F.pad`` can reflect. The padding is
+    a reflection because the statistics of an instance norm over a picture and its reflection are close to those of the
+    picture; with a replicated edge, which may be most of the padded picture, they would be those of the edge.
+
+    Args:
+        side: number of pixels, at least 1.
+        padded: number of pixels wanted.
+        device: device of the result.
     """
-    # A side of an exported graph is symbolic, and the remainder of one that is no tensor is not known in ONNX.
+    # In an exported graph a side is symbolic, and ONNX has a remainder of tensors only.
     period = torch.full((), cast("int", torch.sym_max(2 * side - 2, 1)), device=device)
     place = torch.arange(padded, device=device) % period
     return torch.minimum(place, period - place)

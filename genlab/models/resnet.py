@@ -1,7 +1,7 @@
 """The ResNet generator of the CycleGAN paper (Zhu et al. 2017), after Johnson et al. 2016 (arXiv:1603.08155).
 
-Its layers have the order and the names of the reference implementation (junyanz/pytorch-CycleGAN-and-pix2pix), so that
-their weights are called alike.
+Layers have the order and the names of the reference implementation (junyanz/pytorch-CycleGAN-and-pix2pix), so that its
+weights can be imported under the same names.
 """
 
 from torch import Tensor, nn
@@ -12,7 +12,7 @@ from genlab.models.padding import ReflectionPad2d
 
 
 class Residual(nn.Module):
-    """x + norm(conv(ReLU(norm(conv(x))))), both convolutions 3x3 with reflection padding."""
+    """A residual block, x + norm(conv(ReLU(norm(conv(x))))), of 3x3 convolutions with reflection padding."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -27,20 +27,21 @@ class Residual(nn.Module):
         )
 
     def forward(self, features: Tensor) -> Tensor:
-        """[N, channels, H, W] → the same shape; H and W at least 2."""
+        """Transform [N, channels, H, W], H and W at least 2, into the same shape."""
         added: Tensor = self.conv_block(features)
         return features + added
 
 
 class ResNet(nn.Module):
-    """The ResNet generator: a 7x7 convolution, two downs, residual blocks, two ups, a 7x7 convolution and tanh.
+    """The ResNet generator, which halves the image twice, transforms it by residual blocks, and doubles it twice.
 
-    The norm learns nothing and convolutions have biases. At width 64 and 3 channels it has 7,837,699 parameters with
-    6 blocks (the paper's for 128x128) and 11,378,179 with 9 (for 256x256 and more).
+    The first and the last layer are 7x7 convolutions, then comes tanh. The norm learns nothing and convolutions have
+    biases. At width 64 and 3 channels it has 7,837,699 parameters with 6 blocks (the paper's for 128x128) and
+    11,378,179 with 9 (for 256x256 and more).
 
     Attributes:
-        size_multiple: what height and width must be multiples of.
-        smallest_size: the least that they may be: the blocks reflect a border of a quarter of the image.
+        size_multiple: height and width must be multiples of this.
+        smallest_size: least height and width, in pixels: residual blocks reflect a border of the quartered image.
     """
 
     size_multiple = 4
@@ -67,6 +68,6 @@ class ResNet(nn.Module):
         self.apply(initialise)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Float [N, C, H, W] in [-1, 1] → the same shape and range; H and W multiples of 4 from 8 on."""
+        """Translate float [N, C, H, W] in [-1, 1], H and W multiples of 4 and at least 8: the same shape and range."""
         translated: Tensor = self.model(images)
         return translated

@@ -1,4 +1,4 @@
-"""The layers of networks with the shapes that come out of them, as the networks themselves show when they are run."""
+"""Layer tables: the layers of networks with output shapes and parameter counts, found by running the networks once."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -9,15 +9,16 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Layer:
-    """A module without parts, or a parameter that lies beside the parts of a module."""
+    """A row of the table: a module without submodules, or a parameter that a module has beside its submodules."""
 
     name: str
-    """Dotted, within its network; empty for a network of one layer."""
+    """Dotted name within its network; empty for a network of one layer."""
     kind: str
-    """Its class."""
+    """Name of its class, or ``Parameter``."""
     shape: tuple[int, ...] | None
-    """Of its output the first time it was called, the batch dimension aside; ``None`` if it never was."""
+    """Shape of its output at its first call, without the batch dimension; ``None`` if it was not called."""
     parameters: int
+    """Number of its parameters."""
 
 
 @dataclass(frozen=True)
@@ -25,24 +26,25 @@ class Network:
     """A module that is called as a whole, such as an encoder."""
 
     name: str
+    """Dotted name."""
     layers: tuple[Layer, ...]
 
     @property
     def parameters(self) -> int:
-        """The number of its parameters."""
+        """Return the number of parameters of all layers."""
         return sum(layer.parameters for layer in self.layers)
 
 
 def summarise(modules: Mapping[str, nn.Module], run: Callable[[], object]) -> list[Network]:
-    """The networks in ``modules`` and their layers, in the order in which they are defined.
+    """List the networks in ``modules`` and their layers, in the order in which they are defined.
 
-    A network is the outermost module that is called; modules that only hold others are none. Layers that have no
-    parameters and leave the shape as it is, such as activations, are left out. A parameter that two layers share counts
-    for the first.
+    A network is an outermost module that is called; modules that only hold others do not count. Layers without
+    parameters that keep the shape, such as activations, are left out. A parameter that two layers share counts for the
+    first.
 
     Args:
-        modules: by name; they may lie on the meta device.
-        run: calls them, with a batch of any size.
+        modules: modules by name; they may lie on the meta device.
+        run: a function that calls them with a batch of any size.
     """
     calls: dict[nn.Module, tuple[tuple[int, ...] | None, tuple[int, ...] | None]] = {}
 
@@ -59,7 +61,7 @@ def summarise(modules: Mapping[str, nn.Module], run: Callable[[], object]) -> li
     counted: set[int] = set()
 
     def own(module: nn.Module) -> dict[str, int]:
-        """The sizes of the parameters that lie in ``module`` itself."""
+        """Return the sizes of the parameters that belong to ``module`` itself, by name."""
         found = {name: each for name, each in module.named_parameters(recurse=False) if id(each) not in counted}
         counted.update(map(id, found.values()))
         return {name: each.numel() for name, each in found.items()}

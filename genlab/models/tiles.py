@@ -1,7 +1,7 @@
-"""Large pictures through a network: in overlapping tiles whose seams are blended, so that memory is bounded.
+"""Translation of large pictures in overlapping tiles whose seams are blended, so that memory is bounded.
 
 Each tile has instance-norm statistics of its own, so neighbouring tiles differ a little everywhere, not only at their
-edges: a smooth cross-fade leaves no step.
+edges; a smooth cross-fade leaves no visible step.
 """
 
 from collections.abc import Callable
@@ -10,25 +10,25 @@ import torch
 from torch import Tensor
 
 TILE = 1024
-"""Side of a tile in pixels; a picture that is no larger goes through whole. Large, so that a tile's norms are close to
-the whole picture's and few pixels are computed twice; and yet a ResNet of width 64 needs only 1 GiB for one. As
-OVERLAP, a multiple of whatever a network's sides must be multiples of."""
+"""Side of a tile in pixels; a picture that is no larger is translated as a whole. Tiles are large, so that their norms
+are close to those of the whole picture and few pixels are computed twice; a ResNet of width 64 needs 1 GiB for one.
+TILE and OVERLAP are multiples of every network's ``size_multiple``."""
 OVERLAP = 256
-"""Pixels by which neighbouring tiles overlap, at least. The middle half is blended; the quarter on either side of it
-only lends context. A ResNet with 9 blocks sees 84 pixels far, and where a tile's edge is nearer than that, the tile
-weighs at most 7%. A U-Net may see the whole tile: for it there is only the blending."""
+"""Pixels by which neighbouring tiles overlap, at least. The middle half of the overlap is blended; the quarter on
+either side is context only. The receptive field of a ResNet with 9 blocks reaches 84 pixels, and a tile has a weight
+of at most 7% where its edge is nearer than that. That of a U-Net may be the whole tile: only the blending helps it."""
 
 
 def translate_in_tiles(translate: Callable[[Tensor], Tensor], pixels: Tensor, multiple: int) -> Tensor:
-    """What ``translate`` makes of images of any size, in tiles where a side is longer than :data:`TILE`.
+    """Translate images of any size, in tiles where a side is longer than :data:`TILE`.
 
-    Where two tiles are blended their weights are a smoothstep and the rest to 1.
+    Where two tiles are blended, the weight of one is a smoothstep and that of the other the rest to 1.
 
     Args:
-        translate: uint8 [N, h, w, C] to the same shape, for h and w of at most ``TILE``.
+        translate: a function of uint8 [N, h, w, C] to the same shape, for h and w of at most ``TILE``.
         pixels: uint8 [N, H, W, C].
-        multiple: what ``translate`` pads sides to at their end. Tiles begin at multiples of it, so that strided
-            layers take the same pixels as in the whole image. It divides ``TILE`` and ``OVERLAP``.
+        multiple: ``translate`` pads the end of each side to a multiple of this. Tiles begin at multiples of it, so that
+            strided layers take the same pixels as in the whole image. It divides ``TILE`` and ``OVERLAP``.
 
     Returns:
         uint8 [N, H, W, C].
@@ -49,7 +49,7 @@ def translate_in_tiles(translate: Callable[[Tensor], Tensor], pixels: Tensor, mu
 
 
 def _tile_starts(length: int, multiple: int) -> list[int]:
-    """Where tiles begin along a side. The last begins early enough to be, once padded, as long as the others."""
+    """Return where the tiles of a side begin. The last begins so early that it is, padded, as long as the others."""
     last = max(0, length + -length % multiple - TILE)
     return [*range(0, last, TILE - OVERLAP), last]
 

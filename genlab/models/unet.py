@@ -1,7 +1,8 @@
-"""The U-Net generator of the course report and the TensorFlow tutorial.
+"""The U-Net generator (Isola et al. 2017, after Ronneberger et al. 2015) of the report and TensorFlow's tutorial.
 
-Where the report kept Keras's defaults and they are odd (LeakyReLU slope 0.3, instance-norm scale of mean zero), the
-paper's and the tutorial's hold: slope 0.2, scale N(1, 0.02), epsilon 1e-5, weights N(0, 0.02).
+The course report kept two unusual defaults of Keras: a LeakyReLU of slope 0.3, and an instance-norm scale of mean zero.
+Here the values of the paper and the tutorial hold: slope 0.2, scale from N(1, 0.02²), epsilon 1e-5, weights from
+N(0, 0.02²).
 """
 
 import torch
@@ -12,25 +13,27 @@ from genlab.models.initialisation import initialise, instance_norm
 from genlab.models.model import Shape
 
 LEVEL_LIMIT = 8
+"""Number of times that a U-Net halves an image, at most."""
 UPS_WITH_DROPOUT = 3
+"""Number of the innermost ups that have dropout while training."""
 
 
 def max_levels(image_shape: Shape) -> int:
-    """How often, up to 8 times, an image's height and width can both be halved."""
+    """Return how many times, up to 8, the height and the width of an image can both be halved."""
     height, width, _ = image_shape
     return next(level for level in range(LEVEL_LIMIT, -1, -1) if not (height % 2**level or width % 2**level))
 
 
 class UNet(nn.Module):
-    """The U-Net generator: ``levels`` downs, ``levels - 1`` ups with skips, then an up to the image and tanh.
+    """The U-Net generator: ``levels`` downs, ``levels - 1`` ups with skip connections, an up to the image, and tanh.
 
     All convolutions are 4x4 with stride 2. At 256x256, width 64 and 8 levels it has 54,413,955 parameters: the
     tutorial's 54,414,979 less the 1,024 of the instance norm over the innermost level. There the image is 1x1, where
     that norm outputs its bias whatever comes in (and PyTorch refuses it), so it is left out.
 
     Attributes:
-        size_multiple: what height and width must be multiples of.
-        smallest_size: the least that they may be.
+        size_multiple: height and width must be multiples of this, 2^levels.
+        smallest_size: least height and width, in pixels; the same.
     """
 
     def __init__(self, channels: int, width: int, levels: int, dropout: float) -> None:
@@ -56,7 +59,7 @@ class UNet(nn.Module):
         self.apply(initialise)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Float [N, C, H, W] in [-1, 1] → the same shape and range; H and W multiples of 2^levels."""
+        """Translate float [N, C, H, W] in [-1, 1], H and W multiples of 2^levels: the same shape and range."""
         skips: list[Tensor] = []
         features = images
         for down in self.downs:

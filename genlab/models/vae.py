@@ -1,4 +1,4 @@
-"""The variational autoencoder (Kingma & Welling 2013) of the course report, after the Keras example.
+"""The variational autoencoder (VAE; Kingma & Welling 2014, ICLR) of the course report, after the Keras example.
 
 At 28x28x1 and latent size 2 the encoder has 69,076 parameters and the decoder 65,089.
 """
@@ -18,7 +18,7 @@ from genlab.models.model import Shape
 
 @dataclass(frozen=True)
 class VAEArchitecture:
-    """Shape of the VAE's networks."""
+    """Architecture of the VAE's networks."""
 
     latent_dim: Annotated[int, Gt(0)] = 2
     """Size of the latent vector z."""
@@ -34,7 +34,7 @@ class VAEArchitecture:
 
 
 class Residual(nn.Module):
-    """x + conv(SiLU(conv(SiLU(x)))), both 3x3 (He et al. 2016, with the activation before)."""
+    """A residual block, x + conv(SiLU(conv(SiLU(x)))), of 3x3 convolutions (pre-activation: He et al. 2016, ECCV)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -42,12 +42,12 @@ class Residual(nn.Module):
         self.second = nn.Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, features: Tensor) -> Tensor:
-        """[N, channels, H, W] → the same shape."""
+        """Transform [N, channels, H, W] into the same shape."""
         return features + self.second(F.silu(self.first(F.silu(features))))
 
 
 class Encoder(nn.Module):
-    """q(z|x): stride-2 3x3 convolutions, a dense layer, then mean and log-variance. ReLU throughout."""
+    """The posterior q(z|x): 3x3 convolutions of stride 2, a dense layer, then mean and log-variance, all with ReLU."""
 
     def __init__(self, image_shape: Shape, architecture: VAEArchitecture) -> None:
         super().__init__()
@@ -63,13 +63,13 @@ class Encoder(nn.Module):
         self.log_variance = nn.Linear(architecture.hidden, architecture.latent_dim)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Float [N, C, H, W] in [0, 1] → mean and log-variance of q(z|x), each [N, latent_dim]."""
+        """Infer mean and log-variance of q(z|x), each [N, latent_dim], of float [N, C, H, W] in [0, 1]."""
         features = self.features(images)
         return self.mean(features), self.log_variance(features)
 
 
 class Decoder(nn.Module):
-    """p(x|z): a dense layer, then transposed 3x3 convolutions up to the image. Returns logits."""
+    """The likelihood p(x|z): a dense layer, then transposed 3x3 convolutions up to the logits of the image."""
 
     def __init__(self, image_shape: Shape, architecture: VAEArchitecture) -> None:
         super().__init__()
@@ -91,13 +91,13 @@ class Decoder(nn.Module):
         self.layers = nn.Sequential(*layers, ConvTranspose2d(wide, channels, 3, padding=1))
 
     def forward(self, latents: Tensor) -> Tensor:
-        """[N, latent_dim] → logits [N, C, H, W]; the sigmoid is in the loss and the operations."""
+        """Decode [N, latent_dim] into logits [N, C, H, W]; the sigmoid is in the loss and the operations."""
         logits: Tensor = self.layers(self.dense(latents).unflatten(1, self.start))
         return logits
 
 
 class VAE(LatentModel):
-    """Encoder and decoder without classes.
+    """The VAE: an encoder and a decoder, without classes.
 
     Raises:
         ValueError: when the image cannot be halved once per encoder layer.
@@ -123,15 +123,15 @@ class VAE(LatentModel):
         self.initialise()
         for module in self.modules():
             if isinstance(module, Residual):
-                nn.init.zeros_(module.second.weight)  # Each block begins as the identity.
+                nn.init.zeros_(module.second.weight)  # Each block is the identity before training.
 
     def infer(self, images: Tensor, label: Tensor | None) -> tuple[Tensor, Tensor]:
-        """See :meth:`LatentModel.infer`; there is no label."""
+        """Infer q(z|x), see :meth:`LatentModel.infer`; the label is not used."""
         mean, log_variance = self.encoder(images)
         return mean, log_variance
 
     def generate(self, latents: Tensor, label: Tensor | None) -> Tensor:
-        """See :meth:`LatentModel.generate`; there is no label."""
+        """Decode p(x|z), see :meth:`LatentModel.generate`; the label is not used."""
         logits: Tensor = self.decoder(latents)
         return logits
 
