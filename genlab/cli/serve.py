@@ -1,4 +1,4 @@
-"""``genlab serve``: models over HTTP from this machine, until interrupted."""
+"""``genlab serve``: serve models over HTTP from this machine, until interrupted."""
 
 import contextlib
 import dataclasses
@@ -14,10 +14,11 @@ from annotated_types import Interval, MinLen
 
 from genlab.core.config import parse
 from genlab.core.errors import ClusterError, ConfigError, run_command
+from genlab.core.extras import require_extra
 from genlab.store import model_directory
 
 REQUEST_TIMEOUT = 120
-"""Seconds until a request is given up, with status 408."""
+"""Seconds after which a request is given up, with status 408."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +34,7 @@ class ServeConfig:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The command ``genlab serve``."""
+    """Run the command ``genlab serve``."""
     run_command(lambda: serve_models(parse(ServeConfig, arguments, prog="genlab serve")))
 
 
@@ -42,9 +43,10 @@ def serve_models(config: ServeConfig) -> None:
 
     Raises:
         ClusterError: ``RAY_ADDRESS`` names a cluster.
-        ConfigError: the address cannot be listened on.
+        ConfigError: the address cannot be listened on, or what serving needs is not installed.
         RunError: a model cannot be loaded, or two have one name.
     """
+    require_extra("serve", "genlab serve")
     if os.environ.get("RAY_ADDRESS"):
         raise ClusterError(
             "RAY_ADDRESS is set, and genlab serve works on this machine alone; unset it, "

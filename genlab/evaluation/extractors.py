@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from genlab.core.errors import RunError
+from genlab.core.extras import require_extra
 from genlab.core.storage import locate, read_bytes, sha256
 from genlab.evaluation.measurements import Settings
 from genlab.evaluation.trained_classifier import TrainedClassifier
@@ -58,6 +59,7 @@ class Inception(Extractor):
         device: where to compute.
 
     Raises:
+        ConfigError: torch-fidelity is not installed.
         RunError: when the file is missing or holds something else.
     """
 
@@ -68,6 +70,7 @@ class Inception(Extractor):
     batch = 50
 
     def __init__(self, file: str, device: str | torch.device) -> None:
+        require_extra("fidelity", "--inception")
         from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3  # takes seconds
 
         try:

@@ -8,14 +8,14 @@ import io
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
-from importlib.util import find_spec
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 from torch.export import Dim, ExportedProgram
 
-from genlab.core.errors import ConfigError, DataError, RunError
+from genlab.core.errors import DataError, RunError
+from genlab.core.extras import EXTRAS, require_extra
 from genlab.core.storage import locate, require_empty, sha256, write_atomic, write_json
 from genlab.models.graph import Graph, TensorSpec
 from genlab.store import model_directory
@@ -27,7 +27,8 @@ Run = Callable[[Tensors], Tensors]
 
 DESCRIPTION = "export.json"
 SUFFIXES: Mapping[Format, str] = {"onnx": ".onnx", "torch-export": ".pt2"}
-PACKAGES: Mapping[Format, tuple[str, ...]] = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "torch-export": ()}
+PACKAGES: Mapping[Format, tuple[str, ...]] = {"onnx": EXTRAS["onnx"], "torch-export": ()}
+"""Packages that make and try the files of a format, whose versions are recorded."""
 LEVELS = 1
 """How far pixels may be from the model's, in levels of 0..255: one that is close to the middle may round either way."""
 TOLERANCE = 1e-4
@@ -50,9 +51,8 @@ def export(url: str, dest: str, to: Format) -> list[str]:
         RunError: the model cannot be loaded, has no graphs, or an exported graph gives something else.
         DataError: ``dest`` is not empty, or cannot be written.
     """
-    missing = [name for name in PACKAGES[to] if find_spec(name) is None]
-    if missing:
-        raise ConfigError(f"--format {to} needs {', '.join(missing)}: pip install 'genlab[onnx]'")
+    if to == "onnx":
+        require_extra("onnx", "--format onnx")
     directory = model_directory.find_one(url)
     description = model_directory.describe(directory)
     folder = locate(dest)
