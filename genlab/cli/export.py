@@ -15,15 +15,15 @@ from genlab.store import model_directory
 
 @dataclass(frozen=True)
 class ExportConfig:
-    """Write a data set's images as files, and what is known of them as metadata.csv; or a model's networks as graphs
-    that run without genlab, with export.json."""
+    """Write a data set's images as files, with their labels and attributes in metadata.csv; or a model's networks as
+    graphs that run without genlab, with export.json."""
 
     source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATA|MODEL")]
     """Directory or s3:// URL of a data set, of a model, or of the run that trained it."""
     folder: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
-    """Directory or s3:// URL to write to; it must be empty or not there. Files of a data set are called by the images'
-    keys, with .jpg or .png put after a key that does not end so; an image whose key is no good as a path, or is taken,
-    is called by its number."""
+    """Directory or s3:// URL to write to; it must be empty or not there. Files of a data set have the images'
+    keys as names, with .jpg or .png appended to a key that does not end so; where a key cannot be a path, or is taken,
+    the number of the image is the name."""
     format: Literal["files", "onnx", "torch-export"] | None = None
     """files for a data set, which is its default; for a model onnx, or torch-export (what torch.export.load reads)."""
     split: str | None = None
@@ -36,11 +36,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def export(config: ExportConfig) -> None:
-    """Export what ``config.source`` turns out to be, and say what was written.
+    """Export the data set or the model at ``config.source``, and say what was written.
 
     Raises:
-        ConfigError: the format or the split does not go with it.
-        DataError: it is neither a data set nor a model, or ``folder`` is not empty or cannot be written.
+        ConfigError: the format or the split does not go with the source.
+        DataError: the source is neither a data set nor a model, or ``folder`` is not empty or cannot be written.
         RunError: see :func:`genlab.inference.graph_export.export`.
     """
     root = locate(config.source)

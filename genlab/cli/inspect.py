@@ -1,4 +1,4 @@
-"""``genlab inspect DATA``: what is in a data set, whether it is sound, and what it looks like."""
+"""``genlab inspect DATA``: show what is in a data set, check it, and draw some of its images."""
 
 import dataclasses
 from collections.abc import Iterator, Sequence
@@ -23,10 +23,10 @@ from genlab.imaging.sheets import sheet
 from genlab.imaging.value_range import range_text
 
 GRID = 8
-"""Images in a row, and rows, of a sheet at most."""
+"""Most images in a row of a sheet, and most rows."""
 
 CELL = 128
-"""Side of the squares, in pixels, into which images of different sizes are cut for a sheet."""
+"""Side in pixels of the squares into which images of different sizes are cut for a sheet."""
 
 CHUNK = 4096
 """Rows whose columns are read at a time."""
@@ -47,14 +47,14 @@ class InspectConfig:
 
 
 def describe(shards: ShardSet) -> Table:
-    """A data set as a table of two columns."""
+    """Return the facts of a data set as a table of two columns."""
     manifest = shards.manifest
     rows = [
         *_facts(manifest),
         *_column_facts(shards),
         *(("skipped", f"{skipped.key}: {skipped.why}") for skipped in manifest.skipped),
     ]
-    # As texts, for names of files may look like rich's markup.
+    # The cells are texts, for names of files may look like rich's markup.
     table = Table(show_edge=False)
     table.add_column()
     table.add_column(Text(str(shards.directory)))
@@ -64,7 +64,7 @@ def describe(shards: ShardSet) -> Table:
 
 
 def draw_grid(shards: ShardSet) -> Pixels:
-    """A sheet of up to 8x8 images, evenly spread over the rows.
+    """Draw a sheet of up to 8x8 images, evenly spread over the rows.
 
     Returns:
         uint8 [height, width, channels]. Images of different sizes are cut to squares of 128 pixels.
@@ -128,7 +128,7 @@ def _facts(manifest: Manifest) -> list[tuple[str, str]]:
 
 
 def _column_facts(shards: ShardSet) -> Iterator[tuple[str, str]]:
-    """How often each label and each name of a category occurs, and the range and mean of numbers."""
+    """Yield the count of each label and of each name of a category, and the range and mean of numbers."""
     manifest = shards.manifest
     label = (Attribute("label", "category", manifest.label_names),) if shards.labelled else ()
     for attribute in (*label, *manifest.attributes):

@@ -51,10 +51,10 @@ SPECIFICATION = "ingest.json"
 """The file that says what an unfinished data set is to become; it is removed when the data set is complete."""
 
 FOUND_RANGE = "range of values"
-"""In that file: the range that ``--range auto`` found."""
+"""The key in that file under which stands the range that ``--range auto`` found."""
 
 AUTO = "auto"
-"""The range that is to be found."""
+"""The value of ``--range`` for a range that is to be found."""
 
 UNUSED_RANGE = {
     "grey": "make the data set again with --range 0:{} or --range auto",
@@ -64,10 +64,10 @@ UNUSED_RANGE = {
 
 LATER_OPTIONS = ("image_member", "key_ends_at", "label_last_folder", "range")
 """Options that came after the first data sets. A manifest names them only where they are used, so that the same images
-still make the same data set, to its checksum."""
+still make the same data set, with the same checksum."""
 
 SPLITS = ("train", "test")
-"""In the order of their shards."""
+"""The splits, in the order of their shards."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,9 +119,9 @@ class IngestConfig:
     seed: Annotated[int, Ge(0)] | None = None
     """Seed of synthetic images (default 0)."""
     image_column: str | None = None
-    """The column of images of a Parquet file or Hugging Face data set, where there is more than one."""
+    """The column of images in a Parquet file or Hugging Face data set, where there is more than one."""
     key_column: str | None = None
-    """Its column of keys, each of them once; by default rows are counted."""
+    """The column of keys in it, which holds each key once; by default the number of a row is its key."""
     image_member: Annotated[str | None, tyro.conf.arg(metavar="EXT")] = None
     """The member of each WebDataset sample that is the image, by its extension, as in jpg or seg.png; needed where
     not exactly one member has the extension of an image."""
@@ -129,15 +129,15 @@ class IngestConfig:
     """The dot that ends the key in the names of WebDataset members: 22.05.png is the member 05.png of the sample 22 by
     first-dot, the default and WebDataset's own rule, and the member png of the sample 22.05 by last-dot."""
     label: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
-    """The attribute that is the label; by default the one called label, where the source has no labels itself. folder:
-    each image's class is the path of the folders it lies in, below the folder of its split (train, test; else SOURCE),
-    as in animals/cat; an attribute that is called folder goes before."""
+    """The attribute that is the label; by default the one called label, where the source has no labels itself. With
+    folder, the class of an image is the path of the folders that it lies in, below the folder of its split (train,
+    test; else SOURCE), as in animals/cat; an attribute that is really called folder wins."""
     label_last_folder: bool = False
-    """With --label folder, the last folder alone is the class: animals/cat and toys/cat are both cat."""
+    """With --label folder, take the last folder alone as the class: animals/cat and toys/cat are both cat."""
     attributes: AttributesConfig = dataclasses.field(default_factory=AttributesConfig)
     start_over: bool = False
-    """Make this data set in the stead of an unfinished one, of another source or other options, that a killed ingest
-    left in DEST."""
+    """Make this data set in place of an unfinished one, of another source or other options, that a killed ingest left
+    in DEST."""
 
 
 def ingest(
@@ -146,14 +146,14 @@ def ingest(
     """Make a data set, or go on making it: shards that an earlier ingest finished are kept.
 
     Args:
-        config: what from, where to, and how.
-        make_shards: makes the shards.
-        measure_shards: measures the range of their values, for ``--range auto``.
+        config: the source, the destination and the options.
+        make_shards: the function that makes the shards.
+        measure_shards: the function that measures the range of their values, for ``--range auto``.
 
     Raises:
-        ConfigError: options that are at odds with each other or with the source.
-        DataError: the source or one of its images cannot be used; or ``dest`` holds a data set, is at work, or was
-            left by a killed ingest of another source or other options. No manifest is left behind.
+        ConfigError: options contradict each other or do not go with the source.
+        DataError: the source or one of its images cannot be used; or ``dest`` holds a data set, another process is at
+            work in it, or a killed ingest of another source or other options left it. No manifest is left behind.
     """
     require_absolute("dest", config.dest)
     dest = locate(config.dest)
@@ -193,7 +193,7 @@ def ingest(
     tasks = list(_tasks(source, image_format, dest, _assign(columns.rows, config.test_fraction), per_shard))
     specification = _specification(config, source, columns.rows)
     with _writing(dest), claimed(dest) as check_claim:
-        # Looked at again, for it may have been finished in the meantime.
+        # Checked again, for another process may have finished it in the meantime.
         if (dest / FILE_NAME).exists():
             if _read_specification(dest)[0] != specification:
                 raise _occupied(dest)
@@ -215,7 +215,7 @@ def ingest(
             except ClaimLostError:
                 raise
             except GenlabError:
-                # It asks for another source or other options: they shall not be refused.
+                # The error asks for another source or other options, which the next ingest must not refuse.
                 (dest / SPECIFICATION).unlink(missing_ok=True)
                 raise
             manifest = _manifest(config, source, image_format, label_names, columns.skipped, results)
@@ -238,7 +238,7 @@ def _occupied(dest: UPath) -> DataError:
 
 @contextmanager
 def _writing(dest: UPath) -> Iterator[None]:
-    """What goes wrong with the directory is one message."""
+    """Turn an error of the file system into one message that names the directory."""
     try:
         yield
     except OSError as error:
@@ -288,26 +288,26 @@ def _check_unfinished(dest: UPath, specification: dict[str, Any], start_over: bo
     """Check that the directory holds no unfinished ingest, or one of the same specification.
 
     Returns:
-        The range that such a one found already.
+        The range that the unfinished ingest of the same specification has found already, if it has.
 
     Raises:
-        DataError: it holds the specification of another ingest, which was killed.
+        DataError: the directory holds the specification of another ingest, which was killed.
     """
     found, found_range = _read_specification(dest)
     if found is not None and found != specification and not start_over:
         raise DataError(
             f"{dest}: holds an unfinished ingest of something else "
             f"({configs.describe_changes(found, specification)}); run that one again to finish it, "
-            "choose another place, or make this one in its stead with --start-over"
+            "choose another place, or make this one in its place with --start-over"
         )
     return found_range if found == specification else None
 
 
 def _measured(source: Source, ranges: Iterable[ValueRange | None]) -> ValueRange:
-    """The range of all images.
+    """Return the range of the values of all images.
 
     Raises:
-        DataError: there is none.
+        DataError: no image has more than 8 bits, or all have one value.
     """
     measured = widest(ranges)
     if measured is None:
@@ -321,7 +321,7 @@ def _measured(source: Source, ranges: Iterable[ValueRange | None]) -> ValueRange
 
 
 def _begin(dest: UPath, specification: dict[str, Any], tasks: Sequence[ShardTask]) -> None:
-    """Leave the specification in the directory, and of what is there only what belongs to it."""
+    """Write the specification into the directory, and remove the shards there that do not belong to it."""
     write_json(dest / SPECIFICATION, specification)
     mine = {name for task in tasks for name in (task.path, record_path(task.path))}
     patterns = ("shard-[0-9]*.arrow", "shard-[0-9]*.json", ".*.partial")
@@ -352,7 +352,7 @@ def _check_options(config: IngestConfig) -> None:
 def _image_format(
     config: IngestConfig, source: Source, attributes: tuple[Attribute, ...], labelled: bool
 ) -> ImageFormat:
-    """The form of the images, before their shape is known; a range that is still to be found stands as 0 to 1."""
+    """Return the format of the images before their shape is known; a range that is still to be found is 0 to 1."""
     value_range = None
     if config.range is not None:
         if not source.encoded:
@@ -373,7 +373,7 @@ def _image_format(
 
 
 def _first(source: Source, image_format: ImageFormat, rows: Sequence[Row]) -> tuple[Row, Prepared]:
-    """The first image that can be used."""
+    """Return the first image that can be used, with its row."""
     with source.reader() as load_entry:
         for row in rows:
             prepared, _ = prepare_row(source, load_entry, image_format, row)
@@ -383,7 +383,7 @@ def _first(source: Source, image_format: ImageFormat, rows: Sequence[Row]) -> tu
 
 
 def _assign(rows: Sequence[Row], test_fraction: float | None) -> dict[str, list[Row]]:
-    """The rows of each split."""
+    """Return the rows of each split."""
     splits: dict[str, list[Row]] = {split: [] for split in SPLITS}
     for row in rows:
         split = row.split

@@ -1,7 +1,7 @@
-"""The work of an ingest: one task a shard, each a pure function of what it is given, done anywhere.
+"""The work of an ingest: one task for each shard, a pure function that can be done anywhere.
 
-A finished shard leaves a record beside it, ``shard-00003.json`` for ``shard-00003.arrow``, with what it was made from.
-A task whose shard is there under a record of the very same task, with the size and SHA-256 of that record, is done.
+A finished shard has a record beside it, ``shard-00003.json`` for ``shard-00003.arrow``, with the fingerprint of its
+task and its own SHA-256. A task whose shard agrees with a record of the very same task need not be done again.
 """
 
 import dataclasses
@@ -31,12 +31,12 @@ CHUNK = 32
 """Images that a thread takes at a time."""
 
 VERSIONS = {name: version(name) for name in ("genlab", "numpy", "pillow", "pyarrow")}
-"""Of what pixels and bytes depend on."""
+"""Versions of the libraries that pixels and bytes depend on."""
 
 
 @dataclasses.dataclass(frozen=True)
 class ImageFormat:
-    """What every image of a data set is made into."""
+    """The format into which every image of a data set is converted."""
 
     channels: Channels
     size: int | None
@@ -69,7 +69,7 @@ class ShardTask:
     def fingerprint(self) -> str:
         """SHA-256 of all that the shard depends on: two tasks of one fingerprint make the same bytes."""
         image_format = dataclasses.asdict(self.image_format)
-        # Neither changes the bytes of a shard that was made; what was left out is checked on its own.
+        # Neither changes the bytes of a finished shard; images that were left out are checked by ``finished``.
         del image_format["skip_bad"], image_format["shape_key"]
         if self.image_format.value_range is None:  # shards without a range keep their fingerprints
             del image_format["value_range"]
@@ -87,12 +87,12 @@ class ShardTask:
 
 @dataclasses.dataclass(frozen=True)
 class ShardResult:
-    """A shard, and what the manifest says of its images."""
+    """A finished shard, and what the manifest says of its images."""
 
     shard: Shard | None
     """``None`` if all its images were left out."""
     shapes: tuple[tuple[int, int, int], ...]
-    """The different ones, sorted."""
+    """The different shapes of its images, sorted."""
     converted: dict[str, int]
     skipped: tuple[Skipped, ...]
     greatest: dict[str, int] = dataclasses.field(default_factory=dict)
@@ -102,7 +102,7 @@ class ShardResult:
 
 @dataclasses.dataclass(frozen=True)
 class Record:
-    """What lies beside a finished shard until the manifest is written."""
+    """The content of the file that lies beside a finished shard until the manifest is written."""
 
     fingerprint: str
     result: ShardResult
@@ -111,16 +111,19 @@ class Record:
 _RECORD = TypeAdapter(Record)
 
 PreparedRow = tuple[Row, Prepared | Skipped, int | None]
-"""A row, its image or why it was left out, and its label."""
+"""A row; its image, or the reason why it was left out; and its label."""
 
 
 def record_path(shard: str) -> str:
-    """The record of a shard file."""
+    """Return the path of a shard file's record."""
     return shard.removesuffix(".arrow") + ".json"
 
 
 def finished(task: ShardTask) -> ShardResult | None:
-    """The result of a task that was done before, if its shard is still as its record says: every byte is read."""
+    """Return the result of a task that was done before, or ``None``.
+
+    Every byte of the shard is read: it must still be as its record says.
+    """
     try:
         record = _RECORD.validate_python(read_json(locate(record_path(task.path))))
     except (GenlabError, OSError, ValidationError):
@@ -156,10 +159,10 @@ def load(
     """Load and prepare a shard's images, in the order of their keys.
 
     Args:
-        task: which.
-        pool: threads that do it, by the chunk; otherwise this one.
-        ahead: chunks in work or waiting to be taken, at most.
-        on_images: called with numbers of images newly done, from any thread, to show progress.
+        task: the task of the shard.
+        pool: threads that do the work in chunks; without it, this thread does.
+        ahead: most chunks that are in work or finished before they are taken.
+        on_images: called with the number of images newly done, from any thread, to show progress.
     """
 
     def prepared(load_entry: Load, row: Row) -> PreparedRow:
@@ -207,7 +210,7 @@ def widest(ranges: Iterable[ValueRange | None]) -> ValueRange | None:
 
 
 def _as_they_lie(task: ShardTask) -> list[Row]:
-    """A shard's rows in the order in which they lie in the source, so that files are read on."""
+    """Return a shard's rows in the order in which the source stores them, so that files are read from front to back."""
     return sorted(task.rows, key=lambda row: (row.entry.file, row.entry.offset, row.entry.index))
 
 
@@ -218,7 +221,10 @@ def _each_row(
     ahead: int,
     on_images: Callable[[int], object],
 ) -> Iterator[T]:
-    """What ``work`` makes of each row of a shard, in the order in which they lie; arguments as of :func:`load`."""
+    """Run ``work`` on each row of a shard, in the order in which the source stores them, and yield its results.
+
+    The other arguments are those of :func:`load`.
+    """
     rows = _as_they_lie(task)
     chunks = (rows[begin : begin + CHUNK] for begin in range(0, len(rows), CHUNK))
     with task.source.reader() as load_entry:
@@ -247,7 +253,7 @@ def _each_row(
 
 
 def _loaded(load_entry: Load, chunk: Sequence[Row]) -> Load:
-    """The loading of rows that this thread has loaded already."""
+    """Load a chunk's images now, in this thread, and return a function that hands them out."""
     samples: dict[str, Sample | ImageError] = {}
     for row in chunk:
         try:
@@ -268,7 +274,7 @@ def begin_shard(task: ShardTask, prepared: Iterable[PreparedRow]) -> Callable[[]
     """Write a shard's rows as they come.
 
     Returns:
-        A function that puts the shard and its record in place, which waits for the disk.
+        A function that puts the shard and its record in place, waiting for the disk.
 
     Raises:
         DataError: an image cannot be used, or the shard cannot be written.
@@ -314,6 +320,7 @@ def begin_shard(task: ShardTask, prepared: Iterable[PreparedRow]) -> Callable[[]
 
 @contextmanager
 def _dropped_on_error(path: str, writer: Callable[[], ShardWriter | None]) -> Iterator[None]:
+    """Remove the unfinished file of a writer, if there is one yet, when an error ends the block."""
     try:
         yield
     except BaseException as error:
@@ -325,7 +332,7 @@ def _dropped_on_error(path: str, writer: Callable[[], ShardWriter | None]) -> It
 
 
 def unwritable(path: object, error: OSError) -> DataError:
-    """The message for a place that cannot be written to."""
+    """Return the error for a place that cannot be written to."""
     return DataError(
         f"{path}: cannot be written ({error.strerror or error}); put that right and run the same command again: "
         "finished shards are kept"
@@ -338,10 +345,11 @@ def prepare_row(
     """Load and prepare one image.
 
     Returns:
-        The image, or why it was left out; and its label.
+        The image, or the reason why it was left out; and its label.
 
     Raises:
-        DataError: it cannot be used, and bad images are not to be left out; or it has not the one shape of raw pixels.
+        DataError: the image cannot be used, and bad images are not to be left out; or it does not have the one shape of
+            raw pixels.
     """
     entry = row.entry
     try:

@@ -1,4 +1,4 @@
-"""Handwritten digits drawn from a seed, in the form of MNIST's."""
+"""Handwritten digits drawn from a seed, in the format of MNIST."""
 
 from collections.abc import Sequence
 
@@ -6,12 +6,12 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
-from genlab.data.ingest.synthetic.random import Stream, generator
+from genlab.data.ingest.synthetic.random import Purpose, generator
 
 Reals = npt.NDArray[np.float64]
 Bytes = npt.NDArray[np.uint8]
 
-# Each digit in several hands; a hand is some strokes, a stroke the points (x, y) that its curve passes, y downwards.
+# Each digit in several handwritings: tuples of strokes. A stroke is the points (x, y) on its curve, y downwards.
 HANDS: tuple[tuple[tuple[str, ...], ...], ...] = (
     (
         ("50,0 20,15 8,50 20,85 50,100 80,85 92,50 80,15 50,0",),
@@ -58,13 +58,13 @@ HANDS: tuple[tuple[tuple[str, ...], ...], ...] = (
     ),
 )
 CURVE_POINTS = 9
-"""Points drawn from one given point to the next."""
+"""Points drawn from one given point of a stroke to the next."""
 DIGIT_SIZE = 28
 PEN_SUPERSAMPLING = 4
 
 
 def _curve(stroke: str) -> Reals:
-    """A Catmull-Rom spline through the points of a stroke, [n, 2] in units of the digit's height."""
+    """Return a Catmull-Rom spline through the points of a stroke, [n, 2] in units of the digit's height."""
     points = np.array([point.split(",") for point in stroke.split()], float) / 100
     before, after = 2 * points[:1] - points[1:2], 2 * points[-1:] - points[-2:-1]
     p = np.concatenate([before, points, after])[:, None]
@@ -78,28 +78,28 @@ CURVES = tuple(tuple(tuple(_curve(stroke) for stroke in hand) for hand in hands)
 
 
 def draw_digit(index: int, *, seed: int = 0) -> tuple[Bytes, int]:
-    """Draw one handwritten digit, as MNIST's are: fitted into 20x20 pixels and centred by its mass in 28x28.
+    """Draw one handwritten digit as in MNIST: fitted into 20x20 pixels and centred by its mass in 28x28.
 
-    A pure function of its arguments (on one version of NumPy and Pillow). Among the indices 10 n to 10 n + 9 each
-    label occurs once.
+    The result is a pure function of the arguments (on one version of NumPy and Pillow). Among the indices 10 n to
+    10 n + 9 each label occurs once.
 
     Args:
-        index: which digit, from 0 on.
-        seed: which collection of digits, from 0 on.
+        index: number of the digit, from 0 on.
+        seed: number of the collection of digits, from 0 on.
 
     Returns:
         uint8 [28, 28, 1], white on black, and the label, 0 to 9.
     """
     block, place = divmod(index, 10)
-    label = int(generator(Stream.LABEL, seed, block).permutation(10)[place])
-    rng = generator(Stream.DIGIT, seed, index)
+    label = int(generator(Purpose.LABEL, seed, block).permutation(10)[place])
+    rng = generator(Purpose.DIGIT, seed, index)
     hands = CURVES[label]
     strokes = _write(hands[rng.integers(len(hands))], rng)
     return _centre(_trace(strokes, width=rng.uniform(1.8, 3.4))), label
 
 
 def _write(strokes: Sequence[Reals], rng: np.random.Generator) -> list[Reals]:
-    """The strokes as one writing of them: bent by a smooth field, slanted, turned, narrow or wide."""
+    """Vary the strokes as handwriting does: bend them by a smooth field, slant, turn, and narrow or widen them."""
     waves, phases = rng.uniform(1.5, 4.5, (2, 2)), rng.uniform(0, 2 * np.pi, 2)
     bend = rng.normal(0, 0.045, 2)
     turn, slant, width = rng.normal(0, 0.1), rng.normal(0.12, 0.18), rng.uniform(0.55, 0.9)
@@ -109,7 +109,7 @@ def _write(strokes: Sequence[Reals], rng: np.random.Generator) -> list[Reals]:
 
 
 def _trace(strokes: list[Reals], width: float) -> Bytes:
-    """Draw strokes ``width`` pixels wide with a round pen, as large as a box of 20x20 pixels allows, supersampled."""
+    """Draw strokes ``width`` pixels wide with a round pen, supersampled, so that they fill a box of 20x20 pixels."""
     low = np.min([points.min(axis=0) for points in strokes], axis=0)
     extent = np.max([points.max(axis=0) for points in strokes], axis=0) - low
     radius = width * PEN_SUPERSAMPLING / 2
@@ -126,7 +126,7 @@ def _trace(strokes: list[Reals], width: float) -> Bytes:
 
 
 def _centre(ink: Bytes) -> Bytes:
-    """Average away the supersampling, with the centre of mass in the centre of the image."""
+    """Put the centre of mass into the centre of the image, and average the supersampled pixels."""
     middle = DIGIT_SIZE * PEN_SUPERSAMPLING / 2
     places = np.arange(len(ink)) + 0.5
     mass = ink.sum(dtype=np.int64)

@@ -1,12 +1,12 @@
-"""Random numbers of the drawings: a pure function of purpose, seed and index."""
+"""Random numbers for the drawings: a pure function of purpose, seed and index."""
 
 import enum
 
 import numpy as np
 
 
-class Stream(enum.IntEnum):
-    """What random numbers are for; each purpose has its own, so one drawing never disturbs another."""
+class Purpose(enum.IntEnum):
+    """The purpose of random numbers; each has numbers of its own, so that one drawing never changes another."""
 
     SCENE = 0
     DIGIT = 1
@@ -14,7 +14,7 @@ class Stream(enum.IntEnum):
     BRISTLES = 3
 
 
-def generator(stream: Stream, seed: int, index: int) -> np.random.Generator:
-    """The generator of one drawing."""
+def generator(purpose: Purpose, seed: int, index: int) -> np.random.Generator:
+    """Return the random generator of one drawing."""
     key = np.array([seed, index], np.uint64)
-    return np.random.Generator(np.random.Philox(key=key, counter=[0, 0, 0, int(stream)]))
+    return np.random.Generator(np.random.Philox(key=key, counter=[0, 0, 0, int(purpose)]))

@@ -1,6 +1,6 @@
 """Landscapes drawn from a seed, by day and by night.
 
-A scene is composed once, without colour, as buffers of material, light and distance; a domain is a way to paint
+A scene is composed once, without colour, as planes of material, light and distance; a domain is a way to paint
 them. So the daylight picture and its night counterpart agree pixel for pixel, and a translation can be scored.
 Night is more than darkness: what happens to a pixel depends on what it shows. Windows light up, the sun becomes a
 moon, birds become stars, clouds become bands of light, and every surface turns into brush strokes that follow it.
@@ -18,7 +18,7 @@ import numpy.typing as npt
 from PIL import Image, ImageColor, ImageDraw
 
 from genlab.core.errors import ConfigError
-from genlab.data.ingest.synthetic.random import Stream, generator
+from genlab.data.ingest.synthetic.random import Purpose, generator
 
 Domain = Literal["a", "b"]
 Floats = npt.NDArray[np.float32]
@@ -30,13 +30,13 @@ Points = list[Point]
 MIN_SIZE, MAX_SIZE = 32, 256
 SUPERSAMPLING = 2
 STROKE_STEPS = 5
-"""A brush stroke reaches so many steps of 1/64 of the picture to either side."""
+"""Steps of 1/64 of the picture that a brush stroke reaches to either side."""
 NOISE_SIDE = 64
-"""Random fields are drawn on a grid of this size and enlarged, so that a scene is the same scene at any size."""
+"""Side of the grid on which random fields are drawn before they are enlarged: a scene is the same at any size."""
 
 
 class Material(enum.IntEnum):
-    """What a pixel shows."""
+    """The material that a pixel shows."""
 
     SKY = 0
     ROCK = 1
@@ -71,7 +71,7 @@ class Air(NamedTuple):
 
 
 def _colours(names: str) -> Floats:
-    """Hexadecimal colours as a table [3, names] in [0, 1]. Pictures, too, are painted as planes [3, side, side]."""
+    """Return hexadecimal colours as a table [3, names] in [0, 1]; pictures, too, are planes [3, side, side]."""
     return np.array([ImageColor.getrgb(f"#{name}") for name in names.split()], np.float32).T / np.float32(255)
 
 
@@ -96,7 +96,7 @@ AIRS: dict[Domain, tuple[Air, ...]] = {
     ),
 }
 
-# Each material's own colour, in the order of Material; what the seasons change is named below.
+# Each material's own colour, in the order of Material; SEASONS replaces those of the materials in SEASONAL.
 SURFACES: dict[Domain, Floats] = {
     "a": _colours(
         "000000 9a9496 ffffff 76a052 93c04e d8d85c 2f6340 70b040 "
@@ -108,7 +108,7 @@ SURFACES: dict[Domain, Floats] = {
     ),
 }
 GLOWING = (Material.WINDOW, Material.BIRD)
-"""By night these shine by themselves."""
+"""Materials that shine by themselves at night."""
 SEASONAL = (Material.HILL, Material.MEADOW, Material.CROP, Material.LEAF, Material.FLOWER)
 # Spring, summer, autumn.
 SEASONS: dict[Domain, tuple[Floats, ...]] = {
@@ -130,19 +130,19 @@ def _mix(first: Floats, second: Floats, share: Floats | float) -> Floats:
 
 
 def _smooth(low: float, high: float, value: Floats) -> Floats:
-    """A smooth step: 0 at ``low``, 1 at ``high``."""
+    """Return a smooth step: 0 at ``low``, 1 at ``high``."""
     share = np.clip((value - low) / (high - low), 0, 1)
     return share * share * (3 - 2 * share)
 
 
 def _grid(side: int) -> tuple[Floats, Floats]:
-    """Where the pixels are, y [side, 1] and x [side], in units of the side."""
+    """Return the places of the pixels' centres, y [side, 1] and x [side], in units of the side."""
     places = np.arange(0.5, side, dtype=np.float32) / np.float32(side)
     return places[:, None], places
 
 
 def _noise(rng: np.random.Generator, side: int, *, slope: float, stretch: float = 1.0) -> Floats:
-    """A fractal field [side, side] of mean 0 and deviation 1, drawn out along x by ``stretch``."""
+    """Draw a fractal field [side, side] of mean 0 and deviation 1, ``stretch`` times as long along x."""
     spectrum = _spectrum(slope, stretch)
     waves = rng.standard_normal((*spectrum.shape, 2), np.float32).view(np.complex64)[..., 0]
     grid = np.fft.irfft2(waves * spectrum)
@@ -151,7 +151,7 @@ def _noise(rng: np.random.Generator, side: int, *, slope: float, stretch: float 
 
 @functools.lru_cache
 def _spectrum(slope: float, stretch: float) -> Floats:
-    """How strong the waves of a fractal field are, by their frequencies along y and x (as of ``rfft2``)."""
+    """Return the amplitudes of a fractal field's waves, by their frequencies along y and x (as ``rfft2`` has them)."""
     y = np.fft.fftfreq(NOISE_SIDE, 1 / NOISE_SIDE)[:, None]
     x = np.fft.rfftfreq(NOISE_SIDE, 1 / NOISE_SIDE)
     frequency = np.hypot(x * stretch, y)
@@ -163,7 +163,7 @@ def _resize(field: Floats, side: int) -> Floats:
     return np.asarray(Image.fromarray(field).resize((side, side), Image.Resampling.BICUBIC))
 
 
-# --- Composition: what is where, without colour ---------------------------------------------------------------------
+# --- Composition: places and materials, without colour --------------------------------------------------------------
 
 
 class Canvas:
@@ -185,7 +185,7 @@ class Canvas:
 
     @contextlib.contextmanager
     def pen(self) -> Iterator["Pen"]:
-        """Shapes drawn with the pen are on the canvas when the block ends."""
+        """Yield a pen; what it draws is on the canvas when the block ends."""
         picture = Image.fromarray(np.ascontiguousarray(self.planes.transpose(1, 2, 0)))
         yield Pen(ImageDraw.Draw(picture), self.side)
         self.planes = np.ascontiguousarray(np.asarray(picture).transpose(2, 0, 1))
@@ -193,7 +193,7 @@ class Canvas:
 
 @dataclasses.dataclass(frozen=True)
 class Pen:
-    """Draws shapes on a :class:`Canvas`."""
+    """A pen that draws shapes on a :class:`Canvas`."""
 
     draw: ImageDraw.ImageDraw
     side: int
@@ -214,14 +214,14 @@ def _ink(material: Material, light: float, distance: float) -> tuple[int, int, i
 
 
 class Sun(NamedTuple):
-    """Where the sun stands, and by night the moon."""
+    """The place of the sun, which at night is that of the moon."""
 
     x: float
     y: float
     radius: float
 
     def side_of(self, x: float) -> int:
-        """From ``x``, the sun is to the left (-1) or to the right (1)."""
+        """Return whether the sun is to the left (-1) or to the right (1) of ``x``."""
         return 1 if self.x > x else -1
 
 
@@ -230,25 +230,25 @@ class Scene:
     """A composed landscape."""
 
     background: Bytes
-    """Planes of a :class:`Canvas`: sky, birds and everything beyond the lake."""
+    """Planes of a :class:`Canvas` with the sky, the birds and everything beyond the lake."""
     foreground: Bytes
-    """The same for what stands before the lake; SKY where nothing does."""
+    """Planes of a :class:`Canvas` with everything this side of the lake; SKY elsewhere."""
     horizon: float
     has_lake: bool
     clouds: Floats
-    """[side, side], how much cloud hides the sky, 0 to 1."""
+    """Share of the sky that clouds hide at each pixel, [side, side], 0 to 1."""
     cloud_light: Floats
     ripples: Floats
-    """[side, side], fractal noise drawn out along x."""
+    """Fractal noise that is longer along x, [side, side]."""
     sun: Sun
     birds: list[Point]
     hours: tuple[int, int, float]
-    """Two of the four hours in AIRS, and the share of the second."""
+    """Numbers of two of the four hours in AIRS, and the share of the second."""
     season: int
 
 
 def _compose(rng: np.random.Generator, side: int) -> Scene:
-    """Lay out a scene on ``side`` x ``side`` pixels; what is drawn from ``rng`` does not depend on ``side``."""
+    """Lay out a scene on ``side`` x ``side`` pixels; the numbers drawn from ``rng`` do not depend on ``side``."""
     hours = int(rng.integers(4)), int(rng.integers(4)), rng.uniform(0, 0.3)
     season = int(rng.integers(3))
     horizon = rng.uniform(0.48, 0.64)
@@ -277,14 +277,14 @@ def _compose(rng: np.random.Generator, side: int) -> Scene:
 
 
 def _clouds(vapour: Floats, clear: float, sun: Sun) -> tuple[Floats, Floats]:
-    """How dense the clouds are where there is vapour above ``clear``, and how lit by the sun."""
+    """Return the density of the clouds, which are where the vapour is above ``clear``, and their light."""
     step = len(vapour) // 20
     towards_sun = np.roll(vapour, (step, -step * sun.side_of(0.5)), axis=(0, 1))
     return _smooth(clear, clear + 1.3, vapour), np.clip(0.65 + 0.5 * (vapour - towards_sun), 0, 1)
 
 
 def _ridge(rng: np.random.Generator, side: int, *, jagged: bool) -> Floats:
-    """The outline of a chain of hills, [side] heights of about 0 to 1."""
+    """Draw the outline of a chain of hills, [side] heights of about 0 to 1."""
     octaves = 2.0 ** np.arange(6)[:, None]
     x = (np.arange(side) + 0.5) / side
     phases = rng.uniform(0, 2 * np.pi, (6, 1))
@@ -296,7 +296,7 @@ def _ridge(rng: np.random.Generator, side: int, *, jagged: bool) -> Floats:
 
 
 def _ranges(canvas: Canvas, rng: np.random.Generator, relief: Floats, horizon: float, sun: Sun) -> Floats:
-    """Mountains and hills, from far to near; returns the outline [side] of the nearest."""
+    """Draw mountains and hills, from far to near, and return the outline [side] of the nearest."""
     mountains, hills = int(rng.integers(0, 3)), int(rng.integers(1, 3))
     snow = rng.uniform(0.4, 1.1)
     side = canvas.side
@@ -318,7 +318,7 @@ def _ranges(canvas: Canvas, rng: np.random.Generator, relief: Floats, horizon: f
 
 
 def _wood(pen: Pen, rng: np.random.Generator, hills: Floats, sunward: int) -> None:
-    """A strip of small firs along the nearest hill."""
+    """Draw a strip of small firs along the nearest hill."""
     begin, length = rng.uniform(-0.2, 0.7), rng.uniform(0.2, 0.6)
     places, heights = begin + length * rng.random(32), rng.uniform(0.035, 0.07, 32)
     for x, height in zip(places.tolist(), heights.tolist(), strict=True):
@@ -328,7 +328,7 @@ def _wood(pen: Pen, rng: np.random.Generator, hills: Floats, sunward: int) -> No
 
 
 def _fields(canvas: Canvas, rng: np.random.Generator, relief: Floats, horizon: float, has_lake: bool) -> Floats:
-    """Rolling meadows and crops down to the lower edge; returns the outline [side] of the land."""
+    """Draw rolling meadows and crops down to the lower edge, and return the outline [side] of the land."""
     swells = 1 if has_lake else int(rng.integers(2, 4))
     first = int(rng.integers(2))
     land = np.ones(canvas.side, np.float32)
@@ -346,12 +346,12 @@ def _fields(canvas: Canvas, rng: np.random.Generator, relief: Floats, horizon: f
 
 
 def _furrows(canvas: Canvas, vanishing_x: float, vanishing_y: float) -> Floats:
-    """Plough lines that meet in a vanishing point, -1 to 1."""
+    """Return plough lines that meet in a vanishing point, -1 to 1."""
     return np.sin(14 * (canvas.x - vanishing_x) / np.maximum(canvas.y - vanishing_y, 0.05) + 2.5)
 
 
 def _path(pen: Pen, rng: np.random.Generator, ground: Floats) -> None:
-    """A path that winds from the lower edge over the rim of the land."""
+    """Draw a path that winds from the lower edge over the rim of the land."""
     start, end = rng.uniform(0.2, 0.8), rng.uniform(0.25, 0.75)
     bend, phase = rng.uniform(0.05, 0.14), rng.uniform(0, 2 * np.pi)
     rim = float(ground[int(end * pen.side)])
@@ -363,7 +363,7 @@ def _path(pen: Pen, rng: np.random.Generator, ground: Floats) -> None:
 
 
 def _flowers(pen: Pen, rng: np.random.Generator) -> None:
-    """A drift of blossoms in the near meadow."""
+    """Draw a drift of blossoms in the near meadow."""
     middle, spread = rng.uniform(0.1, 0.9), rng.uniform(0.1, 0.3)
     columns, depths, lights = rng.normal(middle, spread, 36), rng.random(36), rng.uniform(0.5, 1, 36)
     for x, depth, light in zip(columns.tolist(), depths.tolist(), lights.tolist(), strict=True):
@@ -372,7 +372,7 @@ def _flowers(pen: Pen, rng: np.random.Generator) -> None:
 
 
 def _settle(pen: Pen, rng: np.random.Generator, ground: Floats, horizon: float, sun: Sun) -> None:
-    """Houses and trees on the land, each as large as its distance allows, drawn from far to near."""
+    """Draw houses and trees on the land, from far to near, each as large as its distance makes it."""
     houses = int(rng.choice([0, 1, 2], p=[0.3, 0.45, 0.25]))
     kinds = [_house] * houses + [(_fir, _broadleaf, _poplar)[rng.integers(3)] for _ in range(rng.integers(3, 8))]
     things = []
@@ -427,7 +427,7 @@ def _poplar(pen: Pen, foot: Point, height: float, sunward: int) -> None:
 
 
 def _house(pen: Pen, foot: Point, height: float, sunward: int) -> None:
-    """A cottage whose gable faces the sun and whose long wall lies half in shade."""
+    """Draw a cottage whose gable faces the sun and whose long wall is half in shade."""
     x, y = foot
     eaves, ridge, overhang = y - 0.5 * height, y - height, 0.06 * height
     wall, peak, gable = (x + sunward * width * height for width in (-0.75, 0.225, 0.45))
@@ -450,7 +450,7 @@ def _house(pen: Pen, foot: Point, height: float, sunward: int) -> None:
 
 
 def _ribbon(centre: Reals, half: Reals, y: Reals) -> Points:
-    """The outline of a shape symmetrical about ``centre`` at each height ``y``."""
+    """Return the outline of a shape that is symmetrical about ``centre`` at each height ``y``."""
     left, right = zip(centre - half, y, strict=True), zip(centre + half, y, strict=True)
     return [*left, *reversed(list(right))]
 
@@ -465,24 +465,24 @@ def _box(x: float, bottom: float, half: float, height: float) -> Points:
 def draw_scene(index: int, domain: Domain, *, seed: int = 0, size: int = 64) -> Bytes:
     """Draw one landscape: ``a`` in daylight, ``b`` the same one painted at night.
 
-    A pure function of its arguments (on one version of NumPy and Pillow). Scenes of one (seed, index) are each
-    other's hidden counterpart, and at another size the same scene. Every index is a scene of its own.
+    The result is a pure function of the arguments (on one version of NumPy and Pillow). The two domains of one (seed,
+    index) are each other's counterparts, and another size shows the same scene. Every index is a scene of its own.
 
     Args:
-        index: which scene, from 0 on.
+        index: number of the scene, from 0 on.
         domain: ``a`` or ``b``.
-        seed: which collection of scenes, from 0 on.
+        seed: number of the collection of scenes, from 0 on.
         size: height and width in pixels, 32 to 256.
 
     Returns:
         uint8 [size, size, 3], RGB.
 
     Raises:
-        ConfigError: for a size out of range.
+        ConfigError: the size is out of range.
     """
     if not MIN_SIZE <= size <= MAX_SIZE:
         raise ConfigError(f"size = {size}: scenes are drawn {MIN_SIZE} to {MAX_SIZE} pixels wide")
-    scene = _compose(generator(Stream.SCENE, seed, index), size * SUPERSAMPLING)
+    scene = _compose(generator(Purpose.SCENE, seed, index), size * SUPERSAMPLING)
     first, second, share = scene.hours
     air = Air(*(_mix(x, y, share) for x, y in zip(AIRS[domain][first], AIRS[domain][second], strict=True)))
     picture = _reduce(_paint(scene, domain, air))
@@ -494,19 +494,19 @@ def draw_scene(index: int, domain: Domain, *, seed: int = 0, size: int = 64) -> 
 
 
 def _to_bytes(picture: Floats) -> Bytes:
-    """Planes [3, side, side] in [0, 1] as an image [side, side, 3]."""
+    """Convert planes [3, side, side] in [0, 1] to an image [side, side, 3]."""
     return np.ascontiguousarray((np.clip(picture, 0, 1) * 255 + 0.5).astype(np.uint8).transpose(1, 2, 0))
 
 
 def _reduce(planes: Floats) -> Floats:
-    """Average away the supersampling."""
+    """Average the supersampled pixels."""
     count, side, _ = planes.shape
     size = side // SUPERSAMPLING
     return planes.reshape(count, size, SUPERSAMPLING, size, SUPERSAMPLING).mean(axis=(2, 4))
 
 
 def _paint(scene: Scene, domain: Domain, air: Air) -> Floats:
-    """Colour a scene, [3, side, side]."""
+    """Return the picture of a scene, [3, side, side]."""
     surfaces = SURFACES[domain].copy()
     surfaces[:, SEASONAL] = SEASONS[domain][scene.season]
     in_sun, in_shade = surfaces * air.sun[:, 0], surfaces * air.shade[:, 0]
@@ -532,7 +532,7 @@ def _paint(scene: Scene, domain: Domain, air: Air) -> Floats:
 
 
 def _lit(planes: Bytes, tables: tuple[Floats, Floats], air: Air) -> Floats:
-    """The colours [3, n] of materials in their light, behind their haze."""
+    """Return the colours [3, n] of materials in their light, behind their haze."""
     material, light, distance = planes
     in_shade, gain = tables
     colour = in_shade[:, material] + gain[:, material] * (light / np.float32(255))
@@ -540,7 +540,7 @@ def _lit(planes: Bytes, tables: tuple[Floats, Floats], air: Air) -> Floats:
 
 
 def _sky(scene: Scene, domain: Domain, air: Air) -> Floats:
-    """A graded sky with clouds and a sun, or a crescent moon, down to the horizon."""
+    """Paint a graded sky with clouds and a sun, or a crescent moon, down to the horizon."""
     y, x = _grid(len(scene.clouds))
     below = int(scene.horizon * len(x))
     y, clouds, cloud_light = y[:below], scene.clouds[:below], scene.cloud_light[:below]
@@ -556,7 +556,7 @@ def _sky(scene: Scene, domain: Domain, air: Air) -> Floats:
 
 
 def _flood(picture: Floats, scene: Scene, air: Air) -> None:
-    """Turn what lies below the horizon into a lake that mirrors what stands above."""
+    """Turn the picture below the horizon into a lake that mirrors the picture above."""
     side = picture.shape[-1]
     shore = int(scene.horizon * side)
     rows, columns = np.arange(shore, side)[:, None], np.arange(side)
@@ -571,10 +571,10 @@ def _flood(picture: Floats, scene: Scene, air: Air) -> None:
 
 
 def _brush(picture: Floats, sky: Floats, scene: Scene, air: Air) -> Floats:
-    """Go over a picture [3, size, size] in oil: strokes along its forms, in the sky around moon and stars.
+    """Make an oil painting of a picture [3, size, size]: strokes along its shapes, in the sky around moon and stars.
 
-    Strokes follow the level lines of a potential; where ``sky`` [size, size] is 1 it is drawn up for swirls, elsewhere
-    it is the picture's own light and dark. What shines stays sharp.
+    Strokes follow the level lines of a potential. Where ``sky`` [size, size] is 1 the potential makes swirls, elsewhere
+    it is the picture's own brightness. Bright pixels stay sharp.
     """
     size = len(sky)
     y, x = _grid(size)
@@ -594,7 +594,7 @@ def _brush(picture: Floats, sky: Floats, scene: Scene, air: Air) -> Floats:
 
 
 def _strokes(picture: Floats, potential: Floats) -> tuple[Floats, Floats]:
-    """Averages along the level lines of ``potential``: of bristles (mean 0, deviation 1), and of the picture."""
+    """Average the bristles (to mean 0, deviation 1) and the picture along the level lines of ``potential``."""
     size = len(potential)
     layers = np.concatenate([_bristles(size)[None], picture]).reshape(4, -1)
     down, right = np.gradient(potential)
@@ -615,5 +615,5 @@ def _strokes(picture: Floats, potential: Floats) -> tuple[Floats, Floats]:
 
 @functools.lru_cache(maxsize=2)
 def _bristles(size: int) -> Floats:
-    """The brush: one for all scenes, so that its marks can be learnt."""
-    return _noise(generator(Stream.BRISTLES, 0, 0), size, slope=0.0)
+    """Return the noise of the brush, the same for all scenes, so that its marks can be learnt."""
+    return _noise(generator(Purpose.BRISTLES, 0, 0), size, slope=0.0)
