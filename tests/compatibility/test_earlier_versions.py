@@ -9,8 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from genlab.cli import report, sample, train, translate
+from genlab.cli import compare, report, sample, train, translate
+from genlab.core.storage import locate
 from genlab.data.format.shards import ShardSet
+from genlab.evaluation.checkpoint_evaluations import read_evaluations
+from genlab.evaluation.measurements import Evaluation
+from genlab.store import model_directory
 from genlab.training.tracking import CLOCK_FIELDS
 
 EARLIER = Path(__file__).parent / "made_by_0_1"
@@ -84,6 +88,23 @@ def test_a_run_goes_on_from_its_checkpoint(earlier: Path, capsys: pytest.Capture
     for line, wanted in zip(last, expected, strict=True):
         assert line.pop("kind") == wanted.pop("kind")
         assert line == pytest.approx(wanted, rel=1e-4)
+
+
+def test_evaluations_are_read(earlier: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = earlier / "runs" / "digits"
+    written = json.loads((run / "evaluation.json").read_text())
+    evaluation = Evaluation.load(str(run))
+    assert evaluation.model["weights"] == model_directory.describe(run / "model")["weights"]["sha256"]
+    assert {name: one["value"] for name, one in written["figures"].items()} == {
+        name: one.value for name, one in evaluation.measurements.items()
+    }
+    evaluation.save(locate(run / "again.json"))
+    assert json.loads((run / "again.json").read_text()) == written
+    compare.main([str(run / "evaluation.json"), str(run / "again.json")])
+    assert "−ELBO" in capsys.readouterr().out
+    of_checkpoints = read_evaluations(locate(earlier / "runs" / "day2night"))
+    assert [one.step for one in of_checkpoints] == [2, 4]
+    assert all(one.measurements["kid"].settings["seed"] == 0 for one in of_checkpoints)
 
 
 def test_a_report_has_the_scores_that_it_had(earlier: Path) -> None:
