@@ -28,7 +28,7 @@ class GeneratorArchitecture:
     """Architecture of each generator of a CycleGAN."""
 
     generator: GeneratorKind = "unet"
-    """unet: the report's U-Net. resnet-6, resnet-9: the paper's ResNet with so many residual blocks; the paper takes 6
+    """unet: pix2pix's U-Net. resnet-6, resnet-9: the paper's ResNet with so many residual blocks; the paper takes 6
     for 128x128 images and 9 for larger ones."""
     width: Annotated[int, Gt(0)] = 64
     """Channels of the generator's first layer; they double each time the image is halved, in the U-Net up to eight

@@ -82,7 +82,7 @@ class CycleGANModel(GeneratorArchitecture):
     """The networks."""
 
     discriminator: DiscriminatorKind = "patch"
-    """What is judged real or generated. patch: each patch (see discriminator-layers), by the report's PatchGAN.
+    """What is judged real or generated. patch: each patch (see discriminator-layers), by pix2pix's PatchGAN.
     patch-reference: the same in the reference implementation's form (a norm that learns nothing, and biases). pixel:
     each pixel. image: the whole image, with one logit."""
     discriminator_width: Annotated[int, Gt(0)] = 64
