@@ -259,8 +259,9 @@ def _genlab(theirs: Any, precision: str, size: int, batch: int, threads: int, co
     import torch
 
     from genlab.core.config import override
+    from genlab.data.stream.batches import Batch
     from genlab.recipes.cyclegan import CycleGANConfig, CycleGANRecipe
-    from genlab.recipes.recipe import Batch, DomainInfo
+    from genlab.recipes.recipe import DomainInfo
     from genlab.training.console import RunConsole
     from genlab.training.session import LocalSession
     from genlab.training.state import TrainingState

@@ -25,7 +25,8 @@ from torch import Tensor
 
 from genlab.core.config import override
 from genlab.data.format.shards import ShardSet
-from genlab.recipes.recipe import Batch, Recipe, recipe_type
+from genlab.data.stream.batches import read_batch
+from genlab.recipes.recipe import Recipe, recipe_type
 from genlab.training.launch import launch
 from genlab.training.loop import train
 from genlab.training.plan import Plan, make_plan, start_or_resume
@@ -109,7 +110,7 @@ class Turns:
             domains = {}
             for name, domain in plan.domains.items():
                 shards = ShardSet.open(domain.url).split("train")
-                domains[name] = Batch(torch.from_numpy(shards.read(rows % len(shards)).image), None)
+                domains[name] = read_batch(shards, rows % len(shards))
             batches.append(domains)
         times = [time.perf_counter()]
         for number in range((self.windows + 1) * WINDOW):

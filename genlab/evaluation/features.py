@@ -47,7 +47,7 @@ def held_out_features(held_out: HeldOut, extractor: Extractor) -> Tensor:
         features: Tensor = safetensors.torch.load(read_bytes(file))["features"]
         if features.shape == shape:
             return features
-    features = extract(extractor, (rows.image for rows in held_out.batches()), len(held_out), "features of the data")
+    features = extract(extractor, (batch.image for batch in held_out.batches()), len(held_out), "features of the data")
     with contextlib.suppress(OSError):  # A cache that cannot be written costs time, not the measurement.
         write_atomic(file, safetensors.torch.save({"features": features}))
     return features

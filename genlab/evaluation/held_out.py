@@ -11,6 +11,7 @@ from torch import Tensor
 from genlab import __version__
 from genlab.core.seeds import derived_seed
 from genlab.data.format.shards import ShardSet
+from genlab.data.stream.batches import Batch, read_batch
 from genlab.data.stream.order import Ints, permutation
 from genlab.evaluation.measurements import Settings
 from genlab.models.model import Shape
@@ -26,20 +27,6 @@ def rows_a_pass(image_shape: Shape) -> int:
     """
     height, width, _ = image_shape
     return max(1, min(MOST_ROWS, MOST_PIXELS // (height * width)))
-
-
-@dataclass(frozen=True)
-class Rows:
-    """Some rows."""
-
-    first: int
-    """The place of the first among all that are measured."""
-    numbers: Ints
-    """Their numbers in the split, int64 [N]."""
-    image: Tensor
-    """uint8 [N, H, W, C]"""
-    label: Tensor | None
-    """int64 [N]; ``None`` when the images are not labelled."""
 
 
 @dataclass(frozen=True)
@@ -91,11 +78,8 @@ class HeldOut:
         }
         return settings if self.part is None else settings | {"subset": f"random by seed {self.seed}"}
 
-    def batches(self) -> Iterator[Rows]:
-        """These rows in their order, :func:`rows_a_pass` at a time."""
+    def batches(self) -> Iterator[Batch]:
+        """Read these rows in their order, :func:`rows_a_pass` at a time."""
         step = rows_a_pass(self.shards.fixed_shape())
         for first in range(0, len(self), step):
-            numbers = self.rows[first : first + step]
-            read = self.shards.read(numbers)
-            label = read.label
-            yield Rows(first, numbers, torch.from_numpy(read.image), None if label is None else torch.from_numpy(label))
+            yield read_batch(self.shards, self.rows[first : first + step])

@@ -8,8 +8,9 @@ from torch import Tensor
 
 from genlab.core.progress import progress
 from genlab.core.seeds import derived_seed
+from genlab.data.stream.batches import Batch
 from genlab.data.stream.order import permutation
-from genlab.evaluation.held_out import HeldOut, Rows, rows_a_pass
+from genlab.evaluation.held_out import HeldOut, rows_a_pass
 from genlab.evaluation.measurements import Better, Measurement, Settings
 from genlab.evaluation.trained_classifier import TrainedClassifier
 from genlab.metrics.elbo import (
@@ -35,17 +36,18 @@ def measure_elbo(model: LatentModel, held_out: HeldOut, seed: int) -> dict[str, 
 
     That is the number of active units and, with labels, how often an image's nearest neighbour is of its class.
     """
-    reconstruction, kl, means = [], [], []
+    reconstruction, kl, means, first = [], [], [], 0
     with progress("ELBO", len(held_out), "images") as advance:
-        for rows in held_out.batches():
-            images, label = observe_rows(model, rows, seed)
+        for batch in held_out.batches():
+            images, label = observe_rows(model, batch, seed)
             mean, log_variance = model.infer(images, label)
-            noise = _noise(seed, "z", rows.first, *mean.shape).to(mean.device)
+            noise = _noise(seed, "z", first, *mean.shape).to(mean.device)
             logits = model.generate(mean + (0.5 * log_variance).exp() * noise, label)
             reconstruction.append(_error(model, logits, images).double().cpu())
             kl.append(gaussian_kl(mean, log_variance).double().cpu())
             means.append(mean.cpu())
-            advance(len(mean))
+            first += len(batch)
+            advance(len(batch))
     settings = _density(model, held_out, seed)
     parts = {"reconstruction": torch.cat(reconstruction), "kl": torch.cat(kl)}
     given = ",y" if model.classes else ""
@@ -74,10 +76,10 @@ def measure_elbo(model: LatentModel, held_out: HeldOut, seed: int) -> dict[str, 
 def measure_bounds(model: LatentModel, held_out: HeldOut, seed: int) -> dict[str, Measurement]:
     """The importance-weighted bounds on −log p(x), for each K of :data:`DRAWS`: above it in expectation over draws."""
     images_a_pass = max(1, rows_a_pass(model.image_shape) // DRAWS_A_PASS)
-    found = []
+    found, first = [], 0
     with progress("importance-weighted bounds", len(held_out), "images") as advance:
-        for rows in held_out.batches():
-            observed, label = observe_rows(model, rows, seed)
+        for batch in held_out.batches():
+            observed, label = observe_rows(model, batch, seed)
             mean, log_variance = model.infer(observed, label)
             for begin in range(0, len(mean), images_a_pass):
                 part = slice(begin, begin + images_a_pass)
@@ -87,10 +89,11 @@ def measure_bounds(model: LatentModel, held_out: HeldOut, seed: int) -> dict[str
                     None if label is None else label[part],
                     mean[part],
                     log_variance[part],
-                    derived_seed(seed, "bound", rows.first + begin),
+                    derived_seed(seed, "bound", first + begin),
                 )
                 found.append(-importance_weighted_bounds(weights, DRAWS))
                 advance(len(mean[part]))
+            first += len(batch)
     settings = _density(model, held_out, seed)
     values = torch.cat(found, dim=1)
     density = "−log p(x|y)" if model.classes else "−log p(x)"
@@ -112,12 +115,12 @@ def measure_reconstructions(
     """
     errors, right, known = [], 0, 0
     with progress("reconstructions", len(held_out), "images") as advance:
-        for rows in held_out.batches():
-            pixels = model.reconstruct(rows.image, rows.label if model.classes else None).cpu()
-            errors.append(((pixels.double() - rows.image.double()) / 255).square().flatten(1).mean(1))
-            if classifier is not None and rows.label is not None:
-                right += int(torch.count_nonzero(classifier.model.classify(pixels).cpu() == rows.label))
-                known += int(torch.count_nonzero(classifier.model.classify(rows.image).cpu() == rows.label))
+        for batch in held_out.batches():
+            pixels = model.reconstruct(batch.image, batch.label if model.classes else None).cpu()
+            errors.append(((pixels.double() - batch.image.double()) / 255).square().flatten(1).mean(1))
+            if classifier is not None and batch.label is not None:
+                right += int(torch.count_nonzero(classifier.model.classify(pixels).cpu() == batch.label))
+                known += int(torch.count_nonzero(classifier.model.classify(batch.image).cpu() == batch.label))
             advance(len(pixels))
     settings = held_out.settings
     error = torch.cat(errors)
@@ -199,7 +202,7 @@ def samples(model: LatentModel, label: Tensor | None, count: int, seed: int) -> 
         yield model.decode(_noise(seed, "samples", first, size, model.architecture.latent_dim), told)
 
 
-def observe_rows(model: LatentModel, rows: Rows, seed: int) -> tuple[Tensor, Tensor | None]:
+def observe_rows(model: LatentModel, batch: Batch, seed: int) -> tuple[Tensor, Tensor | None]:
     """What the encoder sees of rows, and their labels.
 
     A binary likelihood's pixels are drawn by the seed and a row's number, so that an image is the same whichever others
@@ -209,11 +212,11 @@ def observe_rows(model: LatentModel, rows: Rows, seed: int) -> tuple[Tensor, Ten
     if model.architecture.likelihood == "binary":
         draws = [
             torch.rand(image.shape, generator=torch.Generator().manual_seed(derived_seed(seed, "pixels", number)))
-            for number, image in zip(rows.numbers.tolist(), rows.image, strict=True)
+            for number, image in zip(batch.rows.tolist(), batch.image, strict=True)
         ]
         uniform = torch.stack(draws).to(model.device)
-    label = rows.label.to(model.device) if model.classes and rows.label is not None else None
-    return model.observe(rows.image.to(model.device), uniform), label
+    label = batch.label.to(model.device) if model.classes and batch.label is not None else None
+    return model.observe(batch.image.to(model.device), uniform), label
 
 
 def _log_weights(

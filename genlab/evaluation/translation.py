@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from genlab.data.ingest.sources.synthetic import counterparts, has_counterparts
+from genlab.data.stream.batches import Batch
 from genlab.evaluation.extractors import EfficientNetLite, Extractor
 from genlab.evaluation.features import extract, held_out_features, measure_distances
-from genlab.evaluation.held_out import HeldOut, Rows
+from genlab.evaluation.held_out import HeldOut
 from genlab.evaluation.measurements import Better, Measurement, Settings
 from genlab.metrics.image import (
     SSIM_WINDOW,
@@ -205,9 +206,9 @@ def _distances(
     return measure_distances(extractor, reference, target.settings | origin, made, seed)
 
 
-def _counterparts(source: HeldOut, rows: Rows) -> Tensor:
+def _counterparts(source: HeldOut, batch: Batch) -> Tensor:
     """Draw the true counterparts of rows of scenes: uint8 [N, H, W, 3]."""
-    drawn = counterparts(source.shards, rows.numbers)
+    drawn = counterparts(source.shards, batch.rows)
     assert drawn is not None, "counterparts are known"
     return torch.from_numpy(drawn)
 

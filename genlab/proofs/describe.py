@@ -13,10 +13,11 @@ from genlab.core.config import from_dict, to_dict
 from genlab.core.errors import ConfigError, DataError, RunError
 from genlab.data.format.shards import ShardSet
 from genlab.data.ingest.sources import open_source
+from genlab.data.stream.batches import Batch
 from genlab.imaging.images import Channels, prepare
 from genlab.models.model import model_type
 from genlab.models.summary import Network, summarise
-from genlab.recipes.recipe import Batch, DomainInfo, Recipe, recipe_type
+from genlab.recipes.recipe import DomainInfo, Recipe, recipe_type
 from genlab.store import model_directory
 from genlab.training.plan import SYNTHETIC, build_on_meta
 

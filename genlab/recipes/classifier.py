@@ -8,12 +8,13 @@ import numpy as np
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from genlab.data.stream.batches import Batch
 from genlab.models.classifier import Classifier, ClassifierArchitecture
 from genlab.models.model import Model
 from genlab.models.pixels import to_unit
 from genlab.models.precision import full_precision
 from genlab.recipes.options import ImageData, Optimization, Run
-from genlab.recipes.recipe import Batch, Batches, DomainInfo, Recipe, StepContext
+from genlab.recipes.recipe import Batches, DomainInfo, Recipe, StepContext
 
 
 @dataclass(frozen=True)

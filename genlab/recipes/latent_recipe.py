@@ -10,6 +10,7 @@ import numpy as np
 from annotated_types import Ge
 from torch import Tensor, nn
 
+from genlab.data.stream.batches import Batch
 from genlab.imaging.latent_plane import axis_name, most_varied_axes
 from genlab.imaging.scatter import scatter
 from genlab.imaging.sheets import sheet, sheet_grid, side_by_side
@@ -27,7 +28,7 @@ from genlab.recipes.latent_pictures import (
     posterior_means,
     posterior_spread,
 )
-from genlab.recipes.recipe import Batch, Batches, DomainInfo, Recipe, RecipeConfig, StepContext
+from genlab.recipes.recipe import Batches, DomainInfo, Recipe, RecipeConfig, StepContext
 
 SCATTERED_IMAGES = 2000
 """Held-out images whose posterior means are drawn as training goes on; fewer where these are more than FIGURE_BYTES."""

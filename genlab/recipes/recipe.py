@@ -6,7 +6,7 @@ A family is one module in ``genlab.models`` and one of the same name in ``genlab
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 import numpy as np
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from genlab.core.errors import ConfigError
 from genlab.core.families import defined, families
+from genlab.data.stream.batches import Batch
 from genlab.models.model import Model, Shape
 from genlab.recipes.options import Data, Optimization, Run
 
@@ -99,23 +100,6 @@ class StepContext(Protocol):
         moved.
         """
         ...
-
-
-@dataclass(frozen=True)
-class Batch:
-    """One rank's rows of one domain, on the device."""
-
-    image: Tensor
-    """uint8 [N, H, W, C]"""
-    label: Tensor | None
-    """int64 [N]; ``None`` when the images are not labelled."""
-    attributes: Mapping[str, Tensor] = field(default_factory=dict)
-    """[N] each, by name: int64 (a category's are indices into its names), or float64."""
-
-    def __getitem__(self, rows: slice) -> "Batch":
-        """Some of the rows."""
-        label = None if self.label is None else self.label[rows]
-        return Batch(self.image[rows], label, {name: values[rows] for name, values in self.attributes.items()})
 
 
 Batches = Mapping[str, Batch]

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from genlab.data.format.shards import ShardSet
+from genlab.data.stream.batches import read_batch
 from genlab.data.stream.order import evenly_spaced
 from genlab.imaging.latent_plane import Points, axis_name, most_varied_axes
 from genlab.imaging.scatter import scatter, scatter_per_class
@@ -94,8 +95,8 @@ class Subject:
 
     def read(self, rows: NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Images and classes: uint8 [n, H, W, C] and int64 [n]."""
-        found = self.shards.read(rows)
-        return torch.from_numpy(found.image), None if found.label is None else torch.from_numpy(found.label)
+        batch = read_batch(self.shards, rows)
+        return batch.image, batch.label
 
 
 def sections(

@@ -17,15 +17,15 @@ from genlab.core.config import to_dict
 from genlab.core.errors import RunError
 from genlab.core.seeds import derived_seed
 from genlab.core.storage import locate
-from genlab.data.format.shards import ShardSet
-from genlab.data.stream.order import Ints, evenly_spaced, rank_slice
+from genlab.data.stream.batches import Batch, read_batch
+from genlab.data.stream.order import evenly_spaced, rank_slice
 from genlab.evaluation.checkpoint_evaluations import read_evaluations
-from genlab.recipes.recipe import Batch, recipe_type
+from genlab.recipes.recipe import recipe_type
 from genlab.store import model_directory
 from genlab.training.candidates import Candidates
 from genlab.training.checkpoints import Checkpoints
 from genlab.training.console import ProgressUpdate
-from genlab.training.feed import Feed, open_split
+from genlab.training.domain_data import open_batches, open_split
 from genlab.training.meters import Meter, Throughput
 from genlab.training.plan import Plan
 from genlab.training.session import Session, copy_from_rank_zero, from_rank_zero, gather
@@ -85,8 +85,11 @@ def train(plan: Plan, session: Session) -> TrainingState:
         candidates = None
         if tracker and run.evaluate_every:
             candidates = stack.enter_context(Candidates(plan, session, done, tracker.evaluation))
-        feeds = {name: stack.enter_context(Feed(plan, name, session, start=done * run.batch)) for name in plan.domains}
-        streams = {name: feed.stream for name, feed in feeds.items()}
+        domains = {
+            name: stack.enter_context(open_batches(plan, name, session, start=done * run.batch))
+            for name in plan.domains
+        }
+        streams = {name: domain.stream for name, domain in domains.items()}
         meter = Meter()
         throughput = Throughput(streams)
         stopwatch = Stopwatch(device, streams.values())
@@ -95,7 +98,7 @@ def train(plan: Plan, session: Session) -> TrainingState:
             stopwatch.begin(done)
             torch.manual_seed(derived_seed(run.seed, "step", done, session.rank))
             begin_cuda_graphs(run.cuda_graphs)
-            batches = {name: next(feed) for name, feed in feeds.items()}
+            batches = {name: next(domain) for name, domain in domains.items()}
             stopwatch.lap("data")
             rate = state.set_rate(done * run.batch, plan.steps * run.batch)
             for part in range(run.accumulate):
@@ -191,7 +194,7 @@ def _rows_of_part(batches: Mapping[str, Batch], part: int, parts: int) -> Mappin
     """Return the rows of one of the ``parts`` that gradient accumulation divides this rank's batches into."""
     if parts == 1:
         return batches
-    rows = rank_slice(len(next(iter(batches.values())).image), part, parts)
+    rows = rank_slice(len(next(iter(batches.values()))), part, parts)
     return {name: batch[rows] for name, batch in batches.items()}
 
 
@@ -224,23 +227,11 @@ def _require_sound_weights(state: TrainingState, session: Session, done: int, sa
         raise RunError(f"the workers' weights have drifted apart by step {done}; the last checkpoint is still good")
 
 
-def _read(shards: Mapping[str, ShardSet], rows: Ints, device: torch.device) -> dict[str, Batch]:
-    """Read the same rows of every domain."""
-    batches = {}
-    for name, domain in shards.items():
-        found = domain.read(rows)
-        columns = {column: torch.from_numpy(values).to(device) for column, values in found.columns.items()}
-        label = columns.pop("label", None)
-        batches[name] = Batch(torch.from_numpy(found.image).to(device), label, columns)
-    return batches
-
-
 def _test_metrics(plan: Plan, state: TrainingState, session: Session) -> dict[str, float]:
     """Return the recipe's test metrics over the whole test split, of each batch of which every rank takes its rows."""
-    split = plan.held_out_split
-    if split != plan.config.data.test_split:
+    if plan.held_out_split != plan.config.data.test_split:
         return {}
-    shards = {name: open_split(plan, name, split) for name in plan.domains}
+    shards = {name: open_split(plan, name, plan.held_out_split) for name in plan.domains}
     rows = min(len(domain) for domain in shards.values())
     batch = max(plan.run.batch, session.world_size)
     meter = Meter()
@@ -257,7 +248,8 @@ def _test_metrics(plan: Plan, state: TrainingState, session: Session) -> dict[st
                 key=(plan.run.seed, "test", first),
                 precision=plan.run.precision,
             )
-            batches = _read(shards, np.arange(first + step.rows.start, first + step.rows.stop), session.device)
+            numbers = np.arange(first + step.rows.start, first + step.rows.stop)
+            batches = {name: read_batch(split, numbers, session.device) for name, split in shards.items()}
             meter.add(state.recipe.test_metrics(batches, step), step.index, step.fraction, weight=size)
     return meter.means()
 
@@ -270,7 +262,7 @@ def _write_pictures(plan: Plan, state: TrainingState, session: Session, tracker:
     first = min(FIRST_ROWS, wanted)
     rows = np.concatenate([np.arange(first), evenly_spaced(available, wanted - first)])
     with state.averaged():
-        batches = _read(shards, rows, session.device)
+        batches = {name: read_batch(split, rows, session.device) for name, split in shards.items()}
         for name, image in state.recipe.figures(batches).items():
             tracker.picture(done, name, image)
         for name, table in state.recipe.tables(batches).items():

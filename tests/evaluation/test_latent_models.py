@@ -8,7 +8,8 @@ import pytest
 import torch
 from scipy.spatial import cKDTree
 
-from genlab.evaluation.held_out import HeldOut, Rows, rows_a_pass
+from genlab.data.stream.batches import Batch
+from genlab.evaluation.held_out import HeldOut, rows_a_pass
 from genlab.evaluation.latent_models import (
     DRAWS,
     classes_to_sample,
@@ -113,7 +114,7 @@ def test_a_digit_is_drawn_the_same_whichever_others_are_measured(data: HeldOut) 
     drawn, _ = observe_rows(vae("binary"), everything, seed=7)
     alone, _ = observe_rows(vae("binary"), few, seed=7)
     assert torch.equal(alone, drawn[torch.from_numpy(part.rows)])
-    grey = Rows(0, np.array([3, 4]), torch.full((2, 28, 28, 1), 128, dtype=torch.uint8), None)
+    grey = Batch(torch.full((2, 28, 28, 1), 128, dtype=torch.uint8), None, rows=np.array([3, 4]))
     one, other = observe_rows(vae("binary"), grey, seed=7)[0]
     assert not torch.equal(one, other)
 

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from genlab.recipes.recipe import Batch, Recipe
+from genlab.data.stream.batches import Batch
+from genlab.recipes.recipe import Recipe
 
 
 class RecordingStepContext:

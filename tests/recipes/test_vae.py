@@ -5,12 +5,13 @@ import torch
 from torch.distributions import Bernoulli, Normal, kl_divergence
 
 from genlab.core.config import override
+from genlab.data.stream.batches import Batch
 from genlab.imaging.sheets import sheet
 from genlab.metrics.elbo import negative_log_likelihood
 from genlab.models.vae import VAEArchitecture
 from genlab.recipes.latent_pictures import decoded_plane
 from genlab.recipes.latent_recipe import LatentObjective
-from genlab.recipes.recipe import Batch, DomainInfo
+from genlab.recipes.recipe import DomainInfo
 from genlab.recipes.vae import VAEConfig, VAERecipe
 from tests.recipes.support import RecordingStepContext, batch
 

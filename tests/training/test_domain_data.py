@@ -12,7 +12,7 @@ from genlab.core.errors import RunError
 from genlab.core.storage import locate, read_json
 from genlab.data.ingest.attributes import AttributesConfig
 from genlab.data.ingest.ingest import IngestConfig, ingest
-from genlab.training.feed import Feed
+from genlab.training.domain_data import open_batches
 from genlab.training.launch import launch
 from genlab.training.plan import REMOTE_WINDOW, make_plan
 from tests.s3 import Bucket
@@ -54,8 +54,8 @@ def test_attributes_reach_the_recipe(tmp_path: Path) -> None:
     pattern = AttributesConfig(pattern=r"(?P<age>\d+)_(?P<sex>[fm])")
     ingest(IngestConfig(f"folder:{faces}", str(tmp_path / "data"), channels=1, encoding="raw", attributes=pattern))
     plan = make_plan("vae", vae_config(tmp_path / "data", storage=str(tmp_path), name="run"))
-    with Feed(plan, "images", QuietSession(), start=0) as feed:
-        batch = next(feed)
+    with open_batches(plan, "images", QuietSession(), start=0) as batches:
+        batch = next(batches)
     assert batch.label is None
     age, sex = batch.attributes["age"], batch.attributes["sex"]
     assert age.dtype == sex.dtype == torch.int64
