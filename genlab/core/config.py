@@ -1,4 +1,4 @@
-"""Configs are frozen dataclasses; the command line, sweeps and saved files all speak their dotted names.
+"""Configs: frozen dataclasses whose dotted names the command line, sweeps and saved files all use.
 
 A field's range is declared once, in its type (``Annotated[float, Ge(0)]``), and checked by :func:`validate`
 wherever the values come from. A field marked :data:`OPERATIONAL` may change when a run goes on.
@@ -33,8 +33,8 @@ def parse(
 
     Args:
         config: the dataclass.
-        arguments: the command line's words; by default this process's.
-        default: what options not given are taken from, instead of the dataclass's defaults.
+        arguments: the words of the command line; those of this process by default.
+        default: values of the options that are not given; the dataclass's defaults by default.
         prog: the command's name in help.
 
     Raises:
@@ -50,13 +50,13 @@ def validate(config: Config) -> Config:
     """Check every field's type and range.
 
     Raises:
-        ConfigError: one line a fault, each with the dotted name, the value and what is allowed.
+        ConfigError: with one line for each fault, which gives the dotted name, the value and what is allowed.
     """
     return from_dict(type(config), to_dict(config))
 
 
 def to_dict(config: object) -> dict[str, Any]:
-    """The config as nested plain dictionaries, ready for JSON."""
+    """Return the config as nested plain dictionaries, ready for JSON."""
     return cast("dict[str, Any]", TypeAdapter(type(config)).dump_python(config, mode="json", warnings=False))
 
 
@@ -78,7 +78,7 @@ def from_dict(config: type[Config], values: Mapping[str, Any]) -> Config:
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested dictionaries as one level of dotted names: ``{"model": {"width": 8}}`` → ``{"model.width": 8}``."""
+    """Return nested dictionaries as one level of dotted names: ``{"model": {"width": 8}}`` → ``{"model.width": 8}``."""
     flat: dict[str, Any] = {}
     for name, value in values.items():
         if isinstance(value, Mapping):
@@ -89,7 +89,7 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def override(config: Config, changes: Mapping[str, Any]) -> Config:
-    """The config with some dotted names changed: ``override(c, {"model.latent_dim": 4})``.
+    """Return the config with the values of some dotted names changed: ``override(c, {"model.latent_dim": 4})``.
 
     Raises:
         ConfigError: for an unknown name (the nearest one is suggested) or a value out of range.
@@ -108,7 +108,7 @@ def override(config: Config, changes: Mapping[str, Any]) -> Config:
 
 
 def as_arguments(config: object) -> str:
-    """The command line that :func:`parse` reads ``config`` from: the options that differ from the defaults."""
+    """Return the command line that :func:`parse` reads ``config`` from: the options that differ from the defaults."""
     defaults = flatten(to_dict(type(config)()))
     words: list[str] = []
     for name, value in flatten(to_dict(config)).items():
@@ -128,7 +128,10 @@ def as_arguments(config: object) -> str:
 
 
 def differences(old: object, new: object) -> dict[str, tuple[Any, Any]]:
-    """The dotted names in which two configs of one type differ, operational fields aside: name → (old, new)."""
+    """Return the dotted names whose values differ in two configs of one type: name → (old value, new value).
+
+    Fields marked :data:`OPERATIONAL` are left out.
+    """
     free = operational_names(type(new))
     before, after = flatten(to_dict(old)), flatten(to_dict(new))
     return {
@@ -147,7 +150,7 @@ def describe_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
 
 
 def operational_names(config: type, prefix: str = "") -> frozenset[str]:
-    """The dotted names of the fields marked :data:`OPERATIONAL`."""
+    """Return the dotted names of the fields marked :data:`OPERATIONAL`."""
     names: set[str] = set()
     hints = get_type_hints(config, include_extras=True)
     for field in dataclasses.fields(config):
@@ -160,6 +163,7 @@ def operational_names(config: type, prefix: str = "") -> frozenset[str]:
 
 
 def _explain(config: type, fault: Mapping[str, Any]) -> str:
+    """Return the message for one of pydantic's errors."""
     name = ".".join(str(part) for part in fault["loc"] if isinstance(part, str))
     if fault["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
         return _unknown(name, _field_names(config))
@@ -168,6 +172,7 @@ def _explain(config: type, fault: Mapping[str, Any]) -> str:
 
 
 def _field_names(config: type, prefix: str = "") -> list[str]:
+    """Return the dotted names of all fields."""
     hints = get_type_hints(config)
     names: list[str] = []
     for field in dataclasses.fields(config):
@@ -179,6 +184,7 @@ def _field_names(config: type, prefix: str = "") -> list[str]:
 
 
 def _unknown(name: str, known: Mapping[str, Any] | Sequence[str]) -> str:
+    """Return the message for a dotted name that no field has, with the nearest names."""
     near = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}?" if near else f"there are: {', '.join(known)}"
     return f"{name}: no such option; {hint}"

@@ -1,7 +1,7 @@
-"""The model families: each is a module of one name in every package that knows families.
+"""Model families: each has a module of its name in every package that has a part for it.
 
-A family's module defines one name by which the package knows it: ``MODEL`` in ``genlab.models``, ``RECIPE`` in
-``genlab.recipes``, ``REPORT`` in ``genlab.reports``.
+The module defines one object that the package uses: ``MODEL`` in ``genlab.models``, ``RECIPE`` in ``genlab.recipes``,
+``REPORT`` in ``genlab.reports``. So a new family needs no list in which it is entered.
 """
 
 import importlib
@@ -10,20 +10,21 @@ from typing import Any
 
 
 def families(package: str = "genlab.recipes", name: str = "RECIPE") -> list[str]:
-    """The families that a package has a module for, sorted.
+    """Return the names of the families that a package has a module for, sorted.
 
     Args:
-        package: dotted name of the package; by default the recipes, so the families that can be trained.
-        name: what the module of a family defines; other modules of the package are not families.
+        package: dotted name of the package; by default that of the recipes, which gives the families that can be
+            trained.
+        name: the object that the module of a family defines; modules without it belong to no family.
     """
     modules = pkgutil.iter_modules(importlib.import_module(package).__path__)
     return sorted(module.name for module in modules if defined(package, module.name, name) is not None)
 
 
 def defined(package: str, family: str, name: str) -> Any:
-    """What the module of ``family`` in ``package`` calls ``name``; ``None`` when there is no such module or name.
+    """Return the object ``name`` of the module ``family`` in ``package``; ``None`` when either does not exist.
 
-    Only modules of ``package`` itself are ever imported, whatever ``family`` says.
+    Only modules of ``package`` itself are imported, whatever ``family`` is.
     """
     if family not in {module.name for module in pkgutil.iter_modules(importlib.import_module(package).__path__)}:
         return None

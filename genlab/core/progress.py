@@ -89,7 +89,7 @@ class ProgressDisplay:
         elif at_once or now - self._last_line >= self._line_seconds:
             self._last_line = now
             since, begun = self._first
-            self.say(line(pace(done - begun, total - done, now - since)))
+            self.say(line(pace_of(done - begun, total - done, now - since)))
 
 
 @contextmanager
@@ -118,7 +118,7 @@ def progress(what: str, total: int, unit: str) -> Iterator[Callable[[int], None]
         yield advance
 
 
-def pace(done: int, rest: int, seconds: float) -> Pace:
+def pace_of(done: int, rest: int, seconds: float) -> Pace:
     """Return the pace of a task of which ``done`` units took ``seconds``, and which has ``rest`` units left."""
     rate = done / seconds if done else 0.0
     return Pace(rate, rest / rate if rate else None)

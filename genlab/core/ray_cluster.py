@@ -1,4 +1,4 @@
-"""The Ray cluster that a command works on: the one it was given, or one of its own."""
+"""The Ray cluster that a command works on: that of ``RAY_ADDRESS``, or one started for the command."""
 
 import logging
 import os
@@ -13,11 +13,11 @@ import ray
 
 @contextmanager
 def connected() -> Iterator[None]:
-    """Connected to the cluster of ``RAY_ADDRESS`` (a submitted job has it), else to a Ray started for this process.
+    """Connect to the cluster of ``RAY_ADDRESS`` (a submitted job has it), else to a Ray started for this process.
 
-    A Ray of our own ends with the context, has its own temporary folder, and a token of its own: Ray would otherwise
-    write one into the home folder, where it disturbs later clusters. ``RAY_AUTH_MODE`` is left alone, for Ray reads
-    it when it is imported.
+    A Ray started here ends with the context and has its own temporary folder. It also gets its own token: Ray would
+    otherwise write one into the home folder, where it disturbs later clusters. ``RAY_AUTH_MODE`` is not set here,
+    because Ray reads it when it is imported.
     """
     if ray.is_initialized():
         yield

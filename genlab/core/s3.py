@@ -124,8 +124,9 @@ def ends_early(path: UPath, offset: int, length: int) -> EOFError:
 
 
 def _store(path: UPath, read_seconds: float | None = None) -> Any:
-    """Return the s3fs file system, one a process, for requests that :func:`with_retries` repeats: its client does
-    not repeat any.
+    """Return the file system whose client makes each request once, because :func:`with_retries` repeats them.
+
+    s3fs makes one for each process and setting.
     """
     settings = client_settings(1, read_seconds)
     return fsspec.filesystem("s3", **{**path.storage_options, "config_kwargs": settings})

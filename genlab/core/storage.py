@@ -250,8 +250,9 @@ def _pread(path: str, offset: int, length: int) -> bytes:
 
 @contextlib.contextmanager
 def _written_beside(path: UPath, data: bytes | bytearray | memoryview) -> Iterator[Path]:
-    """Write ``data`` to a synced file of a temporary name in the folder of the local ``path``; the folder is made if
-    need be, and the file is removed in the end unless it was renamed.
+    """Write ``data`` to a file of a temporary name in the folder of the local ``path``, and sync it.
+
+    The folder is made if need be. The file is removed in the end unless it was renamed.
     """
     local = Path(str(path))
     local.parent.mkdir(parents=True, exist_ok=True)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from genlab.core.progress import pace, progress, progress_line
+from genlab.core.progress import pace_of, progress, progress_line
 
 
 @pytest.mark.parametrize(
@@ -14,7 +14,7 @@ from genlab.core.progress import pace, progress, progress_line
     ],
 )
 def test_a_line_has_rate_and_time_left(done: int, seconds: float, line: str) -> None:
-    assert progress_line("ingest", done, 5000, "images", pace(done, 5000 - done, seconds)) == line
+    assert progress_line("ingest", done, 5000, "images", pace_of(done, 5000 - done, seconds)) == line
 
 
 def test_a_log_has_a_line_now_and_then(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,6 +18,8 @@ Fetch = Callable[[range], Sequence[ShardBytes]]
 
 @dataclass
 class _Slot:
+    """A block in memory or on its way."""
+
     block: "Future[ShardBytes]"
     uses: int
     """How many more times the block will be used."""
@@ -86,7 +88,10 @@ class BlockFetcher:
                 self._bytes -= size
 
     def close(self) -> None:
-        """Fetch nothing more, and wait for what is on its way; who waits for the rest gets a ``CancelledError``."""
+        """Stop fetching, and wait for the requests that are under way.
+
+        Callers that wait for a block that was not fetched get a ``CancelledError``.
+        """
         self._pool.shutdown(cancel_futures=True)
         for slot in self._slots.values():
             slot.block.cancel()

@@ -1,4 +1,4 @@
-"""Decoding the files of a data set into a batch: JPEG by libjpeg-turbo, PNG by Pillow. Both release the GIL."""
+"""Decode the image files of a data set into a batch: JPEG by libjpeg-turbo, PNG by Pillow. Both release the GIL."""
 
 import io
 
@@ -20,11 +20,11 @@ def decode_into(blob: NDArray[np.uint8], out: NDArray[np.uint8]) -> None:
         out: uint8 [height, width, 1 or 3], C-contiguous, to decode into: grey or RGB.
 
     Raises:
-        DataError: it is damaged, or not of that size.
+        DataError: when the file is damaged, or the image is not of the size of ``out``.
     """
     if blob[:2].tobytes() == _JPEG:
         try:
-            # strict: with libjpeg's warnings as errors; what it doubts is left to Pillow, which judged it at ingest.
+            # By default libjpeg's warnings are errors here. Such a file is left to Pillow, which accepted it at ingest.
             found = simplejpeg.decode_jpeg(blob, "GRAY" if out.shape[2] == 1 else "RGB", buffer=out)
         except ValueError:
             pass

@@ -1,8 +1,8 @@
-"""The manifest: what a data set is, and the checksums by which it is trusted (shard format 1).
+"""The manifest: the description of a data set, with checksums of all its bytes (shard format 1).
 
-``DEST/manifest.json`` is written last, so a directory without one is not a data set. Every byte a reader uses is
-covered: the manifest by a checksum over itself, each shard's schema and each record batch by its own (XXH3, fast
-enough to check on the way to the GPU), and each whole file by a SHA-256 that ``sha256sum`` can confirm.
+``DEST/manifest.json`` is written last, so a directory without one is not a data set. A checksum covers every byte that
+a reader uses: the manifest has one over itself, each shard's schema and each record batch have their own (XXH3, fast
+enough to check on the way to the GPU), and each whole file has a SHA-256 that ``sha256sum`` can confirm.
 """
 
 import dataclasses
@@ -33,6 +33,7 @@ class Block:
     bytes: int
     """Length of the message, metadata and body."""
     rows: int
+    """Rows of the record batch; 0 for the schema."""
     xxh3: str
     """Hexadecimal XXH3-64 of these bytes."""
 
@@ -42,23 +43,27 @@ class Shard:
     """One Arrow IPC file. All its rows belong to one split."""
 
     file: str
+    """Name of the file in the data set's folder."""
     split: str
     rows: int
     bytes: int
+    """Size of the file."""
     sha256: str
+    """Hexadecimal SHA-256 of the file."""
     schema: Block
     blocks: tuple[Block, ...]
+    """The record batches, in the order of the file."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Attribute:
-    """A further column: something known of each image, such as a face's age."""
+    """A further column: a value for each image, such as the age of a face."""
 
     name: str
     kind: Literal["int", "float", "category"]
     """``int``: int64. ``float``: float64. ``category``: int64 indices into ``names``."""
     names: tuple[str, ...] = ()
-    """Of a category, its values 0, 1, ... in words."""
+    """Names of the values 0, 1, ... of a category; empty for the other kinds."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +71,9 @@ class Skipped:
     """An image that ingest was told to leave out because it could not be used."""
 
     key: str
+    """Name of the image in its source."""
     why: str
+    """Why it could not be used, as a message."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,13 +84,16 @@ class Origin:
     """Scheme of the source: ``mnist``, ``folder``, ``zip``, ``tfrecord``, ``webdataset``, ``parquet``, ``hf`` or
     ``synthetic``."""
     path: str
+    """The source, without its scheme."""
     options: dict[str, Any]
+    """Options of the ingest that decide what the data set holds."""
     versions: dict[str, str]
+    """Version of genlab and of each library that was used, by name."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Manifest:
-    """Everything known about a data set without opening a shard."""
+    """The description of a data set: everything that is known without opening a shard."""
 
     encoding: Encoding
     """``raw``: fixed-shape uint8 tensors. ``encoded``: JPEG or PNG bytes."""
@@ -95,13 +105,16 @@ class Manifest:
     attributes: tuple[Attribute, ...]
     """Further columns, in their order."""
     shards: tuple[Shard, ...]
+    """The shards; rows are numbered through them in this order."""
     origin: Origin
     converted: dict[str, int]
-    """How many images were converted, by what they were: ``grey``, ``alpha``, ``cmyk``, ``exif``, ``depth``, ..."""
+    """How many images were converted, by kind of conversion: ``grey``, ``alpha``, ``cmyk``, ``exif``, ``depth``, ..."""
     skipped: tuple[Skipped, ...] = ()
+    """Images that were left out."""
     value_range: ValueRange | None = None
-    """The values that became 0 and 255 in images of more than 8 bits. ``None``, and not written: the upper 8 of their
-    16 bits were kept."""
+    """The values that became 0 and 255 in images of more than 8 bits; ``None`` (and not written) where the upper 8 of
+    their 16 bits were kept.
+    """
 
     @property
     def labelled(self) -> bool:
@@ -139,7 +152,7 @@ class Manifest:
 
     def _content(self) -> dict[str, Any]:
         fields = _ADAPTER.dump_python(self, mode="json")
-        if self.value_range is None:  # manifests written before there were ranges keep their checksums
+        if self.value_range is None:  # Manifests that were written before there were ranges keep their checksums.
             del fields["value_range"]
         return {"format": FORMAT, "version": VERSION} | fields
 
@@ -152,7 +165,7 @@ class Manifest:
         """Read and check the manifest of the data set at ``url``.
 
         Raises:
-            DataError: no manifest, a newer format, or one that was damaged.
+            DataError: when there is no manifest, or it is damaged or of another format.
         """
         file = locate(url) / FILE_NAME
         try:
@@ -194,5 +207,5 @@ def held_out_split(manifests: Iterable[Manifest], test_split: str, split: str) -
     return test_split if all(test_split in manifest.splits for manifest in manifests) else split
 
 
-# Made once: building it takes longer than reading a manifest.
+# Made once, because building it takes longer than reading a manifest.
 _ADAPTER = TypeAdapter(Manifest)

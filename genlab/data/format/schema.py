@@ -1,4 +1,4 @@
-"""Shard format 1: the Arrow schema that the one writer and the one reader share."""
+"""The Arrow schema of a shard (shard format 1), used by the writer and the reader."""
 
 from collections.abc import Sequence
 
@@ -16,7 +16,17 @@ _KINDS = {"int": pa.int64(), "float": pa.float64(), "category": pa.int64()}
 def arrow_schema(
     encoding: Encoding, shape: tuple[int, int, int] | None, labelled: bool, attributes: Sequence[Attribute]
 ) -> pa.Schema:
-    """Columns ``image``, ``key``, ``label`` where images are labelled, then the attributes; none may be null."""
+    """Return the schema of a shard; no value may be null.
+
+    Args:
+        encoding: ``raw`` for uint8 tensors, ``encoded`` for JPEG or PNG files.
+        shape: (height, width, channels) of every image; needed for ``raw``.
+        labelled: whether images have labels.
+        attributes: further columns.
+
+    Returns:
+        Columns ``image``, ``key``, ``label`` where images are labelled, then the attributes.
+    """
     image = pa.fixed_shape_tensor(pa.uint8(), shape) if encoding == "raw" else pa.large_binary()
     columns = [("image", image), ("key", pa.string())] + ([("label", pa.int64())] if labelled else [])
     columns += [(attribute.name, _KINDS[attribute.kind]) for attribute in attributes]

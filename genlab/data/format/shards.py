@@ -1,9 +1,9 @@
 """The one reader of image shards (format 1).
 
 A shard is an Arrow IPC file that any Arrow implementation opens, in record batches ("blocks") of about 1 MiB. The
-reader does not follow the file's footer. It goes by the byte ranges in the manifest and checks each block against its
-checksum before the first row of it is used, so that a damaged image is never handed out. What was checked is
-remembered: a file is expected to stay as it is while it is read.
+reader does not follow the file's footer. It uses the byte ranges in the manifest and checks each block against its
+checksum before the first row of it is used, so that a damaged image is never returned. Each block is checked once: a
+file is expected to stay as it is while it is read.
 """
 
 import mmap

@@ -1,5 +1,5 @@
-"""How a data set is read for training: an endless, shuffled, resumable line of rows, read and decoded ahead.
-
-In: the rows of a data set, a seed, a position. Out: each worker's slice of every global batch. Read ``order``
-first (which row comes when), then ``shard_stream`` (how it gets here).
+"""The stream of training batches: the rows of a data set in an endless, shuffled, resumable sequence, read and
+decoded ahead. It takes a data set, a seed and a position, and returns one worker's slice of each global batch: uint8
+pixels with labels and attributes. Read ``order`` first (which row comes when), then ``shard_stream`` (how it is read,
+with the help of ``readahead``, ``cache`` and ``augment``).
 """

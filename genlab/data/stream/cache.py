@@ -53,7 +53,7 @@ class BlockCache:
             with self._lock() as lock:
                 _set_reserved(lock, self._free(max_bytes))
         except OSError as error:
-            self._give_up(error)
+            self._disable(error)
 
     def get(self, name: str) -> bytes | None:
         """Return the entry called ``name``, which counts as used now; ``None`` when there is none.
@@ -69,7 +69,7 @@ class BlockCache:
         except FileNotFoundError:
             return None
         except OSError as error:
-            self._give_up(error)
+            self._disable(error)
             return None
 
     def put(self, name: str, data: bytes | bytearray | memoryview) -> None:
@@ -93,7 +93,7 @@ class BlockCache:
                 with self._lock():  # A process that counts the entries must find this one under one name.
                     partial.replace(path)
         except OSError as error:
-            self._give_up(error)
+            self._disable(error)
 
     def discard(self, name: str) -> None:
         """Remove an entry, because it is damaged. Its space counts as free from the next time that space is freed."""
@@ -105,7 +105,8 @@ class BlockCache:
             raise ValueError(f"{name!r}: not a name for a cache entry")
         return self.directory / ENTRIES / name[:2] / name
 
-    def _give_up(self, error: OSError) -> None:
+    def _disable(self, error: OSError) -> None:
+        """Take no more entries, and log why; the second time this does nothing."""
         if self._usable:
             self._usable = False
             _log.warning("cache %s: cannot be used (%s); going on without it", self.directory, error)
