@@ -4,7 +4,6 @@ import abc
 import dataclasses
 import os
 import re
-import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -167,14 +166,13 @@ def splits_and_folders(keys: list[str]) -> dict[str, tuple[str, str]]:
     Returns:
         Key → its split, and the path of the folders between the split's folder and the file, joined by ``/``.
     """
-    folders = [key.split("/")[:-1] for key in keys]
-    level = _split_level(folders)
-    below = 0 if level is None else level + 1
-    return {
-        # Interned, for many files share one folder.
-        key: ("train" if level is None else parts[level], sys.intern("/".join(parts[below:])))
-        for key, parts in zip(keys, folders, strict=True)
-    }
+    folder_of = {key: key.rpartition("/")[0] for key in keys}
+    parts = {folder: folder.split("/") if folder else [] for folder in set(folder_of.values())}
+    level = _split_level(list(parts.values()))
+    if level is None:
+        return {key: ("train", folder) for key, folder in folder_of.items()}
+    places = {folder: (names[level], "/".join(names[level + 1 :])) for folder, names in parts.items()}
+    return {key: places[folder] for key, folder in folder_of.items()}
 
 
 def _split_level(folders: list[list[str]]) -> int | None:

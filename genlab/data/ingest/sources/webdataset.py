@@ -146,10 +146,10 @@ class WebDataset(Source):
             )
         longer = sorted(extension for extension in members if extension.lower().endswith(SUFFIXES))
         if longer:
-            remedy = (
-                "where names themselves have dots, end keys at the last one with --key-ends-at last-dot; else pick the "
-                f"image by its extension, as in --image-member {longer[0]}"
-            )
+            remedy = "where names themselves have dots, end keys at the last one with --key-ends-at last-dot"
+            # An extension that begins with a number is more likely the rest of a name, as in 22.05.png.
+            if example := next((extension for extension in longer if not extension[0].isdigit()), None):
+                remedy += f"; else pick the image by its extension, as in --image-member {example}"
         elif self.key_ends_at == "last-dot":
             remedy = "leave --key-ends-at out if its image is under a longer name, else add one to the archive"
         else:
