@@ -33,8 +33,8 @@ MARKERS = "o^sDvP"
 MAX_LEGEND_NAMES, LEGEND_ROWS = 40, 20
 WIDTH, HEIGHT = 880, 660
 """Of the scatter with a legend, in CSS pixels."""
-PANELS_PER_ROW = 5
-"""Panels in a row of a scatter for each class."""
+CLASS_WIDTH = 200
+"""Width and height of the scatter of one class, in CSS pixels."""
 BACKGROUND_DOTS = 700
 """Opaque dots, as which those of all classes together count in such a panel: a shade behind those of its class."""
 
@@ -48,6 +48,7 @@ def scatter(
     names: Sequence[str] = (),
     *,
     preview: bool = False,
+    size: tuple[int, int] = (WIDTH, HEIGHT),
 ) -> Pixels:
     """Points of a plane, on axes of one scale.
 
@@ -56,14 +57,16 @@ def scatter(
         axes: names of both dimensions.
         labels: the class of each point, [N]; without, all have one colour.
         names: of the classes. Each stands at the median of its points, and in the legend if there are at most 40.
-        preview: a smaller picture on white, in a quarter of the time.
+        preview: draw a smaller picture on white, in a quarter of the time.
+        size: width and height in CSS pixels.
 
     Returns:
         uint8 [H, W, 4] (RGBA), on no ground; of a preview [H, W, 3].
     """
-    chart = new_chart(WIDTH, HEIGHT, dots=1 if preview else DOTS_PER_PIXEL)
+    chart = new_chart(*size, dots=1 if preview else DOTS_PER_PIXEL)
     columns = math.ceil(len(names) / LEGEND_ROWS) if labels is not None and len(names) <= MAX_LEGEND_NAMES else 0
-    axis = chart.add_axes((0.07, 0.08, 0.91 - 0.12 * columns, 0.89))
+    x, y = WIDTH / size[0], HEIGHT / size[1]  # margins are of one size on every chart
+    axis = chart.add_axes((0.07 * x, 0.08 * y, 1 - (0.09 + 0.12 * columns) * x, 1 - 0.11 * y))
     axis.set_aspect("equal", adjustable="datalim")
     style_axes(axis, *axes, ink=GREY, grid=GREY_GRID)
     colours = np.array(COLOURS)[np.zeros(len(points), int) if labels is None else labels % len(COLOURS)]
@@ -81,42 +84,35 @@ def scatter(
     return render(chart, opaque=preview)
 
 
-def scatter_per_class(points: Points, axes: tuple[str, str], labels: Labels, names: Sequence[str]) -> Pixels:
-    """The points of each class in a panel of its own, over those of all, on one scale.
+def scatter_per_class(points: Points, axes: tuple[str, str], labels: Labels, classes: int) -> list[Pixels]:
+    """Draw the points of each class in a chart of its own, over those of all classes in grey, all on one scale.
 
     Args:
         points: [N, 2].
         axes: names of both dimensions.
         labels: the class of each point, [N].
-        names: of the classes that get a panel: the first ones.
+        classes: how many classes get a chart: the first ones.
 
     Returns:
-        uint8 [H, W, 4] (RGBA), on no ground.
+        A chart for each class, uint8 [H, W, 4] (RGBA) with a transparent ground.
     """
     from matplotlib.ticker import MaxNLocator
 
-    rows = math.ceil(len(names) / PANELS_PER_ROW)
-    side = WIDTH / PANELS_PER_ROW
-    chart = new_chart(WIDTH, rows * side)
-    panels = chart.subplots(rows, PANELS_PER_ROW, sharex=True, sharey=True, squeeze=False)
-    chart.subplots_adjust(
-        left=0.3 / PANELS_PER_ROW, right=0.995, bottom=0.25 / rows, top=1 - 0.15 / rows, wspace=0.06, hspace=0.2
-    )
-    for panel in panels.flat[len(names) :]:
-        panel.set_visible(False)
-    for number, name in enumerate(names):
-        panel = panels.flat[number]
-        panel.set_aspect("equal", adjustable="box")
-        lowest, leftmost = number + PANELS_PER_ROW >= len(names), number % PANELS_PER_ROW == 0
-        style_axes(panel, axes[0] if lowest else "", axes[1] if leftmost else "", ink=GREY, grid=GREY_GRID)
-        panel.tick_params(labelbottom=lowest)
-        panel.xaxis.set_major_locator(MaxNLocator(4))
-        panel.yaxis.set_major_locator(MaxNLocator(4))
-        panel.set_title(name, fontsize=9, fontweight="bold", color=GREY, pad=4)
-        _draw_points(panel, points, GREY, 4 * len(points), opacity=min(1.0, BACKGROUND_DOTS / len(points)))
+    low, high = points.min(0), points.max(0)
+    (x, y), reach = (low + high) / 2, 0.55 * float((high - low).max() or 1)
+    drawn = []
+    for number in range(classes):
+        chart = new_chart(CLASS_WIDTH, CLASS_WIDTH)
+        axis = chart.add_axes((0.17, 0.16, 0.81, 0.81))
+        style_axes(axis, *axes, ink=GREY, grid=GREY_GRID)
+        axis.xaxis.set_major_locator(MaxNLocator(4))
+        axis.yaxis.set_major_locator(MaxNLocator(4))
+        _draw_points(axis, points, GREY, 4 * len(points), opacity=min(1.0, BACKGROUND_DOTS / len(points)))
         own = points[labels == number]
-        _draw_points(panel, own, COLOURS[number % len(COLOURS)], 8 * len(own))
-    return render(chart)
+        _draw_points(axis, own, COLOURS[number % len(COLOURS)], 8 * len(own))
+        axis.set(xlim=(x - reach, x + reach), ylim=(y - reach, y + reach))
+        drawn.append(render(chart))
+    return drawn
 
 
 def _draw_points(

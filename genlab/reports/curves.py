@@ -1,21 +1,21 @@
-"""Curves of a run's metrics over the images seen."""
+"""Curves of a run's metrics over the images seen, each a picture of its own."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure as MatplotlibFigure
 from matplotlib.ticker import EngFormatter, MaxNLocator
 from numpy.typing import NDArray
 
-from genlab.imaging.charts import INK, PAGE_WIDTH, new_chart, render, style_axes
-from genlab.reports.page import Figure, chart
+from genlab.imaging.charts import INK, new_chart, render, style_axes
+from genlab.reports.page import CHART_WIDTH, Figure, Picture, chart, pictures
 from genlab.reports.run import RunRecord
 
-MOST_IN_A_ROW = 3
-"""Panels; more of them are set two in a row."""
+MOST_COLUMNS = 3
+"""The most panels side by side; more panels than these are set in two columns."""
 SMOOTHED_SHARE = 0.04
 """Share of a curve over which its moving average is taken."""
 SETTLED = 0.05
@@ -26,6 +26,8 @@ SETTLED = 0.05
 class Panel:
     """One pair of axes."""
 
+    name: str
+    """Name of its picture, see :class:`genlab.reports.page.Picture`."""
     title: str
     series: Mapping[str, str]
     """The metrics drawn, each with its name in the legend (empty where there is only one)."""
@@ -38,46 +40,39 @@ LINES = ("#0969da", "#bc4c00")
 LEFT, RIGHT, TOP, BOTTOM = 62, 14, 46, 44
 """Room around each pair of axes for titles and scales, in CSS pixels: cheaper than having it measured."""
 
-EVALUATION_HEIGHT = 260
-"""CSS pixels."""
+LOSS_HEIGHT, CLOCK_HEIGHT, EVALUATION_HEIGHT = 230, 180, 280
+"""Heights of charts, in CSS pixels."""
 
 CLOCK = (
-    Panel("learning rate", {"learning_rate": ""}, from_zero=True),
-    Panel("speed", {"images_per_second": ""}, "images/s", from_zero=True),
-    Panel("time spent waiting for data", {"data_wait_share": ""}, "share", from_zero=True),
+    Panel("learning-rate", "learning rate", {"learning_rate": ""}, from_zero=True),
+    Panel("speed", "speed", {"images_per_second": ""}, "images/s", from_zero=True),
+    Panel("data-wait", "time spent waiting for data", {"data_wait_share": ""}, "share", from_zero=True),
 )
 
 
 def loss_figure(run: RunRecord, panels: Sequence[Panel]) -> Figure:
-    """The run's losses, in ``panels`` or, where it has none of theirs, each metric in a panel of its own."""
+    """Draw the run's losses in ``panels``; where it has none of their metrics, each of its own in a panel."""
     panels = [drawn for panel in panels if (drawn := _measured(panel, run.losses)).series]
-    panels = panels or [Panel(name.replace("_", " "), {name: ""}) for name in run.losses]
+    panels = panels or [Panel(f"loss-{name}", name.replace("_", " "), {name: ""}) for name in run.losses]
     held_out = " Dots are the held-out split, after each epoch." if run.test else ""
     smoothed = " Bold: its moving average." if _window(len(run.train)) > 1 else ""
     caption = (
         f"Losses over the images seen. A point is the mean since the point before.{smoothed}{held_out} "
         f"The axes fit what comes after the first {SETTLED:.0%} of the run."
     )
-    columns = len(panels) if len(panels) <= MOST_IN_A_ROW else 2
-    return _figure("losses", caption, run, panels, columns, height=250)
+    columns = len(panels) if len(panels) <= MOST_COLUMNS else 2
+    return pictures(caption, [_panel_chart(run, panel, LOSS_HEIGHT) for panel in panels], columns)
 
 
 def clock_figure(run: RunRecord) -> Figure:
-    """Learning rate, speed and data wait."""
+    """Draw the learning rate, the speed and the share of time that training waited for data."""
     caption = "Learning rate, images a second, and the share of time in which training waited for data."
-    return _figure("clock", caption, run, CLOCK, columns=len(CLOCK), height=190)
+    return pictures(caption, [_panel_chart(run, panel, CLOCK_HEIGHT) for panel in CLOCK], len(CLOCK))
 
 
 def evaluation_figure(run: RunRecord, ranked_by: str) -> Figure:
     """Draw the measurement that checkpoints are ranked by, and its parts (``kid_a_to_b`` of ``kid``)."""
-    drawing = new_chart(PAGE_WIDTH, EVALUATION_HEIGHT)
-    axis = drawing.subplots()
-    drawing.subplots_adjust(
-        left=LEFT / PAGE_WIDTH,
-        right=1 - RIGHT / PAGE_WIDTH,
-        bottom=BOTTOM / EVALUATION_HEIGHT,
-        top=1 - TOP / EVALUATION_HEIGHT,
-    )
+    drawing, axis = _axes(EVALUATION_HEIGHT)
     names = [name for name in run.evaluations[-1].measurements if name.startswith(ranked_by)]
     for name, colour in zip(names, (INK, *LINES), strict=False):
         known = [(one.images, one.measurements[name]) for one in run.evaluations if name in one.measurements]
@@ -96,18 +91,18 @@ def evaluation_figure(run: RunRecord, ranked_by: str) -> Figure:
             linewidth=width,
             label=label,
         )
-    axis.legend(frameon=False, fontsize=8, labelcolor=INK)
+    axis.legend(frameon=False, fontsize=7, labelcolor=INK)
     style_axes(axis, "images seen", "")
     axis.set_ylim(bottom=min(0.0, axis.get_ylim()[0]))
     axis.xaxis.set_major_formatter(EngFormatter(sep=""))
     axis.xaxis.set_major_locator(MaxNLocator(5))
     _epochs(axis, run)
     caption = "What the checkpoints were measured at beside training, lower being better; bars are 95% intervals."
-    return chart("evaluations", caption, render(drawing))
+    return Figure(caption, (chart("evaluations", render(drawing)),))
 
 
 def moving_average(values: NDArray[np.float64], window: int) -> NDArray[np.float64]:
-    """Centred means of ``values`` [n] over ``window`` points (odd), over fewer at both ends: [n]."""
+    """Return centred means of ``values`` [n] over ``window`` points (odd), over fewer at both ends: [n]."""
     kernel = np.ones(window)
     return np.convolve(values, kernel, "same") / np.convolve(np.ones_like(values), kernel, "same")
 
@@ -116,31 +111,28 @@ def _window(points: int) -> int:
     return 2 * int(points * SMOOTHED_SHARE / 2) + 1
 
 
-def _figure(name: str, caption: str, run: RunRecord, panels: Sequence[Panel], columns: int, height: int) -> Figure:
-    rows = math.ceil(len(panels) / columns)
-    drawing = new_chart(PAGE_WIDTH, rows * height)
-    axes = drawing.subplots(rows, columns, squeeze=False).flatten()
+def _panel_chart(run: RunRecord, panel: Panel, height: int) -> Picture:
+    drawing, axis = _axes(height)
+    _draw_panel(axis, run, panel)
+    return chart(panel.name, render(drawing))
+
+
+def _axes(height: int) -> tuple[MatplotlibFigure, Axes]:
+    """Make an empty chart of :data:`CHART_WIDTH` by ``height`` CSS pixels, and its axes."""
+    drawing = new_chart(CHART_WIDTH, height)
+    axis = drawing.subplots()
     drawing.subplots_adjust(
-        left=LEFT / PAGE_WIDTH,
-        right=1 - RIGHT / PAGE_WIDTH,
-        bottom=BOTTOM / (rows * height),
-        top=1 - TOP / (rows * height),
-        wspace=(LEFT + RIGHT) / (PAGE_WIDTH / columns - LEFT - RIGHT),
-        hspace=(TOP + BOTTOM) / (height - TOP - BOTTOM),
+        left=LEFT / CHART_WIDTH, right=1 - RIGHT / CHART_WIDTH, bottom=BOTTOM / height, top=1 - TOP / height
     )
-    for axis, panel in zip(axes, panels, strict=False):
-        _panel(axis, run, panel)
-    for axis in axes[len(panels) :]:
-        axis.set_visible(False)
-    return chart(name, caption, render(drawing))
+    return drawing, axis
 
 
 def _measured(panel: Panel, metrics: Sequence[str]) -> Panel:
-    """The panel without the series that the run has not: a loss of no weight may not be computed."""
+    """Drop the series that the run did not measure: a loss of weight 0 may not be computed."""
     return replace(panel, series={metric: label for metric, label in panel.series.items() if metric in metrics})
 
 
-def _panel(axis: Axes, run: RunRecord, panel: Panel) -> None:
+def _draw_panel(axis: Axes, run: RunRecord, panel: Panel) -> None:
     colours = iter(LINES)
     for metric, label in panel.series.items():
         colour = next(colours)
@@ -156,7 +148,7 @@ def _panel(axis: Axes, run: RunRecord, panel: Panel) -> None:
             name = f"{label}, held out" if label else "held out"
             axis.plot(images, values, color=colour, linewidth=1, marker="o", markersize=3.5, label=name)
     _scale(axis, run, panel)
-    _dress(axis, panel)
+    _style(axis, panel)
     _epochs(axis, run)
 
 
@@ -178,7 +170,7 @@ def _scale(axis: Axes, run: RunRecord, panel: Panel) -> None:
         axis.set_ylim(values.min() - margin, values.max() + margin)
 
 
-def _dress(axis: Axes, panel: Panel) -> None:
+def _style(axis: Axes, panel: Panel) -> None:
     style_axes(axis, "images seen", panel.unit)
     axis.set_title(panel.title, loc="left", y=1, pad=20, fontsize=9.5, fontweight="bold", color=INK)
     axis.xaxis.set_major_formatter(EngFormatter(sep=""))
@@ -189,7 +181,7 @@ def _dress(axis: Axes, panel: Panel) -> None:
 
 
 def _epochs(axis: Axes, run: RunRecord) -> None:
-    """A second scale at the top."""
+    """Add a second scale, of epochs, at the top."""
     images_an_epoch = run.images / run.epoch
     top = axis.secondary_xaxis(
         "top",

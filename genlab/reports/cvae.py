@@ -9,7 +9,7 @@ from genlab.recipes.latent_pictures import CLASS_PICTURES, CLASS_ROWS, SHEET_SID
 from genlab.reports import latent_space as latent
 from genlab.reports.family import FamilyReport, Findings
 from genlab.reports.latent_space import COLUMNS, Subject, first_classes
-from genlab.reports.page import Figure, image_grid, titled_sheets
+from genlab.reports.page import Figure, image_grid, pictures, sheet_picture
 from genlab.reports.run import RunRecord
 
 
@@ -42,7 +42,11 @@ def _planes(subject: Subject) -> Figure:
     sheets = class_planes(subject.model, subject.axes, subject.names)
     some = first_classes(subject, CLASS_PICTURES)
     caption = f"The latent plane of each class, decoded {latent.plane_note(subject)}{some}"
-    return titled_sheets("latent-plane", caption, sheets, latent.SHEETS_ACROSS)
+    parts = [
+        sheet_picture(f"latent-plane-class-{number}", f"class {name}", pixels)
+        for number, (name, pixels) in enumerate(sheets.items())
+    ]
+    return pictures(caption, parts, latent.SHEETS_ACROSS)
 
 
 def _class_by_latent(subject: Subject) -> Figure:

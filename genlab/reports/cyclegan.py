@@ -19,7 +19,7 @@ from genlab.models.cyclegan import DIRECTIONS, CycleGAN
 from genlab.recipes.cyclegan import CycleGANObjective
 from genlab.reports.curves import Panel
 from genlab.reports.family import FamilyReport, Findings
-from genlab.reports.page import Figure, Section, Table, image_grid, titled_sheets
+from genlab.reports.page import Figure, Section, Table, image_grid, pictures, sheet_picture
 from genlab.reports.run import RunRecord
 from genlab.reports.warning_signs import always_wins, grown_alike, rises
 
@@ -39,11 +39,17 @@ SCORES = {
 """Scores of a direction, in dB, by their names in ``scores.json``: the measurement of each, see
 :func:`genlab.evaluation.translation.measure_psnr`."""
 
+SCALE = "mean |error|, range [-1, 1]"
 PANELS = (
-    Panel("adversarial", {"adversarial_ab": "a → b", "adversarial_ba": "b → a"}),
-    Panel("cycle", {"cycle_a": "a → b → a", "cycle_b": "b → a → b"}, "mean |error|, range [-1, 1]"),
-    Panel("identity", {"identity_a": "b → a of a", "identity_b": "a → b of b"}, "mean |error|, range [-1, 1]"),
-    Panel("discriminator", {"discriminator_a": "of domain a", "discriminator_b": "of domain b"}),
+    Panel("loss-adversarial", "adversarial", {"adversarial_ab": "a → b", "adversarial_ba": "b → a"}),
+    Panel("loss-cycle", "cycle", {"cycle_a": "a → b → a", "cycle_b": "b → a → b"}, SCALE),
+    Panel(
+        "loss-identity",
+        "identity",
+        {"identity_a": "b → a of a", "identity_b": "a → b of b"},
+        "mean |error|, range [-1, 1]",
+    ),
+    Panel("loss-discriminator", "discriminator", {"discriminator_a": "of domain a", "discriminator_b": "of domain b"}),
 )
 
 
@@ -143,7 +149,8 @@ def _by_epoch(run: RunRecord, direction: str, like: Pixels) -> Figure | None:
     if len(sheets) < 2:
         return None
     caption = f"{direction.replace('_to_', ' → ')}: the same rows as above, as training drew them on its way."
-    return titled_sheets(f"{direction}-by-epoch", caption, sheets, SHEETS_ACROSS)
+    parts = [sheet_picture(f"{direction}-{title.replace(' ', '-')}", title, pixels) for title, pixels in sheets.items()]
+    return pictures(caption, parts, SHEETS_ACROSS)
 
 
 def _score_section(scores: dict[str, dict[str, Any]]) -> Section:

@@ -24,7 +24,7 @@ from genlab.recipes.latent_pictures import (
     posterior_spread,
 )
 from genlab.reports.curves import Panel
-from genlab.reports.page import Figure, Section, Table, image_grid, plate, titled_sheets
+from genlab.reports.page import Figure, Section, Table, grey_chart, image_grid, pictures, sheet_picture
 from genlab.reports.run import RunRecord
 
 COLUMNS = 14
@@ -33,11 +33,15 @@ SCATTERED_IMAGES = 10_000
 """Images whose posterior means are drawn, at most."""
 CHUNK = 500
 SHEETS_ACROSS = 3
+SCATTER_SIZE = 560, 430
+"""Width and height of the scatter of all classes, in CSS pixels: its text can be read on a phone."""
+SCATTERS_ACROSS, SCATTER_WIDTH = 5, 140
+"""The most scatters of classes side by side, and the least width of each, in CSS pixels."""
 
 PANELS = (
-    Panel("−ELBO", {"neg_elbo": ""}, "nats/image"),
-    Panel("reconstruction, −log p(x|z)", {"reconstruction": ""}, "nats/image"),
-    Panel("KL(q(z|x) ‖ p(z))", {"kl": ""}, "nats/image"),
+    Panel("loss-elbo", "−ELBO", {"neg_elbo": ""}, "nats/image"),
+    Panel("loss-reconstruction", "reconstruction, −log p(x|z)", {"reconstruction": ""}, "nats/image"),
+    Panel("loss-kl", "KL(q(z|x) ‖ p(z))", {"kl": ""}, "nats/image"),
 )
 
 
@@ -149,7 +153,10 @@ def reconstructions_by_epoch(subject: Subject) -> Figure | None:
         f"The first {len(images)} {subject.source}, and their reconstructions after the "
         f"epochs {', '.join(name.removeprefix('epoch ') for name in [*sheets][1:])}, as training drew them."
     )
-    return titled_sheets("reconstructions-by-epoch", caption, sheets, SHEETS_ACROSS)
+    parts = [
+        sheet_picture(f"reconstructions-{title.replace(' ', '-')}", title, pixels) for title, pixels in sheets.items()
+    ]
+    return pictures(caption, parts, SHEETS_ACROSS)
 
 
 def samples(subject: Subject) -> Figure:
@@ -164,13 +171,20 @@ def scatters(subject: Subject) -> list[Figure]:
     classes = "" if subject.label is None else ", coloured by class; each class's name stands at its median"
     some = "" if len(points) == len(subject.shards) else f"{len(points):,} of all "
     caption = f"Posterior means of {some}{subject.source}{classes}.{axes_note(subject)}"
-    figures = [plate("latent-scatter", caption, scatter(points, axes, subject.label, subject.names))]
+    drawn = scatter(points, axes, subject.label, subject.names, size=SCATTER_SIZE)
+    figures = [Figure(caption, (grey_chart("latent-scatter", drawn),))]
     if subject.label is not None:
-        pixels = scatter_per_class(points, axes, subject.label, subject.names[:CLASS_PICTURES])
+        names = subject.names[:CLASS_PICTURES]
+        panels = [
+            grey_chart(f"latent-scatter-class-{number}", pixels, title=name)
+            for number, (name, pixels) in enumerate(
+                zip(names, scatter_per_class(points, axes, subject.label, len(names)), strict=True)
+            )
+        ]
         told = " The decoder is told the class, so a class may have the whole prior." if subject.model.classes else ""
         remark = told + first_classes(subject, CLASS_PICTURES)
         caption = f"The same points class by class, over those of all in grey.{remark}"
-        figures.append(plate("latent-scatter-by-class", caption, pixels))
+        figures.append(pictures(caption, panels, SCATTERS_ACROSS, stack_below=SCATTER_WIDTH))
     return figures
 
 

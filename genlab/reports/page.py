@@ -1,44 +1,66 @@
-"""What a report is made of: sections of text, tables and figures."""
+"""The parts of a report: sections with text, tables and figures, each figure one or more pictures with a caption."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
-from genlab.imaging.charts import DOTS_PER_PIXEL, PAGE_WIDTH
+from genlab.imaging.charts import DOTS_PER_PIXEL
 from genlab.imaging.images import Pixels, encode_png
-from genlab.imaging.sheets import sheet_grid, transparent_sheet
+from genlab.imaging.sheets import transparent_sheet
 
 PICTURE_WIDTH = 880
-"""The most a picture is enlarged to, in CSS pixels: it leaves room for the names of its rows."""
+"""The greatest width that a picture is enlarged to, in CSS pixels: it leaves room for the labels of its rows."""
+CHART_WIDTH = 380
+"""Width at which a chart of several is drawn, in CSS pixels: its text can be read on a phone, and beside others."""
+ENLARGED_CHART = 1.3
+"""The greatest factor that a chart is enlarged by where the page has room."""
+STACK_BELOW = 272
+"""Width in CSS pixels: pictures of a figure stack where the page is too narrow to give each of them so much."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table of text; columns after the first are set right if they hold numbers."""
+    """A table of text; columns after the first are aligned to the right if they hold numbers."""
 
     caption: str
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     marked: frozenset[int] = frozenset()
-    """Rows that stand out."""
+    """Numbers of the rows in bold."""
     numbers: bool = True
     """Whether the columns after the first hold numbers."""
 
 
 @dataclass(frozen=True)
-class Figure:
-    """A picture with its caption."""
+class Picture:
+    """A PNG file of a report."""
 
     name: str
-    """Of its file: ``RUN/figures/report/NAME.png``."""
-    caption: str
+    """Name of its file: ``RUN/figures/report/NAME.png``."""
     png: bytes
     width: int
-    """In CSS pixels."""
+    """The greatest width that it is shown at, in CSS pixels."""
     kind: Literal["chart", "pixels", "picture"]
-    """``chart``: dark ink on a transparent ground. ``pixels``: each pixel is to be drawn as a square."""
+    """``chart``: dark ink on a transparent ground, inverted in dark mode. ``pixels``: each pixel is shown as a square.
+    ``picture``: any other."""
+    title: str = ""
+    """Heading above the picture."""
     rows: tuple[str, ...] = ()
-    """What each row of a sheet of images shows, from the top."""
+    """Labels of the rows of a sheet of images, from the top."""
+    least_width: int = 0
+    """The least width that it is shown at, in CSS pixels; it scrolls sideways where the page is narrower."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """Pictures with one caption: side by side where the page is wide, one above the other where it is narrow."""
+
+    caption: str
+    pictures: tuple[Picture, ...]
+    columns: int = 1
+    """The most pictures side by side."""
+    stack_below: int = STACK_BELOW
+    """Width in CSS pixels that each picture of a row has at least."""
 
 
 @dataclass(frozen=True)
@@ -51,29 +73,42 @@ class Section:
     tables: tuple[Table, ...] = ()
 
 
-def picture(name: str, caption: str, pixels: Pixels, rows: tuple[str, ...] = ()) -> Figure:
-    """A figure of uint8 [height, width, channels], enlarged by a whole factor where the page has room."""
+def pixel_picture(name: str, pixels: Pixels, rows: tuple[str, ...] = (), title: str = "") -> Picture:
+    """Make a picture of uint8 [height, width, channels], enlarged by a whole factor where the page has room."""
     width = pixels.shape[1]
     scale = PICTURE_WIDTH // width
-    return Figure(name, caption, encode_png(pixels), width * max(scale, 1), "pixels" if scale else "picture", rows)
+    if not scale:
+        return Picture(name, encode_png(pixels), width, "picture", title, rows)
+    return Picture(name, encode_png(pixels), width * scale, "pixels", title, rows, least_width=width)
+
+
+def picture(name: str, caption: str, pixels: Pixels, rows: tuple[str, ...] = ()) -> Figure:
+    """Make a figure of one picture, see :func:`pixel_picture`."""
+    return Figure(caption, (pixel_picture(name, pixels, rows),))
 
 
 def image_grid(name: str, caption: str, images: Pixels, columns: int, rows: tuple[str, ...] = ()) -> Figure:
-    """A figure of images, uint8 [n, height, width, channels], in rows; the page shows between them."""
+    """Make a figure of images, uint8 [n, height, width, channels], in rows; the page shows between them."""
     return picture(name, caption, transparent_sheet(images, columns), rows)
 
 
-def chart(name: str, caption: str, pixels: Pixels) -> Figure:
-    """A figure of a chart, see :mod:`genlab.imaging.charts`; dark ink, which the page turns over in the dark."""
-    return Figure(name, caption, encode_png(pixels), pixels.shape[1] // DOTS_PER_PIXEL, "chart")
+def pictures(caption: str, parts: Sequence[Picture], columns: int, stack_below: int = STACK_BELOW) -> Figure:
+    """Make a figure of several pictures, at most ``columns`` of them side by side."""
+    return Figure(caption, tuple(parts), min(columns, len(parts)), stack_below)
 
 
-def titled_sheets(name: str, caption: str, sheets: Mapping[str, Pixels], across: int) -> Figure:
-    """A figure of sheets of one size, ``across`` of them in a row, each under its title."""
-    return plate(name, caption, sheet_grid(sheets, across))
+def sheet_picture(name: str, title: str, pixels: Pixels) -> Picture:
+    """Make a picture of one of several sheets, uint8 [height, width, channels]; it shrinks with the page."""
+    return replace(pixel_picture(name, pixels, title=title), least_width=0)
 
 
-def plate(name: str, caption: str, pixels: Pixels) -> Figure:
-    """A figure of two dots a pixel, like a chart, that is the same in the dark."""
-    width = min(pixels.shape[1] // DOTS_PER_PIXEL, PAGE_WIDTH)
-    return Figure(name, caption, encode_png(pixels), width, "picture")
+def chart(name: str, pixels: Pixels) -> Picture:
+    """Make a picture of a chart, see :mod:`genlab.imaging.charts`, in dark ink that dark mode inverts."""
+    width = round(ENLARGED_CHART * pixels.shape[1] / DOTS_PER_PIXEL)
+    return Picture(name, encode_png(pixels), width, "chart")
+
+
+def grey_chart(name: str, pixels: Pixels, title: str = "") -> Picture:
+    """Make a picture of a chart in grey ink and colours, which are the same in dark mode."""
+    width = round(ENLARGED_CHART * pixels.shape[1] / DOTS_PER_PIXEL)
+    return Picture(name, encode_png(pixels), width, "picture", title)

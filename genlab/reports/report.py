@@ -85,7 +85,8 @@ def write(report: Report) -> UPath:
     """Write the files of ``report`` into its run directory; returns where ``report.html`` is."""
     directory = report.run.directory
     for figure in (figure for section in report.sections for figure in section.figures):
-        write_atomic(directory / "figures" / "report" / f"{figure.name}.png", figure.png)
+        for one in figure.pictures:
+            write_atomic(directory / "figures" / "report" / f"{one.name}.png", one.png)
     if report.findings.scores:
         write_json(directory / "scores.json", report.findings.scores)
     file = directory / "report.html"
