@@ -17,10 +17,11 @@ from genlab.cli import export as export_command
 from genlab.cli import ingest as ingest_command
 from genlab.cli import inspect as inspect_command
 from genlab.core.errors import ConfigError, DataError
+from genlab.core.ray_cluster import connected
 from genlab.data.format.manifest import Manifest
 from genlab.data.format.shards import ShardSet
 from genlab.data.ingest.ingest import IngestConfig, ingest
-from genlab.data.ingest.shard_makers import make_locally
+from genlab.data.ingest.shard_makers import make_locally, make_on_ray, measure_on_ray
 from genlab.data.ingest.shard_task import ShardResult, ShardTask
 from genlab.imaging.value_range import ValueRange
 from tests.data.ingest.children import ingest_and_die
@@ -240,3 +241,14 @@ def test_the_range_is_told_and_outlasts_an_export(scans: Path, capsys: pytest.Ca
     ingest_command.main([again if word == "DEST" else word for word in words.split()])
     assert Manifest.load(again).value_range == (-50.5, 4000)
     np.testing.assert_array_equal(pixels(again), pixels(data))
+
+
+@pytest.mark.cluster
+def test_a_cluster_finds_the_same_range_and_makes_the_same_bytes(scans: Path) -> None:
+    local = ingest(options(scans, "local", range="auto"))
+    with connected():
+        assert ingest(options(scans, "ray", range="auto"), make_on_ray, measure_on_ray) == local
+        assert files(scans.parent / "ray") == files(scans.parent / "local")
+        (scans / "train" / "nan.tif").write_bytes(tiff(np.full((8, 8), np.nan, "<f4")))
+        with pytest.raises(DataError, match=r"nan\.tif: has values that are not finite"):
+            ingest(options(scans, "bad", range="auto"), make_on_ray, measure_on_ray)
