@@ -16,6 +16,7 @@ from PIL import Image
 from genlab.cli import ingest as ingest_module
 from genlab.cli import inspect as inspect_module
 from genlab.core.errors import ConfigError, DataError, GenlabError
+from genlab.core.ray_cluster import connected
 from genlab.data.format.manifest import Manifest
 from genlab.data.format.shards import ShardSet
 from genlab.data.ingest import shard_makers
@@ -368,11 +369,7 @@ def test_inspect_names_the_splits_there_are(photos: Path, tmp_path: Path, capsys
 def test_a_cluster_makes_the_same_bytes_and_gives_the_same_message(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import ray
-
-    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
-    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
-    try:
+    with connected():
         config = IngestConfig(str(photos), str(tmp_path / "local"), test_fraction=0.3, shard_size=2e-3)
         local = ingest(config)
         assert len(local.shards) > 3
@@ -409,5 +406,3 @@ def test_a_cluster_makes_the_same_bytes_and_gives_the_same_message(
         with pytest.raises(DataError, match=r"11\.png: cannot be decoded"):
             ingest(dataclasses.replace(config, dest=str(tmp_path / "bad")), make_on_ray)
         assert not (tmp_path / "bad" / "manifest.json").exists()
-    finally:
-        ray.shutdown()
