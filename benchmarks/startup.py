@@ -25,7 +25,7 @@ import psutil
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 LOOK_SECONDS = 0.03
-PATIENCE = 300.0
+TIMEOUT_SECONDS = 300.0
 STAGES = {
     "driver": "submission, upload of the code, start of the driver's process",
     "parsed": "driver: imports, config",
@@ -143,7 +143,7 @@ def measure(
     )
     watched = psutil.Process(client.pid)
     while not watcher.look():
-        if client.poll() is not None or time.time() > began + PATIENCE:
+        if client.poll() is not None or time.time() > began + TIMEOUT_SECONDS:
             client.terminate()
             raise SystemExit(f"the job did not reach its first step:\n{client.communicate()[0]}")
         time.sleep(LOOK_SECONDS)
@@ -151,7 +151,7 @@ def measure(
     if verbose:
         for title, used in watcher.by_process().items():
             print(f"    {used:6.2f} CPU s  {title}")
-    log, _ = client.communicate(timeout=PATIENCE)
+    log, _ = client.communicate(timeout=TIMEOUT_SECONDS)
     if client.returncode:
         raise SystemExit(f"the job failed:\n{log}")
     seconds, earlier = {}, began
@@ -183,7 +183,7 @@ def start_head(folder: Path) -> tuple[subprocess.Popen[bytes], str]:
         head = subprocess.Popen([*command, "--temp-dir", str(folder / "ray")], stdout=log, stderr=log)
     atexit.register(stop, head)
     address = f"http://127.0.0.1:{ports[1]}"
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + TIMEOUT_SECONDS
     # A job that does nothing succeeds once all of the head is up, its agent included.
     while subprocess.run(["ray", "job", "submit", "--address", address, "--", "true"], capture_output=True).returncode:
         if head.poll() is not None or time.monotonic() > deadline:

@@ -16,7 +16,7 @@ import pytest
 from genlab.training.tracking import CLOCK_FIELDS, read_metrics
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-PATIENCE = 300.0
+TIMEOUT_SECONDS = 300.0
 """Seconds that anything here may take before the test gives up on it."""
 
 
@@ -74,14 +74,14 @@ def start_job(*arguments: str, **variables: str) -> subprocess.Popen[str]:
 
 def finish(job: subprocess.Popen[str]) -> str:
     """Wait for a job that is to succeed; what it printed."""
-    log, _ = job.communicate(timeout=PATIENCE)
+    log, _ = job.communicate(timeout=TIMEOUT_SECONDS)
     assert job.returncode == 0, log
     return log
 
 
 def wait_for(what: str, true: Callable[[], Any]) -> Any:
     """Wait until ``true()`` is."""
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + TIMEOUT_SECONDS
     while time.monotonic() < deadline:
         result = true()
         if result:

@@ -25,7 +25,7 @@ from genlab.models.cyclegan import CycleGAN, CycleGANArchitecture
 from genlab.models.model import Model
 from genlab.models.vae import VAE, VAEArchitecture
 from genlab.store import model_directory
-from tests.cluster_support import PATIENCE, Cluster, environment
+from tests.cluster_support import TIMEOUT_SECONDS, Cluster, environment
 from tests.s3 import CREDENTIALS, SETTINGS, Bucket, FaultProxy, S3Server
 from tests.training.support import tiny_config
 
@@ -202,12 +202,14 @@ def cluster() -> Iterator[Cluster]:
         state = f"{folder}/c"
         up = environment(GENLAB_CLUSTER=state, GENLAB_PORT=port, GENLAB_CPUS=os.environ.get("GENLAB_CPUS", "1"))
         started = subprocess.run(
-            [REPOSITORY / "cluster/up.sh"], env=up, capture_output=True, text=True, timeout=PATIENCE
+            [REPOSITORY / "cluster/up.sh"], env=up, capture_output=True, text=True, timeout=TIMEOUT_SECONDS
         )
         assert started.returncode == 0, started.stdout + started.stderr
         client = environment(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN_PATH=f"{state}/token")
         yield Cluster(f"http://127.0.0.1:{port}", client, state)
-        subprocess.run([REPOSITORY / "cluster/down.sh"], env=up, check=True, capture_output=True, timeout=PATIENCE)
+        subprocess.run(
+            [REPOSITORY / "cluster/down.sh"], env=up, check=True, capture_output=True, timeout=TIMEOUT_SECONDS
+        )
         left = [p for p in psutil.process_iter() if state in " ".join(_words(p))]
         assert not left, f"cluster/down.sh left {left}"
 

@@ -9,7 +9,7 @@ import torch
 from genlab.data.format.shards import ShardSet
 from genlab.models.cyclegan import CycleGAN, CycleGANArchitecture
 from genlab.store import model_directory
-from tests.cluster_support import PATIENCE, Cluster
+from tests.cluster_support import TIMEOUT_SECONDS, Cluster
 
 pytestmark = pytest.mark.cluster
 
@@ -27,7 +27,7 @@ def test_a_job_translates_a_data_set_and_goes_on(
         job = cluster.submit(
             *["python", "jobs/translate.py", str(tmp_path / "model"), str(data), str(out), "--split", "test"]
         )
-        log, _ = job.communicate(timeout=PATIENCE)
+        log, _ = job.communicate(timeout=TIMEOUT_SECONDS)
         assert job.returncode == 0, log
         assert f"{out}: {count} of {count} images a_to_b{before}\n" in log
         pictures = list(out.rglob("*.png"))

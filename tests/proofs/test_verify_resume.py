@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster_support import PATIENCE, Cluster
+from tests.cluster_support import TIMEOUT_SECONDS, Cluster
 
 FAMILIES = {
     "vae": ["--run.batch", "32", "--optimization.ema-images", "500"],
@@ -42,7 +42,7 @@ def test_a_run_killed_at_random_steps_ends_as_one_that_was_not(
         *["genlab", "verify-resume", family, "--workers", str(workers), "--kills", str(kills), "--seed", str(seed)],
         *[*options, *FAMILIES[family], "--run.threads", "1"],
     )
-    log, _ = job.communicate(timeout=kills * PATIENCE)
+    log, _ = job.communicate(timeout=kills * TIMEOUT_SECONDS)
     assert job.returncode == 0, log
     assert "PASS: equal bit for bit" in log
     assert log.count("killed: worker") == (kills + 1) // 2

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from genlab.store import model_directory
-from tests.cluster_support import PATIENCE, finish, start_job
+from tests.cluster_support import TIMEOUT_SECONDS, finish, start_job
 
 pytestmark = pytest.mark.cluster
 
@@ -37,7 +37,7 @@ def test_a_wrong_name_in_a_space_is_refused_before_any_trial(tmp_path: Path) -> 
         "SPACE = Space('vae', {'model.latent_dimm': [2, 4]}, 'test/neg_elbo', 'min')\n"
     )
     job = start_job("jobs/sweep.py", str(space), "--run.storage", str(tmp_path))
-    log, _ = job.communicate(timeout=PATIENCE)
+    log, _ = job.communicate(timeout=TIMEOUT_SECONDS)
     assert job.returncode == 2
     assert "model.latent_dimm: no such option; did you mean model.latent_dim" in log
     assert not list(tmp_path.glob("space/*/checkpoints"))

@@ -10,7 +10,7 @@ import pytest
 from genlab.core.storage import locate
 from genlab.evaluation.checkpoint_evaluations import read_evaluations
 from genlab.store import model_directory
-from tests.cluster_support import PATIENCE, Cluster, indexes, reproducible, wait_for
+from tests.cluster_support import TIMEOUT_SECONDS, Cluster, indexes, reproducible, wait_for
 
 pytestmark = pytest.mark.cluster
 
@@ -37,7 +37,7 @@ def test_a_killed_worker_costs_nothing_but_time(
     family: str, cluster: Cluster, drawn: Callable[[str], Path], tmp_path: Path
 ) -> None:
     unbroken = cluster.submit(*family_command(family, drawn, tmp_path, "unbroken"))
-    log, _ = unbroken.communicate(timeout=PATIENCE)
+    log, _ = unbroken.communicate(timeout=TIMEOUT_SECONDS)
     assert unbroken.returncode == 0, log
     assert f"runs folder: {tmp_path}" in log
     assert "% " in log or "%, " in log, "the job's log shows progress"
@@ -47,7 +47,7 @@ def test_a_killed_worker_costs_nothing_but_time(
     wait_for("two checkpoints", lambda: len(indexes(run)) >= 2)
     worker = random.Random(family).choice(wait_for("workers", lambda: len(w := cluster.workers()) == 2 and w))
     worker.send_signal(signal.SIGKILL)
-    log, _ = job.communicate(timeout=PATIENCE)
+    log, _ = job.communicate(timeout=TIMEOUT_SECONDS)
     assert job.returncode == 0, log
     assert "goes on from the checkpoint of step" in log
 
@@ -74,7 +74,7 @@ def test_a_job_that_cannot_work_fails_with_one_message(
         for message, options in refusals.items()
     }
     for message, job in jobs.items():
-        log, _ = job.communicate(timeout=PATIENCE)
+        log, _ = job.communicate(timeout=TIMEOUT_SECONDS)
         assert job.returncode != 0
         assert message in log.replace("\n", ""), log
         assert "Traceback (most recent call last)" not in log.split("Running entrypoint")[1], log
@@ -83,7 +83,7 @@ def test_a_job_that_cannot_work_fails_with_one_message(
 def test_a_job_needs_no_options_at_all(cluster: Cluster, tmp_path: Path) -> None:
     # One worker, on nodes of one CPU each, on data that is drawn on the spot.
     job = cluster.submit("python", "jobs/vae.py", "--run.steps", "3", "--run.storage", str(tmp_path))
-    log, _ = job.communicate(timeout=PATIENCE)
+    log, _ = job.communicate(timeout=TIMEOUT_SECONDS)
     assert job.returncode == 0, log
     (run,) = tmp_path.glob("vae-*")
     assert model_directory.load(run / "model").family == "vae"
