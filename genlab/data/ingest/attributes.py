@@ -33,6 +33,9 @@ FILE_COLUMN, KEY_COLUMN, SPLIT_COLUMN = "file_name", "key", "split"
 FOLDER = "folder"
 """The name of the label that is made from the folders of images, unless there is a column of this name."""
 
+SPLIT_NAMES = frozenset(("dev", "test", "testing", "train", "training", "val", "valid", "validation"))
+"""Names of folders that are likely meant as splits, in lower case."""
+
 RESERVED = ("image", "key", "label", "split")
 
 _INT64 = range(-(2**63), 2**63)
@@ -337,7 +340,7 @@ def _add_folders(table: _Table, source: Source, *, last_only: bool, skip_bad: bo
     names = [(entry.folder or "").rpartition("/")[2] if last_only else entry.folder for entry in table.entries]
     table.add(FOLDER, list(names))
     table.declared[FOLDER] = Attribute(FOLDER, "category")
-    mistaken = next((folder for folder in classes if {"train", "test"} & set(folder.split("/"))), None)
+    mistaken = next((folder for folder in classes if SPLIT_NAMES & set(folder.lower().split("/"))), None)
     if mistaken is None or last_only:
         return []
     return [

@@ -1,4 +1,4 @@
-"""Makers of an ingest's shards, who also measure the range of their values: this process, or the workers of a Ray
+"""Makers of an ingest's shards, which also measure the range of their values: this process, or the workers of a Ray
 cluster. The bytes are the same."""
 
 import os

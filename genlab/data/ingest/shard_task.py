@@ -56,7 +56,7 @@ class ImageFormat:
 
 @dataclasses.dataclass(frozen=True)
 class ShardTask:
-    """Everything that one shard is a function of."""
+    """The task of making one shard: everything that its bytes depend on."""
 
     source: Source
     image_format: ImageFormat

@@ -80,6 +80,9 @@ def test_without_splits_folders_count_from_the_source(tmp_path: Path, capsys: py
     (note,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("--label folder")]
     assert "test/cat is taken as a class" in note
     assert made(photos, tmp_path / "last", label_last_folder=True).manifest.label_names == ("cat",)
+    assert "--label folder" not in capsys.readouterr().out
+    made(write(tmp_path / "others", ["Training/cat/1.png", "Validation/cat/3.png"]), tmp_path / "others-data")
+    assert "Training/cat is taken as a class" in capsys.readouterr().out
 
 
 def test_a_zip_and_a_tar_are_labelled_as_their_folder(tmp_path: Path) -> None:
