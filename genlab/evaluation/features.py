@@ -25,6 +25,7 @@ from genlab.metrics.distances import (
     kernel_distance,
 )
 from genlab.metrics.intervals import normal_interval
+from genlab.store.tensor_file import tensor_file
 
 FEWEST = 4
 """Images that there must be on each side: KID compares halves of both."""
@@ -49,7 +50,7 @@ def held_out_features(held_out: HeldOut, extractor: Extractor) -> Tensor:
             return features
     features = extract(extractor, (batch.image for batch in held_out.batches()), len(held_out), "features of the data")
     with contextlib.suppress(OSError):  # A cache that cannot be written costs time, not the measurement.
-        write_atomic(file, safetensors.torch.save({"features": features}))
+        write_atomic(file, tensor_file({"features": features}))
     return features
 
 

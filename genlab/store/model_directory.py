@@ -17,6 +17,7 @@ from genlab.core.storage import locate, read_bytes, read_json, sha256, write_ato
 from genlab.core.text import counted
 from genlab.imaging.value_range import range_text
 from genlab.models.model import Model, Translator, model_type
+from genlab.store.tensor_file import tensor_file
 
 Location = str | os.PathLike[str] | UPath
 
@@ -51,8 +52,7 @@ def save(directory: Location, model: Model, provenance: Provenance) -> None:
     """Write a model directory; the description, which makes it one, comes last."""
     root = locate(directory)
     root.mkdir(parents=True, exist_ok=True)
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    weights = safetensors.torch.save(tensors)
+    weights = tensor_file(model.state_dict())
     write_atomic(root / WEIGHTS, weights)
     write_atomic(root / "README.md", _card(model, provenance).encode())
     height, width, channels = model.image_shape

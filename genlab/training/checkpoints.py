@@ -1,18 +1,16 @@
-"""Checkpoints: self-describing folders, written behind training's back, trusted only when complete.
+"""Checkpoints: self-describing folders that a thread writes beside training and that are read only when complete.
 
 ``checkpoints/step-00000100/`` holds ``state.safetensors`` and ``index.json``. The index, with the size and checksum of
 each file, is written last: a folder without one was torn by a crash.
 """
 
 import contextlib
-import json
 import re
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import safetensors.torch
-import torch
 import xxhash
 from safetensors import SafetensorError
 from torch import Tensor
@@ -21,32 +19,19 @@ from upath import UPath
 from genlab import __version__
 from genlab.core.errors import GenlabError, RunError, StorageError
 from genlab.core.storage import is_remote, read_bytes, read_json, write_atomic, write_json
+from genlab.store.tensor_file import TensorFile, layout_of
 
 FORMAT = "genlab-checkpoint"
 VERSION = 1
 INDEX = "index.json"
 STATE = "state.safetensors"
 
-DTYPES = {
-    torch.float64: "F64",
-    torch.float32: "F32",
-    torch.float16: "F16",
-    torch.bfloat16: "BF16",
-    torch.int64: "I64",
-    torch.int32: "I32",
-    torch.int16: "I16",
-    torch.int8: "I8",
-    torch.uint8: "U8",
-    torch.bool: "BOOL",
-}
-"""Names of dtypes in a safetensors header."""
-
 
 class Checkpoints:
     """The checkpoints of one run; a context manager that waits for the last write.
 
-    A save copies the state once, into a buffer that has the layout of the file and is kept for the next save (pinned
-    for a GPU). It is hashed and written as it is: beside the training's own state, memory holds one copy.
+    A save copies the state once, into a buffer with the content of the file, which is kept for the next save (and
+    pinned for a GPU). The buffer itself is hashed and written, so memory holds the state and one copy of it.
 
     Args:
         directory: the run's ``checkpoints`` folder.
@@ -58,7 +43,7 @@ class Checkpoints:
         self.keep = keep
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._pending: Future[None] | None = None
-        self._image: StateImage | None = None
+        self._file: TensorFile | None = None
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -73,22 +58,22 @@ class Checkpoints:
     def save(
         self, step: int, tensors: Mapping[str, Tensor], facts: Mapping[str, Any], after: Future[None] | None = None
     ) -> None:
-        """Write a checkpoint of ``tensors`` (any device) as of now; returns once they are copied.
+        """Write a checkpoint of ``tensors`` (on any device) as they are now; return when they are copied.
 
-        At most one write is under way: a second one waits for the first, and raises what that one raised.
+        At most one write is under way: a second save waits for it, and raises what it raised.
 
         Args:
             step: steps done.
             tensors: the state.
-            facts: what else the index says.
-            after: what must be on disk before it: the write waits for it, and fails with it.
+            facts: further fields of the index.
+            after: another write, which must end before this one: this write waits for it, and fails if it failed.
         """
         self.wait()
-        layout = {name: (tensor.dtype, tensor.shape) for name, tensor in tensors.items()}
-        if self._image is None or self._image.layout != layout:
-            self._image = StateImage(layout, pinned=any(tensor.is_cuda for tensor in tensors.values()))
-        self._image.take(tensors)
-        self._pending = self._executor.submit(self._write, step, self._image.file, dict(facts), after)
+        layout = layout_of(tensors)
+        if self._file is None or self._file.layout != layout:
+            self._file = TensorFile(layout, pinned=any(tensor.is_cuda for tensor in tensors.values()))
+        self._file.fill(tensors)
+        self._pending = self._executor.submit(self._write, step, self._file.content, dict(facts), after)
 
     def wait(self) -> None:
         """Wait for the write under way, and raise what it raised."""
@@ -117,27 +102,29 @@ class Checkpoints:
             self._delete(old)
 
     def steps(self) -> list[int]:
-        """Steps of the complete checkpoints, oldest first: those that have an index."""
+        """Return the steps of the complete checkpoints, which are those with an index, oldest first."""
         return sorted(step for step, folder in self._folders().items() if (folder / INDEX).exists())
 
     def newest(self) -> tuple[int, dict[str, Tensor], list[str]]:
-        """The newest checkpoint that can be trusted: its step and tensors, 0 and none when there is none.
+        """Read the newest checkpoint that is complete and undamaged. Rank 0 calls it when a run starts.
 
-        For rank 0 at start. What a crash left half-written is swept, with the parts of uploads that never ended on an
-        object store; a damaged checkpoint is set aside (renamed ``damaged-...``; on an object store it loses its
-        index). What was done is returned as messages.
+        Checkpoints that a crash left incomplete are deleted, as are the parts of unfinished uploads to an object store.
+        A damaged checkpoint is set aside: it is renamed ``damaged-...``; on an object store its index is deleted.
+
+        Returns:
+            Its step and tensors (0 and none when there is no such checkpoint), and messages for the user.
         """
-        said = [f"swept the parts of an upload that never ended: {key}" for key in _abort_uploads(self.directory)]
+        messages = [f"swept the parts of an upload that never ended: {key}" for key in _abort_uploads(self.directory)]
         complete = self.steps()
         for step, folder in self._folders().items():
             if step not in complete:
                 remove_folder(folder)
-                said.append(f"swept {folder}: a checkpoint whose write was cut short")
+                messages.append(f"swept {folder}: a checkpoint whose write was cut short")
         for step in reversed(complete):
             try:
-                return step, self.read(step), said
+                return step, self.read(step), messages
             except RunError as error:
-                said.append(f"set aside a damaged checkpoint: {error}")
+                messages.append(f"set aside a damaged checkpoint: {error}")
             folder = self._folder(step)
             if is_remote(folder):
                 (folder / INDEX).unlink()
@@ -146,14 +133,14 @@ class Checkpoints:
             if aside.exists():
                 remove_folder(aside)
             folder.rename(aside)
-        return 0, {}, said
+        return 0, {}, messages
 
     def read(self, step: int) -> dict[str, Tensor]:
-        """The tensors of a checkpoint, on the CPU.
+        """Read the tensors of a checkpoint to the CPU.
 
         Raises:
             RunError: when a file is missing, damaged, or of another checkpoint format.
-            StorageError: when the store cannot be reached, which says nothing of the checkpoint.
+            StorageError: when the storage cannot be reached; the checkpoint may be good.
         """
         folder = self._folder(step)
         try:
@@ -170,7 +157,7 @@ class Checkpoints:
             raise error if isinstance(error, RunError) else RunError(f"{folder}: {error}") from None
 
     def _delete(self, step: int) -> None:
-        """Delete a checkpoint, its index first: what is left is not one."""
+        """Delete a checkpoint, its index first: without it the rest does not count as a checkpoint."""
         folder = self._folder(step)
         (folder / INDEX).unlink(missing_ok=True)
         remove_folder(folder)
@@ -185,51 +172,10 @@ class Checkpoints:
         return {step: self._folder(step) for step in sorted(int(name[1]) for name in names if name)}
 
 
-class StateImage:
-    """A buffer in the layout of a safetensors file, into which a state is copied again and again.
-
-    The format is the length of a JSON header (8 bytes, little-endian), the header, and the tensors' bytes, which here
-    start at a multiple of 8: https://github.com/huggingface/safetensors#format. Larger dtypes come first, so that each
-    tensor is aligned.
-
-    Args:
-        layout: dtype and shape of each tensor by name.
-        pinned: in page-locked memory, to which a GPU copies several times faster.
-    """
-
-    def __init__(self, layout: Mapping[str, tuple[torch.dtype, torch.Size]], pinned: bool) -> None:
-        self.layout = dict(layout)
-        header: dict[str, Any] = {}
-        spans: dict[str, tuple[int, int]] = {}
-        end = 0
-        for name, (dtype, shape) in sorted(layout.items(), key=lambda item: (-item[1][0].itemsize, item[0])):
-            begin, end = end, end + shape.numel() * dtype.itemsize
-            spans[name] = (begin, end)
-            header[name] = {"dtype": DTYPES[dtype], "shape": list(shape), "data_offsets": [begin, end]}
-        text = json.dumps(header, separators=(",", ":")).encode()
-        text += b" " * (-len(text) % 8)
-        head = len(text).to_bytes(8, "little") + text
-        buffer = torch.empty(len(head) + end, dtype=torch.uint8, pin_memory=pinned)
-        self.file = memoryview(buffer.numpy())  # type: ignore[arg-type]
-        """The bytes of the file."""
-        self.file[: len(head)] = head
-        body = buffer[len(head) :]
-        self._tensors = {
-            name: body[begin:end].view(layout[name][0]).view(layout[name][1]) for name, (begin, end) in spans.items()
-        }
-
-    def take(self, tensors: Mapping[str, Tensor]) -> None:
-        """Copy the tensors of that layout, from any device; returns when they are copied."""
-        for name, tensor in tensors.items():
-            self._tensors[name].copy_(tensor.detach(), non_blocking=True)
-        if any(tensor.is_cuda for tensor in tensors.values()):
-            torch.cuda.synchronize()
-
-
 def _abort_uploads(directory: UPath) -> list[str]:
-    """Abort the multipart uploads into ``directory`` that a killed worker left on S3; their keys.
+    """Abort the multipart uploads into ``directory`` that a killed worker left on S3, and return their keys.
 
-    They cost storage and are seen in no listing. Other object stores drop theirs by themselves.
+    Such uploads cost storage and appear in no listing. Other object stores delete them by themselves.
     """
     if not is_remote(directory) or not hasattr(directory.fs, "list_multipart_uploads"):
         return []
@@ -243,6 +189,6 @@ def _abort_uploads(directory: UPath) -> list[str]:
 
 
 def remove_folder(folder: UPath) -> None:
-    """Delete a folder with all that is in it, if it is there."""
-    with contextlib.suppress(FileNotFoundError):  # An earlier try may have done it, and its answer been lost.
+    """Delete a folder with its content, if it is there."""
+    with contextlib.suppress(FileNotFoundError):  # An earlier request may have deleted it and its answer been lost.
         folder.fs.rm(folder.path, recursive=True)

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from genlab.core.errors import RunError
 from genlab.core.storage import locate
-from genlab.training.checkpoints import DTYPES, Checkpoints
+from genlab.store.tensor_file import DTYPES
+from genlab.training.checkpoints import Checkpoints
 from tests.s3 import Bucket
 
 
