@@ -1,5 +1,7 @@
-"""Pictures and charts made from arrays: decode, encode, fit, lay out in sheets, scatter.
+"""Pictures and charts made from arrays: decoding, encoding, sheets of images, and scatter charts.
 
-In: bytes of image files, uint8 arrays [H, W, C], points. Out: pixels, PNG files. Knows no data set and no model. Read
-``images`` first: how one picture of any kind becomes 8-bit grey or RGB.
+In: bytes of image files, uint8 arrays [H, W, C], and points of a plane. Out: pixels and PNG files. ``images`` makes
+8-bit grey or RGB of one picture of any kind; ``sheets`` lays many images out in one picture; ``scatter`` draws points
+in the style of ``charts``; ``latent_plane`` has the points of a latent space that are shown. Nothing here knows a data
+set, a model or torch. Read ``images`` first.
 """

@@ -1,8 +1,8 @@
-"""The look of charts, and how they become pixels.
+"""The style of charts, and their rendering into pixels.
 
-A chart lies on no ground, so that a page can lay it on its own. Curves are dark ink, which a page turns over in the
-dark. What has colours that must stay as they are is drawn in grey, which can be read on white and on black.
-matplotlib is imported when the first one is drawn: workers start without it.
+The background of a chart is transparent, so that it takes that of the page. Curves are dark, and a page in dark mode
+inverts them. Charts whose colours must not be inverted have grey axes, which can be read on white and on black.
+matplotlib is imported when the first chart is drawn, so that workers start without it.
 """
 
 from typing import TYPE_CHECKING
@@ -16,17 +16,25 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 INK, GRID = "#24292f", "#d8dee4"
+"""Colours of text and grid in charts that dark mode inverts."""
 GREY, GREY_GRID = "#767676", "#76767640"
-"""Ink and grid of what is not turned over in the dark: as far from white as from black."""
+"""Colours of text and grid in charts that are not inverted: as far from white as from black."""
 PAGE_WIDTH = 1000
-"""Of a report, in CSS pixels."""
+"""Width of a report, in CSS pixels."""
 PIXELS_PER_INCH = 96
-"""CSS pixels."""
+"""CSS pixels in an inch."""
 DOTS_PER_PIXEL = 2
+"""Pixels of a picture for each CSS pixel, in either direction."""
 
 
 def new_chart(width: float, height: float, dots: int = DOTS_PER_PIXEL) -> "Figure":
-    """An empty chart, so many CSS pixels wide and high, of so many dots a pixel in either direction."""
+    """Return an empty chart.
+
+    Args:
+        width: in CSS pixels.
+        height: in CSS pixels.
+        dots: pixels of the picture for each CSS pixel, in either direction.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -36,14 +44,14 @@ def new_chart(width: float, height: float, dots: int = DOTS_PER_PIXEL) -> "Figur
 
 
 def render(chart: "Figure", *, opaque: bool = False) -> Pixels:
-    """The pixels of a chart.
+    """Render a chart into pixels.
 
     Args:
         chart: from :func:`new_chart`.
-        opaque: on white, rather than on no ground.
+        opaque: whether the background is white instead of transparent.
 
     Returns:
-        uint8 [H, W, 4] (RGBA), or [H, W, 3] if opaque.
+        uint8 [H, W, 4] (RGBA), or [H, W, 3] (RGB) if opaque.
     """
     for patch in (chart.patch, *(axis.patch for axis in chart.axes)):
         patch.set(facecolor="white", alpha=float(opaque))
@@ -52,7 +60,7 @@ def render(chart: "Figure", *, opaque: bool = False) -> Pixels:
 
 
 def style_axes(axis: "Axes", x: str, y: str, *, ink: str = INK, grid: str = GRID) -> None:
-    """Give a pair of axes its names, quiet scales and a grid."""
+    """Name a pair of axes ``x`` and ``y``, and give them a grid and light scales."""
     axis.set_xlabel(x, fontsize=8, color=ink)
     axis.set_ylabel(y, fontsize=8, color=ink)
     axis.grid(color=grid, linewidth=0.6)

@@ -1,4 +1,4 @@
-"""Points of a latent plane, coloured by class."""
+"""Scatter charts: points of a plane, coloured by class."""
 
 import math
 from collections.abc import Sequence
@@ -26,17 +26,18 @@ COLOURS = (
     "#717581",
     "#92dadd",
 )
-"""Ten that the colour-blind can tell apart, too, and that stand out from white and black (Petroff 2021,
+"""Ten colours that colour-blind people can tell apart, too, and that stand out from white and black (Petroff 2021,
 arXiv:2107.02270)."""
 MARKERS = "o^sDvP"
-"""The eleventh class has the colour of the first, and another shape."""
+"""Shapes of points: the eleventh class has the colour of the first, and the next shape."""
 MAX_LEGEND_NAMES, LEGEND_ROWS = 40, 20
+"""Most classes that a legend names, and the number of rows in each of its columns."""
 WIDTH, HEIGHT = 880, 660
-"""Of the scatter with a legend, in CSS pixels."""
+"""Size of a scatter with its legend, in CSS pixels."""
 CLASS_WIDTH = 200
 """Width and height of the scatter of one class, in CSS pixels."""
 BACKGROUND_DOTS = 700
-"""Opaque dots, as which those of all classes together count in such a panel: a shade behind those of its class."""
+"""Number of opaque points that are as dark as all points together in a panel: a shade behind those of its class."""
 
 Labels = NDArray[np.int64]
 
@@ -50,18 +51,19 @@ def scatter(
     preview: bool = False,
     size: tuple[int, int] = (WIDTH, HEIGHT),
 ) -> Pixels:
-    """Points of a plane, on axes of one scale.
+    """Draw points of a plane, with the same scale on both axes.
 
     Args:
         points: [N, 2].
         axes: names of both dimensions.
-        labels: the class of each point, [N]; without, all have one colour.
-        names: of the classes. Each stands at the median of its points, and in the legend if there are at most 40.
-        preview: draw a smaller picture on white, in a quarter of the time.
+        labels: class of each point, [N]; without it all points have one colour.
+        names: names of the classes. Each is written at the median of its points, and in the legend if there are at most
+            40.
+        preview: whether to draw a smaller picture on white, which takes a quarter of the time.
         size: width and height in CSS pixels.
 
     Returns:
-        uint8 [H, W, 4] (RGBA), on no ground; of a preview [H, W, 3].
+        uint8 [H, W, 4] (RGBA), with a transparent background; [H, W, 3] (RGB) for a preview.
     """
     chart = new_chart(*size, dots=1 if preview else DOTS_PER_PIXEL)
     columns = math.ceil(len(names) / LEGEND_ROWS) if labels is not None and len(names) <= MAX_LEGEND_NAMES else 0
@@ -118,7 +120,7 @@ def scatter_per_class(points: Points, axes: tuple[str, str], labels: Labels, cla
 def _draw_points(
     axis: "Axes", points: Points, colours: Any, count: int, marker: str = "o", opacity: float = 0.8
 ) -> None:
-    """Dots that grow smaller as there are more of them (``count`` on a whole chart)."""
+    """Draw points, the smaller the more there are; ``count`` is their number on a chart of full size."""
     size = min(20.0, max(2.5, 15_000 / max(1, count)))
     axis.scatter(
         points[:, 0],

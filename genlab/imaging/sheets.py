@@ -1,4 +1,4 @@
-"""Images laid out in sheets, and sheets beside each other."""
+"""Sheets: many images in one picture, and sheets side by side."""
 
 import math
 from collections.abc import Mapping
@@ -9,18 +9,18 @@ from genlab.imaging.charts import DOTS_PER_PIXEL, GREY, PAGE_WIDTH, PIXELS_PER_I
 from genlab.imaging.images import Pixels
 
 GAP = 16
-"""Pixels between sheets."""
+"""Distance of neighbouring sheets, in pixels."""
 TITLE_HEIGHT = 24
-"""Height of the line over each, in CSS pixels."""
+"""Height of the title of a sheet, in CSS pixels."""
 
 
 def sheet(images: Pixels, columns: int, pad: int = 2) -> Pixels:
-    """Lay images out in rows, on white.
+    """Lay images out in rows, on a white background.
 
     Args:
         images: uint8 [n, height, width, channels], n >= 1, laid out from left to right, then down.
-        columns: images in a row.
-        pad: white pixels around each.
+        columns: number of images in a row.
+        pad: white pixels around each image.
 
     Returns:
         uint8 [rows * (height + pad) + pad, columns * (width + pad) + pad, channels].
@@ -36,31 +36,31 @@ def sheet(images: Pixels, columns: int, pad: int = 2) -> Pixels:
 
 
 def transparent_sheet(images: Pixels, columns: int) -> Pixels:
-    """As :func:`genlab.imaging.images.sheet`, but what is under it shows between the images: C + 1 channels."""
+    """Lay images out as :func:`sheet` does, with transparent gaps: C + 1 channels, the last being opacity."""
     gaps = sheet(np.zeros_like(images[..., :1]), columns)
     return np.concatenate([sheet(images, columns), 255 - gaps], axis=2)
 
 
 def side_by_side(left: Pixels, right: Pixels) -> Pixels:
-    """Two sheets of one height beside each other, on white; both [H, W, C] with C of 1 or 3."""
+    """Join two sheets of one height side by side, with white between them; both uint8 [H, W, C], C of 1 or 3."""
     gap = np.full((len(left), GAP, left.shape[2]), 255, np.uint8)
     return np.concatenate([left, gap, right], axis=1)
 
 
 def sheet_grid(sheets: Mapping[str, Pixels], across: int, *, opaque: bool = False) -> Pixels:
-    """Sheets in rows, each under its title.
+    """Lay sheets out in rows, each under its title.
 
     Args:
-        sheets: by title: of one size and kind, uint8 [H, W, C] with C of 1 or 3, and one more for opacity.
-        across: sheets in a row.
-        opaque: on white, rather than on no ground.
+        sheets: sheets by title, all of one shape: uint8 [H, W, C], C of 1 or 3, and one more with opacity.
+        across: number of sheets in a row.
+        opaque: whether the background is white instead of transparent.
 
     Returns:
-        uint8 [H', W', C + 1], or [H', W', C] if opaque. There are two dots a pixel, as of a chart.
+        uint8 [H', W', C + 1], or [H', W', C] if opaque. Its resolution is that of a chart.
     """
     height, width, channels = next(iter(sheets.values())).shape
     rows, columns = math.ceil(len(sheets) / across), min(across, len(sheets))
-    # In dots of the picture. A sheet's pixel is a square of them where a page has room: then the titles are sharp.
+    # In pixels of the picture. Where a page has room, a pixel of a sheet is a square of them, so that titles are sharp.
     square = DOTS_PER_PIXEL if columns * (width + GAP) <= PAGE_WIDTH else 1
     title, gap = TITLE_HEIGHT * DOTS_PER_PIXEL, GAP * square
     wide, high = columns * (width * square + gap) - gap, rows * (height * square + title + gap) - gap
@@ -84,7 +84,7 @@ def sheet_grid(sheets: Mapping[str, Pixels], across: int, *, opaque: bool = Fals
 
 
 def _with_opacity(picture: Pixels) -> Pixels:
-    """[H, W, 1 to 4] as RGBA."""
+    """Convert a picture [H, W, C] to RGBA: C = 1 grey, 2 grey and opacity, 3 RGB, 4 RGBA."""
     colour, opacity = picture, np.full_like(picture[..., :1], 255)
     if picture.shape[2] in (2, 4):
         colour, opacity = picture[..., :-1], picture[..., -1:]

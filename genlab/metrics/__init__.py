@@ -1,4 +1,7 @@
-"""Pure functions of tensors that measure: losses, bounds, distances between images and between sets of features.
+"""Losses and measures as pure functions of tensors.
 
-In: tensors. Out: tensors and numbers. Read the module of the measure you look for.
+In: images, features, logits or latent vectors as tensors. Out: tensors and numbers, some with an interval. ``elbo`` and
+``adversarial`` are losses; ``image`` compares images with references (PSNR, SSIM), ``distances`` compares sets of
+features (FID, KID), ``neighbours`` measures how well classes are separated, ``intervals`` has confidence intervals.
+Nothing here knows a model, a data set or a file. Read the module of the measure you look for.
 """

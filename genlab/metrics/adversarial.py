@@ -9,12 +9,21 @@ from torch import Tensor
 from genlab.models.precision import full_precision
 
 AdversarialLoss = Literal["lsgan", "bce"]
-"""``lsgan``: least squares (Mao et al. 2017), as in the CycleGAN paper. ``bce``: cross-entropy (Goodfellow
-et al. 2014)."""
+"""``lsgan``: least squares (Mao et al. 2017, ICCV), as in the CycleGAN paper. ``bce``: binary cross-entropy (Goodfellow
+et al. 2014, NeurIPS)."""
 
 
 def adversarial_loss(kind: AdversarialLoss, logits: Tensor, real: bool) -> Tensor:
-    """Mean loss of calling ``logits`` (any shape) real or fake: a scalar in full precision."""
+    """Return the mean loss of classifying images with ``logits``, of any shape, as real or fake: a scalar.
+
+    Args:
+        kind: which loss.
+        logits: output of a discriminator; positive means real.
+        real: the class that the images are to have: real, or generated.
+
+    Returns:
+        In full precision, see :func:`genlab.models.precision.full_precision`.
+    """
     logits = full_precision(logits)
     target = torch.full_like(logits, float(real))
     if kind == "lsgan":

@@ -1,4 +1,4 @@
-"""How far two sets of images are apart, by their features: FID and KID, in float64."""
+"""Distances between two sets of images by their features: FID and KID, computed in float64."""
 
 from dataclasses import dataclass
 
@@ -7,33 +7,35 @@ import torch
 from torch import Tensor
 
 FID_RESAMPLES = 30
-"""Of the bootstrap: they give the standard error to about an eighth of itself."""
+"""Number of bootstrap resamples: the standard error is then known to about an eighth of itself."""
 KID_SUBSETS = 100
+"""Number of random subsets, as in Bińkowski et al. 2018 and in torch-fidelity."""
 KID_SUBSET_ROWS = 1000
-"""Binkowski et al. take 100 subsets of 1,000; so do torch-fidelity and others since."""
+"""Number of rows of each set in a subset, as in the same."""
 
 
 @dataclass(frozen=True)
 class KernelDistance:
-    """KID over random subsets."""
+    """A kernel distance (KID) over random subsets."""
 
     mean: float
+    """Mean over the subsets."""
     spread: float
     """Standard deviation over the subsets."""
     standard_error: float
-    """Of ``mean``, as an estimate from all N rows: the delete-d jackknife (Shao & Wu 1989) over the subsets. Too large,
-    rather than too small, where the two sets hardly differ."""
+    """Standard error of ``mean`` as an estimate from all N rows, by the delete-d jackknife (Shao & Wu 1989) over
+    subsets. Where the two sets hardly differ it is too large rather than too small."""
     rows: int
-    """Rows of each set in a subset."""
+    """Number of rows of each set in a subset."""
 
 
 def frechet_distance(one: Tensor, other: Tensor) -> float:
-    """The squared Fréchet distance of two normal distributions (Dowson & Landau 1982): FID on Inception's features.
+    """Return the squared Fréchet distance of two normal distributions (Dowson & Landau 1982), the FID of features.
 
-    |μ₁ − μ₂|² + tr(Σ₁ + Σ₂ − 2 (Σ₁ Σ₂)^½) (Heusel et al. 2017), with unbiased covariances (N − 1). Where there are no
-    more rows than features, the trace of the root is the sum of the singular values of XYᵀ, an N x M matrix, with
-    Σ₁ = XᵀX and Σ₂ = YᵀY. Else it is taken from the eigenvalues of Lᵀ Σ₂ L with Σ₁ = L Lᵀ, which is symmetric. Nothing
-    becomes complex when a covariance is singular.
+    It is |μ₁ − μ₂|² + tr(Σ₁ + Σ₂ − 2 (Σ₁ Σ₂)^½) (Heusel et al. 2017, NeurIPS), with unbiased covariances (N − 1). If a
+    set has no more rows than features, the trace of the root is the sum of the singular values of XYᵀ, an N x M matrix,
+    with Σ₁ = XᵀX and Σ₂ = YᵀY. Else it is taken from the eigenvalues of Lᵀ Σ₂ L with Σ₁ = L Lᵀ, which is symmetric. So
+    nothing becomes complex when a covariance is singular.
 
     Args:
         one: features, [N, D], N >= 2.
@@ -54,23 +56,23 @@ def frechet_distance(one: Tensor, other: Tensor) -> float:
 
 
 def _mean_and_root(features: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean [D], and X [N, D] with XᵀX the covariance, float64."""
+    """Return the mean [D] of features [N, D], and X [N, D] such that XᵀX is their covariance; float64."""
     features = features.double()
     mean = features.mean(0)
     return mean, (features - mean) / (len(features) - 1) ** 0.5
 
 
 def frechet_standard_error(one: Tensor, other: Tensor, seed: int, resamples: int = FID_RESAMPLES) -> float:
-    """The bootstrap's standard error (Efron 1979) of :func:`frechet_distance`: rows of both sets are drawn anew.
+    """Return the bootstrap's standard error (Efron 1979) of :func:`frechet_distance`, resampling rows of both sets.
 
-    Its percentiles would not do for an interval: the distance grows as distinct rows become fewer, so all resamples lie
-    above the figure itself.
+    The percentiles of the resamples would not make an interval: the distance grows as distinct rows become fewer, so
+    all resamples lie above the distance itself.
 
     Args:
         one: features, [N, D].
         other: features, [M, D].
-        seed: of the draws.
-        resamples: how many.
+        seed: seed of the draws.
+        resamples: number of resamples.
     """
     generator = torch.Generator().manual_seed(seed)
 
@@ -84,16 +86,16 @@ def frechet_standard_error(one: Tensor, other: Tensor, seed: int, resamples: int
 def kernel_distance(
     one: Tensor, other: Tensor, seed: int, subsets: int = KID_SUBSETS, rows: int = KID_SUBSET_ROWS
 ) -> KernelDistance:
-    """The unbiased MMD² with the kernel (x·y/D + 1)³, over random subsets: KID on Inception's features.
+    """Return the unbiased MMD² with the kernel (x·y/D + 1)³ over random subsets: KID, on Inception features.
 
-    Binkowski et al. 2018. Being unbiased, it may come out below zero.
+    The definition is that of Bińkowski et al. 2018, ICLR. An unbiased estimate may be below zero.
 
     Args:
         one: features, [N, D], N >= 4.
         other: features, [M, D], M >= 4.
-        seed: of the draws.
-        subsets: how many, each drawn from both sets without replacement.
-        rows: in a subset; half of the smaller set where it has less than twice as many.
+        seed: seed of the draws.
+        subsets: number of subsets, each drawn from both sets without replacement.
+        rows: number of rows of each set in a subset; at most half of the smaller set.
     """
     fewest = min(len(one), len(other))
     rows = min(rows, fewest // 2)
@@ -109,7 +111,7 @@ def kernel_distance(
 
 
 def squared_mmd(one: Tensor, other: Tensor) -> float:
-    """The unbiased estimate of MMD² (Gretton et al. 2012, eq. 3) with KID's kernel: float64 [N, D] and [M, D]."""
+    """Return the unbiased estimate of MMD² (Gretton et al. 2012, eq. 3) with KID's kernel; float64 [N, D], [M, D]."""
 
     def within(features: Tensor) -> Tensor:
         kernel, count = _kernel(features, features), len(features)

@@ -1,4 +1,4 @@
-"""The evidence lower bound and its parts, in nats an image."""
+"""The evidence lower bound (ELBO; Kingma & Welling 2014, ICLR), its parts and tighter bounds, in nats an image."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -10,26 +10,26 @@ from torch import Tensor
 from genlab.models.latent_model import Likelihood
 
 GREY_LEVEL = 1 / 255
-"""The distance of neighbouring levels of 8-bit pixels in [0, 1]."""
+"""Distance between neighbouring levels of 8-bit pixels on the scale [0, 1]."""
 
 
 def gaussian_kl(mean: Tensor, log_variance: Tensor) -> Tensor:
-    """KL(N(mean, exp(log_variance)) ‖ N(0, I)) in nats: [N, D] and [N, D] → [N] (Kingma & Welling 2013, app. B)."""
+    """Return KL(N(mean, exp(log_variance)) ‖ N(0, I)) in nats, [N], of [N, D] each (Kingma & Welling 2014, app. B)."""
     return 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(1)
 
 
 def negative_log_likelihood(
     likelihood: Likelihood, logits: Tensor, images: Tensor, log_sigma: Tensor | None = None
 ) -> Tensor:
-    """−log p(x|z) of each image in nats, summed over its pixels and channels.
+    """Return −log p(x|z) of each image in nats, the sum over its pixels and channels.
 
     Args:
         likelihood: see :data:`genlab.models.latent_model.Likelihood`.
-        logits: [N, C, H, W]; the sigmoid of them is the mean of x.
+        logits: [N, C, H, W]; their sigmoid is the mean of x.
         images: [N, C, H, W] in [0, 1]; 0 or 1 for ``binary``.
-        log_sigma: log σ, scalar, for ``gaussian``. The density times the width of a grey level stands for the
-            probability of one. The variance is σ² plus that width squared, so that this holds however small σ becomes:
-            a narrower density would promise more than all levels together can have.
+        log_sigma: log σ, a scalar, for ``gaussian``. The probability of a grey level is the density times the width of
+            a level. The variance is σ² plus that width squared, so that this holds however small σ becomes: under a
+            narrower density the levels would have a total probability above 1.
 
     Returns:
         [N].
@@ -45,13 +45,13 @@ def negative_log_likelihood(
 
 
 def log_importance_weight(error: Tensor, latents: Tensor, mean: Tensor, log_variance: Tensor) -> Tensor:
-    """log p(x|z) p(z) / q(z|x) of each draw, whose mean over draws of z is the ELBO.
+    """Return log p(x|z) p(z) / q(z|x) of each draw of z; its mean over draws is the ELBO.
 
     Args:
         error: −log p(x|z), [N].
-        latents: z drawn from q, [N, D].
-        mean: of q(z|x), [N, D].
-        log_variance: of q(z|x), [N, D].
+        latents: z drawn from q(z|x), [N, D].
+        mean: mean of q(z|x), [N, D].
+        log_variance: log-variance of q(z|x), [N, D].
 
     Returns:
         [N].
@@ -62,13 +62,14 @@ def log_importance_weight(error: Tensor, latents: Tensor, mean: Tensor, log_vari
 
 
 def importance_weighted_bounds(blocks: Iterable[Tensor], draws: Sequence[int]) -> Tensor:
-    """The K-sample bounds on log p(x) (Burda et al. 2016, eq. 8): the log of the mean of K weights, for several K.
+    """Return K-sample bounds on log p(x): the log of the mean of K importance weights, for several K.
 
-    At K = 1 it is the ELBO with one draw; it rises towards log p(x) as K grows.
+    These are the bounds of the importance weighted autoencoder (IWAE; Burda et al. 2016, ICLR, eq. 8). With K = 1 it is
+    the ELBO with one draw; the bound rises towards log p(x) as K grows.
 
     Args:
-        blocks: log weights of further draws, [k, N] each with any k; never held together.
-        draws: the K wanted, ascending; each bound is of the first K draws.
+        blocks: log weights, [k, N] each with any k, one block of draws after the other; one is in memory at a time.
+        draws: the K, ascending; each bound takes the first K draws.
 
     Returns:
         float64 [len(draws), N].
@@ -84,10 +85,10 @@ def importance_weighted_bounds(blocks: Iterable[Tensor], draws: Sequence[int]) -
 
 
 def active_units(means: Tensor, threshold: float = 0.01) -> int:
-    """Latent dimensions in use: those whose posterior mean varies over images by more than ``threshold``.
+    """Count the active units: latent dimensions whose posterior mean varies over images by more than ``threshold``.
 
     Args:
-        means: of q(z|x), [N, D].
-        threshold: on the variance over the N images; 0.01 is that of Burda et al. 2016, section 5.2.
+        means: means of q(z|x), [N, D].
+        threshold: least variance over the N images; 0.01 is that of Burda et al. 2016.
     """
     return int((means.var(0) > threshold).sum())

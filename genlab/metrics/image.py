@@ -1,4 +1,4 @@
-"""How near images are to their references, how near a change of colours could bring them; how far they lie apart."""
+"""Similarity of images and their references (PSNR, SSIM, perceptual distance), best tone curves, and diversity."""
 
 from collections.abc import Iterable, Sequence
 
@@ -8,12 +8,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 LEVELS = 256
+"""Number of levels of 8-bit pixels."""
 SSIM_WINDOW, SSIM_SIGMA = 11, 1.5
-"""Side and standard deviation, in pixels, of SSIM's Gaussian window."""
+"""Side and standard deviation of SSIM's Gaussian window, in pixels."""
 
 
 def psnr(images: Tensor, references: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio of each image, 10 log10(255² / MSE) dB, the MSE over its pixels and channels.
+    """Return the peak signal-to-noise ratio of each image, 10 log10(255² / MSE); MSE over its pixels and channels.
 
     Args:
         images: uint8 [N, H, W, C], 0..255.
@@ -31,10 +32,10 @@ def psnr(images: Tensor, references: Tensor) -> Tensor:
 
 
 def ssim(images: Tensor, references: Tensor) -> Tensor:
-    """Structural similarity of each image (Wang et al. 2004): the mean over window places and channels.
+    """Return the structural similarity (SSIM; Wang et al. 2004, IEEE TIP) of each image: the mean over its pixels.
 
-    With the paper's 11x11 Gaussian window of σ 1.5, K₁ = 0.01, K₂ = 0.03 and 255 levels; only where the window lies
-    inside the image, and nothing is made smaller first. Channels count alike; the paper had one.
+    As in the paper, the window is an 11x11 Gaussian of σ 1.5, K₁ = 0.01, K₂ = 0.03 and L = 255. It is taken where the
+    window lies inside the image, and images are not scaled down first. It is the mean over channels; the paper has one.
 
     Args:
         images: uint8 [N, H, W, C], 0..255, H and W at least 11.
@@ -68,14 +69,14 @@ def ssim(images: Tensor, references: Tensor) -> Tensor:
 
 
 def perceptual_distance(features: Sequence[Tensor], references: Sequence[Tensor]) -> Tensor:
-    """How far images are from their references in a network's features (Zhang et al. 2018, eq. 1, all weights one).
+    """Return the distance of images and references in a network's features (LPIPS; Zhang et al. 2018, CVPR, eq. 1).
 
-    At each place of each layer the features are scaled to length one; their squared distances are averaged over the
-    places and summed over the layers.
+    All weights of the paper's equation are one. At each position of each layer the feature vectors are scaled to length
+    one; their squared distances are averaged over positions and summed over layers.
 
     Args:
-        features: of the images, float [N, C, H, W] of each layer, with C, H and W of its own.
-        references: of the references, the same shapes.
+        features: features of the images: for each layer a float [N, C, H, W], with its own C, H and W.
+        references: features of the references, of the same shapes.
 
     Returns:
         float [N], from 0 for equal features to 4 a layer.
@@ -88,7 +89,7 @@ def perceptual_distance(features: Sequence[Tensor], references: Sequence[Tensor]
 
 
 def mean_pairwise_distance(images: Tensor) -> float:
-    """How far apart images are: the root mean square difference of two of them in levels, mean over all pairs.
+    """Return the diversity of images: the root mean square difference of two of them in levels, mean over all pairs.
 
     Args:
         images: uint8 [N, H, W, C], 0..255, N >= 2.
@@ -124,7 +125,7 @@ def best_colour_curve(pairs: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
 
 
 def apply_colour_curve(curve: Tensor, images: Tensor) -> Tensor:
-    """Map every level of every channel through its curve.
+    """Map the levels of each channel through its curve.
 
     Args:
         curve: uint8 [C, 256].

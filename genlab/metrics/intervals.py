@@ -1,28 +1,29 @@
-"""95% intervals of measured figures."""
+"""Confidence intervals of 95%."""
 
 import math
 
 from torch import Tensor
 
 Z = 1.959963984540054
-"""The 97.5% quantile of a standard normal."""
+"""The 97.5% quantile of the standard normal distribution."""
 
 Interval = tuple[float, float]
+"""Lower and upper end."""
 
 
 def normal_interval(value: float, standard_error: float) -> Interval:
-    """``value`` ± 1.96 standard errors."""
+    """Return the interval ``value`` ± 1.96 standard errors."""
     return value - Z * standard_error, value + Z * standard_error
 
 
 def mean_interval(values: Tensor) -> Interval:
-    """The interval of a mean of independent values, [N], by the standard error of N values."""
+    """Return the interval of the mean of N independent values, [N], from their standard error."""
     values = values.double()
     return normal_interval(float(values.mean()), float(values.std() / math.sqrt(len(values))))
 
 
 def proportion_interval(hits: float, count: float) -> Interval:
-    """Wilson's interval (1927) of a binomial share ``hits / count``; inside [0, 1], also at its ends.
+    """Return the score interval of Wilson 1927 for a binomial proportion ``hits / count``; it lies inside [0, 1].
 
     Both are whole numbers, unless they stand for fewer independent trials than were made.
     """

@@ -1,4 +1,4 @@
-"""How far classes lie apart among points, by the 1-nearest-neighbour rule (Cover & Hart 1967)."""
+"""Separation of classes by the 1-nearest-neighbour rule (Cover & Hart 1967)."""
 
 import math
 from dataclasses import dataclass
@@ -9,24 +9,25 @@ from torch import Tensor
 from genlab.metrics.intervals import Interval, proportion_interval
 
 DISTANCES_AT_ONCE = 2**24
-"""Held at a time: 64 MiB of float32."""
+"""Number of distances that are held at a time: 64 MiB of float32."""
 
 
 @dataclass(frozen=True)
 class NeighbourAccuracy:
-    """A share of points, in [0, 1]."""
+    """Accuracy of the 1-nearest-neighbour rule."""
 
     value: float
+    """Share of points, in [0, 1]."""
     interval: Interval
-    """Of 95%, over draws of the points."""
+    """Confidence interval of 95%, over draws of the points."""
 
 
 def nearest_neighbour_accuracy(points: Tensor, labels: Tensor) -> NeighbourAccuracy:
-    """Leave-one-out accuracy of the 1-nearest-neighbour rule: the share of points whose nearest other has their class.
+    """Return the leave-one-out accuracy: the share of points whose nearest neighbour has the same class.
 
-    Two points that are each other's nearest are right or wrong together. A share m of points in such pairs makes the
-    variance 1 + m times the binomial one, and Wilson's interval is taken of as many fewer points; m is 0.62 in a plane
-    and falls with the dimension.
+    Two points that are each other's nearest are right or wrong together. If a share m of points is in such pairs, the
+    variance is 1 + m times the binomial one, and Wilson's interval is that of 1 + m times fewer points. In a plane m is
+    0.62; it falls with the dimension.
 
     Args:
         points: float [N, D], N >= 2.
@@ -40,13 +41,13 @@ def nearest_neighbour_accuracy(points: Tensor, labels: Tensor) -> NeighbourAccur
 
 
 def nearest_neighbours(points: Tensor) -> Tensor:
-    """The other point that is nearest to each by Euclidean distance, the first of equally near ones.
+    """Return the nearest other point of each point by Euclidean distance; of equally near ones, the first.
 
     Args:
         points: float [N, D], N >= 2.
 
     Returns:
-        int64 [N], numbers of points.
+        Indices of points, int64 [N].
     """
     rows = max(1, DISTANCES_AT_ONCE // len(points))
     nearest = []

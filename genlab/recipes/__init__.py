@@ -1,4 +1,8 @@
-"""What one training step means for each family: its networks, losses, metrics and pictures. No Ray.
+"""What one training step means for each model family: its networks, losses, metrics, pictures and options.
 
-In: a batch on the device. Out: losses for the loop to minimise, and named scalars. Read ``recipe`` first, then ``vae``.
+In: the config of a family and the shapes of its data sets, then batches on the device. Out: networks, losses for the
+training loop to minimise, and named metrics and pictures. A module named after a family (``vae``, ``cvae``,
+``cyclegan``, ``classifier``) defines its recipe. The others are shared: ``options`` has the sections that all configs
+have, ``latent_recipe`` and ``latent_pictures`` serve VAE and conditional VAE, ``history_buffer`` serves CycleGAN.
+Nothing here knows Ray. Read ``recipe`` first, then ``classifier``, the shortest one.
 """

@@ -1,4 +1,4 @@
-"""Training the classifier on cross-entropy."""
+"""Training of the classifier on cross-entropy."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -28,7 +28,7 @@ class ClassifierConfig:
 
 
 class ClassifierRecipe(Recipe[ClassifierConfig]):
-    """Softmax cross-entropy; losses are nats an image, accuracy a share of the images."""
+    """Trains the classifier on softmax cross-entropy, in nats an image; accuracy is a share of images in [0, 1]."""
 
     config_type = ClassifierConfig
     averaged = ("classifier",)
@@ -41,22 +41,22 @@ class ClassifierRecipe(Recipe[ClassifierConfig]):
         self.networks = nn.ModuleDict({"classifier": self.classifier})
 
     def model(self) -> Model:
-        """The one network, which is the model itself."""
+        """Return the classifier."""
         return self.classifier
 
     def step(self, batches: Batches, step: StepContext) -> dict[str, Tensor]:
-        """One Adam step on the cross-entropy."""
+        """Take one step down the gradient of the cross-entropy."""
         loss, accuracy = self._measure(batches["images"], step)
         step.update("classifier", loss)
         return {"cross_entropy": loss.detach(), "accuracy": accuracy}
 
     def test_metrics(self, batches: Batches, step: StepContext) -> dict[str, Tensor]:
-        """Cross-entropy and accuracy on held-out rows."""
+        """Return cross-entropy and accuracy on held-out rows."""
         loss, accuracy = self._measure(batches["images"], step)
         return {"cross_entropy": loss, "accuracy": accuracy}
 
     def figures(self, batches: Batches) -> dict[str, np.ndarray]:
-        """None: what a classifier does is in its figures."""
+        """Return no pictures: metrics say all about a classifier."""
         return {}
 
     def _measure(self, batch: Batch, step: StepContext) -> tuple[Tensor, Tensor]:

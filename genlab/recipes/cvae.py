@@ -1,4 +1,4 @@
-"""Training the conditional variational autoencoder (Sohn et al. 2015) of the course report."""
+"""Training of the conditional variational autoencoder (Sohn et al. 2015) of the course report."""
 
 import dataclasses
 from dataclasses import dataclass, field
@@ -21,13 +21,13 @@ class CVAEConfig:
 
 
 class CVAERecipe(LatentRecipe[CVAEConfig]):
-    """The conditional VAE on the ELBO of log p(x|y)."""
+    """Trains the conditional VAE on the evidence lower bound of log p(x|y)."""
 
     config_type = CVAEConfig
     vae: CVAE
 
     def build(self, images: DomainInfo) -> CVAE:
-        """The model of the config, for the data set's classes.
+        """Build the model of the config for the classes of the data set.
 
         Raises:
             ValueError: when images have no labels, or more than ``model.classes``.

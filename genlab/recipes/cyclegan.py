@@ -1,4 +1,4 @@
-"""Training CycleGAN (Zhu et al. 2017, arXiv:1703.10593) between two unpaired domains a and b."""
+"""Training of CycleGAN (Zhu et al. 2017, ICCV, arXiv:1703.10593) between two unpaired domains a and b."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -31,7 +31,7 @@ from genlab.recipes.options import Data, Optimization, Run
 from genlab.recipes.recipe import Batches, DomainInfo, Recipe, StepContext
 
 IMAGES_SHOWN = 6
-"""Images of each domain in the sample pictures."""
+"""Number of images of each domain in the sample pictures."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class CycleGANData(Data):
 
     @property
     def domains(self) -> dict[str, str]:
-        """URL of each domain's data set."""
+        """Return the URL of the data set of each domain."""
         return {"a": self.a, "b": self.b}
 
 
@@ -68,11 +68,11 @@ class CycleGANObjective:
     the newest (Shrivastava et al. 2017); 0 keeps none."""
 
     def cycle(self, domain: str) -> float:
-        """The weight of the cycle loss of the images of ``domain``."""
+        """Return the weight of the cycle loss of the images of ``domain``."""
         return self.lambda_cycle if domain == "a" or self.lambda_cycle_b is None else self.lambda_cycle_b
 
     def identity(self, domain: str) -> float:
-        """The weight of their identity loss."""
+        """Return the weight of the identity loss of the images of ``domain``."""
         share = self.lambda_identity if domain == "a" or self.lambda_identity_b is None else self.lambda_identity_b
         return share * self.cycle(domain)
 
@@ -82,7 +82,7 @@ class CycleGANModel(GeneratorArchitecture):
     """The networks."""
 
     discriminator: DiscriminatorKind = "patch"
-    """What is judged real or generated. patch: each patch (see discriminator-layers), by pix2pix's PatchGAN.
+    """What is classified as real or generated. patch: each patch (see discriminator-layers), by pix2pix's PatchGAN.
     patch-reference: the same in the reference implementation's form (a norm that learns nothing, and biases). pixel:
     each pixel. image: the whole image, with one logit."""
     discriminator_width: Annotated[int, Gt(0)] = 64
@@ -106,10 +106,10 @@ class CycleGANConfig:
 
 
 class CycleGANRecipe(Recipe[CycleGANConfig]):
-    """Both generators step together, then both discriminators, on the same pair of batches.
+    """Trains both generators together, then both discriminators, on the same pair of batches.
 
-    Every norm is per image, so images that go through one network are batched together: three generator passes of
-    each direction become two, with the same mathematics.
+    Every norm is over a single image, so all images that go through a network can be one batch: three passes through
+    each generator become two, with the same results.
 
     Raises:
         ConfigError: when the domains' images differ in shape or are too small for the networks.
@@ -150,39 +150,40 @@ class CycleGANRecipe(Recipe[CycleGANConfig]):
             }
         )
         self.history = {domain: HistoryBuffer(config.objective.history, shape) for domain in ("a", "b")}
-        judges = nn.ModuleDict({**self.discriminators, "history": nn.ModuleDict(self.history)})
-        self.networks = nn.ModuleDict({"generators": self.generators, "discriminators": judges})
+        # The history is a buffer of the discriminators' entry, and so is part of checkpoints.
+        discriminators = nn.ModuleDict({**self.discriminators, "history": nn.ModuleDict(self.history)})
+        self.networks = nn.ModuleDict({"generators": self.generators, "discriminators": discriminators})
 
     def step(self, batches: Batches, step: StepContext) -> dict[str, Tensor]:
-        """One step of the generators, then one of the discriminators; every returned loss is unweighted.
+        """Take one step of the generators, then one of the discriminators; the returned losses are not weighted.
 
-        An identity loss of no weight is not computed. A cycle loss of no weight is: how it grows is worth knowing.
+        An identity loss of weight 0 is not computed. A cycle loss of weight 0 is: users want to see how it grows.
         """
         weights = self.config.objective
         a, b = to_signed(batches["a"].image), to_signed(batches["b"].image)
 
         self.discriminators.requires_grad_(False)
         with step.autocast():
-            fake_b, same_b = self._translated(self.generators.a_to_b, a, b if weights.identity("b") else None)
-            fake_a, same_a = self._translated(self.generators.b_to_a, b, a if weights.identity("a") else None)
+            fake_b, same_b = self._translate(self.generators.a_to_b, a, b if weights.identity("b") else None)
+            fake_a, same_a = self._translate(self.generators.b_to_a, b, a if weights.identity("a") else None)
             cycled_a = self.generators.b_to_a(fake_b)
             cycled_b = self.generators.a_to_b(fake_a)
-            verdict_a, verdict_b = self.discriminators["a"](fake_a), self.discriminators["b"](fake_b)
+            logits_a, logits_b = self.discriminators["a"](fake_a), self.discriminators["b"](fake_b)
         fakes = {"a": full_precision(fake_a), "b": full_precision(fake_b)}
-        shown = {domain: self._exchange(domain, fake, step) for domain, fake in fakes.items()}
+        shown = {domain: self._begin_exchange(domain, fake, step) for domain, fake in fakes.items()}
         kind = weights.adversarial
         metrics = {
-            "adversarial_ab": adversarial_loss(kind, verdict_b, real=True),
-            "adversarial_ba": adversarial_loss(kind, verdict_a, real=True),
+            "adversarial_ab": adversarial_loss(kind, logits_b, real=True),
+            "adversarial_ba": adversarial_loss(kind, logits_a, real=True),
         }
         loss = metrics["adversarial_ab"] + metrics["adversarial_ba"]
-        regenerated = {
+        reconstructions = {
             "cycle_a": (cycled_a, a, weights.cycle("a")),
             "cycle_b": (cycled_b, b, weights.cycle("b")),
             "identity_a": (same_a, a, weights.identity("a")),
             "identity_b": (same_b, b, weights.identity("b")),
         }
-        for name, (image, real, weight) in regenerated.items():
+        for name, (image, real, weight) in reconstructions.items():
             if image is not None:
                 metrics[name] = F.l1_loss(full_precision(image), real)
                 loss = loss + weight * metrics[name] if weight else loss
@@ -191,20 +192,23 @@ class CycleGANRecipe(Recipe[CycleGANConfig]):
         self.discriminators.requires_grad_(True)
         for domain, real in (("a", a), ("b", b)):
             with step.autocast():
-                verdict_real, verdict_fake = self._twice(self.discriminators[domain], real, shown[domain]())
+                logits_real, logits_fake = self._in_one_batch(self.discriminators[domain], real, shown[domain]())
             metrics[f"discriminator_{domain}"] = 0.5 * (
-                adversarial_loss(kind, verdict_real, real=True) + adversarial_loss(kind, verdict_fake, real=False)
+                adversarial_loss(kind, logits_real, real=True) + adversarial_loss(kind, logits_fake, real=False)
             )
         step.update("discriminators", metrics["discriminator_a"] + metrics["discriminator_b"])
         return {name: value.detach() for name, value in metrics.items()}
 
     def test_metrics(self, batches: Batches, step: StepContext) -> dict[str, Tensor]:
-        """None: what a CycleGAN's losses say of held-out images is no measure of quality."""
+        """Return no metrics: the losses of a CycleGAN on held-out images do not measure quality."""
         return {}
 
     def figures(self, batches: Batches) -> dict[str, np.ndarray]:
-        """For each direction held-out images; below each its translation, that translated back, and what the other
-        generator, which should leave it as it is, makes of it."""
+        """Draw a sheet for each direction, ``a_to_b`` and ``b_to_a``, with held-out images in its first row.
+
+        Below each image are its translation, the translation translated back, and the output of the other generator,
+        which should leave the image as it is.
+        """
         pictures = {}
         for source, direction, back in (("a", "a_to_b", "b_to_a"), ("b", "b_to_a", "a_to_b")):
             images = batches[source].image[:IMAGES_SHOWN]
@@ -215,14 +219,16 @@ class CycleGANRecipe(Recipe[CycleGANConfig]):
         return pictures
 
     def model(self) -> Model:
-        """Both generators."""
+        """Return the model of both generators."""
         return self.generators
 
-    def _exchange(self, domain: str, fake: Tensor, step: StepContext) -> Callable[[], Tensor]:
-        """Begin to exchange; what is returned waits for what ``domain``'s discriminator is shown in place of this
-        rank's generated images.
+    def _begin_exchange(self, domain: str, fake: Tensor, step: StepContext) -> Callable[[], Tensor]:
+        """Begin to exchange this rank's generated images for those that the discriminator of ``domain`` is shown.
 
-        The history is that of all ranks' images, and the same on each of them: so it does not depend on their number.
+        The history holds images of all ranks and is the same on each of them, so it does not depend on their number.
+
+        Returns:
+            A function that waits for the images of all ranks, and returns the images to show, of the shape of ``fake``.
         """
         run = self.config.run
         if not self.config.objective.history:
@@ -242,12 +248,13 @@ class CycleGANRecipe(Recipe[CycleGANConfig]):
         return exchanged
 
     @classmethod
-    def _translated(cls, generator: nn.Module, source: Tensor, target: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """What ``generator`` makes of its source domain's images and, where given, of its target domain's own."""
-        return (generator(source), None) if target is None else cls._twice(generator, source, target)
+    def _translate(cls, generator: nn.Module, source: Tensor, target: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Return the outputs of ``generator`` for images of its source domain and, if given, of its target domain."""
+        return (generator(source), None) if target is None else cls._in_one_batch(generator, source, target)
 
     @staticmethod
-    def _twice(network: nn.Module, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+    def _in_one_batch(network: nn.Module, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the outputs of ``network`` for two batches, computed as one."""
         one, two = network(torch.cat([first, second])).split([len(first), len(second)])
         return one, two
 

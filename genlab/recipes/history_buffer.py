@@ -1,4 +1,4 @@
-"""The history of generated images that CycleGAN's discriminators are shown (Shrivastava et al. 2017, section 2.3)."""
+"""The history of generated images for CycleGAN's discriminators (Shrivastava et al. 2017, CVPR, section 2.3)."""
 
 from collections.abc import Sequence
 
@@ -9,13 +9,13 @@ from genlab.models.model import Shape
 
 
 class HistoryBuffer(nn.Module):
-    """Up to ``size`` generated images, as a buffer that is part of a checkpoint.
+    """A buffer of up to ``size`` generated images, which is part of checkpoints.
 
-    How many there are follows from the images seen, so there is nothing else to save.
+    The number of images in it follows from the images seen, so nothing else needs to be saved.
 
     Args:
-        size: how many are kept; may be 0.
-        shape: of an image.
+        size: most images that it holds; may be 0.
+        shape: (height, width, channels) of an image.
     """
 
     images: Tensor
@@ -27,19 +27,22 @@ class HistoryBuffer(nn.Module):
 
     @torch.no_grad()
     def exchange(self, images: Tensor, rows: Sequence[int], draws: Tensor, slots: Tensor, seen: int) -> Tensor:
-        """What to show instead of newly generated images, float [N, C, H, W].
+        """Exchange newly generated images for older ones, and return what the discriminator is to be shown.
 
-        While the history fills, an image is kept and shown. Then, half of the time, it takes the place of a kept one,
-        which is shown; else it is shown itself and not kept. No two rows of a global batch share a kept one, so it
-        does not matter in which parts, or in which order, they come.
+        While the buffer fills, an image is stored and returned. Then, half of the time, it takes the place of a stored
+        one, which is returned; else it is returned itself and not stored. No two rows of a global batch are exchanged
+        for the same stored image, so it does not matter in which parts, or in which order, they come.
 
         Args:
-            images: [N, C, H, W].
-            rows: their N numbers in the global batch.
-            draws: uniform in [0, 1), [rows of the global batch]: whether to exchange.
-            slots: a permutation of the numbers of the images kept before this batch: with which, row by row. Rows past
-                them are not exchanged.
-            seen: images of that domain generated before this batch.
+            images: newly generated images, float [N, C, H, W].
+            rows: their N row numbers in the global batch.
+            draws: random numbers in [0, 1), one for each row of the global batch: below 0.5 the row is exchanged.
+            slots: a permutation of the numbers of the images stored before this batch: for which one each row is
+                exchanged. Rows beyond its length are not exchanged.
+            seen: number of images of this domain that were generated before this batch.
+
+        Returns:
+            float [N, C, H, W].
         """
         size = len(self.images)
         shown = images.clone()

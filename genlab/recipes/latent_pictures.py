@@ -1,4 +1,7 @@
-"""What a model with a Gaussian latent shows of itself, as arrays for the pictures of its training and its report."""
+"""Arrays and tables that show a latent model: posterior means, and images decoded from chosen latent vectors.
+
+The pictures of training and of the report are made of them.
+"""
 
 import math
 from collections.abc import Sequence
@@ -15,17 +18,17 @@ from genlab.models.latent_model import LatentModel
 from genlab.models.precision import full_precision
 
 SHEET_SIDE = 10
-"""Images in a row, and rows, of sheets and of decoded planes."""
+"""Number of images in a row, and of rows, of sheets and of decoded planes."""
 CLASS_PICTURES = 10
-"""Classes that have a picture of their own, at most: the first ones."""
+"""Number of classes, the first ones, that have a picture of their own."""
 CLASS_ROWS = 50
-"""Classes that have a row, or a column, of a picture."""
+"""Number of classes, the first ones, that have a row or a column in a picture."""
 CHUNK_BYTES = 2**20
-"""Pixels that are encoded at a time, whose features take up to a hundred times as much."""
+"""Bytes of pixels that are encoded at a time; their features take up to a hundred times as much memory."""
 
 
 def posterior_means(model: LatentModel, pixels: Tensor, label: Tensor | None) -> Points:
-    """Means of q(z|x, y), a few images at a time: uint8 [N, H, W, C] and int64 [N] → float32 [N, latent_dim]."""
+    """Return the means of q(z|x, y), float32 [N, latent_dim], of uint8 [N, H, W, C] and int64 [N], by parts."""
     chunk = max(1, CHUNK_BYTES // math.prod(pixels.shape[1:]))
     labels = [None] * len(pixels) if label is None else label.split(chunk)
     means = [model.encode(part, known)[0] for part, known in zip(pixels.split(chunk), labels, strict=False)]
@@ -33,16 +36,16 @@ def posterior_means(model: LatentModel, pixels: Tensor, label: Tensor | None) ->
 
 
 def decoded_plane(model: LatentModel, axes: tuple[int, int], class_: int = 0) -> Pixels:
-    """Images at the prior's quantiles in two dimensions, the others at 0; of one class, where there are any.
+    """Decode latent vectors at the prior's quantiles in two dimensions, 0 in the others; for one class, if any.
 
     Returns:
-        uint8 [SIDE², H, W, C], row by row as :func:`genlab.imaging.latent_plane.prior_plane` has them.
+        uint8 [SIDE², H, W, C], in the order of :func:`genlab.imaging.latent_plane.prior_plane`.
     """
     return _decoded(model, prior_plane(SHEET_SIDE, model.architecture.latent_dim, axes), np.full(SHEET_SIDE**2, class_))
 
 
 def class_planes(model: LatentModel, axes: tuple[int, int], names: Sequence[str]) -> dict[str, Pixels]:
-    """A sheet of :func:`decoded_plane` for each class, at most :data:`CLASS_PICTURES`, by its name."""
+    """Return a sheet of :func:`decoded_plane` for each of the first :data:`CLASS_PICTURES` classes, by class name."""
     return {
         name: sheet(decoded_plane(model, axes, number), SHEET_SIDE)
         for number, name in enumerate(names[:CLASS_PICTURES])
@@ -50,7 +53,7 @@ def class_planes(model: LatentModel, axes: tuple[int, int], names: Sequence[str]
 
 
 def decoded_classes(model: LatentModel, axis: int) -> Pixels:
-    """Images of each class at the prior's quantiles in one dimension, the others at 0.
+    """Decode latent vectors at the prior's quantiles in one dimension, 0 in the others, for each class.
 
     Returns:
         uint8 [min(classes, CLASS_ROWS) * SHEET_SIDE, H, W, C], class by class.
@@ -61,15 +64,16 @@ def decoded_classes(model: LatentModel, axis: int) -> Pixels:
 
 
 def posterior_spread(means: Points, label: NDArray[np.int64] | None, names: Sequence[str]) -> list[tuple[str, ...]]:
-    """Range and standard deviation of posterior means in their two widest dimensions: by class, then of all.
+    """Tabulate range and standard deviation of posterior means, in the two dimensions in which they vary most.
 
     Args:
-        means: [N, latent_dim].
-        label: the class of each, [N]; without, there is the row of all alone.
-        names: of the classes.
+        means: posterior means, [N, latent_dim].
+        label: class of each, [N]; ``None`` for one row for all images.
+        names: names of the classes.
 
     Returns:
-        Rows of a table, the first being its head: class, images, and minimum, maximum and SD of either dimension.
+        Rows of a table: first its head, then one for each class, then one for all images. Columns: class, number of
+        images, and minimum, maximum and SD of each dimension.
     """
     axes = most_varied_axes(means, min(2, means.shape[1]))
     groups = {"all": means}
@@ -85,7 +89,7 @@ def posterior_spread(means: Points, label: NDArray[np.int64] | None, names: Sequ
 
 
 def class_names(model: LatentModel, names: Sequence[str]) -> tuple[str, ...]:
-    """The data set's names of the classes; those that a model has besides are called by their number."""
+    """Return the names of a model's classes: those of the data set, and numbers for classes that it does not have."""
     return (*names, *map(str, range(len(names), model.classes)))
 
 

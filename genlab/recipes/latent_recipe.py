@@ -1,4 +1,4 @@
-"""Training models with a Gaussian latent on the evidence lower bound (Kingma & Welling 2013, arXiv:1312.6114)."""
+"""Training of latent models on the evidence lower bound (ELBO; Kingma & Welling 2014, ICLR, arXiv:1312.6114)."""
 
 import math
 from abc import abstractmethod
@@ -31,26 +31,27 @@ from genlab.recipes.latent_pictures import (
 from genlab.recipes.recipe import Batches, DomainInfo, Recipe, RecipeConfig, StepContext
 
 SCATTERED_IMAGES = 2000
-"""Held-out images whose posterior means are drawn as training goes on; fewer where these are more than FIGURE_BYTES."""
+"""Number of held-out images in the scatters that are drawn during training; fewer where they exceed FIGURE_BYTES."""
 FIGURE_BYTES = 16 * 2**20
+"""Bytes of held-out pixels that pictures during training are made of, at most."""
 
 
 @dataclass(frozen=True)
 class LatentObjective:
-    """The negative evidence lower bound: reconstruction, plus the KL term."""
+    """The negative evidence lower bound: the reconstruction error plus the KL term."""
 
     beta: Annotated[float, Ge(0)] = 1.0
     """Weight of the KL term (Higgins et al. 2017); 1 is the ELBO."""
     warmup_images: Annotated[int, Ge(0)] = 0
-    """Images over which that weight rises from zero (Sonderby et al. 2016); 0 has it full from the start."""
+    """Images over which that weight rises from zero (Sønderby et al. 2016); with 0 it is in full from the start."""
 
     def weight(self, images: int) -> float:
-        """The weight of the KL term after ``images``."""
+        """Return the weight of the KL term after ``images`` images."""
         return self.beta * min(1.0, images / self.warmup_images) if self.warmup_images else self.beta
 
 
 class LatentConfig(RecipeConfig, Protocol):
-    """The sections of such a family's config."""
+    """The sections that the config of every latent model has."""
 
     @property
     def model(self) -> Any: ...  # noqa: D102
@@ -63,7 +64,7 @@ C = TypeVar("C", bound=LatentConfig)
 
 
 class LatentRecipe(Recipe[C]):
-    """Maximises the ELBO by the reparameterised gradient; losses are nats per image."""
+    """Maximises the ELBO by its reparameterised gradient; losses are in nats an image."""
 
     averaged = ("vae",)
     vae: LatentModel
@@ -76,21 +77,21 @@ class LatentRecipe(Recipe[C]):
 
     @abstractmethod
     def build(self, images: DomainInfo) -> LatentModel:
-        """The model for such images."""
+        """Build the model for the images of a data set."""
 
     def model(self) -> Model:
-        """The one network, which is the model itself."""
+        """Return the latent model."""
         return self.vae
 
     def step(self, batches: Batches, step: StepContext) -> dict[str, Tensor]:
-        """One Adam step on −ELBO (with β on its KL term)."""
+        """Take one step down the gradient of −ELBO, with β on its KL term."""
         reconstruction, kl = self._negative_elbo(batches["images"], step)
         weight = self.config.objective.weight(step.index * self.config.run.batch)
         step.update("vae", reconstruction + weight * kl)
         return self._named(reconstruction, kl)
 
     def test_metrics(self, batches: Batches, step: StepContext) -> dict[str, Tensor]:
-        """−ELBO of held-out rows with one draw of z a row, and its two parts, in nats an image."""
+        """Return −ELBO of held-out rows, with one draw of z a row, and its two parts, in nats an image."""
         return self._named(*self._negative_elbo(batches["images"], step))
 
     def figures(self, batches: Batches) -> dict[str, np.ndarray]:
@@ -124,7 +125,7 @@ class LatentRecipe(Recipe[C]):
         return pictures
 
     def tables(self, batches: Batches) -> dict[str, list[tuple[str, ...]]]:
-        """Range and spread of the posterior means, class by class."""
+        """Tabulate range and standard deviation of the posterior means for each class."""
         label = batches["images"].label
         means = posterior_means(self.vae, batches["images"].image, label)
         known = None if label is None else label.cpu().numpy()

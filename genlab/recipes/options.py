@@ -1,4 +1,4 @@
-"""The sections that every family's config shares."""
+"""The sections that the config of every family has: run, data and optimization."""
 
 import math
 from dataclasses import dataclass
@@ -9,6 +9,7 @@ from annotated_types import Ge, Gt, Interval
 from genlab.core.config import OPERATIONAL
 
 Positive = Annotated[int, Ge(1)]
+"""An integer of at least 1."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ class Data:
 
     @property
     def domains(self) -> dict[str, str]:
-        """URL of the data set of each domain, by the option's name."""
+        """Return the URL of the data set of each domain, by the option's name."""
         raise NotImplementedError
 
 
@@ -95,13 +96,13 @@ class ImageData(Data):
 
     @property
     def domains(self) -> dict[str, str]:
-        """URL of each domain's data set."""
+        """Return the URL of the data set of each domain, by the option's name."""
         return {"images": self.images}
 
 
 @dataclass(frozen=True)
 class Optimization:
-    """Adam (Kingma & Ba 2014), its learning rate over time, and what is done to gradients and weights."""
+    """Adam (Kingma & Ba 2015), its learning rate over time, and what is done to gradients and weights."""
 
     learning_rate: Annotated[float, Gt(0)] = 1e-3
     """Adam's step size, at its highest."""
@@ -121,7 +122,7 @@ class Optimization:
     """Half-life, in images, of the exponential moving average of weights that is exported; 0 keeps none."""
 
     def rate(self, images: int, total: int) -> float:
-        """The learning rate after ``images`` of a run of ``total`` images: a function of time, nothing else."""
+        """Return the learning rate after ``images`` of the ``total`` images of a run."""
         progress = images / total
         factor = min(1.0, (images + 1) / self.warmup_images) if self.warmup_images else 1.0
         if self.schedule != "constant" and progress > self.decay_from:

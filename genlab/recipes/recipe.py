@@ -1,4 +1,6 @@
-"""What a recipe is: one family's networks, losses and figures, and what one training step means.
+"""The base class of recipes, and what the training loop offers them.
+
+A recipe has the networks of one family, and says what one training step, its metrics and its pictures are.
 
 A family is one module in ``genlab.models`` and one of the same name in ``genlab.recipes``, found by that name.
 """
@@ -20,7 +22,7 @@ from genlab.recipes.options import Data, Optimization, Run
 
 
 class RecipeConfig(Protocol):
-    """The sections every recipe's config has; it may have more."""
+    """The sections that the config of every recipe has; it may have more."""
 
     @property
     def run(self) -> Run: ...  # noqa: D102
@@ -34,16 +36,20 @@ class RecipeConfig(Protocol):
 
 @dataclass(frozen=True)
 class DomainInfo:
-    """What a recipe may know of a data set before it sees a row."""
+    """What a recipe knows of a data set before the first batch."""
 
     rows: int
+    """Number of rows of the split that is trained on."""
     shape: Shape
+    """(height, width, channels) of the images."""
     label_names: tuple[str, ...]
+    """Names of the classes 0, 1, ...; empty for images without labels."""
 
     def classes(self, asked: int) -> int:
-        """The number of classes of a model for this data set: ``asked``, or as many as there are labels when that is 0.
+        """Return the number of classes of a model for this data set; 0 where the images have no labels.
 
-        It is 0 where the images have no labels.
+        Args:
+            asked: the number that the user wants; 0 for as many as there are labels.
 
         Raises:
             ValueError: when there are more labels than ``asked``.
@@ -59,65 +65,66 @@ class StepContext(Protocol):
 
     @property
     def index(self) -> int:
-        """The step's number, from 0."""
+        """Return the number of the step, from 0."""
         ...
 
     @property
     def rows(self) -> slice:
-        """This rank's rows within the global batch; with gradient accumulation, those of this part."""
+        """Return which rows of the global batch this rank has; with gradient accumulation, those of this part."""
         ...
 
     def autocast(self) -> AbstractContextManager[Any]:
-        """The precision of forward passes: bf16 autocast, or nothing in fp32."""
+        """Return a context for forward passes: bf16 autocast, or one that does nothing in fp32."""
         ...
 
     def noise(self, name: str, *shape: int) -> Tensor:
-        """Standard normal noise that belongs to rows, in full precision [local rows, *shape].
+        """Draw standard normal noise that belongs to rows, in full precision, [local rows, *shape].
 
-        Drawn for the global batch from (seed, step, name) and sliced, so it is the same for any world size.
+        It is drawn for the global batch from (seed, step, name) and sliced, so it is the same for any world size.
         """
         ...
 
     def uniform(self, name: str, *shape: int) -> Tensor:
-        """Noise as of :meth:`noise`, but uniform in [0, 1)."""
+        """Draw noise as :meth:`noise` does, but uniform in [0, 1)."""
         ...
 
     def gather(self, tensor: Tensor) -> Callable[[], tuple[Sequence[int], Tensor]]:
-        """Begin to gather [local rows, ...] of every rank, beside what is computed until the returned function waits.
+        """Begin to gather [local rows, ...] of all ranks, while the recipe goes on computing.
 
-        It returns the rows' numbers in the global batch, and [rows, ...]. No gradient flows through it. With gradient
-        accumulation these are the rows of one part of the global batch.
+        The returned function waits for the end. It returns the row numbers in the global batch and [rows, ...], without
+        gradients. With gradient accumulation these are the rows of one part of the global batch.
         """
         ...
 
     def update(self, network: str, loss: Tensor) -> None:
         """Step the optimiser of ``networks[network]`` down the gradient of ``loss``.
 
-        ``loss`` is a scalar, the mean over this rank's rows; the gradient applied is the mean over the global
-        batch. Gradients that ``loss`` leaves on other networks are dropped. With several workers the optimiser steps
-        when all of the recipe's step is done; with gradient accumulation that is called for each part of its rows, and
-        the optimiser steps with the last of them: so nothing that comes later in a step may count on weights that have
-        moved.
+        ``loss`` is a scalar, the mean over this rank's rows; the gradient applied is the mean over the global batch.
+        Other networks get no gradient. With several workers the optimiser steps at the end of the recipe's step; with
+        gradient accumulation the recipe's step is called for each part of the rows, and the optimiser steps at the end
+        of the last. So nothing later in a step may count on weights that have moved.
         """
         ...
 
 
 Batches = Mapping[str, Batch]
+"""The batches of a step by the name of their domain."""
 C = TypeVar("C", bound=RecipeConfig)
 
 
 class Recipe(nn.Module, ABC, Generic[C]):
-    """One model family in training.
+    """The networks of a model family, and what a training step does with them.
 
     The constructor builds the networks on the CPU from the default generator, which the loop has seeded.
 
     Attributes:
-        networks: what is trained, by name; each has an optimiser of its own.
+        config_type: the dataclass of the family's options.
+        networks: the networks that are trained, by name; each has an optimiser of its own.
         averaged: names of the networks of which an exponential moving average is kept and exported.
-        ranked_by: the figure of an evaluation, lower being better, by which checkpoints are ranked; empty for a family
-            whose test metrics say enough.
-        figure_rows: how many held-out rows ``figures`` is given: up to a hundred from the first, then some of the whole
-            split.
+        ranked_by: name of the measurement, lower being better, by which checkpoints are ranked; empty for a family
+            whose checkpoints are not evaluated beside training.
+        figure_rows: number of held-out rows that ``figures`` is given: the first ones, up to a hundred, then rows from
+            the whole split.
     """
 
     config_type: ClassVar[type]
@@ -133,27 +140,27 @@ class Recipe(nn.Module, ABC, Generic[C]):
 
     @abstractmethod
     def step(self, batches: Batches, step: StepContext) -> dict[str, Tensor]:
-        """Do one optimisation step; return named scalar tensors, means over this rank's rows, on the device."""
+        """Do one training step, and return named metrics: scalar tensors on the device, means over this rank's rows."""
 
     @abstractmethod
     def test_metrics(self, batches: Batches, step: StepContext) -> dict[str, Tensor]:
-        """Figures of held-out rows, scalar tensors that are means over this rank's rows; empty for none."""
+        """Return metrics of held-out rows: scalar tensors, means over this rank's rows; empty for none."""
 
     @abstractmethod
     def figures(self, batches: Batches) -> dict[str, np.ndarray]:
-        """Named pictures, uint8 [H, W, C], of held-out rows, see ``figure_rows``."""
+        """Return pictures by name, uint8 [H, W, C], made from ``figure_rows`` held-out rows."""
 
     def tables(self, batches: Batches) -> dict[str, list[tuple[str, ...]]]:
-        """Named tables of the rows that ``figures`` is given, each with its head first; by default none."""
+        """Return tables by name, of the rows that ``figures`` is given, each with its head first; by default none."""
         return {}
 
     @abstractmethod
     def model(self) -> Model:
-        """The servable model, sharing its weights with ``networks``."""
+        """Return the model that is saved and served; it shares its weights with ``networks``."""
 
 
 def recipe_type(family: str) -> type[Recipe[Any]]:
-    """The recipe class of ``family``.
+    """Return the recipe class of ``family``.
 
     Raises:
         ConfigError: when there is no such family.

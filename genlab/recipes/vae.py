@@ -1,4 +1,4 @@
-"""Training the variational autoencoder (Kingma & Welling 2013, arXiv:1312.6114)."""
+"""Training of the variational autoencoder (Kingma & Welling 2014, ICLR, arXiv:1312.6114)."""
 
 from dataclasses import dataclass, field
 
@@ -20,13 +20,13 @@ class VAEConfig:
 
 
 class VAERecipe(LatentRecipe[VAEConfig]):
-    """The VAE on the ELBO."""
+    """Trains the VAE on the evidence lower bound of log p(x)."""
 
     config_type = VAEConfig
     vae: VAE
 
     def build(self, images: DomainInfo) -> VAE:
-        """The model of the config."""
+        """Build the model of the config."""
         return VAE(images.shape, self.config.model)
 
 
