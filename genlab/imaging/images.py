@@ -279,8 +279,8 @@ def _convert(
             changes += [] if deep else ["depth"]
         elif image.mode in ("I", "F"):
             raise ImageError(
-                "has signed, 32-bit or float values, and there is no range for them; save it with 8 bits a channel, or "
-                "say when images are ingested which values are black and white, by --range LO:HI or --range auto"
+                "has signed, 32-bit or float values and no range of them: ingest with --range LO:HI or --range auto, "
+                "or save it with 8 bits a channel"
             )
         else:  # PIL's own conversion clips at 255
             values = np.asarray(image)

@@ -274,7 +274,7 @@ def test_a_folder_of_float_pictures_is_read_by_the_range_of_training(
             written(tmp_path / "out" / f"{number}.png"), expected(run, tmp_path / f"{number}.png")
         )
     said = fails([str(ranged), str(tmp_path / "scans"), str(tmp_path / "back"), "--direction", "b_to_a"], capsys)
-    assert "0.tif: has signed, 32-bit or float values, and there is no range for them" in said
+    assert "0.tif: has signed, 32-bit or float values and no range of them" in said
 
 
 def test_a_data_set_of_another_range_is_warned_of(

@@ -311,4 +311,4 @@ def test_deep_pictures_are_read_by_the_range_of_training(runs: Path, tmp_path: P
         assert deep.content == flat.content
     refused = client.post("/v1/models/digits/reconstruct", content=scan)
     assert refused.status_code == 422
-    assert "has signed, 32-bit or float values, and there is no range for them" in refused.json()["detail"]
+    assert "has signed, 32-bit or float values and no range of them" in refused.json()["detail"]
