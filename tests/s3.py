@@ -1,4 +1,4 @@
-"""A real S3 server on loopback, and a proxy in front of it that misbehaves as told.
+"""A real S3 server on loopback, and a proxy in front of it that injects faults.
 
 :class:`S3Server` is moto's server in a process of its own. :class:`FaultProxy` is an HTTP proxy, in a process of its
 own too, that delays, breaks and counts the requests it passes on. Tests get them from the fixtures ``s3`` (a fresh
@@ -57,11 +57,17 @@ KINDS = {
 """What a proxy can do to a request. Where an answer has no body, what breaks in the body breaks before it."""
 READ_FAULTS = ("error", "slow_down", "cut", "lost", "cut_body", "short", "truncated", "stall")
 WRITE_FAULTS = ("error", "slow_down", "cut", "lost", "stall")
-"""Those that pass."""
+"""The faults after which the same request may succeed."""
 
 
 def hurry(monkeypatch: pytest.MonkeyPatch, *, stall: float = 0.5, retry_seconds: float = 90.0) -> None:
-    """Let this process's storage calls take a connection for stalled after ``stall`` seconds, and wait less."""
+    """Shorten this process's storage timeouts and waits.
+
+    Args:
+        monkeypatch: sets them for one test.
+        stall: after how many seconds without a byte a connection has stalled.
+        retry_seconds: how long a request is repeated after its first failure.
+    """
     monkeypatch.setattr("genlab.core.s3.READ_SECONDS", stall)
     monkeypatch.setattr("genlab.core.s3.COMPLETE_SECONDS", stall)
     monkeypatch.setattr("genlab.core.retries.RETRY_SECONDS", retry_seconds)
@@ -70,11 +76,11 @@ def hurry(monkeypatch: pytest.MonkeyPatch, *, stall: float = 0.5, retry_seconds:
 
 @dataclass(frozen=True)
 class Bucket:
-    """An empty bucket of a test's own."""
+    """An empty bucket that only one test uses."""
 
     name: str
     environment: dict[str, str]
-    """What a process needs to reach it; set in this process already."""
+    """Environment variables that a process needs to reach the bucket; they are set in this process already."""
 
     @property
     def url(self) -> str:
@@ -84,7 +90,7 @@ class Bucket:
 
 @dataclass(frozen=True)
 class Traffic:
-    """What passed a proxy since it started or was last reset."""
+    """The requests that a proxy has passed on, and the faults it injected, since it started or was last reset."""
 
     rows: list[tuple[str, str, int, int]]
     """(method, /bucket/key, requests, bytes of the bodies sent to clients)."""
@@ -96,7 +102,7 @@ class Traffic:
         return sum(row[2] for row in self._matching(method, path))
 
     def sent(self, method: str = "", path: str = "") -> int:
-        """Bytes of the bodies of the answers to them."""
+        """Bytes of the bodies of the answers to requests of ``method`` for paths that contain ``path``."""
         return sum(row[3] for row in self._matching(method, path))
 
     def _matching(self, method: str, path: str) -> Iterator[tuple[str, str, int, int]]:
@@ -142,7 +148,7 @@ class S3Server(_Child):
         super().__init__("server")
 
     def create(self, bucket: str) -> None:
-        """Create a bucket. Past all clients, which take half a second to make."""
+        """Create a bucket by a plain HTTP request, because an S3 client takes half a second to make."""
         urllib.request.urlopen(urllib.request.Request(f"{self.endpoint}/{bucket}", method="PUT")).close()
 
 
@@ -156,7 +162,7 @@ class FaultProxy(_Child):
         super().__init__("proxy", upstream)
 
     def latency(self, seconds: float) -> None:
-        """Hold back each request for so long."""
+        """Delay each request by ``seconds``."""
         self._ask("latency", seconds=seconds)
 
     def plan(
@@ -169,13 +175,13 @@ class FaultProxy(_Child):
         path: str = "",
         most: int | None = None,
     ) -> None:
-        """Break a share of the requests of ``method`` for paths that contain ``path``, ``most`` of them at most.
+        """Break a fraction of the requests of ``method`` for paths that contain ``path``, ``most`` of them at most.
 
         Whether and how a request is broken depends on ``seed``, its method, path, query and range, and how often it
         was made before: not on the order in which requests come.
 
         Args:
-            rate: the share, 0..1.
+            rate: the fraction, 0..1.
             kinds: the faults to choose from, see :data:`KINDS`.
             seed: of the choice.
             method: such as ``GET``; any by default.
@@ -193,7 +199,7 @@ class FaultProxy(_Child):
         self._ask("away", seconds=seconds)
 
     def back(self) -> None:
-        """Be there again."""
+        """Accept connections again."""
         self._ask("back")
 
     def remember(self) -> None:
@@ -204,12 +210,12 @@ class FaultProxy(_Child):
         self._ask("remember")
 
     def traffic(self) -> Traffic:
-        """What passed since the start, or the last :meth:`reset`."""
+        """Return the traffic since the start, or since the last :meth:`reset`."""
         answer = self._ask("traffic")
         return Traffic([(row[0], row[1], row[2], row[3]) for row in answer["counts"]], answer["faults"])
 
     def reset(self) -> None:
-        """Be as at the start: no faults, no latency, nothing remembered, nothing counted."""
+        """Return to the state at the start: no faults, no latency, nothing remembered, nothing counted."""
         self._ask("reset")
 
 
@@ -288,7 +294,7 @@ class _Proxy:
         return f"http://{HOST}:{self._port}"
 
     async def obey(self, command: str, arguments: dict[str, Any]) -> Any:
-        """Do what the test asks for; what to tell it."""
+        """Carry out a command of the test, and return the answer."""
         if command == "latency":
             self._latency = arguments["seconds"]
         elif command == "plan":

@@ -1,4 +1,4 @@
-"""The S3 rig itself: faults fall where the seed says, and what it remembers is never old."""
+"""The S3 server and proxy of the tests: the seed decides which requests fail; a remembered object is never stale."""
 
 import pytest
 
