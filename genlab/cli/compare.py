@@ -26,7 +26,7 @@ class CompareConfig:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The command ``genlab compare``."""
+    """Run the command ``genlab compare``."""
 
     def command() -> None:
         paths = parse(CompareConfig, arguments, prog="genlab compare").evaluations

@@ -32,7 +32,7 @@ class DescribeOptions:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The command ``genlab describe``."""
+    """Run the command ``genlab describe``."""
 
     def command() -> None:
         options, load = read_options(DescribeOptions, arguments, PROG)

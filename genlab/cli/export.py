@@ -1,4 +1,4 @@
-"""``genlab export``: a data set back to files, or a trained model to files that other runtimes run."""
+"""``genlab export DATA|MODEL OUT``: write a data set as files, or a model's graphs for other runtimes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,12 +31,12 @@ class ExportConfig:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The command ``genlab export``."""
+    """Run the command ``genlab export``."""
     run_command(lambda: export(parse(ExportConfig, arguments, prog="genlab export")))
 
 
 def export(config: ExportConfig) -> None:
-    """Export the data set or the model at ``config.source``, and say what was written.
+    """Export the data set or the model at ``config.source``, and print what was written.
 
     Raises:
         ConfigError: the format or the split does not go with the source.

@@ -84,7 +84,7 @@ def draw_grid(shards: ShardSet) -> Pixels:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The command ``genlab inspect``."""
+    """Run the command ``genlab inspect``."""
 
     def command() -> None:
         config = configs.parse(InspectConfig, arguments, prog="genlab inspect")

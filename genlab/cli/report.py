@@ -22,7 +22,7 @@ class ReportConfig:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The command ``genlab report``."""
+    """Run the command ``genlab report``."""
 
     def command() -> None:
         options = config.parse(ReportConfig, arguments, prog="genlab report")

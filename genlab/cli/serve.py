@@ -15,6 +15,7 @@ from annotated_types import Interval, MinLen
 from genlab.core.config import parse
 from genlab.core.errors import ClusterError, ConfigError, run_command
 from genlab.core.extras import require_extra
+from genlab.inference.operations import ModelInfo
 from genlab.store import model_directory
 
 REQUEST_TIMEOUT = 120
@@ -54,7 +55,7 @@ def serve_models(config: ServeConfig) -> None:
         )
     models = model_directory.find(config.models)
     for directory in models.values():
-        model_directory.load(directory)  # a damaged model is said here, not in a replica's log
+        model_directory.load(directory)  # a damaged model is refused here, not in a replica's log
     _check_free(config.host, config.port)
 
     from ray import serve
@@ -71,7 +72,7 @@ def serve_models(config: ServeConfig) -> None:
         )
         serve.run(build(ServeArguments(models=[str(directory) for directory in models.values()])), name="genlab")
         for name, directory in models.items():
-            print(f"{name}: {', '.join(model_directory.describe(directory)['operations'])}")
+            print(f"{name}: {', '.join(ModelInfo.read(directory).operations)}")
         print(f"serving at http://{config.host}:{config.port} until interrupted (Ctrl-C)", flush=True)
         with contextlib.suppress(KeyboardInterrupt):
             signal.pause()

@@ -23,7 +23,7 @@ goes on where they stopped.
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The command ``genlab sweep``: the first argument is the file of a space, the others are options of its family."""
+    """Run the command ``genlab sweep``: the first argument is a space's file, the others are options of its family."""
     path, *options = list(sys.argv[2:] if arguments is None else arguments) or [""]
 
     def command() -> None:

@@ -25,7 +25,7 @@ cluster to train on; without it the run starts a Ray of its own.
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The command ``genlab train``."""
+    """Run the command ``genlab train``."""
     family, *options = list(sys.argv[2:] if arguments is None else arguments) or ["--help"]
     if family in ("-h", "--help"):
         print(usage(), end="")

@@ -67,7 +67,7 @@ def translate(config: TranslateConfig, run: Runner = on_ray) -> None:
         RunError: the model cannot be loaded, or does not translate.
         DataError: the source is missing, a shard is damaged, nothing in it could be translated, or the destination
             holds pictures of another translation or cannot be written.
-        StorageError: a store that cannot be reached, or a folder that cannot be written, on the way.
+        StorageError: a store cannot be reached, or a folder cannot be written, on the way.
     """
     for option, url in (("model", config.model), ("source", config.source), ("dest", config.dest)):
         require_absolute(option, url)

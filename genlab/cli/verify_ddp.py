@@ -35,7 +35,7 @@ class DDPOptions:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The command ``genlab verify-ddp``."""
+    """Run the command ``genlab verify-ddp``."""
 
     def command() -> bool:
         options, load = read_options(DDPOptions, arguments, PROG)

@@ -38,7 +38,7 @@ class ResumeOptions:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The command ``genlab verify-resume``."""
+    """Run the command ``genlab verify-resume``."""
 
     def command() -> bool:
         options, load = read_options(ResumeOptions, arguments, PROG)

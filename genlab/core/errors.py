@@ -9,7 +9,7 @@ from typing import IO
 
 
 class GenlabError(Exception):
-    """Something the user can put right.
+    """An error that the user can put right.
 
     The message is one short paragraph that names the file or option at fault and the way out. Commands print
     it without a traceback (``GENLAB_TRACEBACK=1`` shows one) and exit with status 2.
@@ -17,23 +17,23 @@ class GenlabError(Exception):
 
 
 class DataError(GenlabError):
-    """A source, an image or a shard that cannot be used; the message names the file."""
+    """A source, an image or a shard cannot be used; the message names the file."""
 
 
 class StorageError(GenlabError):
-    """A file system or object store that refuses or does not answer; the message names the path and the last cause."""
+    """A file system or object store refuses or does not answer; the message names the path and the last cause."""
 
 
 class ConfigError(GenlabError):
-    """An option that is unknown, out of range, or at odds with another; the message names the option."""
+    """An option is unknown, out of range, or at odds with another; the message names the option."""
 
 
 class RunError(GenlabError):
-    """A run directory, checkpoint or model directory that cannot be used or continued."""
+    """A run directory, checkpoint or model directory cannot be used or continued."""
 
 
 class ClusterError(GenlabError):
-    """A Ray cluster that is missing or too small for what was asked."""
+    """A Ray cluster is missing, or too small for what was asked."""
 
 
 CLOSED_PIPE = 128 + signal.SIGPIPE

@@ -1,7 +1,7 @@
-"""A trained model's graphs as files for other runtimes, each tried against the model before it is written.
+"""Export of a trained model's graphs to files for other runtimes, each compared with the model before it is written.
 
-A file holds one function from tensors to tensors, pixels being uint8 [N, H, W, C], with its weights: ``NAME.onnx``, or
-``NAME.pt2`` of ``torch.export``. ``export.json`` beside them says what goes in and comes out.
+A file, ``NAME.onnx`` or ``NAME.pt2`` of ``torch.export``, holds one function from tensors to tensors with its weights;
+pixels are uint8 [N, H, W, C]. ``export.json`` beside the files describes their inputs and outputs.
 """
 
 import io
@@ -30,9 +30,9 @@ SUFFIXES: Mapping[Format, str] = {"onnx": ".onnx", "torch-export": ".pt2"}
 PACKAGES: Mapping[Format, tuple[str, ...]] = {"onnx": EXTRAS["onnx"], "torch-export": ()}
 """Packages that make and try the files of a format, whose versions are recorded."""
 LEVELS = 1
-"""How far pixels may be from the model's, in levels of 0..255: one that is close to the middle may round either way."""
+"""Largest difference of a pixel from the model's, in levels of 0..255: a value halfway may round either way."""
 TOLERANCE = 1e-4
-"""How far floats may be from the model's: this share of the largest of them, or of 1 where none is larger."""
+"""Largest difference of a float from the model's, as a share of the largest of them, or of 1 where none is larger."""
 
 
 def export(url: str, dest: str, to: Format) -> list[str]:
@@ -44,11 +44,11 @@ def export(url: str, dest: str, to: Format) -> list[str]:
         to: the format.
 
     Returns:
-        For each graph a line: its file, what it takes and gives, and how far that is from the model's.
+        A line for each graph: its file, its inputs and outputs, and their largest difference from the model's.
 
     Raises:
-        ConfigError: what ``to`` needs is not installed.
-        RunError: the model cannot be loaded, has no graphs, or an exported graph gives something else.
+        ConfigError: the packages that ``to`` needs are not installed.
+        RunError: the model cannot be loaded, has no graphs, or an exported graph gives other outputs.
         DataError: ``dest`` is not empty, or cannot be written.
     """
     if to == "onnx":
@@ -84,6 +84,8 @@ def export(url: str, dest: str, to: Format) -> list[str]:
 
 @dataclass(frozen=True)
 class _Exported:
+    """A graph, the bytes of its file, facts for ``export.json``, and the largest difference of each output."""
+
     graph: Graph
     data: bytes
     facts: dict[str, Any]
@@ -101,7 +103,7 @@ def _trace(graph: Graph) -> ExportedProgram:
         for spec in graph.inputs.values()
     )
     program = torch.export.export(graph.module.eval(), _inputs(graph, 0), dynamic_shapes=free)
-    # What is loaded with them refuses all sizes that would be laid out in memory in another way.
+    # A program that is loaded with its example inputs refuses sizes that would be laid out in memory in another way.
     program.example_inputs = None
     return program
 
@@ -122,7 +124,7 @@ def _to_onnx(graph: Graph) -> tuple[bytes, Run, dict[str, Any]]:
     )
     assert program is not None
     model = program.model_proto
-    del model.graph.value_info[:]  # sides of what lies between, in names of the tracer's
+    del model.graph.value_info[:]  # shapes of intermediate tensors, with the tracer's names of sides
     for values, specs in ((model.graph.input, graph.inputs), (model.graph.output, graph.outputs)):
         for value, spec in zip(values, specs.values(), strict=True):
             for axis, side in enumerate(spec.shape):
@@ -140,13 +142,13 @@ def _to_onnx(graph: Graph) -> tuple[bytes, Run, dict[str, Any]]:
 
 
 def _compare(graph: Graph, run: Run, file: str) -> dict[str, float]:
-    """Run a graph and its model at two sizes.
+    """Compare an exported graph with its model at two sizes.
 
     Returns:
-        How far each output is from the model's at most; levels for uint8, else a share of the largest.
+        The largest difference of each output from the model's: in levels for uint8, else as a share of the largest.
 
     Raises:
-        RunError: too far.
+        RunError: an output has another form, or differs by more than :data:`LEVELS` or :data:`TOLERANCE`.
     """
     largest = dict.fromkeys(graph.outputs, 0.0)
     for size in (0, 1):
@@ -168,7 +170,7 @@ def _compare(graph: Graph, run: Run, file: str) -> dict[str, float]:
 
 
 def _inputs(graph: Graph, size: int) -> Tensors:
-    """Seeded inputs, of the size to trace at (0) or of the other (1)."""
+    """Draw seeded inputs of one of the graph's two sizes: that to trace at (0), or the other (1)."""
     generator = torch.Generator().manual_seed(size)
 
     def draw(spec: TensorSpec) -> Tensor:

@@ -60,7 +60,7 @@ class Outcome(NamedTuple):
     why: str
     """Why it could not be translated; empty if it was."""
     stop: bool
-    """Whether it failed by no fault of its own, as the others would: the store is away, or the disk full."""
+    """Whether the others would fail as well: the store does not answer, or the disk is full."""
 
 
 @dataclass(frozen=True)
@@ -72,8 +72,11 @@ class Job:
     source: str
     """Folder or data set of the pictures."""
     split: str | None
+    """Split of the data set to translate; ``None`` for all of it, and for a folder."""
     dest: str
+    """Folder of the translated pictures."""
     direction: str
+    """Direction of the model."""
 
 
 Runner = Callable[[Sequence[Picture], Job], Iterator[Outcome]]
@@ -90,7 +93,7 @@ class Worker:
         self._stopped = ""
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
-        """Translate pictures, given and told of by columns: those of :class:`Picture` and of :class:`Outcome`."""
+        """Translate pictures: takes the columns of :class:`Picture`, returns those of :class:`Outcome`."""
         columns = (batch[field].tolist() for field in Picture._fields)
         outcomes = [self._translate(Picture(*values)) for values in zip(*columns, strict=True)]
         return {field: [getattr(outcome, field) for outcome in outcomes] for field in Outcome._fields}
@@ -125,12 +128,12 @@ def translate_all(job: Job, weights: str, run: Runner) -> None:
     Raises:
         ConfigError: the destination is a file.
         DataError: nothing could be translated, or the destination holds pictures of another translation.
-        StorageError: a store that cannot be reached, or a folder that cannot be written, on the way.
+        StorageError: a store cannot be reached, or a folder cannot be written, on the way.
     """
     source, dest = locate(job.source), locate(job.dest)
     if dest.is_file():
         raise ConfigError(f"dest = {job.dest!r}: a file; a folder of pictures needs a folder to go to")
-    model_directory.load(job.model)  # what ails it is better said here, once
+    model_directory.load(job.model)  # a model that cannot be loaded is refused here, not by each process
     shards = _shards(source, job.split) if is_data_set(source) else None
     if shards is not None:
         _warn_of_another_range(job, shards)
@@ -161,7 +164,7 @@ def translate_all(job: Job, weights: str, run: Runner) -> None:
 
 
 def _warn_of_another_range(job: Job, shards: ShardSet) -> None:
-    """Say if a data set was made by another range of values than the images that the model was trained on."""
+    """Warn of a data set that was ingested with another range of values than the images that trained the model."""
     trained, ingested = ModelInfo.read(job.model).value_range(job.direction), shards.manifest.value_range
     if trained and ingested and trained != ingested:
         print(

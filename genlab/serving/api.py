@@ -1,4 +1,4 @@
-"""The HTTP interface: routes, limits and errors. Any :class:`Backend` does the work.
+"""The HTTP interface: routes, limits and errors. A :class:`Backend` runs the models.
 
 Every error is JSON ``{"detail": "one sentence"}``: 404 for a model that is not served and for an operation that it
 does not have, 413 for too large a body or picture, 415 for what is no picture, 422 for parameters or a picture that
@@ -24,23 +24,23 @@ SEED_HEADER = "X-Genlab-Seed"
 
 
 class Backend(Protocol):
-    """Runs a model's operations somewhere; see :class:`genlab.serving.generator.Generator`.
+    """Runs the operations of the served models; see :class:`genlab.serving.generator.Generator`.
 
-    May raise ImageError for a picture that cannot be used, and HTTPException.
+    Its methods may raise ImageError for a picture that cannot be used, and HTTPException.
     """
 
     async def sample(self, name: str, count: int, seed: int, label: int | None) -> bytes:
-        """A PNG of ``count`` pictures, of the class ``label`` if it is not ``None``."""
+        """Draw ``count`` pictures, of the class ``label`` if it is not ``None``: one PNG."""
 
     async def translate(self, name: str, picture: bytes, direction: str) -> bytes:
-        """The translated picture, a PNG."""
+        """Translate a picture into a PNG."""
 
     async def reconstruct(self, name: str, picture: bytes, label: int | None) -> bytes:
-        """The reconstructed picture, a PNG; ``label`` is its class where the model has classes."""
+        """Reconstruct a picture as a PNG; ``label`` is its class where the model has classes."""
 
 
 class PngResponse(Response):
-    """A picture."""
+    """A response whose body is a PNG file."""
 
     media_type = "image/png"
 
@@ -49,7 +49,7 @@ Name = Annotated[str, Path(description="The model's name, from `GET /v1/models`.
 
 
 def create_api(cards: Mapping[str, ModelCard], backend: Backend) -> FastAPI:
-    """The web application that serves the models of ``cards``, by name, with ``backend`` doing the work."""
+    """Create the web application that serves the models of ``cards``, by name, which ``backend`` runs."""
     api = FastAPI(
         title="genlab",
         version=__version__,
@@ -155,7 +155,7 @@ def _refusal(status: int, detail: str) -> JSONResponse:
 
 
 def _problems(*codes: int) -> dict[int | str, dict[str, Any]]:
-    """OpenAPI's words for the errors of a route."""
+    """Describe the errors of a route for OpenAPI."""
     meanings = {
         404: "No such model, or the model has no such operation.",
         413: "The body has too many bytes, or the picture too many pixels.",
@@ -168,7 +168,7 @@ def _problems(*codes: int) -> dict[int | str, dict[str, Any]]:
 
 
 def _picture(description: str, seed: bool = False) -> dict[int | str, dict[str, Any]]:
-    """OpenAPI's words for a response that is a picture."""
+    """Describe a response that is a picture for OpenAPI."""
     response: dict[str, Any] = {
         "description": description,
         "content": {"image/png": {"schema": {"type": "string", "format": "binary"}}},

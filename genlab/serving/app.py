@@ -22,9 +22,9 @@ from genlab.serving.schema import read_card
 from genlab.store import model_directory
 
 GENERATOR = "Generator"
-"""Name of the deployment that holds the models."""
+"""Name of the Serve deployment that holds the models."""
 MAX_WAITING = 32
-"""Requests that may wait for a replica; more are refused with status 503."""
+"""Largest number of requests that wait for a replica; more are refused with status 503."""
 
 
 class ServeArguments(BaseModel):
@@ -43,7 +43,7 @@ class ServeArguments(BaseModel):
 
 
 class GeneratorReplica(Generator):
-    """A process that holds all models, on its GPU if it was given one, with as many threads as it has CPUs."""
+    """A replica: holds all models, on its GPU if it was given one, and computes with as many threads as it has CPUs."""
 
     def __init__(self, directories: dict[str, str]) -> None:
         resources = ray.get_runtime_context().get_assigned_resources()
@@ -52,21 +52,21 @@ class GeneratorReplica(Generator):
 
 
 class RayBackend:
-    """The :class:`genlab.serving.api.Backend` that asks the replicas."""
+    """A :class:`genlab.serving.api.Backend` that sends the work to the replicas."""
 
     def __init__(self, generator: DeploymentHandle) -> None:
         self._generator = generator
 
     async def sample(self, name: str, count: int, seed: int, label: int | None) -> bytes:
-        """See :meth:`Generator.sample`."""
+        """Call :meth:`Generator.sample` on a replica."""
         return await self._ask("sample", name, count, seed, label)
 
     async def translate(self, name: str, picture: bytes, direction: str) -> bytes:
-        """See :meth:`Generator.translate`."""
+        """Call :meth:`Generator.translate` on a replica."""
         return await self._ask("translate", name, picture, direction)
 
     async def reconstruct(self, name: str, picture: bytes, label: int | None) -> bytes:
-        """See :meth:`Generator.reconstruct`."""
+        """Call :meth:`Generator.reconstruct` on a replica."""
         return await self._ask("reconstruct", name, picture, label)
 
     async def _ask(self, operation: str, *arguments: Any) -> bytes:
@@ -82,7 +82,7 @@ class RayBackend:
 
 
 def build(arguments: ServeArguments) -> Application:
-    """The Serve application that serves ``arguments.models``.
+    """Build the Serve application that serves ``arguments.models``.
 
     Raises:
         RunError: a directory holds no model, or two have one name.

@@ -1,4 +1,4 @@
-"""What the HTTP interface takes and gives, apart from pictures."""
+"""JSON bodies of requests and responses of the HTTP interface."""
 
 import math
 from typing import Annotated
@@ -11,12 +11,12 @@ from genlab.inference.operations import ModelInfo
 from genlab.store import model_directory
 
 MAX_COUNT = 64
-"""Pictures in one request."""
+"""Largest number of pictures that one request draws."""
 MAX_SEED = 2**31 - 1
 
 
 class ImageForm(BaseModel):
-    """The form of a model's images; their pixels are 8-bit."""
+    """Size and channels of a model's images; their pixels are 8-bit."""
 
     height: int = Field(description="Pixels.")
     width: int = Field(description="Pixels.")
@@ -24,7 +24,7 @@ class ImageForm(BaseModel):
 
 
 class ModelCard(BaseModel):
-    """What a served model is and can do."""
+    """Description of a served model and of its operations."""
 
     name: str = Field(description="Its name in paths: that of its run.")
     family: str
@@ -43,7 +43,7 @@ class ModelCard(BaseModel):
 
 
 class SampleRequest(BaseModel):
-    """Which pictures to draw."""
+    """Request for pictures to draw."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -68,13 +68,13 @@ class SampleRequest(BaseModel):
 
 
 class Health(BaseModel):
-    """That the server answers."""
+    """Response of a server that works."""
 
     status: str = Field(description='"ok".')
 
 
 class Problem(BaseModel):
-    """Why a request was refused."""
+    """Response to a request that is refused, with the reason."""
 
     detail: str = Field(description="One sentence that says what to change.")
 

@@ -1,4 +1,4 @@
-"""Pictures that clients send, kept within limits before anything is decoded."""
+"""Pictures that clients send: how they are read, and checked against limits before they are decoded."""
 
 import io
 from typing import Any
@@ -11,9 +11,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from genlab.imaging.images import SUFFIXES
 
 MAX_BODY_BYTES = 10 * 2**20
-"""Bytes of a request's body."""
+"""Largest size of a request's body, in bytes."""
 MAX_PIXELS = 4 * 2**20
-"""Pixels of a picture: 2048x2048, say."""
+"""Largest number of pixels of a picture: that of 2048x2048."""
 
 _FORMATS = tuple({Image.registered_extensions()[suffix] for suffix in SUFFIXES})
 
@@ -34,7 +34,7 @@ UPLOAD: dict[str, Any] = {
         },
     }
 }
-"""How OpenAPI describes the body that :func:`read_upload` reads."""
+"""Description for OpenAPI of the body that :func:`read_upload` reads."""
 
 
 class BodyLimit:
@@ -59,7 +59,7 @@ class BodyLimit:
 
 
 async def read_upload(request: Request) -> bytes:
-    """The picture in a request: its whole body, or the file ``image`` of a form.
+    """Read the picture of a request: its whole body, or the file ``image`` of a form.
 
     Raises:
         HTTPException: 413 too large, 415 not an image, 422 a form without the file.
@@ -77,7 +77,7 @@ async def read_upload(request: Request) -> bytes:
 
 
 def _check_header(picture: bytes) -> None:
-    """Refuse what is no picture or would be too large, without decoding it."""
+    """Refuse a body that is no picture, or a picture of too many pixels, without decoding it."""
     too_large = f"the picture has more than {MAX_PIXELS:,} pixels"
     try:
         with Image.open(io.BytesIO(picture), formats=_FORMATS) as image:

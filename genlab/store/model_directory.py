@@ -1,4 +1,4 @@
-"""Model directories: ``genlab.json``, ``model.safetensors`` and a README card. Loading runs no pickled code."""
+"""Model directories: how they are written, described, checked, found and loaded. Loading runs no pickled code."""
 
 import dataclasses
 import os
@@ -29,19 +29,19 @@ WEIGHTS = "model.safetensors"
 
 @dataclasses.dataclass(frozen=True)
 class Provenance:
-    """Where a model came from; plain values that go into ``genlab.json``."""
+    """The origin of a model, in plain values that go into ``genlab.json``."""
 
     run: str
-    """URL of the run directory; of an imported model, the files of its weights."""
+    """URL of the run directory; for an imported model, the files of its weights."""
     step: int
     """Steps of training; 0 for an imported model."""
     images: int
-    """Images seen in training (a pair counts once)."""
+    """Number of images seen in training; a pair counts once."""
     data: dict[str, dict[str, Any]]
     """For each data set by name: its ``path``, its manifest's ``checksum``, and ``value_range``, LO and HI, if it was
     ingested with a range of values for images of more than 8 bits."""
     config: dict[str, Any]
-    """The run's whole config."""
+    """Whole config of the run."""
     metrics: dict[str, float]
     """The last measured figures."""
     label_names: tuple[str, ...] = ()
@@ -72,10 +72,10 @@ def save(directory: Location, model: Model, provenance: Provenance) -> None:
 
 
 def describe(directory: Location) -> dict[str, Any]:
-    """The content of a model directory's ``genlab.json``.
+    """Read the ``genlab.json`` of a model directory.
 
     Raises:
-        RunError: when ``directory`` is not a model directory or its format is newer.
+        RunError: ``directory`` is not a model directory, or its format is newer.
     """
     file = locate(directory) / DESCRIPTION
     try:
@@ -93,7 +93,7 @@ def load(directory: Location, device: str | torch.device = "cpu") -> Model:
     """Load the model in ``directory`` onto ``device``, in evaluation mode.
 
     Raises:
-        RunError: when it is not a model directory, or its weights are damaged or of another architecture.
+        RunError: it is not a model directory, or its weights are damaged or of another architecture.
     """
     description = describe(directory)
     file = locate(directory) / WEIGHTS
@@ -114,12 +114,13 @@ def load(directory: Location, device: str | torch.device = "cpu") -> Model:
 
 
 def find(directories: Sequence[str]) -> dict[str, UPath]:
-    """Model directories by name, a model's name being its run's (``RUN/model`` is named after ``RUN``).
+    """Find model directories and name them: ``RUN/model`` is named after ``RUN``, others after themselves.
 
-    Each argument is a model directory, or a run directory that holds one as ``model``.
+    Args:
+        directories: model directories, or run directories that hold one as ``model``.
 
     Raises:
-        RunError: when an argument is neither, or two have the same name.
+        RunError: one of them is neither, or two have the same name.
     """
     found: dict[str, UPath] = {}
     for directory in directories:
@@ -135,13 +136,13 @@ def find(directories: Sequence[str]) -> dict[str, UPath]:
 
 
 def find_one(url: str) -> UPath:
-    """The model directory that is ``url``, or that the run ``url`` holds; see :func:`find`."""
+    """Find the model directory that is ``url``, or that the run directory ``url`` holds; see :func:`find`."""
     [directory] = find([url]).values()
     return directory
 
 
 def _require_fit(found: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor]) -> None:
-    """Name the first tensor that does not fit; PyTorch would list them all."""
+    """Check names and shapes of weights; the error names the first that does not fit, where PyTorch would list all."""
     for name in [*wanted, *found]:
         sides = [list(tensors[name].shape) if name in tensors else "not there" for tensors in (found, wanted)]
         if sides[0] != sides[1]:

@@ -155,7 +155,7 @@ def test_the_line_between_draws_stays_where_the_prior_has_its_mass(
 ) -> None:
     model = model_of(model_runs / "digits")
     noise = np.random.default_rng(0).standard_normal((2, 1, 10_000)).astype(np.float32)
-    monkeypatch.setattr(model, "draw", lambda count, seed: torch.from_numpy(noise[seed]))
+    monkeypatch.setattr(model, "draw_latents", lambda count, seed: torch.from_numpy(noise[seed]))
     monkeypatch.setattr(model, "decode", lambda latents, label: latents)
     line = model.interpolate_draws((0, 1), 5)
     torch.testing.assert_close(line.std(1), torch.ones(5), atol=0.05, rtol=0)
