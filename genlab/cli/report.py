@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         console = Console(soft_wrap=True, highlight=False)
         for note in report.notes:
             console.print(note, markup=False)
-        for table in (table for section in report.findings.sections for table in section.tables):
+        for table in (table for section in report.model_report.sections for table in section.tables):
             console.print(_terminal(table))
         console.print(f"report: {file}", markup=False)
 

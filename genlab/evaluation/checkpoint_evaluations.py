@@ -1,4 +1,4 @@
-"""Evaluations of a run's checkpoints, made beside training: ``RUN/evaluations.jsonl``, and which of them is best."""
+"""Evaluations of a run's checkpoints that are made beside training: their file, and the choice of the best."""
 
 import dataclasses
 import json
@@ -24,12 +24,12 @@ from genlab.store import model_directory
 
 EVALUATIONS = "evaluations.jsonl"
 IMAGES = 1000
-"""Images of a domain, drawn at random, that are translated for an evaluation, at most."""
+"""The most images of a domain, drawn at random, that are translated for an evaluation."""
 
 
 @dataclasses.dataclass(frozen=True)
 class CheckpointEvaluation:
-    """What the model of one checkpoint was measured at."""
+    """The measurements of the model of one checkpoint."""
 
     step: int
     """Steps done."""
@@ -42,18 +42,18 @@ class CheckpointEvaluation:
 
     @property
     def better(self) -> dict[str, float]:
-        """The values of those of which one can say what is better."""
+        """The values of the measurements by which models can be ranked, by name."""
         return {name: measurement.value for name, measurement in self.measurements.items() if measurement.better}
 
 
-def measure(directory: str, data: Mapping[str, str], split: str, seed: int) -> dict[str, Measurement]:
-    """Measure a model directory, and print nothing.
+def measure_model(directory: str, data: Mapping[str, str], split: str, seed: int) -> dict[str, Measurement]:
+    """Measure the CycleGAN in a model directory, and print nothing.
 
     Args:
         directory: the model directory.
         data: the data set of each domain.
-        split: the rows to measure on, :data:`IMAGES` of them at most.
-        seed: of all that is drawn at random.
+        split: the split to measure on, at most :data:`IMAGES` rows of it.
+        seed: seed of everything that is drawn at random.
 
     Raises:
         GenlabError: the model or the data cannot be read.
@@ -66,7 +66,7 @@ def measure(directory: str, data: Mapping[str, str], split: str, seed: int) -> d
 
 
 def read_evaluations(directory: UPath) -> list[CheckpointEvaluation]:
-    """The evaluations in the run ``directory``, by their steps; none when none was made.
+    """Read the evaluations in the run ``directory``, in the order of steps; none when none was made.
 
     Raises:
         RunError: when the file is damaged.
@@ -83,20 +83,20 @@ def read_evaluations(directory: UPath) -> list[CheckpointEvaluation]:
 
 
 def write_evaluations(directory: UPath, evaluations: Sequence[CheckpointEvaluation]) -> None:
-    """Write ``evaluations.jsonl``: one object a line, by the steps."""
+    """Write ``evaluations.jsonl``: one object a line, in the order of steps."""
     by_step = sorted(evaluations, key=lambda one: one.step)
     lines: list[Any] = TypeAdapter(list[CheckpointEvaluation]).dump_python(by_step, by_alias=True)
     write_atomic(directory / EVALUATIONS, "".join(f"{json.dumps(line)}\n" for line in lines).encode())
 
 
 def best_of(evaluations: Sequence[CheckpointEvaluation], measurement: str) -> CheckpointEvaluation | None:
-    """The one with the lowest ``measurement``, the later of equals; ``None`` of none."""
+    """Return the evaluation whose ``measurement`` is lowest, the later of equal ones; ``None`` where none has it."""
     known = [one for one in evaluations if measurement in one.measurements]
     return min(known, key=lambda one: (one.measurements[measurement].value, -one.step), default=None)
 
 
-def chosen(directory: UPath, measurement: str, last: int) -> int | None:
-    """The step of the best model of a run, unless that of the checkpoint of step ``last`` waits to be evaluated."""
+def best_step(directory: UPath, measurement: str, last: int) -> int | None:
+    """Return the step of the best model of a run; ``None`` while the checkpoint of ``last`` waits for evaluation."""
     evaluations = read_evaluations(directory)
     best = best_of(evaluations, measurement)
     known = any(one.step == last for one in evaluations)
@@ -104,5 +104,5 @@ def chosen(directory: UPath, measurement: str, last: int) -> int | None:
 
 
 def candidate_directory(run: str | UPath, step: int) -> UPath:
-    """Where the model of the checkpoint of ``step`` is kept while it is measured, and while it is the best."""
+    """Return the directory of a checkpoint's model, which is kept while it is measured, and while it is the best."""
     return locate(run) / "candidates" / f"step-{step:08d}"

@@ -1,4 +1,4 @@
-"""Evaluations side by side, ranked only where they measured the same thing."""
+"""Comparison of evaluations: measurements side by side, ranked only where their settings are equal."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -15,15 +15,15 @@ class Row:
 
     title: str
     measurements: tuple[Measurement | None, ...]
-    """``None`` where an evaluation does not have it."""
+    """The measurement in each evaluation; ``None`` where an evaluation does not have it."""
     best: int | None
-    """The column that is better than every other, beyond its interval; ``None`` when there is none such."""
+    """Number of the column that is better than every other, beyond the intervals; ``None`` where there is none."""
     note: str
-    """Why the measurements are not ranked, if so."""
+    """Why the measurements are not ranked; empty if they are, or if models cannot be ranked by them."""
 
 
 def compare(evaluations: Sequence[Evaluation]) -> list[Row]:
-    """The measurements of evaluations, row by row."""
+    """Put the measurements of evaluations side by side, row by row."""
     names = dict.fromkeys(name for evaluation in evaluations for name in evaluation.measurements)
     return [_row(tuple(evaluation.measurements.get(name) for evaluation in evaluations)) for name in names]
 

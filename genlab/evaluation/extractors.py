@@ -1,4 +1,4 @@
-"""Networks whose features FID and KID are taken in, each known by its weights and by how it resizes images."""
+"""Networks in whose features FID and KID are taken, each identified by its weights and by how it resizes images."""
 
 import io
 from abc import ABC, abstractmethod
@@ -18,15 +18,15 @@ from genlab.evaluation.trained_classifier import TrainedClassifier
 
 
 class Extractor(ABC):
-    """Features of images.
+    """A network that turns images into features.
 
     Attributes:
-        label: of the network, in a measurement's title.
-        name: of the network and the layer.
+        label: name of the network in a measurement's title.
+        name: name of the network and the layer.
         weights: SHA-256 of the file of its weights.
-        resizer: how images are brought to the size that the network takes.
+        resizer: the way images are resized to what the network takes.
         dimension: D, the number of features.
-        batch: images that go through it at a time.
+        batch: the number of images that go through it at a time.
     """
 
     label: str
@@ -38,11 +38,11 @@ class Extractor(ABC):
 
     @abstractmethod
     def features(self, pixels: Tensor) -> Tensor:
-        """uint8 [N, H, W, C] → float32 [N, D], on the extractor's device."""
+        """Compute the features of uint8 [N, H, W, C]: float32 [N, D], on the extractor's device."""
 
     @property
     def settings(self) -> Settings:
-        """What measurements in these features depend on."""
+        """The settings of measurements in these features."""
         return {
             "extractor": self.name,
             "extractor_weights": self.weights,
@@ -97,7 +97,7 @@ class Inception(Extractor):
 
 
 class EfficientNetLite(Extractor):
-    """EfficientNet-Lite0 with ImageNet weights, from packages on the index: for colour images without a download."""
+    """EfficientNet-Lite0 with ImageNet weights from an installed package: for colour images, without a download."""
 
     label = "EfficientNet-Lite0"
     name = "efficientnet-lite0, pooled"
@@ -125,7 +125,10 @@ class EfficientNetLite(Extractor):
 
     @torch.inference_mode()
     def layers(self, pixels: Tensor) -> list[Tensor]:
-        """What the last block of each of five resolutions gives for uint8 [N, H, W, C], for perceptual distances.
+        """Compute the outputs of the last block of each of five resolutions, for perceptual distances.
+
+        Args:
+            pixels: uint8 [N, H, W, C].
 
         Returns:
             float32 [N, D, S, S] each, S from 112 down to 7, on the extractor's device.
@@ -140,7 +143,7 @@ class EfficientNetLite(Extractor):
 
     @property
     def layers_settings(self) -> Settings:
-        """What measurements in :meth:`layers` depend on."""
+        """The settings of measurements in :meth:`layers`."""
         layers = "efficientnet-lite0, last block of each resolution, unweighted"
         return {"extractor": layers, "extractor_weights": self.weights, "resizer": self.resizer}
 
@@ -151,7 +154,7 @@ class EfficientNetLite(Extractor):
 
 
 class ClassifierFeatures(Extractor):
-    """The layer before the logits of a classifier that genlab trained: for digits, to which ImageNet is no guide."""
+    """The layer before the logits of a classifier that genlab trained: for images unlike ImageNet's, such as digits."""
 
     label = "classifier"
     resizer = "none"
@@ -168,5 +171,5 @@ class ClassifierFeatures(Extractor):
 
 
 def _three_channels(pixels: Tensor) -> Tensor:
-    """uint8 [N, H, W, C] → uint8 [N, 3, H, W]; grey is repeated."""
+    """Bring uint8 [N, H, W, C] into the shape [N, 3, H, W]; grey is repeated."""
     return pixels.permute(0, 3, 1, 2).expand(-1, 3, -1, -1)

@@ -1,4 +1,4 @@
-"""Features of a data set, computed once and kept, and of what a model makes; FID and KID between them."""
+"""Features of data sets, computed once and cached, and of images that a model makes; FID and KID between them."""
 
 import contextlib
 import math
@@ -28,18 +28,18 @@ from genlab.metrics.intervals import normal_interval
 from genlab.store.tensor_file import tensor_file
 
 FEWEST = 4
-"""Images that there must be on each side: KID compares halves of both."""
+"""The fewest images on each side: KID compares halves of both."""
 DISTINCT = 1 - 1 / math.e
-"""Share of the rows that are in a resample of the bootstrap, each once or more: these must span the features."""
+"""Fraction of the rows that are in a resample of the bootstrap: these must span the features."""
 
 
 def cache_folder() -> UPath:
-    """Where features of data sets are kept: ``$GENLAB_CACHE``, else ``~/.cache/genlab``. It may be deleted."""
+    """Return the folder of cached features: ``$GENLAB_CACHE``, else ``~/.cache/genlab``. It may be deleted."""
     return locate(os.environ.get("GENLAB_CACHE") or "~/.cache/genlab")
 
 
 def held_out_features(held_out: HeldOut, extractor: Extractor) -> Tensor:
-    """Features of held-out rows, float32 [rows, D], on the CPU; from the cache where they are there."""
+    """Return features of held-out rows, float32 [rows, D], on the CPU, from the cache if it has them."""
     shape = (len(held_out), extractor.dimension)
     key = held_out.settings | extractor.settings
     del key["genlab"]  # features do not depend on it
@@ -55,13 +55,13 @@ def held_out_features(held_out: HeldOut, extractor: Extractor) -> Tensor:
 
 
 def extract(extractor: Extractor, images: Iterable[Tensor], count: int, what: str) -> Tensor:
-    """Features of ``count`` images, float32 [count, D], on the CPU.
+    """Compute features of ``count`` images: float32 [count, D], on the CPU.
 
     Args:
-        extractor: whose features.
+        extractor: the network.
         images: uint8 [N, H, W, C] each, with any N.
-        count: how many there are in all.
-        what: is being done, for the progress bar.
+        count: the number of images in all.
+        what: what is being done, for the progress bar.
     """
     found = []
     with progress(what, count, "images") as advance:
@@ -75,14 +75,14 @@ def extract(extractor: Extractor, images: Iterable[Tensor], count: int, what: st
 def measure_distances(
     extractor: Extractor, reference: Tensor, reference_settings: Settings, samples: Tensor, seed: int
 ) -> dict[str, Measurement]:
-    """``fid`` and ``kid`` of what a model made.
+    """Measure ``fid`` and ``kid`` of the images that a model made.
 
     Args:
-        extractor: which the features are of.
+        extractor: the network of the features.
         reference: features of real images, [N, D].
-        reference_settings: what they depend on.
+        reference_settings: the settings of the real images.
         samples: features of the model's images, [M, D].
-        seed: of the model's draws, from which those of the intervals are derived.
+        seed: seed of the model's draws; those of the intervals are derived from it.
     """
     settings = reference_settings | extractor.settings | {"samples": len(samples), "seed": seed}
     fewest = min(len(samples), len(reference))
@@ -93,7 +93,7 @@ def measure_distances(
         caution = f"{fewest:,} images for {extractor.dimension:,} features: too few for an interval, FID too high"
     fid = frechet_distance(reference, samples)
     interval = None
-    if not caution:  # else there is no telling
+    if not caution:
         error = frechet_standard_error(reference, samples, derived_seed(seed, "fid"))
         interval = normal_interval(fid, error)
     kid = kernel_distance(reference, samples, derived_seed(seed, "kid"))

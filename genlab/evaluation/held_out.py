@@ -69,7 +69,7 @@ class HeldOut:
 
     @property
     def settings(self) -> Settings:
-        """Of a measurement that is measured on these rows."""
+        """The settings of a measurement on these rows."""
         settings: Settings = {
             "data": self.shards.checksum,
             "split": self.split,

@@ -1,4 +1,4 @@
-"""Measurements of models with a Gaussian latent: likelihood, reconstructions, and samples."""
+"""Measurements of models with a Gaussian latent (VAE, conditional VAE): likelihood, reconstructions, and samples."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -27,14 +27,15 @@ from genlab.models.latent_model import LatentModel
 DRAWS = (1, 50, 500, 1000)
 """The K of the importance-weighted bounds (Burda et al. 2016)."""
 DRAWS_A_PASS = 50
-"""Draws for each image that are decoded at once."""
+"""Number of draws for each image that are decoded at once."""
 
 
 @torch.inference_mode()
 def measure_elbo(model: LatentModel, held_out: HeldOut, seed: int) -> dict[str, Measurement]:
-    """−ELBO with one draw of z an image and its two parts, in nats an image, and what the posterior means show.
+    """Measure the −ELBO and its two parts, in nats an image, with one draw of z for each, and the posterior means.
 
-    That is the number of active units and, with labels, how often an image's nearest neighbour is of its class.
+    Of the posterior means the number of active units is measured and, with labels, how often the nearest neighbour of
+    an image is of its class.
     """
     reconstruction, kl, means, first = [], [], [], 0
     with progress("ELBO", len(held_out), "images") as advance:
@@ -74,7 +75,7 @@ def measure_elbo(model: LatentModel, held_out: HeldOut, seed: int) -> dict[str, 
 
 @torch.inference_mode()
 def measure_bounds(model: LatentModel, held_out: HeldOut, seed: int) -> dict[str, Measurement]:
-    """The importance-weighted bounds on −log p(x), for each K of :data:`DRAWS`: above it in expectation over draws."""
+    """Measure the importance-weighted bounds of −log p(x), for each K of :data:`DRAWS`: upper bounds in expectation."""
     images_a_pass = max(1, rows_a_pass(model.image_shape) // DRAWS_A_PASS)
     found, first = [], 0
     with progress("importance-weighted bounds", len(held_out), "images") as advance:
@@ -106,12 +107,12 @@ def measure_bounds(model: LatentModel, held_out: HeldOut, seed: int) -> dict[str
 def measure_reconstructions(
     model: LatentModel, held_out: HeldOut, classifier: TrainedClassifier | None
 ) -> dict[str, Measurement]:
-    """How near reconstructions from the posterior mean come, and whether a classifier sees the right class in them.
+    """Measure the error of reconstructions from the posterior mean, and whether a classifier recognises their class.
 
     Args:
-        model: that reconstructs.
-        held_out: all of these rows.
-        classifier: of these images, if there is one; without labels it is not asked.
+        model: the model.
+        held_out: the rows to reconstruct, all of them.
+        classifier: a classifier of these images, if there is one; it is not used for images without labels.
     """
     errors, right, known = [], 0, 0
     with progress("reconstructions", len(held_out), "images") as advance:
@@ -146,16 +147,16 @@ def measure_reconstructions(
 def measure_consistency(
     model: LatentModel, held_out: HeldOut, classifier: TrainedClassifier, count: int, seed: int
 ) -> dict[str, Measurement]:
-    """Whether a classifier sees in samples of each class that class; as many of each, ``count`` in all.
+    """Measure how often a classifier recognises the class that a sample was drawn for.
 
-    The classes are those that it can name: the model may have room for more.
+    As many samples are drawn of each class that the classifier knows; the model may have more classes.
 
     Args:
-        model: that samples, told the class.
-        held_out: whose classes these are.
-        classifier: of these classes.
-        count: how many.
-        seed: of the draws.
+        model: a conditional model.
+        held_out: rows of these classes, for the settings.
+        classifier: a classifier of these classes.
+        count: the number of samples in all, up to rounding.
+        seed: seed of the draws.
     """
     classes = min(model.classes, len(classifier.label_names))
     label = torch.arange(max(1, count // classes) * classes) % classes
@@ -172,12 +173,12 @@ def measure_consistency(
 
 
 def classes_to_sample(held_out: HeldOut, count: int, seed: int) -> Tensor | None:
-    """Labels of the rows in a random order, over and over again: int64 [count], with the rows' shares of each class.
+    """Return the labels of rows in a random order, repeated: int64 [count], with the rows' fraction of each class.
 
     Args:
-        held_out: whose labels; ``None`` comes where there are none.
-        count: how many.
-        seed: of the order.
+        held_out: the rows; ``None`` is returned where they have no labels.
+        count: the number of labels.
+        seed: seed of the order.
     """
     labels = held_out.labels
     if labels is None:
@@ -187,13 +188,13 @@ def classes_to_sample(held_out: HeldOut, count: int, seed: int) -> Tensor | None
 
 
 def samples(model: LatentModel, label: Tensor | None, count: int, seed: int) -> Iterator[Tensor]:
-    """``count`` draws from the prior, decoded: uint8 [N, H, W, C], :func:`rows_a_pass` at a time.
+    """Decode ``count`` draws from the prior: uint8 [N, H, W, C], :func:`rows_a_pass` at a time.
 
     Args:
-        model: that samples.
-        label: int64 [count], the classes that a model with classes is told.
-        count: how many.
-        seed: of the draws.
+        model: the model.
+        label: int64 [count], the classes that a conditional model is told.
+        count: the number of samples.
+        seed: seed of the draws.
     """
     step = rows_a_pass(model.image_shape)
     for first in range(0, count, step):
@@ -203,10 +204,10 @@ def samples(model: LatentModel, label: Tensor | None, count: int, seed: int) -> 
 
 
 def observe_rows(model: LatentModel, batch: Batch, seed: int) -> tuple[Tensor, Tensor | None]:
-    """What the encoder sees of rows, and their labels.
+    """Return what the encoder sees of rows, and their labels.
 
-    A binary likelihood's pixels are drawn by the seed and a row's number, so that an image is the same whichever others
-    are measured.
+    The pixels of a binary likelihood are drawn from the seed and the row's number, so that an image is the same
+    whichever other rows are measured.
     """
     uniform = None
     if model.architecture.likelihood == "binary":
@@ -222,7 +223,7 @@ def observe_rows(model: LatentModel, batch: Batch, seed: int) -> tuple[Tensor, T
 def _log_weights(
     model: LatentModel, images: Tensor, label: Tensor | None, mean: Tensor, log_variance: Tensor, seed: int
 ) -> Iterator[Tensor]:
-    """log p(x|z) p(z) / q(z|x) of ``DRAWS[-1]`` draws for each of N images, [DRAWS_A_PASS, N] at a time."""
+    """Compute log p(x|z) p(z) / q(z|x) of ``DRAWS[-1]`` draws for each of N images, [DRAWS_A_PASS, N] at a time."""
     generator = torch.Generator().manual_seed(seed)
     count = len(images)
 

@@ -19,7 +19,7 @@ from genlab.store import model_directory
 FORMAT = "genlab-evaluation"
 VERSION = 1
 FILE_NAME = "evaluation.json"
-"""Of an evaluation, unless it was written elsewhere."""
+"""Name of the file of an evaluation, unless another is given."""
 
 Settings = dict[str, str | int | float]
 """Everything that a measurement depends on besides the model: data set, split, rows, seed, extractor and its
@@ -33,20 +33,20 @@ class Measurement:
     """One measured number."""
 
     title: str
-    """What it is, in a few words."""
+    """What is measured, in a few words."""
     value: float
     settings: Annotated[Settings, Field(alias="passport")]
     unit: str = ""
     better: Better | None = None
-    """``None`` for a measurement by which models cannot be ranked."""
+    """Which values are better; ``None`` for a measurement by which models cannot be ranked."""
     interval: Interval | None = None
-    """The 95% interval of what was left to chance; ``None`` where there is none to speak of."""
+    """The 95% interval of what is random in it; ``None`` where nothing is, or where it is not known."""
     caution: str = ""
-    """Why it should not be trusted, if so."""
+    """Why it should not be trusted; empty if it can be."""
 
     @property
     def half_width(self) -> float | None:
-        """Half of the interval."""
+        """Half of the interval's width."""
         return None if self.interval is None else (self.interval[1] - self.interval[0]) / 2
 
     def __str__(self) -> str:
@@ -58,10 +58,10 @@ class Measurement:
 
 
 def evaluation_file(directory: UPath) -> UPath:
-    """Where the evaluation of a run, or of a model directory, is kept.
+    """Return the file in which the evaluation of a run, or of a model directory, is kept.
 
-    It is the run directory, for the run's ``model`` too, so that this holds only what was trained; and else the model
-    directory itself, since many may lie in one folder.
+    It lies in the run directory, also for the run's ``model``, which holds only what was trained; for any other model
+    directory it lies in that directory, since many of them may lie in one folder.
     """
     of_run = directory.name == "model" and (directory / model_directory.DESCRIPTION).exists()
     return (directory.parent if of_run else directory) / FILE_NAME
@@ -78,7 +78,7 @@ class Evaluation:
     measurements: Annotated[dict[str, Measurement], Field(alias="figures")]
 
     def save(self, file: UPath) -> None:
-        """Write it as JSON."""
+        """Write the evaluation as JSON."""
         content = TypeAdapter(Evaluation).dump_python(self, by_alias=True)
         write_json(file, {"format": FORMAT, "version": VERSION} | content)
 

@@ -17,9 +17,9 @@ from genlab.reports.run import RunRecord
 MOST_COLUMNS = 3
 """The most panels side by side; more panels than these are set in two columns."""
 SMOOTHED_SHARE = 0.04
-"""Share of a curve over which its moving average is taken."""
+"""Fraction of a curve over which its moving average is taken."""
 SETTLED = 0.05
-"""Share of a run after which its losses count for the scale of the axis."""
+"""Fraction of a run after which its losses count for the scale of the axis."""
 
 
 @dataclass(frozen=True)
@@ -30,10 +30,10 @@ class Panel:
     """Name of its picture, see :class:`genlab.reports.page.Picture`."""
     title: str
     series: Mapping[str, str]
-    """The metrics drawn, each with its name in the legend (empty where there is only one)."""
+    """Label in the legend of each metric drawn, by its name; empty where there is only one."""
     unit: str = ""
     from_zero: bool = False
-    """Whether the axis begins at zero; else it fits what comes after the first 5% of the run."""
+    """Whether the axis begins at zero; otherwise it fits the values after the first 5% of the run."""
 
 
 LINES = ("#0969da", "#bc4c00")

@@ -1,4 +1,4 @@
-"""Conditional VAE: what the VAE's report shows, class by class, and the grid of class × latent."""
+"""Report of a conditional VAE: the sections of the VAE's report class by class, and the grid of class × latent."""
 
 import numpy as np
 import torch
@@ -7,22 +7,22 @@ from genlab.imaging.latent_plane import axis_name, most_varied_axes
 from genlab.models.cvae import CVAE
 from genlab.recipes.latent_pictures import CLASS_PICTURES, CLASS_ROWS, SHEET_SIDE, class_planes, decoded_classes
 from genlab.reports import latent_space as latent
-from genlab.reports.family import FamilyReport, Findings
+from genlab.reports.family import FamilyReport, ModelReport
 from genlab.reports.latent_space import COLUMNS, Subject, first_classes
 from genlab.reports.page import Figure, image_grid, pictures, sheet_picture
 from genlab.reports.run import RunRecord
 
 
-def examine(run: RunRecord, model: CVAE) -> Findings:
-    """Show what the model makes of held-out images of each class, and of its prior given the class."""
+def report_model(run: RunRecord, model: CVAE) -> ModelReport:
+    """Show reconstructions of each class, the latent space, and samples of the prior given the class."""
     subject = Subject.of(run, model)
     plane = [*latent.scatters(subject), _planes(subject)] if subject.has_plane else []
     drawn = [_class_by_latent(subject), _samples(subject, model)]
-    return Findings(latent.sections(subject, [_reconstructions(subject)], plane, drawn))
+    return ModelReport(latent.sections(subject, [_reconstructions(subject)], plane, drawn))
 
 
 def _reconstructions(subject: Subject) -> Figure:
-    """Inputs of each class above their outputs."""
+    """Show inputs of each class above their outputs."""
     rows = {name: np.flatnonzero(subject.label == number) for number, name in enumerate(subject.names)}
     present = dict([(name, of) for name, of in rows.items() if len(of)][:CLASS_PICTURES])
     columns = min([COLUMNS, *map(len, present.values())])
@@ -69,4 +69,4 @@ def _samples(subject: Subject, model: CVAE) -> Figure:
     return image_grid("samples", caption, pixels, COLUMNS, subject.names[:CLASS_ROWS])
 
 
-REPORT = FamilyReport(latent.PANELS, examine)
+REPORT = FamilyReport(latent.PANELS, report_model)

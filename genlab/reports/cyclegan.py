@@ -1,4 +1,4 @@
-"""CycleGAN: what it makes of held-out images, and where their counterparts are known, how well."""
+"""Report of a CycleGAN: translations of held-out images, and their scores where true counterparts are known."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -18,17 +18,17 @@ from genlab.metrics.image import psnr
 from genlab.models.cyclegan import DIRECTIONS, CycleGAN
 from genlab.recipes.cyclegan import CycleGANObjective
 from genlab.reports.curves import Panel
-from genlab.reports.family import FamilyReport, Findings
+from genlab.reports.family import FamilyReport, ModelReport
 from genlab.reports.page import Figure, Section, Table, image_grid, pictures, sheet_picture
 from genlab.reports.run import RunRecord
-from genlab.reports.warning_signs import always_wins, grown_alike, rises
+from genlab.reports.warning_signs import always_wins, mode_collapse, rises
 
 SHOWN = 6
 SHEETS_ACROSS = 2
 SCORED = 200
-"""Images of a domain that are scored, at most."""
+"""The most images of a domain that are scored."""
 COMPARED = 64
-"""Images of a domain that are compared with each other, at most: 2,016 pairs."""
+"""The most images of a domain that are compared with each other: 2,016 pairs."""
 BATCH = 16
 SCORES = {
     "input_psnr": "untranslated_psnr",
@@ -53,8 +53,8 @@ PANELS = (
 )
 
 
-def examine(run: RunRecord, model: CycleGAN) -> Findings:
-    """Show and score both directions."""
+def report_model(run: RunRecord, model: CycleGAN) -> ModelReport:
+    """Show and score each direction."""
     split, domains = run.held_out()
     figures, by_epoch, found, notes = [], [], {}, []
     for direction in model.directions:
@@ -66,7 +66,7 @@ def examine(run: RunRecord, model: CycleGAN) -> Findings:
         hidden = counterparts(shards, rows)
         truth = None if hidden is None else torch.from_numpy(hidden)
         real = torch.from_numpy(domains[target].read(np.arange(min(COMPARED, len(domains[target])))).image)
-        if sign := grown_alike(images[:COMPARED], translated[:COMPARED], real, direction):
+        if sign := mode_collapse(images[:COMPARED], translated[:COMPARED], real, direction):
             notes.append(sign)
         shown = slice(min(SHOWN, len(shards)))
         sheet = {
@@ -89,13 +89,13 @@ def examine(run: RunRecord, model: CycleGAN) -> Findings:
             }
     pictures = Section("Translations", figures=(*figures, *filter(None, by_epoch)))
     if not found:
-        return Findings((pictures,), notes=tuple(notes))
+        return ModelReport((pictures,), notes=tuple(notes))
     sections = _score_section(found), pictures
-    return Findings(sections, {"step": run.model_step, "translation": found}, tuple(notes))
+    return ModelReport(sections, {"step": run.model_step, "translation": found}, tuple(notes))
 
 
 def warnings(run: RunRecord) -> list[str]:
-    """Discriminators that always win, and cycle losses that rise."""
+    """Find discriminators that always win, and cycle losses that rise."""
     objective = from_dict(CycleGANObjective, run.config["objective"])
     signs = []
     for domain, cycle in (("a", "a → b → a"), ("b", "b → a → b")):
@@ -106,7 +106,7 @@ def warnings(run: RunRecord) -> list[str]:
 
 
 def scores(manifests: Mapping[str, Manifest]) -> list[str]:
-    """The scores of the directions that begin at drawn scenes: of these alone the true counterparts are known."""
+    """Name the scores of the directions that begin at drawn scenes: only their true counterparts are known."""
     return [
         f"translation.{direction}.{name}"
         for direction in DIRECTIONS
@@ -116,7 +116,7 @@ def scores(manifests: Mapping[str, Manifest]) -> list[str]:
 
 
 def translate(model: CycleGAN, images: Tensor, direction: str) -> Tensor:
-    """Translate uint8 [N, H, W, C], a few at a time."""
+    """Translate uint8 [N, H, W, C], :data:`BATCH` images at a time."""
     return torch.cat([model.translate(part, direction).cpu() for part in images.split(BATCH)])
 
 
@@ -141,7 +141,7 @@ def _grid(direction: str, of: str, rows: dict[str, Tensor], truth: Tensor | None
 
 
 def _by_epoch(run: RunRecord, direction: str, like: Pixels) -> Figure | None:
-    """The sheets that training drew, of the kind of ``like``; ``None`` if there is but one, or none."""
+    """Show the sheets that training drew, if they have the shape of ``like``; ``None`` if there are fewer than two."""
     sheets = {}
     for epoch, pixels in run.pictures(direction).items():
         if pixels.shape[:2] == like.shape[:2]:
@@ -176,4 +176,4 @@ def _score_section(scores: dict[str, dict[str, Any]]) -> Section:
     return Section("Translation score", text, tables=(Table(f"Mean PSNR, split {splits!r}", columns, rows),))
 
 
-REPORT = FamilyReport(PANELS, examine, scores, warnings)
+REPORT = FamilyReport(PANELS, report_model, scores, warnings)

@@ -1,7 +1,7 @@
-"""What a model family adds to the report of a run.
+"""The part of a report that a model family adds.
 
-That is a module of ``genlab.reports`` named after the family that defines ``REPORT``. A family without one has its
-curves, each metric in a panel, and the pictures that training drew.
+It is defined as ``REPORT`` in the module of ``genlab.reports`` that is named after the family. The report of a family
+without one has its curves, each metric in a panel, and the pictures that training drew.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -16,39 +16,39 @@ from genlab.reports.run import RunRecord
 
 
 @dataclass(frozen=True)
-class Findings:
-    """What a look at a trained model brought."""
+class ModelReport:
+    """What the report says of a trained model."""
 
     sections: tuple[Section, ...]
     scores: dict[str, Any] = field(default_factory=dict)
-    """For ``RUN/scores.json``; plain values, empty for none."""
+    """Contents of ``RUN/scores.json``: plain values; empty for none."""
     notes: tuple[str, ...] = ()
-    """What a reader must know before the rest."""
+    """Notes at the head of the report."""
 
 
 @dataclass(frozen=True)
 class FamilyReport:
-    """A family's part of the report."""
+    """The functions and panels of a family."""
 
     panels: tuple[Panel, ...]
-    """How its losses are drawn."""
-    examine: Callable[[RunRecord, Any], Findings]
-    """Looks at a run and its trained model.
+    """Panels in which its losses are drawn."""
+    report_model: Callable[[RunRecord, Any], ModelReport]
+    """Reports on a run's trained model.
 
     Raises:
         DataError: when the run's data is gone.
     """
     scores: Callable[[Mapping[str, Manifest]], Iterable[str]] = lambda manifests: ()
-    """Dotted names of the scores in ``RUN/scores.json`` that ``examine`` will find, by which runs can be compared.
+    """Names the scores, dotted, that ``report_model`` will write to ``RUN/scores.json``: runs can be ranked by them.
 
     Args:
-        manifests: of each domain's data set; nothing needs to be trained yet.
+        manifests: the manifest of each domain's data set; nothing needs to be trained yet.
     """
     warnings: Callable[[RunRecord], Iterable[str]] = lambda run: ()
-    """Signs in a run's metrics that training goes wrong, each a sentence; the run need not have a model yet."""
+    """Finds signs in a run's metrics that training goes wrong, each a sentence; the run need not have a model yet."""
 
 
 def family_report(family: str) -> FamilyReport | None:
-    """The part of ``family``; ``None`` when it has none."""
+    """Return the part of ``family``; ``None`` when it has none."""
     part: FamilyReport | None = defined("genlab.reports", family, "REPORT")
     return part

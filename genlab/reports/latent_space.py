@@ -1,4 +1,4 @@
-"""What the reports of models with a Gaussian latent share: the test ELBO, reconstructions, and the latent space."""
+"""Sections that the reports of VAE and conditional VAE share: the test −ELBO, reconstructions, and the latent space."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,10 +30,10 @@ from genlab.reports.run import RunRecord
 COLUMNS = 14
 SAMPLE_ROWS = 6
 SCATTERED_IMAGES = 10_000
-"""Images whose posterior means are drawn, at most."""
+"""The most images whose posterior means are drawn."""
 CHUNK = 500
 SHEETS_ACROSS = 3
-SCATTER_SIZE = 560, 430
+SCATTER_SIZE = 460, 380
 """Width and height of the scatter of all classes, in CSS pixels: its text can be read on a phone."""
 SCATTERS_ACROSS, SCATTER_WIDTH = 5, 140
 """The most scatters of classes side by side, and the least width of each, in CSS pixels."""
@@ -47,17 +47,17 @@ PANELS = (
 
 @dataclass(frozen=True)
 class Subject:
-    """A run's model, and the held-out images it is looked at with."""
+    """A run's model, and the held-out images that it is shown with."""
 
     run: RunRecord
     model: LatentModel
     source: str
-    """What the images are, for captions."""
+    """Description of the images, for captions."""
     shards: ShardSet
 
     @staticmethod
     def of(run: RunRecord, model: LatentModel) -> "Subject":
-        """The first held-out images of ``run``.
+        """Open the held-out images of ``run``.
 
         Raises:
             DataError: when the run's data is gone or was changed.
@@ -72,33 +72,33 @@ class Subject:
 
     @cached_property
     def label(self) -> NDArray[np.int64] | None:
-        """The classes of the images that are scattered, [N]."""
+        """The classes of the rows in ``scattered``, [N]; ``None`` for images without labels."""
         return self.shards.columns(self.scattered)["label"].astype(np.int64) if self.shards.labelled else None
 
     @property
     def scattered(self) -> NDArray[np.int64]:
-        """The rows that are scattered: all, or 10,000 from the whole split."""
+        """The rows whose posterior means are drawn: all, or 10,000 evenly from the whole split."""
         return evenly_spaced(len(self.shards), SCATTERED_IMAGES)
 
     @cached_property
     def means(self) -> Points:
-        """The posterior means of these images, [N, latent_dim]."""
+        """The posterior means of the rows in ``scattered``, [N, latent_dim]."""
         parts = np.array_split(self.scattered, -(-len(self.scattered) // CHUNK))
         return np.concatenate([posterior_means(self.model, *self.read(part)) for part in parts])
 
     @property
     def has_plane(self) -> bool:
-        """Whether there are two dimensions to show."""
+        """Whether the latent space has two dimensions to show."""
         return self.means.shape[1] > 1
 
     @property
     def axes(self) -> tuple[int, int]:
-        """The two dimensions shown: the widest."""
+        """The two dimensions shown: those whose posterior means vary most."""
         x, y = most_varied_axes(self.means, 2)
         return x, y
 
     def read(self, rows: NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Images and classes: uint8 [n, H, W, C] and int64 [n]."""
+        """Read images and classes: uint8 [n, H, W, C] and int64 [n]."""
         batch = read_batch(self.shards, rows)
         return batch.image, batch.label
 
@@ -106,7 +106,7 @@ class Subject:
 def sections(
     subject: Subject, pictures: Sequence[Figure], plane: Sequence[Figure], drawn: Sequence[Figure]
 ) -> tuple[Section, ...]:
-    """The parts of the page: the test −ELBO, reconstructions, the latent plane, what is drawn from the prior."""
+    """Put the sections together: the test −ELBO, reconstructions, the latent plane, samples of the prior."""
     by_epoch = reconstructions_by_epoch(subject)
     found = (
         Section("Reconstructions", figures=(*((by_epoch,) if by_epoch else ()), *pictures)),
@@ -119,7 +119,7 @@ def sections(
 
 
 def elbo(run: RunRecord) -> Section:
-    """The last and the lowest test −ELBO with its parts."""
+    """Show the last and the lowest test −ELBO with its parts."""
     rows = tuple(
         (name, f"{line['epoch']:.4g}", *(f"{line[metric]:.2f}" for metric in ("neg_elbo", "reconstruction", "kl")))
         for name, line in (("last", run.test[-1]), ("lowest", min(run.test, key=lambda line: line["neg_elbo"])))
@@ -130,7 +130,7 @@ def elbo(run: RunRecord) -> Section:
 
 
 def reconstructions(subject: Subject) -> Figure:
-    """Inputs above their outputs."""
+    """Show inputs above their outputs."""
     images, label = subject.read(np.arange(min(COLUMNS, len(subject.shards))))
     pixels = torch.cat([images, subject.model.reconstruct(images, label).cpu()]).numpy()
     caption = f"Top: {subject.source}. Below: their reconstructions, decoded from the posterior means."
@@ -138,7 +138,7 @@ def reconstructions(subject: Subject) -> Figure:
 
 
 def reconstructions_by_epoch(subject: Subject) -> Figure | None:
-    """The first 100 images, and what training drew of them after up to five epochs; ``None`` if it drew none."""
+    """Show the first 100 images and their reconstructions after up to five epochs; ``None`` if training drew none."""
     images = subject.read(np.arange(min(SHEET_SIDE**2, len(subject.shards))))[0].numpy()
     plain, inputs = sheet(images, SHEET_SIDE), transparent_sheet(images, SHEET_SIDE)
     sheets = {"input": inputs}
@@ -160,13 +160,13 @@ def reconstructions_by_epoch(subject: Subject) -> Figure | None:
 
 
 def samples(subject: Subject) -> Figure:
-    """Draws from the prior."""
+    """Show draws from the prior."""
     pixels = subject.model.sample(COLUMNS * SAMPLE_ROWS, seed=subject.run.config["run"]["seed"]).cpu().numpy()
     return image_grid("samples", "Decoded draws from the prior, N(0, I).", pixels, COLUMNS)
 
 
 def scatters(subject: Subject) -> list[Figure]:
-    """Posterior means in the latent plane: together, and class by class where there are any."""
+    """Draw the posterior means in the latent plane: together, and class by class where there are labels."""
     axes, points = _names_of(subject.axes), subject.means[:, subject.axes]
     classes = "" if subject.label is None else ", coloured by class; each class's name stands at its median"
     some = "" if len(points) == len(subject.shards) else f"{len(points):,} of all "
@@ -176,7 +176,7 @@ def scatters(subject: Subject) -> list[Figure]:
     if subject.label is not None:
         names = subject.names[:CLASS_PICTURES]
         panels = [
-            grey_chart(f"latent-scatter-class-{number}", pixels, title=name)
+            grey_chart(f"latent-scatter-class-{number}", pixels, title=f"class {name}")
             for number, (name, pixels) in enumerate(
                 zip(names, scatter_per_class(points, axes, subject.label, len(names)), strict=True)
             )
@@ -189,20 +189,20 @@ def scatters(subject: Subject) -> list[Figure]:
 
 
 def latent_plane(subject: Subject) -> Figure:
-    """The plane decoded at the prior's quantiles."""
+    """Show the latent plane decoded at the prior's quantiles."""
     caption = f"The latent plane, decoded {plane_note(subject)}"
     return image_grid("latent-plane", caption, decoded_plane(subject.model, subject.axes), SHEET_SIDE)
 
 
 def spread_table(subject: Subject) -> Table:
-    """Range and standard deviation of each class's posterior means in each dimension shown."""
+    """Make a table of the range and standard deviation of each class's posterior means in each dimension shown."""
     head, *rows = posterior_spread(subject.means, subject.label, subject.names)
     caption = f"Range and standard deviation of the posterior means of {subject.source}, by class"
     return Table(caption, head, tuple(rows), frozenset({len(rows) - 1}))
 
 
 def axes_note(subject: Subject) -> str:
-    """Which dimensions are shown, where there are more than two."""
+    """Say which dimensions are shown, where there are more than two."""
     size = subject.model.architecture.latent_dim
     if size == 2:
         return ""
@@ -210,7 +210,7 @@ def axes_note(subject: Subject) -> str:
 
 
 def plane_note(subject: Subject) -> str:
-    """Where the plane is decoded."""
+    """Say where the plane is decoded."""
     x, y = _names_of(subject.axes)
     others = "" if subject.model.architecture.latent_dim == 2 else " The other dimensions are 0."
     return (
@@ -220,7 +220,7 @@ def plane_note(subject: Subject) -> str:
 
 
 def first_classes(subject: Subject, shown: int) -> str:
-    """A remark where there are more than ``shown`` classes."""
+    """Say that only the first ``shown`` classes are shown, where there are more."""
     return f" The first {shown} of {len(subject.names)} classes." if len(subject.names) > shown else ""
 
 

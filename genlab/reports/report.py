@@ -1,4 +1,4 @@
-"""``genlab report RUN``: the HTML report of a run, finished or not, as one file that needs no other."""
+"""The HTML report of a run, finished or not, as one file that needs no other."""
 
 import dataclasses
 from base64 import b64encode
@@ -18,7 +18,7 @@ from genlab.core.storage import write_atomic, write_json
 from genlab.evaluation.checkpoint_evaluations import best_of
 from genlab.recipes.recipe import recipe_type
 from genlab.reports.curves import clock_figure, evaluation_figure, loss_figure
-from genlab.reports.family import Findings, family_report
+from genlab.reports.family import ModelReport, family_report
 from genlab.reports.page import Section, Table, picture
 from genlab.reports.run import RunRecord, read_picture
 from genlab.store import model_directory
@@ -32,17 +32,17 @@ class Report:
 
     run: RunRecord
     notes: tuple[str, ...]
-    """What a reader must know before the rest."""
-    findings: Findings
+    """Notes at the head of the report."""
+    model_report: ModelReport
     evaluations: tuple[Section, ...]
-    """Of its checkpoints, if they were evaluated."""
+    """The section on evaluated checkpoints, if there are any."""
     curves: Section
     about: Section
 
     @property
     def sections(self) -> tuple[Section, ...]:
-        """All of the page, in order."""
-        return (*self.findings.sections, *self.evaluations, self.curves, self.about)
+        """All sections of the page, in order."""
+        return (*self.model_report.sections, *self.evaluations, self.curves, self.about)
 
 
 def make_report(run: str | UPath) -> UPath:
@@ -61,24 +61,24 @@ def make_report(run: str | UPath) -> UPath:
 
 
 def compose(run: str | UPath) -> Report:
-    """Gather everything the report of ``run`` shows; see :func:`make_report`."""
+    """Gather everything that the report of ``run`` shows; see :func:`make_report`."""
     record = RunRecord.read(run)
     family = family_report(record.family)
     notes = _progress_notes(record)
     if family:
         notes.extend(family.warnings(record))
-    findings = _last_pictures(record)
+    model_report = _last_pictures(record)
     if family and record.model_step is not None:
         model = model_directory.load(record.model_directory)
         try:
-            findings = family.examine(record, model)
-            notes.extend(findings.notes)
+            model_report = family.report_model(record, model)
+            notes.extend(model_report.notes)
         except GenlabError as error:
             notes.append(f"The trained model could not be tried on the data: {error}")
     evaluations = (_evaluations(record),) if record.evaluations else ()
     curves = (loss_figure(record, family.panels if family else ()), clock_figure(record))
     about = Section("The run", tables=(_data_table(record), _attempts_table(record), _config_table(record)))
-    return Report(record, tuple(notes), findings, evaluations, Section("Curves", figures=curves), about)
+    return Report(record, tuple(notes), model_report, evaluations, Section("Curves", figures=curves), about)
 
 
 def write(report: Report) -> UPath:
@@ -87,8 +87,8 @@ def write(report: Report) -> UPath:
     for figure in (figure for section in report.sections for figure in section.figures):
         for one in figure.pictures:
             write_atomic(directory / "figures" / "report" / f"{one.name}.png", one.png)
-    if report.findings.scores:
-        write_json(directory / "scores.json", report.findings.scores)
+    if report.model_report.scores:
+        write_json(directory / "scores.json", report.model_report.scores)
     file = directory / "report.html"
     write_atomic(file, _html(report).encode())
     return file
@@ -164,18 +164,18 @@ def _evaluations(run: RunRecord) -> Section:
     )
 
 
-def _last_pictures(run: RunRecord) -> Findings:
-    """The pictures that training drew last, for a run without a model or a family without a report."""
+def _last_pictures(run: RunRecord) -> ModelReport:
+    """Show the pictures that training drew last, for a run without a model or a family without a report."""
     folder = run.directory / "figures"
     steps = sorted(folder.glob("step-*"), key=lambda path: path.name)
     if not steps:
-        return Findings(())
+        return ModelReport(())
     step = int(steps[-1].name.removeprefix("step-"))
     figures = []
     for file in sorted(steps[-1].glob("*.png"), key=lambda path: path.name):
         caption = f"{file.stem.replace('_', ' ')}, after step {step:,}."
         figures.append(picture(file.stem, caption, read_picture(file)))
-    return Findings((Section("Pictures", figures=tuple(figures)),))
+    return ModelReport((Section("Pictures", figures=tuple(figures)),))
 
 
 def _data_table(run: RunRecord) -> Table:

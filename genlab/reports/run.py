@@ -1,4 +1,4 @@
-"""What a run directory says of its run."""
+"""A run read from its directory: config, data, metrics, pictures, evaluations."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -29,7 +29,7 @@ class RunRecord:
     directory: UPath
     family: str
     config: dict[str, Any]
-    """Its config as nested plain values."""
+    """The config as nested plain values."""
     data: dict[str, dict[str, str]]
     """For each domain the ``path`` and the manifest ``checksum`` of its data set."""
     attempts: list[dict[str, Any]]
@@ -37,7 +37,7 @@ class RunRecord:
     train: list[dict[str, Any]]
     """Lines of ``metrics.jsonl``: means over the steps since the line before; at least one."""
     test: list[dict[str, Any]]
-    """Lines of ``metrics.jsonl``: figures of the held-out split."""
+    """Lines of ``metrics.jsonl``: metrics of the held-out split."""
 
     @staticmethod
     def read(run: str | UPath) -> "RunRecord":
@@ -119,16 +119,16 @@ class RunRecord:
 
     @cached_property
     def evaluations(self) -> list[CheckpointEvaluation]:
-        """Those of its checkpoints, made beside training, by their steps."""
+        """The evaluations of its checkpoints that were made beside training, in the order of steps."""
         return read_evaluations(self.directory)
 
     @property
     def model_directory(self) -> UPath:
-        """Where the trained model is, or will be."""
+        """The directory of the trained model; it may not exist yet."""
         return self.directory / "model"
 
     def pictures(self, name: str) -> dict[str, Pixels]:
-        """What training drew under ``name`` after up to five epochs; by their titles, in order."""
+        """Read what training drew under ``name`` after up to five epochs: pictures by their titles, in order."""
         drawn = {}
         for folder in self.directory.glob("figures/step-*"):
             if (folder / f"{name}.png").exists():
@@ -137,7 +137,7 @@ class RunRecord:
         return {f"epoch {epoch:g}": read_picture(drawn[epoch]) for epoch in chosen_epochs(sorted(drawn))}
 
     def shards(self, domain: str) -> ShardSet:
-        """The data set of ``domain``, all splits.
+        """Open the data set of ``domain``, all splits.
 
         Raises:
             DataError: when it is gone, or is no longer the one the run was trained on.
@@ -148,7 +148,9 @@ class RunRecord:
         return shards
 
     def held_out(self) -> tuple[str, dict[str, ShardSet]]:
-        """The test split of every domain, or the training split where one has none: its name, and the rows.
+        """Open the rows to show: the name of the split, and the rows of each domain in it.
+
+        The split is the one that training measures on, see :func:`genlab.data.format.manifest.held_out_split`.
 
         Raises:
             DataError: when a data set is gone or was changed.
@@ -160,23 +162,23 @@ class RunRecord:
         return split, {domain: shards.split(split) for domain, shards in domains.items()}
 
     def source_of(self, split: str) -> str:
-        """What the images of ``split`` are to the model, for captions."""
+        """Describe the images of ``split`` for captions: held out, or trained on."""
         if split == self.config["data"]["test_split"]:
             return f"held-out images (split {split!r})"
         return f"training images (split {split!r}, for none are held out)"
 
 
 def read_picture(file: UPath) -> Pixels:
-    """A picture that training drew: uint8 [H, W, C]."""
+    """Read a picture that training drew: uint8 [H, W, C]."""
     with file.open("rb") as stream:
         return to_pixels(Image.open(stream))
 
 
 def chosen_epochs(drawn: list[float]) -> list[float]:
-    """Up to five of the epochs after which pictures were drawn: 10, 20, ... of a run of 30 to 50, else evenly.
+    """Choose up to five epochs to show: 10, 20, ... of a run of 30, 40 or 50 epochs, else evenly spread ones.
 
     Args:
-        drawn: in order.
+        drawn: the epochs after which pictures were drawn, in order.
     """
     if not drawn:
         return []

@@ -1,4 +1,4 @@
-"""Signs that adversarial training goes wrong, each one sentence with its figures; ``None`` where it is absent."""
+"""Signs that adversarial training goes wrong: each function returns a sentence with numbers, or ``None``."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -23,18 +23,18 @@ RISE, ERRORS = 1.1, 3.0
 """A loss rises if it is higher by a tenth, since less matters little, and by three standard errors of the difference,
 which chance alone brings about once in 700 times."""
 ALIKE = 0.5
-"""Translations have grown alike if they lie less than half as far apart as others do: three quarters of the squared
+"""Translations are alike if they lie less than half as far apart as others do: three quarters of the squared
 differences between images are gone then. A generator that makes one image of all leaves none."""
 
 
 def always_wins(train: Sequence[Mapping[str, Any]], metric: str, domain: str, kind: AdversarialLoss) -> str | None:
-    """Whether the discriminator of ``domain`` was nearly sure of all it saw in the last quarter of a run.
+    """Tell whether the discriminator of ``domain`` was nearly sure of all that it saw in the last quarter of a run.
 
     Args:
         train: lines of ``metrics.jsonl``.
-        metric: the name of its loss there.
-        domain: whose images it knows.
-        kind: of the loss.
+        metric: the name of its loss in them.
+        domain: the domain whose images it knows.
+        kind: the kind of the loss.
     """
     _, last = _last_quarters(train, metric)
     if len(last) < FEWEST_LINES or not last.mean() < SURE[kind]:
@@ -47,12 +47,12 @@ def always_wins(train: Sequence[Mapping[str, Any]], metric: str, domain: str, ki
 
 
 def rises(train: Sequence[Mapping[str, Any]], metric: str, name: str) -> str | None:
-    """Whether a loss was higher in the last quarter of a run than in the one before, beyond its noise.
+    """Tell whether a loss was higher in the last quarter of a run than in the one before, beyond its noise.
 
     Args:
         train: lines of ``metrics.jsonl``.
-        metric: the name of the loss there.
-        name: of the loss, for readers.
+        metric: the name of the loss in them.
+        name: the name of the loss in the sentence.
     """
     before, last = _last_quarters(train, metric)
     if min(len(before), len(last)) < FEWEST_LINES:
@@ -66,10 +66,11 @@ def rises(train: Sequence[Mapping[str, Any]], metric: str, name: str) -> str | N
     )
 
 
-def grown_alike(inputs: Tensor, translated: Tensor, real: Tensor, direction: str) -> str | None:
-    """Whether translations of different images are more alike than those images are, and than real ones of the domain.
+def mode_collapse(inputs: Tensor, translated: Tensor, real: Tensor, direction: str) -> str | None:
+    """Tell whether translations are more alike than their inputs are, and than real images of the domain.
 
-    Both, for a domain may be of a kind: nights, being dark, differ less than days.
+    They are compared with both, since the images of a domain may differ little: nights, being dark, differ less than
+    days.
 
     Args:
         inputs: uint8 [N, H, W, C].
@@ -84,13 +85,13 @@ def grown_alike(inputs: Tensor, translated: Tensor, real: Tensor, direction: str
     if made >= ALIKE * min(before, there):
         return None
     return (
-        f"Translations {source} → {target} have grown alike: two of them differ by {made:.1f} levels on average (root "
-        f"mean square), two of their inputs by {before:.1f}, and two real images of {target} by {there:.1f}."
+        f"Translations {source} → {target} are alike (mode collapse): two of them differ by {made:.1f} levels on "
+        f"average (root mean square), two of their inputs by {before:.1f}, and two real images of {target} by {there:.1f}."
     )
 
 
 def _last_quarters(train: Sequence[Mapping[str, Any]], metric: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The values of ``metric`` in the third quarter of the images seen, and in the last: [N], [M]."""
+    """Return the values of ``metric`` in the third quarter of the images seen, and in the last: [N], [M]."""
     seen = train[-1]["images"]
     points = [(line["images"] / seen, line[metric]) for line in train if metric in line]
     share, values = np.array(points, float).reshape(-1, 2).T

@@ -14,7 +14,7 @@ from genlab.evaluation.checkpoint_evaluations import (
     CheckpointEvaluation,
     best_of,
     candidate_directory,
-    measure,
+    measure_model,
     read_evaluations,
     write_evaluations,
 )
@@ -136,7 +136,7 @@ class Candidates:
             data = {name: domain.url for name, domain in self._plan.domains.items()}
             arguments = str(folder), data, self._split, self._plan.run.seed
             try:
-                measurements: dict[str, Measurement] = self._session.background(measure, *arguments).result()
+                measurements: dict[str, Measurement] = self._session.background(measure_model, *arguments).result()
             except Exception as error:  # A failed evaluation, whatever its cause, must not end training.
                 failure = str(error)
             else:

@@ -21,7 +21,7 @@ from genlab.data.format.manifest import Manifest, held_out_split
 from genlab.data.format.shards import ShardSet
 from genlab.data.ingest.ingest import IngestConfig, ingest
 from genlab.data.stream.cache import BlockCache
-from genlab.evaluation.checkpoint_evaluations import chosen
+from genlab.evaluation.checkpoint_evaluations import best_step
 from genlab.evaluation.features import FEWEST
 from genlab.imaging.value_range import ValueRange
 from genlab.recipes.options import Data, Run
@@ -255,7 +255,7 @@ def finished_step(plan: Plan) -> int | None:
     except RunError:  # the run was killed before it wrote its model
         return None
     complete = exported == steps[-1] or (
-        plan.run.evaluate_every and exported == chosen(directory, recipe_type(plan.family).ranked_by, steps[-1])
+        plan.run.evaluate_every and exported == best_step(directory, recipe_type(plan.family).ranked_by, steps[-1])
     )
     return steps[-1] if complete else None
 

@@ -238,7 +238,7 @@ def test_warning_signs_stand_at_the_head_of_an_unfinished_run_too(
     shutil.rmtree(copy / "model")
     rewrite_metrics(copy)
     main([str(copy)])
-    assert not re.search("always wins|rises|grown alike", page(copy))
+    assert not re.search("always wins|rises|mode collapse", page(copy))
     rewrite_metrics(copy, discriminator_b=0.001, cycle_b=9.0)
     capsys.readouterr()
     main([str(copy)])
@@ -263,7 +263,7 @@ def test_a_model_that_makes_one_image_of_all_is_warned_of(copy: Path) -> None:
     provenance = model_directory.describe(str(copy / "model"))["provenance"]
     model_directory.save(str(copy / "model"), model, model_directory.Provenance(**provenance))
     make_report(str(copy))
-    assert "Translations a → b have grown alike: two of them differ by 0.0 levels" in page(copy)
+    assert "Translations a → b are alike (mode collapse): two of them differ by 0.0 levels" in page(copy)
 
 
 def test_an_unknown_family_gets_head_curves_and_its_last_pictures(copy: Path) -> None:

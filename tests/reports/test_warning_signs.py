@@ -11,7 +11,7 @@ from torch import Tensor
 
 from genlab.metrics.adversarial import AdversarialLoss, adversarial_loss
 from genlab.metrics.image import mean_pairwise_distance
-from genlab.reports.warning_signs import always_wins, grown_alike, rises
+from genlab.reports.warning_signs import always_wins, mode_collapse, rises
 
 
 def lines(value: Callable[[float], float], count: int = 80, noise: float = 0.0) -> list[dict[str, Any]]:
@@ -79,19 +79,19 @@ def test_losses_that_are_no_numbers_or_missing_bring_no_sign() -> None:
     assert always_wins(broken, "other", "a", "lsgan") is None
 
 
-def test_translations_that_lie_less_than_half_as_far_apart_have_grown_alike() -> None:
+def test_translations_that_lie_less_than_half_as_far_apart_are_alike() -> None:
     inputs, real = colours(10, 40), colours(12, 30, seed=1)
-    sign = grown_alike(inputs, colours(10, 10, seed=2), real, "a_to_b")
+    sign = mode_collapse(inputs, colours(10, 10, seed=2), real, "a_to_b")
     assert sign is not None
-    assert sign.startswith("Translations a → b have grown alike")
+    assert sign.startswith("Translations a → b are alike (mode collapse)")
     before, there = mean_pairwise_distance(inputs), mean_pairwise_distance(real)
     assert sign.endswith(f"two of their inputs by {before:.1f}, and two real images of b by {there:.1f}.")
     one = colours(1, 40).expand(10, -1, -1, -1)
-    assert "differ by 0.0 levels" in (grown_alike(inputs, one, real, "a_to_b") or "")
+    assert "differ by 0.0 levels" in (mode_collapse(inputs, one, real, "a_to_b") or "")
 
 
 def test_translations_as_different_as_their_domain_have_not() -> None:
     inputs = colours(10, 40)
-    assert grown_alike(inputs, colours(10, 30, seed=2), colours(12, 40, seed=1), "a_to_b") is None
-    assert grown_alike(inputs, colours(10, 10, seed=2), colours(12, 10, seed=1), "a_to_b") is None, "nights are dark"
-    assert grown_alike(inputs[:1], inputs[:1], inputs, "a_to_b") is None, "one image is like no other"
+    assert mode_collapse(inputs, colours(10, 30, seed=2), colours(12, 40, seed=1), "a_to_b") is None
+    assert mode_collapse(inputs, colours(10, 10, seed=2), colours(12, 10, seed=1), "a_to_b") is None, "nights are dark"
+    assert mode_collapse(inputs[:1], inputs[:1], inputs, "a_to_b") is None, "one image is like no other"
