@@ -86,7 +86,8 @@ def mode_collapse(inputs: Tensor, translated: Tensor, real: Tensor, direction: s
         return None
     return (
         f"Translations {source} → {target} are alike (mode collapse): two of them differ by {made:.1f} levels on "
-        f"average (root mean square), two of their inputs by {before:.1f}, and two real images of {target} by {there:.1f}."
+        f"average (root mean square), two of their inputs by {before:.1f}, and two real images of {target} by "
+        f"{there:.1f}."
     )
 
 
