@@ -10,8 +10,6 @@ is signed, 32-bit or float is refused. Of 16-bit colour Pillow reads the upper 8
 import dataclasses
 import io
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -94,7 +92,7 @@ def prepare(
         ImageError: it cannot be decoded whole; its pixels are signed, 32-bit or float, and there is no range for them;
             they are not finite; or it is of 16-bit colour, and there is a range.
     """
-    with _decoding(source):
+    try:
         if encoding == "encoded" and fit == "keep" and isinstance(source, bytes):
             shape = _plain_jpeg(source)
             if shape is not None and shape[2] == channels:
@@ -114,6 +112,10 @@ def prepare(
             return Prepared(source, shape, ())
         pixels = to_pixels(fitted)
         return Prepared(pixels if encoding == "raw" else encode_png(pixels), shape, tuple(changes), greatest)
+    except ImageError:
+        raise
+    except Exception as error:  # on a damaged file PIL's decoders raise whatever they run into
+        raise _explained(error, source) from error
 
 
 def extremes(source: Pixels | bytes) -> ValueRange | None:
@@ -130,7 +132,7 @@ def extremes(source: Pixels | bytes) -> ValueRange | None:
     """
     if not isinstance(source, bytes) or source.startswith(b"\xff\xd8"):
         return None
-    with _decoding(source):
+    try:
         image = _open(source)
         if not _is_deep_grey(image):
             if _has_16_bits(image) and _is_deep_colour(image):
@@ -138,27 +140,25 @@ def extremes(source: Pixels | bytes) -> ValueRange | None:
             return None
         values = _values(image, _tags(image))
         return float(values.min()), float(values.max())
-
-
-@contextmanager
-def _decoding(source: Pixels | bytes) -> Iterator[None]:
-    """Turn whatever a decoder raises into an :class:`ImageError`."""
-    try:
-        yield
     except ImageError:
         raise
-    except UnidentifiedImageError:
+    except Exception as error:  # on a damaged file PIL's decoders raise whatever they run into
+        raise _explained(error, source) from error
+
+
+def _explained(error: Exception, source: Pixels | bytes) -> ImageError:
+    """Say in an :class:`ImageError` what a decoder raised."""
+    if isinstance(error, UnidentifiedImageError):
         if isinstance(source, bytes) and source.startswith(_TIFF_HEADS):
-            raise ImageError(
+            return ImageError(
                 "is a TIFF that is damaged or of a kind that cannot be read (of more than 8 bits: only grey of 16-bit "
                 "or 32-bit integers or 32-bit floats, and 16-bit colour); save it as another kind"
-            ) from None
-        raise ImageError("not an image (no BMP, GIF, JPEG, PNG, TIFF or WebP)") from None
-    except Image.DecompressionBombError:
+            )
+        return ImageError("not an image (no BMP, GIF, JPEG, PNG, TIFF or WebP)")
+    if isinstance(error, Image.DecompressionBombError):
         most = 2 * (Image.MAX_IMAGE_PIXELS or 0)
-        raise ImageError(f"too large: more than {most:,} pixels; scale it down or cut it up") from None
-    except Exception as error:  # on a damaged file PIL's decoders raise whatever they run into
-        raise ImageError(f"cannot be decoded ({error})") from error
+        return ImageError(f"too large: more than {most:,} pixels; scale it down or cut it up")
+    return ImageError(f"cannot be decoded ({error})")
 
 
 def to_pixels(image: Image.Image) -> Pixels:
