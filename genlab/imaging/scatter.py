@@ -96,7 +96,7 @@ def scatter_per_class(points: Points, axes: tuple[str, str], labels: Labels, cla
         classes: how many classes get a chart: the first ones.
 
     Returns:
-        A chart for each class, uint8 [H, W, 4] (RGBA) with a transparent ground.
+        A chart for each class, uint8 [H, W, 4] (RGBA) with a transparent background.
     """
     from matplotlib.ticker import MaxNLocator
 

@@ -92,7 +92,7 @@ def test_the_image_gans_one_logit_sees_the_whole_image(height: int, width: int) 
 @pytest.mark.parametrize(
     ("kind", "layers"), [*((kind, 3) for kind in get_args(DiscriminatorKind)), *((kind, 1) for kind in PATCH_GANS)]
 )
-def test_the_smallest_images_can_be_judged_and_learnt_from(kind: DiscriminatorKind, layers: int) -> None:
+def test_the_smallest_images_can_be_classified_and_learnt_from(kind: DiscriminatorKind, layers: int) -> None:
     side = max(4, smallest_side(kind, layers))  # no generator takes less
     network = build_discriminator(kind, (side, side, 1), 4, layers)
     network(torch.rand(1, 1, side, side)).sum().backward()

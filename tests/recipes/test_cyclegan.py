@@ -28,7 +28,7 @@ def make(**objective: Any) -> CycleGANRecipe:
     return CycleGANRecipe(config, INFO)
 
 
-def verdict_loss(kind: str, logits: Tensor, target: float) -> Tensor:
+def loss_of_logits(kind: str, logits: Tensor, target: float) -> Tensor:
     targets = torch.full_like(logits, target)
     return F.mse_loss(logits, targets) if kind == "lsgan" else F.binary_cross_entropy(logits.sigmoid(), targets)
 
@@ -41,18 +41,24 @@ def test_the_losses_are_the_papers(kind: str) -> None:
 
     a, b = to_signed(BATCHES["a"].image), to_signed(BATCHES["b"].image)
     forward, backward = recipe.generators.a_to_b, recipe.generators.b_to_a
-    judge_a, judge_b = recipe.discriminators["a"], recipe.discriminators["b"]
+    discriminator_of_a, discriminator_of_b = recipe.discriminators["a"], recipe.discriminators["b"]
     with torch.no_grad():
         fake_a, fake_b = backward(b), forward(a)
         expected = {
-            "adversarial_ab": verdict_loss(kind, judge_b(fake_b), 1.0),
-            "adversarial_ba": verdict_loss(kind, judge_a(fake_a), 1.0),
+            "adversarial_ab": loss_of_logits(kind, discriminator_of_b(fake_b), 1.0),
+            "adversarial_ba": loss_of_logits(kind, discriminator_of_a(fake_a), 1.0),
             "cycle_a": (backward(fake_b) - a).abs().mean(),
             "cycle_b": (forward(fake_a) - b).abs().mean(),
             "identity_a": (backward(a) - a).abs().mean(),
             "identity_b": (forward(b) - b).abs().mean(),
-            "discriminator_a": (verdict_loss(kind, judge_a(a), 1.0) + verdict_loss(kind, judge_a(fake_a), 0.0)) / 2,
-            "discriminator_b": (verdict_loss(kind, judge_b(b), 1.0) + verdict_loss(kind, judge_b(fake_b), 0.0)) / 2,
+            "discriminator_a": (
+                loss_of_logits(kind, discriminator_of_a(a), 1.0) + loss_of_logits(kind, discriminator_of_a(fake_a), 0.0)
+            )
+            / 2,
+            "discriminator_b": (
+                loss_of_logits(kind, discriminator_of_b(b), 1.0) + loss_of_logits(kind, discriminator_of_b(fake_b), 0.0)
+            )
+            / 2,
         }
     torch.testing.assert_close(metrics, expected)
     cycle, identity = (expected[f"{name}_a"] + expected[f"{name}_b"] for name in ("cycle", "identity"))
@@ -78,7 +84,7 @@ def test_each_step_reaches_its_own_networks_and_no_others() -> None:
     assert all(parameter.requires_grad for parameter in recipe.parameters()), "as they were before the step"
 
 
-def test_the_discriminators_judge_what_the_generators_drew_before_their_step() -> None:
+def test_the_discriminators_classify_what_the_generators_drew_before_their_step() -> None:
     class Spoiler(RecordingStepContext):
         def update(self, network: str, loss: Tensor) -> None:
             super().update(network, loss)
@@ -113,7 +119,7 @@ def test_layers_are_a_patch_gans() -> None:
 
 
 @pytest.mark.parametrize("discriminator", get_args(DiscriminatorKind))
-def test_every_discriminator_judges_what_resnets_draw(discriminator: str) -> None:
+def test_every_discriminator_classifies_what_resnets_draw(discriminator: str) -> None:
     networks = {"model.generator": "resnet-6", "model.width": 2, "model.discriminator": discriminator}
     recipe = CycleGANRecipe(override(CycleGANConfig(), PLAIN | networks), INFO)
     step = RecordingStepContext(recipe, ROWS)
