@@ -20,15 +20,14 @@ PROG = "genlab describe"
 
 @dataclass(frozen=True)
 class DescribeOptions:
-    """Print the layers of a model: the shape that comes out of each for one image, and its parameters. Activations, and
-    whatever else has no parameters and leaves the shape as it is, are left out.
+    """Print the layers of a model: the shape that comes out of each for one image, and its parameters. Layers
+    without parameters that keep the shape, such as activations, are left out.
 
     Options of the family follow with their dotted names: genlab describe vae --model.latent-dim 16
     """
 
     what: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="CONFIG|MODEL")]
-    """A run or its config.json, the name of a family, or a model directory, of which there are only the networks that
-    are served."""
+    """A run or its config.json, the name of a family, or a model directory, with its served networks alone."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

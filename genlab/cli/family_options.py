@@ -1,4 +1,4 @@
-"""The CONFIG of a command: a family's name, a run or its ``config.json``, with options of the family after it."""
+"""Reading of a command's CONFIG: a family's name, a run or its ``config.json``, and options of the family after it."""
 
 import sys
 from collections.abc import Callable, Sequence
@@ -16,14 +16,21 @@ Options = TypeVar("Options")
 def read_options(
     kind: type[Options], arguments: Sequence[str] | None, prog: str
 ) -> tuple[Options, Callable[[str], tuple[str, Any]]]:
-    """The command's own options, and a function from its CONFIG to the family and its config.
+    """Read a command line that has a CONFIG, options of the command, and options of a family.
 
-    Options with a dot in their name (``--run.batch 8``) are the family's, as its jobs take them; the others are the
-    command's.
+    Options with a dot in their name (``--run.batch 8``) are the family's; the others are the command's.
+
+    Args:
+        kind: the dataclass of the command's options.
+        arguments: the command line; by default that of this process.
+        prog: name of the command in its help.
+
+    Returns:
+        The command's options, and a function from CONFIG to the family and its config.
 
     Raises:
         ConfigError: for a value out of range.
-        RunError: when CONFIG is neither a family nor a run or its ``config.json``.
+        RunError: when CONFIG is not a family, a run or the ``config.json`` of one.
     """
     own, theirs = split_options(arguments)
 
@@ -35,7 +42,7 @@ def read_options(
 
 
 def split_options(arguments: Sequence[str] | None) -> tuple[list[str], list[str]]:
-    """The words of the command itself, by default of this process's, and those of the family's options."""
+    """Divide a command line, by default that of this process, into the command's own words and the family's options."""
     own: list[str] = []
     theirs: list[str] = []
     target = own

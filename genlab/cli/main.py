@@ -59,6 +59,6 @@ def usage() -> str:
             *lines,
             "",
             "Training on a Ray cluster:",
-            "  ray job submit --address http://127.0.0.1:8265 --working-dir . -- python jobs/cyclegan.py ...",
+            "  ray job submit --address http://127.0.0.1:8265 -- genlab train cyclegan ...",
         ]
     )

@@ -11,7 +11,7 @@ from genlab.training.launch import launch
 
 
 def usage() -> str:
-    """The text that ``genlab train --help`` prints."""
+    """Return the text that ``genlab train --help`` prints."""
     return f"""\
 usage: genlab train FAMILY [OPTIONS]
 
@@ -19,13 +19,17 @@ Train a model: genlab train vae --data.images DATA --run.name digits
 
 FAMILY is one of: {", ".join(families())}
 OPTIONS are the family's own: genlab train FAMILY --help lists them. Without data options a family trains on images that
-are drawn on the spot. Started again under its --run.name, a run goes on where it stopped. RAY_ADDRESS names the Ray
+genlab draws itself. Started again under its --run.name, a run goes on where it stopped. RAY_ADDRESS names the Ray
 cluster to train on; without it the run starts a Ray of its own.
 """
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command ``genlab train``."""
+    """Run the command ``genlab train``.
+
+    Args:
+        arguments: a family, then its options; by default those of this process.
+    """
     family, *options = list(sys.argv[2:] if arguments is None else arguments) or ["--help"]
     if family in ("-h", "--help"):
         print(usage(), end="")
@@ -34,11 +38,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def train_family(family: str, arguments: Sequence[str] | None = None, prog: str | None = None) -> None:
-    """Train ``family`` with the options on the command line; exits with status 2 on a user's error.
+    """Train ``family`` with the options on the command line; exit with status 2 on an error of the user.
 
     Args:
         family: the family's name.
-        arguments: its options; by default this process's.
-        prog: the command's name in help.
+        arguments: options of the family; by default those of this process.
+        prog: name of the command in its help.
     """
     run_command(lambda: launch(family, parse(recipe_type(family).config_type, arguments, prog=prog)))

@@ -27,11 +27,11 @@ class DDPOptions:
     config: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="CONFIG")]
     """A run or its config.json, or the name of a family."""
     workers: Annotated[int, Ge(2)] = 2
-    """The most workers; all smaller numbers are run as well."""
+    """Largest number of workers; all smaller ones are run as well."""
     steps: Annotated[int, Ge(1)] = 4
     """Steps of each run."""
     storage: str | None = None
-    """Folder or URL that the runs are left in. By default a temporary one."""
+    """Folder or URL for the runs, which stay there. By default a temporary folder."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

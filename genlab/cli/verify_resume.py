@@ -17,8 +17,8 @@ PROG = "genlab verify-resume"
 
 @dataclass(frozen=True)
 class ResumeOptions:
-    """Prove that a killed run resumes exactly: train a short run unbroken, and the same one killed (SIGKILL) at random
-    steps and started again; compare every metric and every bit of the last checkpoint. Exit status 0: equal, 1: not.
+    """Prove that a killed run resumes exactly: train a short run to its end, and the same one killed (SIGKILL) at
+    random steps and resumed; compare every metric and every bit of the last checkpoint. Exit status 0: equal, 1: not.
 
     Options of the family follow with their dotted names: genlab verify-resume vae --data.images DIR --run.batch 64
     """
@@ -32,9 +32,9 @@ class ResumeOptions:
     kills: Annotated[int, Ge(1)] = 3
     """How often it is killed."""
     seed: int = 0
-    """What the steps and victims are drawn from."""
+    """Seed of the choice of steps and processes."""
     storage: str | None = None
-    """Folder or URL that the two runs are left in. By default a temporary one, which one machine's workers share."""
+    """Folder or URL for the two runs, which stay there. By default a temporary folder, for workers of one machine."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

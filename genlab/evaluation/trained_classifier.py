@@ -41,7 +41,9 @@ def load_classifier(directory: UPath, device: str | torch.device) -> TrainedClas
     """
     description: dict[str, Any] = model_directory.describe(directory)
     if description["family"] != Classifier.family:
-        raise RunError(f"{directory}: a {description['family']}, not a classifier; train one with jobs/classifier.py")
+        raise RunError(
+            f"{directory}: a {description['family']}, not a classifier; train one with genlab train classifier"
+        )
     provenance = description["provenance"]
     return TrainedClassifier(
         cast("Classifier", model_directory.load(directory, device)),

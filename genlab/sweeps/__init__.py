@@ -1,4 +1,6 @@
-"""Many runs that answer one question, under Ray Tune.
+"""Sweeps: many runs of one model family that answer one question, side by side under Ray Tune.
 
-In: a search space. Out: a table, and the best run. Read ``space`` first.
+In: a search space (which options vary, and the metric that decides) and a config. Out: a run with its report for each
+point of the space, a table of the results as ``sweep.json``, and the command that trains the best one again. Read
+``space`` first, then ``sweep``.
 """

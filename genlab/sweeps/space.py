@@ -1,4 +1,4 @@
-"""A search space: a plain declaration of what varies and what is measured."""
+"""Search spaces: plain declarations of what varies and what is measured."""
 
 import importlib.util
 import itertools
@@ -12,33 +12,35 @@ from genlab.core.errors import ConfigError
 
 @dataclass(frozen=True)
 class Space:
-    """A grid over some options of a family's config; a file of ``tune_spaces`` calls its own ``SPACE``."""
+    """A grid over some options of a family's config. The file of a search space assigns one to ``SPACE``."""
 
     family: str
+    """Name of the model family."""
     vary: Mapping[str, Sequence[Any]]
     """The values each option takes, by its dotted name; every combination is a trial."""
     metric: str
-    """What trials are compared by: a figure of the trained model, such as ``test/neg_elbo``, or a score of its report,
-    such as ``score/translation.a_to_b.gain``."""
+    """The number that trials are compared by: a metric of the trained model, such as ``test/neg_elbo``, or a score of
+    its report, such as ``score/translation.a_to_b.gain``."""
     mode: Literal["min", "max"]
+    """Whether the lowest or the highest number is the best."""
     base: Mapping[str, Any] = field(default_factory=dict)
     """Options that are the same in all trials and differ from the family's defaults."""
 
     def points(self) -> Iterator[dict[str, Any]]:
-        """Every combination, the last option varying fastest."""
+        """Yield every combination of values; the last option varies fastest."""
         for values in itertools.product(*self.vary.values()):
             yield dict(zip(self.vary, values, strict=True))
 
 
 def load_space(path: str) -> Space:
-    """The ``SPACE`` of a Python file.
+    """Load the ``SPACE`` of a Python file.
 
     Raises:
         ConfigError: when there is no such file, or it declares no space.
     """
     file = Path(path)
     if not file.is_file():
-        raise ConfigError(f"{path}: no such file; the spaces that come with genlab are in tune_spaces/")
+        raise ConfigError(f"{path}: no such file; give the path of a search space, which genlab sweep --help explains")
     spec = importlib.util.spec_from_file_location(file.stem, file)
     if spec is None or spec.loader is None:
         raise ConfigError(f"{path}: not a Python file")

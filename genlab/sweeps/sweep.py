@@ -1,4 +1,4 @@
-"""A sweep: one run of the one loop for each point of a space, side by side under Ray Tune."""
+"""Sweeps: a run for each point of a search space, side by side under Ray Tune."""
 
 import dataclasses
 import math
@@ -28,29 +28,36 @@ from genlab.training.plan import Plan, default_storage, earlier_config, finished
 from genlab.training.ray.driver import fit
 
 TRIAL_CPUS = 0.01
-"""What a trial's driver asks for. Tune refuses none, and a whole CPU would be one that its workers wait for."""
+"""CPUs that the driver of a trial asks for. Tune refuses 0, and a whole CPU would be missing for the workers."""
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One point of the space and what came of it."""
+    """One point of the space, its run and the result."""
 
     point: dict[str, Any]
     plan: Plan
     metrics: dict[str, float]
+    """Metrics of the trained model and, as ``score/NAME``, scores of its report."""
     error: str | None = None
+    """The last line of the error of a trial that failed."""
 
 
 def sweep(space: Space, config: Any, name: str) -> list[Trial]:
-    """Train every point of ``space`` and print how they compare, the best first.
+    """Train every point of ``space``, print a table of the results, the best first, and return them in that order.
 
     Each trial is an ordinary run in the folder ``run.storage/name``, with its report; a sweep that is started again
-    under its name goes on where its trials stopped. The table is also written there, as ``sweep.json``.
+    under its name goes on where its trials stopped. The table is also written to that folder, as ``sweep.json``.
+
+    Args:
+        space: the search space.
+        config: the family's config, which each point changes.
+        name: name of the folder.
 
     Raises:
-        ConfigError: for a name or value that no trial could use, or a metric that none would have, before any starts.
-        RunError: when the folder holds a trial of another config or other data, before any starts; when trials failed,
-            after the others' table was printed.
+        ConfigError: before any trial starts, for a name or value that is refused, or a metric that no trial would have.
+        RunError: before any trial starts, when the folder holds a trial of another config or other data; after the
+            table was printed, when trials failed.
     """
     storage = config.run.storage or default_storage()
     require_absolute("run.storage", storage)
@@ -62,12 +69,12 @@ def sweep(space: Space, config: Any, name: str) -> list[Trial]:
     plans = [_plan(config, space, point, folder) for point in points]
     for plan in plans:
         _check_metric(space.metric, plan)
-        earlier_config(plan)  # refuses what each trial would refuse
+        earlier_config(plan)  # raises the errors that the trial would raise
     with connected():
         results = _tune(space, plans, [_label(point) for point in points], folder)
     trials = [Trial(point, plan, *result) for point, plan, result in zip(points, plans, results, strict=True)]
     sign = 1 if space.mode == "min" else -1
-    trials.sort(key=lambda trial: sign * figure if math.isfinite(figure := _figure(trial, space)) else math.inf)
+    trials.sort(key=lambda trial: sign * value if math.isfinite(value := _metric(trial, space)) else math.inf)
     _publish(space, trials, folder)
     failed = [trial for trial in trials if trial.error]
     if failed:
@@ -85,10 +92,10 @@ def _plan(config: Any, space: Space, point: dict[str, Any], folder: UPath) -> Pl
 
 
 def _check_metric(metric: str, plan: Plan) -> None:
-    """Refuse a metric that ``plan`` would be trained in vain for.
+    """Refuse a metric that the trained model of ``plan`` would not have.
 
     Raises:
-        ConfigError: naming the metric, the data and what it needs.
+        ConfigError: when the metric needs a split or data that is missing.
     """
     kind, _, name = metric.partition("/")
     manifests = {domain: ShardSet.open(data.url).manifest for domain, data in plan.domains.items()}
@@ -142,6 +149,7 @@ def _tune(
 
 
 def _trial(parameters: dict[str, Any], plans: list[Plan]) -> None:
+    """Train one plan, write its report, and report the metrics to Ray Tune; runs in a process of Tune's."""
     plan = plans[parameters["trial"]]
     start_or_resume(plan)
     if finished_step(plan) is None:
@@ -156,25 +164,30 @@ def _trial(parameters: dict[str, Any], plans: list[Plan]) -> None:
 
 
 class Announcer(tune.Callback):
-    """Prints a line whenever a trial starts, has a figure, or ends."""
+    """Prints a line when a trial starts, when it reports the metric, and when it fails.
+
+    Args:
+        labels: name of each trial, by its index.
+        metric: name of the metric.
+    """
 
     def __init__(self, labels: list[str], metric: str) -> None:
         self._labels = labels
         self._metric = metric
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Say that it starts."""
+        """Print that a trial starts."""
         self._say(trial, "starts")
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
-        """Say its figure."""
+        """Print the metric of a trial."""
         if self._metric in result:
             self._say(trial, f"{self._metric} {result[self._metric]:.5g}")
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Say that it failed."""
+        """Print that a trial failed."""
         self._say(trial, "failed")
 
     def _say(self, trial: Any, what: str) -> None:
@@ -182,11 +195,12 @@ class Announcer(tune.Callback):
 
 
 def _publish(space: Space, trials: list[Trial], folder: UPath) -> None:
+    """Print the table of trials and write it to ``sweep.json``."""
     table = Table(title=f"{space.family}: {space.metric} ({space.mode})")
     for column in (*space.vary, space.metric, "run"):
         table.add_column(column)
     for trial in trials:
-        shown = trial.error or f"{_figure(trial, space):.5g}"
+        shown = trial.error or f"{_metric(trial, space):.5g}"
         table.add_row(*(str(value) for value in trial.point.values()), Text(shown), Text(trial.plan.run.name or ""))
     rows = [
         {"point": trial.point, "run": trial.plan.directory, "metrics": trial.metrics, "error": trial.error}
@@ -198,17 +212,19 @@ def _publish(space: Space, trials: list[Trial], folder: UPath) -> None:
     Console().print(table)
 
 
-def _figure(trial: Trial, space: Space) -> float:
+def _metric(trial: Trial, space: Space) -> float:
+    """Return the metric of a trial; NaN when it has none."""
     return trial.metrics.get(space.metric, math.nan)
 
 
 def _label(point: dict[str, Any]) -> str:
+    """Return the name of the trial of ``point``."""
     return ",".join(f"{name}={value}" for name, value in point.items())
 
 
 def command_of(config: Any, trial: Trial) -> str:
-    """The options that train ``trial`` again, as a run of its own."""
+    """Return the options of ``genlab train`` that train ``trial`` again, as a run outside the sweep."""
     changes = trial.point | {"run.name": None}
     if override(config, changes).run.steps is not None:
-        changes["run.epochs"] = type(config)().run.epochs  # steps decide: left out, as every default is
+        changes["run.epochs"] = type(config)().run.epochs  # it has no effect beside run.steps; a default is left out
     return as_arguments(override(config, changes))

@@ -35,7 +35,7 @@ def test_help_lists_the_commands_and_the_way_to_train(
     assert run(monkeypatch, *arguments) == 0
     shown = capsys.readouterr().out
     assert all(f"  {command} " in shown for command in ("ingest", "inspect", "report", "translate", "serve"))
-    assert "jobs/cyclegan.py" in shown
+    assert "-- genlab train cyclegan" in shown
 
 
 def test_help_is_quick_to_import() -> None:

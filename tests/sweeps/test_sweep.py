@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import ray
 
-from genlab.cli.sweep import main
 from genlab.core.config import as_arguments, override, parse
 from genlab.core.errors import ConfigError, RunError
 from genlab.data.ingest.ingest import IngestConfig, ingest
@@ -94,10 +93,3 @@ def test_every_point_of_a_space_that_comes_with_genlab_is_a_config_of_its_family
     base = override(recipe_type(space.family).config_type(), space.base)
     points = list(space.points())
     assert len({as_arguments(override(base, point)) for point in points}) == len(points) > 1
-
-
-def test_help_explains_a_sweep(capsys: pytest.CaptureFixture[str]) -> None:
-    main(["--help"])
-    said = capsys.readouterr().out
-    assert "usage: genlab sweep SPACE [OPTIONS]" in said
-    assert "tune_spaces/" in said
