@@ -82,6 +82,7 @@ def test_colour_images_without_labels_are_compared_in_efficientnets_features(tmp
     assert not list(runs.glob("classifier-*"))
 
 
+@pytest.mark.cluster
 def test_a_translator_is_measured_in_both_directions_and_compared(
     runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

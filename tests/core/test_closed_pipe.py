@@ -33,11 +33,12 @@ def run(*command: str, errors_too: bool = False, **environment: str) -> tuple[in
     return ended.returncode, ended.stderr or ""
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["train", "--help"], ["sample", "--help"]])
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["inspect", "--help"]])
 def test_help_and_version(arguments: list[str]) -> None:
     assert run(*GENLAB, *arguments) == (CLOSED_PIPE, "")
 
 
+@pytest.mark.cluster
 @pytest.mark.parametrize("script", ["vae.py", "sweep.py"])
 def test_a_job(script: str) -> None:
     assert run(sys.executable, f"jobs/{script}", "--help") == (CLOSED_PIPE, "")
@@ -56,6 +57,7 @@ def test_a_progress_bar(tmp_path: Path) -> None:
     assert (status, errors) == (CLOSED_PIPE, "")
 
 
+@pytest.mark.cluster
 def test_a_training_run(digits: Path, tmp_path: Path) -> None:
     options = ["--data.images", str(digits), "--run.workers", "0", "--run.steps", "2", "--run.batch", "8"]
     storage = ["--run.storage", str(tmp_path), "--run.name", "run"]

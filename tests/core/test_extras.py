@@ -36,8 +36,16 @@ def run(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     ("arguments", "message"),
     [
         (["serve", "{run}"], "genlab serve needs fastapi, python_multipart, uvicorn, watchfiles"),
-        (["export", "{run}", "{out}", "--format", "onnx"], "--format onnx needs onnx, onnxscript, onnxruntime"),
-        (["evaluate", "{run}", "--classifier", "none", "--inception", "x.pth"], "--inception needs torch_fidelity"),
+        pytest.param(
+            ["export", "{run}", "{out}", "--format", "onnx"],
+            "--format onnx needs onnx, onnxscript, onnxruntime",
+            marks=pytest.mark.cluster,
+        ),
+        pytest.param(
+            ["evaluate", "{run}", "--classifier", "none", "--inception", "x.pth"],
+            "--inception needs torch_fidelity",
+            marks=pytest.mark.cluster,
+        ),
     ],
 )
 def test_what_needs_an_extra_names_it(arguments: list[str], message: str, run: Path, tmp_path: Path) -> None:
@@ -46,6 +54,7 @@ def test_what_needs_an_extra_names_it(arguments: list[str], message: str, run: P
     assert (status, printed, errors) == (2, "", f"error: {message}; install with: pip install 'genlab[{extra}]'\n")
 
 
+@pytest.mark.cluster
 def test_the_rest_does_without(run: Path, digits: Path, tmp_path: Path) -> None:
     options = ["--data.images", str(digits), "--run.workers", "0", "--run.steps", "2", "--run.batch", "8"]
     status, _, errors = run_without_extras(

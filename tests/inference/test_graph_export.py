@@ -68,7 +68,7 @@ def exported(model_runs: Path, tmp_path_factory: pytest.TempPathFactory) -> Call
 
 
 @pytest.mark.parametrize("to", FORMATS)
-@pytest.mark.parametrize("run", ["digits", "classes"])
+@pytest.mark.parametrize("run", ["digits", pytest.param("classes", marks=pytest.mark.cluster)])
 def test_a_latent_models_graphs_encode_and_decode_as_it_does(
     run: str, to: module.Format, model_runs: Path, exported: Callable[[str, module.Format], Path]
 ) -> None:
@@ -83,7 +83,7 @@ def test_a_latent_models_graphs_encode_and_decode_as_it_does(
 
 
 @pytest.mark.parametrize("to", FORMATS)
-@pytest.mark.parametrize("run", ["monet", "resnet"])
+@pytest.mark.parametrize("run", ["monet", pytest.param("resnet", marks=pytest.mark.cluster)])
 def test_a_translators_graphs_take_pictures_of_any_size(
     run: str, to: module.Format, model_runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -156,6 +156,7 @@ def test_a_vae_resumes_exactly_from_a_saved_config(
     assert "--kills 3: a run of 3 steps" in capsys.readouterr().err
 
 
+@pytest.mark.cluster
 def test_state_that_no_checkpoint_holds_is_found(faulty: Path, digits: Path) -> None:
     options = ["--workers", "0", "--steps", "6", "--kills", "1", "--seed", "1"]
     status, said = prove(faulty, "verify-resume", "faulty", *options, "--data.images", str(digits), "--run.batch", "6")

@@ -143,6 +143,7 @@ def test_tensorboard_has_each_evaluation_once_however_often_a_run_goes_on(
         assert shown_in_tensorboard(run) == kids(run) == kids(evaluated)
 
 
+@pytest.mark.cluster
 @pytest.mark.parametrize(("moment", "step"), [("export", 6), ("a checkpoint", 6)])
 def test_a_run_that_was_killed_chooses_the_same(
     moment: Moment, step: int, evaluated: Path, config: dict[str, Any], tiny_data: dict[str, str], tmp_path: Path
