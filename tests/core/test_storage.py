@@ -136,35 +136,35 @@ def noise(size: int) -> bytes:
 
 
 @pytest.fixture(params=["local", "memory", "s3"])
-def folder(request: pytest.FixtureRequest, tmp_path: Path) -> UPath:
+def storage_folder(request: pytest.FixtureRequest, tmp_path: Path) -> UPath:
     """An empty folder on each kind of file system."""
     if request.param == "s3":
         return locate(request.getfixturevalue("s3").url)
     return locate(tmp_path if request.param == "local" else f"memory://{tmp_path.name}")
 
 
-def test_ranges_are_exactly_what_was_asked_for(folder: UPath) -> None:
+def test_ranges_are_exactly_what_was_asked_for(storage_folder: UPath) -> None:
     data = noise(1000)
-    write_atomic(folder / "file", data)
-    assert read_bytes(folder / "file") == data
+    write_atomic(storage_folder / "file", data)
+    assert read_bytes(storage_folder / "file") == data
     for offset, length in ((0, 1000), (0, 1), (1, 998), (999, 1), (500, 0), (1000, 0)):
-        assert read_range(folder / "file", offset, length) == data[offset : offset + length]
+        assert read_range(storage_folder / "file", offset, length) == data[offset : offset + length]
     for offset, length in ((0, 1001), (999, 2), (1000, 1), (5000, 10)):
         with pytest.raises(EOFError, match="file: ends before byte"):
-            read_range(folder / "file", offset, length)
-    for missing in (lambda: read_range(folder / "no", 0, 1), lambda: read_bytes(folder / "no")):
+            read_range(storage_folder / "file", offset, length)
+    for missing in (lambda: read_range(storage_folder / "no", 0, 1), lambda: read_bytes(storage_folder / "no")):
         with pytest.raises(FileNotFoundError, match="no"):
             missing()
-    write_atomic(folder / "empty", b"")
-    assert read_bytes(folder / "empty") == b""
+    write_atomic(storage_folder / "empty", b"")
+    assert read_bytes(storage_folder / "empty") == b""
 
 
-def test_of_two_who_create_a_file_the_first_wins(folder: UPath) -> None:
-    assert create_exclusive(folder / "claim", b"first")
-    assert not create_exclusive(folder / "claim", b"second")
-    assert not create_exclusive(folder / "claim", b"first"), "the same content is not the same claim"
-    assert read_bytes(folder / "claim") == b"first"
-    assert [path.name for path in folder.iterdir()] == ["claim"]
+def test_of_two_who_create_a_file_the_first_wins(storage_folder: UPath) -> None:
+    assert create_exclusive(storage_folder / "claim", b"first")
+    assert not create_exclusive(storage_folder / "claim", b"second")
+    assert not create_exclusive(storage_folder / "claim", b"first"), "the same content is not the same claim"
+    assert read_bytes(storage_folder / "claim") == b"first"
+    assert [path.name for path in storage_folder.iterdir()] == ["claim"]
 
 
 def claim(url: str, number: int, start: "multiprocessing.synchronize.Barrier", won: "multiprocessing.Queue") -> None:

@@ -34,14 +34,14 @@ def encoding(request: pytest.FixtureRequest) -> Encoding:
 
 
 @pytest.fixture
-def data(make_data: MakeData, encoding: Encoding) -> UPath:
+def stored(make_data: MakeData, encoding: Encoding) -> UPath:
     return make_data(IMAGES, LABELS, encoding=encoding, splits=("train", "train", "test"))
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25, deadline=None)
 @given(rows=st.lists(st.integers(0, 39)))
-def test_any_rows_come_back_in_the_order_asked_for(data: UPath, rows: list[int]) -> None:
-    shard_set = ShardSet.open(data)
+def test_any_rows_come_back_in_the_order_asked_for(stored: UPath, rows: list[int]) -> None:
+    shard_set = ShardSet.open(stored)
     index = np.array(rows, np.int64)
     found = shard_set.read(index)
     assert found.label is not None
@@ -50,16 +50,16 @@ def test_any_rows_come_back_in_the_order_asked_for(data: UPath, rows: list[int])
     assert shard_set.keys(index) == [f"image-{row:02}" for row in rows]
 
 
-def test_read_fills_the_array_it_is_given(data: UPath) -> None:
+def test_read_fills_the_array_it_is_given(stored: UPath) -> None:
     out = np.zeros((3, 6, 7, 3), np.uint8)
-    assert ShardSet.open(data).read(np.array([39, 0, 20]), out=out).image is out
+    assert ShardSet.open(stored).read(np.array([39, 0, 20]), out=out).image is out
     np.testing.assert_array_equal(out, IMAGES[[39, 0, 20]])
 
 
 @pytest.mark.parametrize("row", [-1, 40])
-def test_a_row_out_of_range_is_an_index_error(data: UPath, row: int) -> None:
+def test_a_row_out_of_range_is_an_index_error(stored: UPath, row: int) -> None:
     with pytest.raises(IndexError, match=r"0\.\.39"):
-        ShardSet.open(data).read(np.array([0, row]))
+        ShardSet.open(stored).read(np.array([0, row]))
 
 
 def test_unlabelled_images_have_no_label(make_data: MakeData) -> None:
@@ -102,13 +102,13 @@ def test_an_image_of_another_size_than_the_manifest_says_is_refused(make_data: M
         ShardSet.open(directory).read(np.array([0]))
 
 
-def test_split_counts_its_own_rows_and_names_the_others(data: UPath) -> None:
-    test = ShardSet.open(data).split("test")
+def test_split_counts_its_own_rows_and_names_the_others(stored: UPath) -> None:
+    test = ShardSet.open(stored).split("test")
     assert len(test) == 13
     np.testing.assert_array_equal(test.read(np.arange(13)).image, IMAGES[27:])
-    assert test.checksum == ShardSet.open(data).checksum
+    assert test.checksum == ShardSet.open(stored).checksum
     with pytest.raises(DataError, match=r"'valid'.*train, test.*--test-fraction"):
-        ShardSet.open(data).split("valid")
+        ShardSet.open(stored).split("valid")
 
 
 def test_the_file_is_plain_arrow(make_data: MakeData) -> None:
@@ -166,11 +166,11 @@ def test_shards_on_another_file_system(make_data: MakeData, encoding: Encoding) 
 
 
 @pytest.mark.parametrize("count", [60, pytest.param(500, marks=pytest.mark.reliability)], ids="{}-flips".format)
-def test_any_flipped_byte_is_found_and_no_wrong_row_comes_out(data: UPath, count: int) -> None:
+def test_any_flipped_byte_is_found_and_no_wrong_row_comes_out(stored: UPath, count: int) -> None:
     rng = np.random.default_rng(count)
-    files = sorted(Path(str(data)).iterdir())
+    files = sorted(Path(str(stored)).iterdir())
     places = np.cumsum([file.stat().st_size for file in files])
-    ShardSet.open(data).verify()
+    ShardSet.open(stored).verify()
     for place in rng.integers(0, places[-1], count).tolist():
         number = int(np.searchsorted(places, place, side="right"))
         file, whole = files[number], files[number].read_bytes()
@@ -178,15 +178,15 @@ def test_any_flipped_byte_is_found_and_no_wrong_row_comes_out(data: UPath, count
         damaged[place - int(places[number])] ^= int(rng.integers(1, 256))
         file.write_bytes(damaged)
         with pytest.raises(DataError, match=file.name):
-            ShardSet.open(data).verify()
-        assert _wrong_rows(data) == []
+            ShardSet.open(stored).verify()
+        assert _wrong_rows(stored) == []
         file.write_bytes(whole)
-    ShardSet.open(data).verify()
+    ShardSet.open(stored).verify()
 
 
-def _wrong_rows(data: UPath) -> list[int]:
+def _wrong_rows(stored: UPath) -> list[int]:
     try:
-        shard_set = ShardSet.open(data)
+        shard_set = ShardSet.open(stored)
     except DataError:
         return []
     wrong = []
@@ -202,32 +202,32 @@ def _wrong_rows(data: UPath) -> list[int]:
     return wrong
 
 
-def test_a_damaged_block_leaves_the_others_readable(data: UPath) -> None:
-    block = Manifest.load(data).shards[0].blocks[1]
-    file = Path(str(data)) / "shard-00000.arrow"
+def test_a_damaged_block_leaves_the_others_readable(stored: UPath) -> None:
+    block = Manifest.load(stored).shards[0].blocks[1]
+    file = Path(str(stored)) / "shard-00000.arrow"
     damaged = bytearray(file.read_bytes())
     damaged[block.offset + block.bytes // 2] ^= 1
     file.write_bytes(damaged)
-    shard_set = ShardSet.open(data)
+    shard_set = ShardSet.open(stored)
     np.testing.assert_array_equal(shard_set.read(np.array([0])).image, IMAGES[:1])
-    first = Manifest.load(data).shards[0].blocks[0].rows
+    first = Manifest.load(stored).shards[0].blocks[0].rows
     with pytest.raises(DataError, match=r"shard-00000\.arrow: damaged \(record batch 1,"):
         shard_set.read(np.array([first]))
 
 
-def test_a_truncated_shard_is_named(data: UPath) -> None:
-    file = Path(str(data)) / "shard-00001.arrow"
+def test_a_truncated_shard_is_named(stored: UPath) -> None:
+    file = Path(str(stored)) / "shard-00001.arrow"
     file.write_bytes(file.read_bytes()[:-1])
     with pytest.raises(DataError, match=r"shard-00001\.arrow: damaged"):
-        ShardSet.open(data).read(ALL)
+        ShardSet.open(stored).read(ALL)
 
 
-def test_a_missing_shard_is_named(data: UPath) -> None:
-    (data / "shard-00001.arrow").unlink()
+def test_a_missing_shard_is_named(stored: UPath) -> None:
+    (stored / "shard-00001.arrow").unlink()
     with pytest.raises(DataError, match=r"shard-00001\.arrow: no such file"):
-        ShardSet.open(data).read(ALL)
+        ShardSet.open(stored).read(ALL)
     with pytest.raises(DataError, match=r"shard-00001\.arrow: no such file"):
-        ShardSet.open(data).verify()
+        ShardSet.open(stored).verify()
 
 
 def test_swapped_shards_are_refused(make_data: MakeData) -> None:
@@ -259,29 +259,29 @@ def test_compressed_record_batches_are_refused(make_data: MakeData) -> None:
         stream.write_batch(batch)
     message = sink.getvalue().to_pybytes()[batch.schema.serialize().size :]
     start = manifest.shards[0].blocks[0].offset
-    data = file.read_bytes()[:start] + message
-    file.write_bytes(data)
+    stored = file.read_bytes()[:start] + message
+    file.write_bytes(stored)
     block = Block(start, len(message), batch.num_rows, xxhash.xxh3_64_hexdigest(message))
-    shard = dataclasses.replace(manifest.shards[0], bytes=len(data), rows=batch.num_rows, blocks=(block,))
+    shard = dataclasses.replace(manifest.shards[0], bytes=len(stored), rows=batch.num_rows, blocks=(block,))
     dataclasses.replace(manifest, shards=(shard,)).save(directory)
     with pytest.raises(DataError, match=r"shard-00000\.arrow: damaged .*compressed"):
         ShardSet.open(directory).read(np.array([0]))
 
 
-def test_another_format_version_is_refused(data: UPath) -> None:
-    manifest = data / "manifest.json"
+def test_another_format_version_is_refused(stored: UPath) -> None:
+    manifest = stored / "manifest.json"
     manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"version": 2}))
     with pytest.raises(DataError, match=r"manifest\.json: shard format 2"):
-        ShardSet.open(data)
+        ShardSet.open(stored)
 
 
-def test_a_directory_without_a_manifest_is_not_a_data_set(data: UPath) -> None:
-    (data / "manifest.json").unlink()
+def test_a_directory_without_a_manifest_is_not_a_data_set(stored: UPath) -> None:
+    (stored / "manifest.json").unlink()
     with pytest.raises(DataError, match="genlab ingest"):
-        ShardSet.open(data)
+        ShardSet.open(stored)
 
 
-def test_verify_tells_of_each_shard(data: UPath) -> None:
+def test_verify_tells_of_each_shard(stored: UPath) -> None:
     seen: list[str] = []
-    ShardSet.open(data).verify(lambda shard: seen.append(shard.file))
+    ShardSet.open(stored).verify(lambda shard: seen.append(shard.file))
     assert seen == ["shard-00000.arrow", "shard-00001.arrow", "shard-00002.arrow"]

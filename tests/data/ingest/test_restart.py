@@ -32,7 +32,7 @@ SPAWN.set_forkserver_preload(["tests.data.ingest.children"])
 
 
 @pytest.fixture
-def config(tmp_path: Path) -> IngestConfig:
+def ingest_config(tmp_path: Path) -> IngestConfig:
     """Twenty-four pictures in a folder, to be seven shards of two splits."""
     (tmp_path / "photos").mkdir()
     rng = np.random.default_rng(0)
@@ -52,24 +52,24 @@ def records(directory: str | Path) -> dict[str, tuple[int, int]]:
     return {file.name: (file.stat().st_ino, file.stat().st_mtime_ns) for file in shards}
 
 
-def killed(config: IngestConfig, moment: int) -> tuple[int, int]:
+def killed(ingest_config: IngestConfig, moment: int) -> tuple[int, int]:
     """Exit code of such a process, and how often it touched DEST."""
     counted = SPAWN.Value("i", 0)
-    process = SPAWN.Process(target=ingest_and_die, args=(config, moment, counted))
+    process = SPAWN.Process(target=ingest_and_die, args=(ingest_config, moment, counted))
     process.start()
     process.join()
     assert process.exitcode is not None
     return process.exitcode, counted.value
 
 
-def test_killed_at_any_moment_it_leaves_no_lie_and_goes_on_with_what_is_missing(config: IngestConfig) -> None:
-    code, moments = killed(config, 0)
+def test_killed_at_any_moment_it_leaves_no_lie_and_goes_on_with_what_is_missing(ingest_config: IngestConfig) -> None:
+    code, moments = killed(ingest_config, 0)
     assert code == 0
-    unbroken = files(config.dest)
+    unbroken = files(ingest_config.dest)
     assert len(unbroken) > 6
     kept = 0
     for number, moment in enumerate(random.Random(4).sample(range(1, moments + 1), KILLS)):
-        again = dataclasses.replace(config, dest=f"{config.dest}-{number}")
+        again = dataclasses.replace(ingest_config, dest=f"{ingest_config.dest}-{number}")
         assert killed(again, moment)[0] == -signal.SIGKILL
         if Path(again.dest, "manifest.json").exists():
             ShardSet.open(again.dest).verify()
@@ -85,84 +85,85 @@ def test_killed_at_any_moment_it_leaves_no_lie_and_goes_on_with_what_is_missing(
     assert kept > KILLS // 2
 
 
-def test_killed_again_and_again_it_comes_to_its_end(config: IngestConfig) -> None:
+def test_killed_again_and_again_it_comes_to_its_end(ingest_config: IngestConfig) -> None:
     deaths = 0
-    while not Path(config.dest, "manifest.json").exists():
-        killed(config, 12 * (deaths + 1))
+    while not Path(ingest_config.dest, "manifest.json").exists():
+        killed(ingest_config, 12 * (deaths + 1))
         deaths += 1
     assert 2 < deaths < 20
-    ShardSet.open(config.dest).verify()
+    ShardSet.open(ingest_config.dest).verify()
 
 
-def test_a_shard_that_was_damaged_meanwhile_is_made_again(config: IngestConfig) -> None:
-    _, moments = killed(dataclasses.replace(config, dest=f"{config.dest}-whole"), 0)
-    killed(config, moments * 2 // 3)
-    shard = Path(config.dest, "shard-00001.arrow")
-    assert shard.name in records(config.dest)
+def test_a_shard_that_was_damaged_meanwhile_is_made_again(ingest_config: IngestConfig) -> None:
+    _, moments = killed(dataclasses.replace(ingest_config, dest=f"{ingest_config.dest}-whole"), 0)
+    killed(ingest_config, moments * 2 // 3)
+    shard = Path(ingest_config.dest, "shard-00001.arrow")
+    assert shard.name in records(ingest_config.dest)
     data = bytearray(shard.read_bytes())
     data[len(data) // 2] ^= 1
     shard.write_bytes(data)
-    ingest(config)
-    assert files(config.dest) == files(f"{config.dest}-whole")
+    ingest(ingest_config)
+    assert files(ingest_config.dest) == files(f"{ingest_config.dest}-whole")
 
 
-def unfinished(config: IngestConfig) -> None:
-    killed(config, 26)
-    assert Path(config.dest, "ingest.json").exists()
-    assert records(config.dest)
+def unfinished(ingest_config: IngestConfig) -> None:
+    killed(ingest_config, 26)
+    assert Path(ingest_config.dest, "ingest.json").exists()
+    assert records(ingest_config.dest)
 
 
-def test_other_options_for_an_unfinished_data_set_are_refused_or_start_over(config: IngestConfig) -> None:
-    unfinished(config)
-    other = dataclasses.replace(config, size=8)
+def test_other_options_for_an_unfinished_data_set_are_refused_or_start_over(ingest_config: IngestConfig) -> None:
+    unfinished(ingest_config)
+    other = dataclasses.replace(ingest_config, size=8)
     with pytest.raises(DataError, match=r"unfinished ingest.*--size None then, 8 now.*--start-over"):
         ingest(other)
     assert ingest(dataclasses.replace(other, start_over=True)).shape == (8, 8, 3)
-    ShardSet.open(config.dest).verify()
-    assert set(files(config.dest)) == {"manifest.json", *(shard.file for shard in Manifest.load(config.dest).shards)}
+    ShardSet.open(ingest_config.dest).verify()
+    shards = [shard.file for shard in Manifest.load(ingest_config.dest).shards]
+    assert set(files(ingest_config.dest)) == {"manifest.json", *shards}
 
 
-def test_another_source_for_an_unfinished_data_set_is_refused(config: IngestConfig) -> None:
-    unfinished(config)
-    Path(config.source, "07.png").unlink()
+def test_another_source_for_an_unfinished_data_set_is_refused(ingest_config: IngestConfig) -> None:
+    unfinished(ingest_config)
+    Path(ingest_config.source, "07.png").unlink()
     with pytest.raises(DataError, match=r"unfinished ingest.*images 24 then, 23 now.*--start-over"):
-        ingest(config)
+        ingest(ingest_config)
 
 
-def test_after_an_error_the_shards_that_it_does_not_concern_are_kept(config: IngestConfig) -> None:
-    whole = ingest(dataclasses.replace(config, dest=f"{config.dest}-whole"))
-    bad = Path(config.source, "23.png")
+def test_after_an_error_the_shards_that_it_does_not_concern_are_kept(ingest_config: IngestConfig) -> None:
+    whole = ingest(dataclasses.replace(ingest_config, dest=f"{ingest_config.dest}-whole"))
+    bad = Path(ingest_config.source, "23.png")
     good = bad.read_bytes()
     bad.write_bytes(bytes(len(good)))
     with pytest.raises(DataError, match=r"23\.png.*--skip-bad"):
-        ingest(config)
-    before = records(config.dest)
+        ingest(ingest_config)
+    before = records(ingest_config.dest)
     assert len(before) > 1
-    skipping = ingest(dataclasses.replace(config, skip_bad=True))
+    skipping = ingest(dataclasses.replace(ingest_config, skip_bad=True))
     assert [skipped.key for skipped in skipping.skipped] == ["23.png"]
     for shard, identity in before.items():
-        file = Path(config.dest, shard)
+        file = Path(ingest_config.dest, shard)
         assert (file.stat().st_ino, file.stat().st_mtime_ns) == identity
     assert len(set(whole.shards) - set(skipping.shards)) == 1
 
 
-def test_a_second_ingest_is_refused_while_the_first_is_at_work(config: IngestConfig) -> None:
+def test_a_second_ingest_is_refused_while_the_first_is_at_work(ingest_config: IngestConfig) -> None:
     there, go = SPAWN.Event(), SPAWN.Event()
-    first = SPAWN.Process(target=ingest_and_wait, args=(config, there, go))
+    first = SPAWN.Process(target=ingest_and_wait, args=(ingest_config, there, go))
     first.start()
     there.wait()
     with pytest.raises(DataError, match=rf"another ingest is at work there \(process {first.pid} on "):
-        ingest(config)
+        ingest(ingest_config)
     go.set()
     first.join()
     assert first.exitcode == 0
-    ShardSet.open(config.dest).verify()
+    ShardSet.open(ingest_config.dest).verify()
 
 
-def test_of_several_at_once_exactly_one_goes_on(config: IngestConfig) -> None:
+def test_of_several_at_once_exactly_one_goes_on(ingest_config: IngestConfig) -> None:
     count = 4
     barrier, results = SPAWN.Barrier(count), SPAWN.Queue()
-    processes = [SPAWN.Process(target=ingest_with_others, args=(config, barrier, results)) for _ in range(count)]
+    processes = [SPAWN.Process(target=ingest_with_others, args=(ingest_config, barrier, results)) for _ in range(count)]
     for process in processes:
         process.start()
     said = [results.get() for _ in processes]
@@ -171,11 +172,11 @@ def test_of_several_at_once_exactly_one_goes_on(config: IngestConfig) -> None:
     assert said.count("made") == 1
     others = [text for text in said if text != "made"]
     assert all("another ingest is at work" in text or "holds a data set already" in text for text in others)
-    ShardSet.open(config.dest).verify()
+    ShardSet.open(ingest_config.dest).verify()
 
 
-def test_a_file_that_cannot_grow_ends_it_with_one_message_and_nothing_half_done(config: IngestConfig) -> None:
-    big = dataclasses.replace(config, shard_size=64, test_fraction=None)
+def test_a_file_that_cannot_grow_ends_it_with_one_message_and_nothing_half_done(ingest_config: IngestConfig) -> None:
+    big = dataclasses.replace(ingest_config, shard_size=64, test_fraction=None)
     results = SPAWN.Queue()
     process = SPAWN.Process(target=ingest_little, args=(big, 8192, results))
     process.start()
@@ -201,8 +202,8 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", disk], check=True)
 
 
-def test_on_a_full_disk_finished_shards_are_kept(config: IngestConfig, small_disk: Path) -> None:
-    full = dataclasses.replace(config, dest=str(small_disk / "data"))
+def test_on_a_full_disk_finished_shards_are_kept(ingest_config: IngestConfig, small_disk: Path) -> None:
+    full = dataclasses.replace(ingest_config, dest=str(small_disk / "data"))
     with pytest.raises(DataError, match=r"cannot be written \(No space left on device\).*finished shards are kept"):
         ingest(full)
     assert not (small_disk / "data" / "manifest.json").exists()
@@ -251,8 +252,8 @@ def test_a_dead_lease_is_taken_over_and_its_holder_stops_if_it_wakes(
     assert [file.name for file in locate(bucket).iterdir()] == ["neighbour"]
 
 
-def test_who_lost_the_claim_leaves_the_plan_of_who_took_over(config: IngestConfig, bucket: str) -> None:
-    there = dataclasses.replace(config, dest=bucket)
+def test_who_lost_the_claim_leaves_the_plan_of_who_took_over(ingest_config: IngestConfig, bucket: str) -> None:
+    there = dataclasses.replace(ingest_config, dest=bucket)
 
     def lose(tasks: Any) -> Iterator[Any]:
         from genlab.data.ingest.shard_task import make_shard
@@ -268,12 +269,12 @@ def test_who_lost_the_claim_leaves_the_plan_of_who_took_over(config: IngestConfi
 
 
 def test_a_killed_ingest_on_an_object_store_is_gone_on_with(
-    config: IngestConfig, bucket: str, monkeypatch: pytest.MonkeyPatch
+    ingest_config: IngestConfig, bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(claim, "HEARTBEAT", 0.05)
     monkeypatch.setattr(claim, "LEASE_TIMEOUT", 0.2)
-    unbroken = ingest(config)
-    there = dataclasses.replace(config, dest=bucket)
+    unbroken = ingest(ingest_config)
+    there = dataclasses.replace(ingest_config, dest=bucket)
 
     class PowerCutError(BaseException):
         pass

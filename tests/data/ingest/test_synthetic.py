@@ -25,7 +25,7 @@ def pairs() -> Pairs:
 
 
 @pytest.fixture(scope="module")
-def digits() -> Digits:
+def drawn_digits() -> Digits:
     drawn = [draw_digit(index) for index in range(2500)]
     images = np.stack([image[..., 0] for image, _ in drawn]).astype(np.float32) / np.float32(255)
     return images, np.array([label for _, label in drawn], np.int64)
@@ -109,20 +109,20 @@ def test_digit_is_the_same_each_time_and_another_for_another_seed() -> None:
     assert not np.array_equal(draw_digit(7, seed=4)[0], image)
 
 
-def test_digits_of_one_label_are_all_different(digits: Digits) -> None:
-    images, labels = digits
+def test_digits_of_one_label_are_all_different(drawn_digits: Digits) -> None:
+    images, labels = drawn_digits
     sevens = images[labels == 7]
     assert len(np.unique(sevens.reshape(len(sevens), -1), axis=0)) == len(sevens)
 
 
-def test_each_ten_digits_hold_every_label_once(digits: Digits) -> None:
-    blocks = digits[1].reshape(-1, 10)
+def test_each_ten_digits_hold_every_label_once(drawn_digits: Digits) -> None:
+    blocks = drawn_digits[1].reshape(-1, 10)
     assert np.all(np.sort(blocks, axis=1) == np.arange(10))
     assert any(not np.array_equal(one, other) for one, other in itertools.pairwise(blocks))
 
 
-def test_digits_are_white_on_black_in_the_middle(digits: Digits) -> None:
-    images, _ = digits
+def test_digits_are_white_on_black_in_the_middle(drawn_digits: Digits) -> None:
+    images, _ = drawn_digits
     assert np.all(images.max(axis=(1, 2)) > 0.9)
     rim = np.concatenate([images[:, [0, -1]], images[:, :, [0, -1]].transpose(0, 2, 1)], axis=1)
     assert np.mean(rim.any(axis=(1, 2))) < 0.01  # A wide seven reaches it.
@@ -135,9 +135,9 @@ def test_digits_are_white_on_black_in_the_middle(digits: Digits) -> None:
         assert np.all((images.max(axis=axis) > 0).sum(axis=1) <= 21)
 
 
-def test_labels_can_be_learnt_from_the_digits(digits: Digits) -> None:
+def test_labels_can_be_learnt_from_the_digits(drawn_digits: Digits) -> None:
     """A linear classifier fitted by least squares on 2,000 digits reads 500 new ones."""
-    images, labels = digits
+    images, labels = drawn_digits
     inputs = np.concatenate([images.reshape(len(images), -1), np.ones((len(images), 1))], axis=1)
     train, test = slice(0, 2000), slice(2000, 2500)
     gram = inputs[train].T @ inputs[train] + 10 * np.eye(inputs.shape[1])
