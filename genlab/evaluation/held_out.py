@@ -1,4 +1,4 @@
-"""The rows that a model is measured on."""
+"""Held-out rows: the images that a model is measured on."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -17,13 +17,13 @@ from genlab.evaluation.measurements import Settings
 from genlab.models.model import Shape
 
 MOST_ROWS, MOST_PIXELS = 500, 2**21
-"""That go through a model at a time."""
+"""The most rows, and the most pixels, that go through a model at a time."""
 
 
 def rows_a_pass(image_shape: Shape) -> int:
-    """How many images of ``image_shape`` go through a model at a time, so that its layers fit in a few GiB.
+    """Return how many images of ``image_shape`` go through a model at a time, so that its layers fit in a few GiB.
 
-    Noise is drawn by the pass: measurements are a function of the seed and of this.
+    Noise is drawn for each pass: measurements are a function of the seed and of this number.
     """
     height, width, _ = image_shape
     return max(1, min(MOST_ROWS, MOST_PIXELS // (height * width)))
@@ -37,32 +37,32 @@ class HeldOut:
     """The rows of the split."""
     split: str
     part: int | None = None
-    """How many of them are measured; all by default."""
+    """Number of rows that are measured; by default all."""
     seed: int = 0
-    """Of the draw of that part."""
+    """Seed by which that part is drawn."""
 
     def __len__(self) -> int:
         return len(self.shards) if self.part is None else self.part
 
     def drawn(self, count: int, seed: int) -> "HeldOut":
-        """``count`` rows of the split, drawn at random: the first would be of one class where a folder was ingested.
+        """Draw ``count`` rows of the split at random; the first rows may all be of one class.
 
         Args:
-            count: how many; all rows where it is not less than there are.
-            seed: of the draw.
+            count: number of rows; where there are not so many, all are taken.
+            seed: seed of the draw.
         """
         return self if count >= len(self) else replace(self, part=count, seed=seed)
 
     @cached_property
     def rows(self) -> Ints:
-        """Row numbers in the split, ascending: int64 [len]."""
+        """Numbers of the rows in the split, ascending: int64 [len]."""
         if self.part is None:
             return np.arange(len(self))
         return np.sort(permutation(derived_seed(self.seed, "rows"), 0, len(self.shards))[: self.part])
 
     @property
     def labels(self) -> Tensor | None:
-        """int64 [len]; ``None`` when the images are not labelled."""
+        """Classes of the rows, int64 [len]; ``None`` when the images are not labelled."""
         if not self.shards.labelled:
             return None
         return torch.from_numpy(self.shards.columns(self.rows)["label"].astype(np.int64))

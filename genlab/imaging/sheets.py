@@ -47,16 +47,15 @@ def side_by_side(left: Pixels, right: Pixels) -> Pixels:
     return np.concatenate([left, gap, right], axis=1)
 
 
-def sheet_grid(sheets: Mapping[str, Pixels], across: int, *, opaque: bool = False) -> Pixels:
-    """Lay sheets out in rows, each under its title.
+def sheet_grid(sheets: Mapping[str, Pixels], across: int) -> Pixels:
+    """Lay sheets out in rows on white, each under its title.
 
     Args:
         sheets: sheets by title, all of one shape: uint8 [H, W, C], C of 1 or 3, and one more with opacity.
         across: number of sheets in a row.
-        opaque: whether the background is white instead of transparent.
 
     Returns:
-        uint8 [H', W', C + 1], or [H', W', C] if opaque. Its resolution is that of a chart.
+        uint8 [H', W', C]. Its resolution is that of a chart.
     """
     height, width, channels = next(iter(sheets.values())).shape
     rows, columns = math.ceil(len(sheets) / across), min(across, len(sheets))
@@ -79,8 +78,8 @@ def sheet_grid(sheets: Mapping[str, Pixels], across: int, *, opaque: bool = Fals
             ha="center",
             va="center",
         )
-    drawn = render(chart, opaque=opaque)
-    return drawn if channels > 2 else drawn[..., ::3]  # grey, and opacity if there is any
+    drawn = render(chart, opaque=True)
+    return drawn if channels > 2 else drawn[..., :1]
 
 
 def _with_opacity(picture: Pixels) -> Pixels:

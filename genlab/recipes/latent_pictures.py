@@ -83,8 +83,8 @@ def posterior_spread(means: Points, label: NDArray[np.int64] | None, names: Sequ
     head = ("class", "images", *(f"{axis_name(axis)} {what}" for axis in axes for what in ("min", "max", "SD")))
     rows = [head]
     for name, points in groups.items():
-        figures = (value for axis in axes for value in _range(points[:, axis]))
-        rows.append((name, f"{len(points):,}", *(f"{value:.2f}".replace("-", "−") for value in figures)))
+        ranges = (value for axis in axes for value in _range(points[:, axis]))
+        rows.append((name, f"{len(points):,}", *(f"{value:.2f}".replace("-", "−") for value in ranges)))
     return rows
 
 

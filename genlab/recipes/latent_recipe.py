@@ -117,7 +117,7 @@ class LatentRecipe(Recipe[C]):
             axes = axis_name(x), axis_name(y)
             pictures["latent-scatter"] = scatter(means[:, (x, y)], axes, known, names, preview=True)
             if model.classes:
-                pictures["latent-plane"] = sheet_grid(class_planes(model, (x, y), names), across=5, opaque=True)
+                pictures["latent-plane"] = sheet_grid(class_planes(model, (x, y), names), across=5)
             else:
                 pictures["latent-plane"] = sheet(decoded_plane(model, (x, y)), SHEET_SIDE)
         if model.classes:

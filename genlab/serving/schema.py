@@ -39,7 +39,7 @@ class ModelCard(BaseModel):
     )
     step: int = Field(description="Training steps.")
     images: int = Field(description="Images seen in training.")
-    metrics: dict[str, float | None] = Field(description="Its last measured figures; null where not finite.")
+    metrics: dict[str, float | None] = Field(description="Its last measured values; null where not finite.")
 
 
 class SampleRequest(BaseModel):

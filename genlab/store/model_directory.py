@@ -43,7 +43,7 @@ class Provenance:
     config: dict[str, Any]
     """Whole config of the run."""
     metrics: dict[str, float]
-    """The last measured figures."""
+    """The last values of the run's metrics, by name."""
     label_names: tuple[str, ...] = ()
     genlab: str = __version__
 

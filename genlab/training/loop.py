@@ -271,10 +271,10 @@ def _write_pictures(plan: Plan, state: TrainingState, session: Session, tracker:
 
 def _provenance(plan: Plan, done: int, metrics: Path) -> model_directory.Provenance:
     """Return the provenance of the model as it is after ``done`` steps."""
-    figures: dict[str, float] = {}
+    values: dict[str, float] = {}
     for line in read_metrics(metrics):
         kind = line.pop("kind")
-        figures |= {f"{kind}/{name}": value for name, value in line.items() if name not in TIME_FIELDS | CLOCK_FIELDS}
+        values |= {f"{kind}/{name}": value for name, value in line.items() if name not in TIME_FIELDS | CLOCK_FIELDS}
     info = next(iter(plan.domains.values())).info
     return model_directory.Provenance(
         run=plan.directory,
@@ -282,6 +282,6 @@ def _provenance(plan: Plan, done: int, metrics: Path) -> model_directory.Provena
         images=done * plan.run.batch,
         data={name: domain.provenance for name, domain in plan.domains.items()},
         config=to_dict(plan.config),
-        metrics=figures,
+        metrics=values,
         label_names=info.label_names,
     )

@@ -86,9 +86,9 @@ class Tracker:
         for name, fraction in fractions.items():
             self._tensorboard.add_scalar(f"time/{name}", fraction, step)
 
-    def evaluation(self, step: int, figures: Mapping[str, float]) -> None:
+    def evaluation(self, step: int, measurements: Mapping[str, float]) -> None:
         """Write the evaluation of the checkpoint of ``step`` to TensorBoard, as ``evaluation/NAME``."""
-        for name, value in figures.items():
+        for name, value in measurements.items():
             self._tensorboard.add_scalar(f"{EVALUATION}{name}", value, step)
 
     def picture(self, step: int, name: str, image: np.ndarray) -> None:
