@@ -127,7 +127,7 @@ def verify_resume(
 
 
 def _choose_kills(steps: int, kills: int, seed: int, workers: int) -> tuple[Kill, ...]:
-    """Choose random steps; in every other one the driver is killed, else a random worker. Without Ray there is one."""
+    """Choose random steps. In every other one the driver is killed, else a random worker; without Ray the process."""
     generator = random.Random(seed)
     chosen = sorted(generator.sample(range(1, steps), kills))
     return tuple(

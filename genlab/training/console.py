@@ -21,6 +21,7 @@ class ProgressUpdate:
     steps: int
     """Steps of the whole run."""
     epoch: float
+    """Epochs done."""
     images_per_second: float
     metrics: Mapping[str, float] = field(default_factory=dict)
 

@@ -93,7 +93,7 @@ class LocalSession:
 
 
 def in_child(training_device: torch.device, function: Callable[..., T], *arguments: Any) -> Future[T]:
-    """Call a module-level function in a new child process with lowest CPU priority, beside training.
+    """Call a module-level function in a new child process with low CPU priority, beside training.
 
     Args:
         training_device: the device that the training beside it runs on.
@@ -109,7 +109,7 @@ def in_child(training_device: torch.device, function: Callable[..., T], *argumen
 
 
 def become_background_process(training_device: torch.device) -> None:
-    """Give this process lowest CPU priority and no GPU, so that it does not slow the training on the same node.
+    """Give this process low CPU priority and no GPU, so that it does not slow the training on the same node.
 
     Args:
         training_device: the device that the training runs on. Beside a GPU this process computes on half of the cores;

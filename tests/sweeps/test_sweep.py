@@ -1,4 +1,4 @@
-"""What a sweep says and refuses before it starts anything."""
+"""Sweeps: what is refused before a trial starts, and the command that trains the best again."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""What the training tests share: tiny configs, processes that are killed, and what a run leaves behind."""
+"""Helpers of the training tests: tiny configs, processes that are killed, and comparison of run directories."""
 
 import dataclasses
 import multiprocessing

@@ -1,4 +1,4 @@
-"""How data reach a recipe: from any store, shuffled as the run began, with their attributes."""
+"""Data of a run's domains: from any storage, in the shuffle window that the run began with, with their attributes."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Where the time goes: every second is somebody's, and what happens seldom is not taken for the rule."""
+"""The stopwatch: every second counts for one part, and rare parts are not multiplied."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,7 +54,7 @@ def steps(watch: Stopwatch, clock: Clock, stream: Stream, count: int, *, storage
         watch.lap("optimiser")
 
 
-def test_each_part_has_its_share_and_all_make_one(clock: Clock) -> None:
+def test_each_part_has_its_fraction_and_all_make_one(clock: Clock) -> None:
     stream = Stream()
     watch = Stopwatch(torch.device("cpu"), [stream])
     steps(watch, clock, stream, 5, storage=1, decode=2)
@@ -101,7 +101,7 @@ def test_the_sentence_at_the_end_names_what_held_the_run_up(
     assert ("93% of the time" if bound != "forward and backward" else "57% of the time") in sentence
 
 
-def test_a_run_writes_the_shares_to_tensorboard_and_says_the_sentence(
+def test_a_run_writes_the_fractions_to_tensorboard_and_says_the_sentence(
     digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     launch("vae", vae_config(digits, name="run", storage=str(tmp_path)))

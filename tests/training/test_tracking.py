@@ -1,4 +1,4 @@
-"""What is kept of a run's lines and events when it goes on from a checkpoint."""
+"""Tracking: the lines and events that are kept when a run goes on from a checkpoint."""
 
 import os
 from pathlib import Path

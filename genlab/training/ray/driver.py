@@ -71,7 +71,7 @@ class Rendezvous(BackendConfig):
 
 class _RendezvousBackend(Backend):
     share_cuda_visible_devices = True
-    """NCCL needs to see its neighbours' GPUs."""
+    """Whether each worker sees the GPUs of all workers on its node, which NCCL needs."""
 
     def on_start(self, worker_group: Any, backend_config: BackendConfig) -> None:
         address, port = worker_group.execute_single(0, get_address_and_port)
