@@ -125,13 +125,14 @@ def train(plan: Plan, session: Session) -> TrainingState:
             logged = last or done % run.log_every == 0
             if logged:
                 stopwatch.settle()
+                time_fractions = stopwatch.read()
                 metrics = meter.means() | {"learning_rate": rate}
                 if not all(map(math.isfinite, metrics.values())):
                     raise RunError(_not_finite(*meter.first_not_finite(), saved))
                 speed = throughput.read()
                 if tracker:
                     tracker.log("train", done, images, plan.epoch(done), metrics | speed)
-                    tracker.time_fractions(done, stopwatch.read())
+                    tracker.time_fractions(done, time_fractions)
                     session.progress(
                         ProgressUpdate(done, plan.steps, plan.epoch(done), speed["images_per_second"], metrics)
                     )
