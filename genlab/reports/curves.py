@@ -79,7 +79,7 @@ def evaluation_figure(run: RunRecord, ranked_by: str) -> Figure:
         images, values = zip(*((seen, measurement.value) for seen, measurement in known), strict=True)
         errors = [measurement.half_width or 0.0 for _, measurement in known]
         width = 1.6 if name == ranked_by else 0.8
-        label = known[-1][1].title
+        title, _, label = known[-1][1].title.partition(", ")
         axis.errorbar(
             images,
             values,
@@ -89,9 +89,10 @@ def evaluation_figure(run: RunRecord, ranked_by: str) -> Figure:
             markersize=3 * width,
             capsize=2,
             linewidth=width,
-            label=label,
+            label=label or title,
         )
-    axis.legend(frameon=False, fontsize=7, labelcolor=INK)
+        axis.set_title(title, loc="left", y=1, pad=20, fontsize=9.5, fontweight="bold", color=INK)
+    axis.legend(frameon=False, fontsize=8, labelcolor=INK)
     style_axes(axis, "images seen", "")
     axis.set_ylim(bottom=min(0.0, axis.get_ylim()[0]))
     axis.xaxis.set_major_formatter(EngFormatter(sep=""))
