@@ -165,15 +165,16 @@ def test_a_model_is_measured_without_a_classifier(data: Path, runs: Path) -> Non
     assert not list(runs.glob("classifier-*"))
 
 
-def test_a_model_of_data_without_a_held_out_split_is_measured_on_what_it_was_trained_on(
+def test_without_held_out_rows_nothing_is_measured_unless_another_split_is_asked_for(
     runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """By the rule that training and reports follow; it is said, and the settings name the split."""
     data = tmp_path / "whole"
     ingest(IngestConfig("synthetic:digits", str(data), count=20, seed=1))
     run = save(runs / "digits", vae(), data)
-    main([str(run), *FEW, "--classifier", "none"])
-    assert "no split 'test' is held out: the model is measured on 'train'" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main([str(run), *FEW, "--classifier", "none"])
+    assert "no split 'test'; choose one of: train" in capsys.readouterr().err
+    main([str(run), *FEW, "--classifier", "none", "--split", "train"])
     assert Evaluation.load(str(run)).measurements["neg_elbo"].settings["split"] == "train"
 
 
