@@ -13,7 +13,7 @@ from tests.evaluation.support import held_out, save, sorted_by_class, vae
 
 
 @pytest.fixture
-def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def classifier_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The runs folder of one test."""
     monkeypatch.setenv("GENLAB_RUNS", str(tmp_path / "runs"))
     monkeypatch.setattr("genlab.cli.classifier_training.FEWEST_STEPS", 5)
@@ -21,7 +21,7 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_classifier_is_trained_on_the_models_own_split(
-    runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    classifier_runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """And training leaves torch as it was."""
     before = torch.get_deterministic_debug_mode(), torch.get_num_threads(), torch.backends.cudnn.benchmark
@@ -33,7 +33,7 @@ def test_the_classifier_is_trained_on_the_models_own_split(
     assert (torch.get_deterministic_debug_mode(), torch.get_num_threads(), torch.backends.cudnn.benchmark) == before
 
     only = sorted_by_class(tmp_path / "animals", each=4)
-    run = save(runs / "animals", vae(), data)
+    run = save(classifier_runs / "animals", vae(), data)
     with pytest.raises(SystemExit):
         main([str(run), "--data", str(only.shards.directory)])
     assert "no split 'train' to train a classifier on; give one with --classifier RUN" in capsys.readouterr().err

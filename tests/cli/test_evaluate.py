@@ -23,7 +23,7 @@ FEW = ["--iwae-images", "2"]
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def labelled_digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Drawn digits, half of them held out."""
     root = tmp_path_factory.mktemp("evaluate")
     held_out(root / "digits")
@@ -31,7 +31,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def evaluated_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The runs folder of one test."""
     monkeypatch.setenv("GENLAB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("GENLAB_RUNS", str(tmp_path / "runs"))
@@ -41,9 +41,9 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_conditional_model_gets_every_measurement_and_its_classifier_is_trained_once(
-    data: Path, runs: Path, capsys: pytest.CaptureFixture[str]
+    labelled_digits: Path, evaluated_runs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = save(runs / "digits", cvae(), data)
+    run = save(evaluated_runs / "digits", cvae(), labelled_digits)
     main([str(run), *FEW])
     printed = capsys.readouterr().out
     assert "training a classifier" in printed
@@ -56,41 +56,43 @@ def test_a_conditional_model_gets_every_measurement_and_its_classifier_is_traine
     assert evaluation.name == "digits"
     assert evaluation.model["weights"] == saved["weights"]["sha256"]
 
-    (trained,) = runs.glob("classifier-*")
+    (trained,) = evaluated_runs.glob("classifier-*")
     weights = json.loads((trained / "model" / "genlab.json").read_text())["weights"]["sha256"]
     assert evaluation.measurements["fid"].settings["extractor_weights"] == weights
     first = (run / "evaluation.json").read_bytes()
     main([str(run / "model"), *FEW, "--classifier", str(trained)])
     assert "training a classifier" not in capsys.readouterr().out
     assert (run / "evaluation.json").read_bytes() == first, "a function of model, data and seed"
-    main([str(run), *FEW, "--seed", "1", "--output", str(runs / "other.json")])
+    main([str(run), *FEW, "--seed", "1", "--output", str(evaluated_runs / "other.json")])
     assert "training a classifier" not in capsys.readouterr().out
-    assert Evaluation.load(str(runs / "other.json")).measurements["fid"].settings["seed"] == 1
+    assert Evaluation.load(str(evaluated_runs / "other.json")).measurements["fid"].settings["seed"] == 1
 
 
-def test_colour_images_without_labels_are_compared_in_efficientnets_features(tmp_path: Path, runs: Path) -> None:
-    data = tmp_path / "scenes"
-    ingest(IngestConfig("synthetic:scenes-a", str(data), size=32, count=10, test_fraction=0.5))
+def test_colour_images_without_labels_are_compared_in_efficientnets_features(
+    tmp_path: Path, evaluated_runs: Path
+) -> None:
+    scenes = tmp_path / "scenes"
+    ingest(IngestConfig("synthetic:scenes-a", str(scenes), size=32, count=10, test_fraction=0.5))
     torch.manual_seed(0)
     model = VAE((32, 32, 3), VAEArchitecture(channels=(4,), hidden=4, likelihood="gaussian"))
-    run = save(runs / "scenes", model, data, label_names=())
+    run = save(evaluated_runs / "scenes", model, scenes, label_names=())
     main([str(run), *FEW, "--samples", "6"])
     measurements = Evaluation.load(str(run)).measurements
     assert measurements.keys() == LATENT | {"fid", "kid"}
     assert measurements["fid"].settings["extractor"] == "efficientnet-lite0, pooled"
     assert measurements["fid"].settings["samples"] == 6
-    assert not list(runs.glob("classifier-*"))
+    assert not list(evaluated_runs.glob("classifier-*"))
 
 
 @pytest.mark.cluster
 def test_a_translator_is_measured_in_both_directions_and_compared(
-    runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    evaluated_runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """On the data that its run names; an imported model, which names none, on what it is given."""
     domains = {domain: tmp_path / domain for domain in ("a", "b")}
     for domain, folder in domains.items():
         scenes(folder, domain)
-    run = save(runs / "scenes", cyclegan(), domains)
+    run = save(evaluated_runs / "scenes", cyclegan(), domains)
     main([str(run)])
     printed = capsys.readouterr().out
     measurements = Evaluation.load(str(run)).measurements
@@ -119,18 +121,21 @@ def test_a_translator_is_measured_in_both_directions_and_compared(
 
 
 def test_what_a_translator_cannot_be_measured_on_is_refused(
-    data: Path, runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    labelled_digits: Path, evaluated_runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     a = tmp_path / "a"
     scenes(a, "a")
-    run = str(save(runs / "scenes", cyclegan(), {"a": a, "b": tmp_path / "gone"}))
+    run = str(save(evaluated_runs / "scenes", cyclegan(), {"a": a, "b": tmp_path / "gone"}))
     imported = str(tmp_path / "imported")
     none = model_directory.Provenance(run="x.pth", step=0, images=0, data={}, config={}, metrics={})
     model_directory.save(imported, cyclegan(), none)
-    digits = str(save(runs / "digits", vae(), data))
+    digits = str(save(evaluated_runs / "digits", vae(), labelled_digits))
     for arguments, message in (
         ([run], f"{tmp_path / 'gone'}: not a data set"),
-        ([run, "--data-b", str(data)], f"{data}: images of 28x28x1; the model takes images of 32x32x3"),
+        (
+            [run, "--data-b", str(labelled_digits)],
+            f"{labelled_digits}: images of 28x28x1; the model takes images of 32x32x3",
+        ),
         ([run, "--data", str(a)], "--data: not for a cyclegan model, whose data is given by --data-a and --data-b"),
         ([run, "--classifier", "none"], "--classifier: not for a cyclegan model"),
         ([imported, "--data-a", str(a)], "does not say what it was trained on; give --data-b DATA"),
@@ -143,10 +148,12 @@ def test_what_a_translator_cannot_be_measured_on_is_refused(
 
 
 def test_models_of_one_folder_keep_their_own_evaluations(
-    data: Path, runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    labelled_digits: Path, evaluated_runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    trained = save(runs / "classifier", classifier(), data)
-    models = [save(runs / name, vae(seed=seed), data) for seed, name in enumerate(("weak", "strong"))]
+    trained = save(evaluated_runs / "classifier", classifier(), labelled_digits)
+    models = [
+        save(evaluated_runs / name, vae(seed=seed), labelled_digits) for seed, name in enumerate(("weak", "strong"))
+    ]
     for run in models:
         shutil.move(run / "model", tmp_path / run.name)
         main([str(tmp_path / run.name), *FEW, "--classifier", str(trained)])
@@ -156,21 +163,21 @@ def test_models_of_one_folder_keep_their_own_evaluations(
     assert {"weak", "strong"} <= set(capsys.readouterr().out.split())
 
 
-def test_a_model_is_measured_without_a_classifier(data: Path, runs: Path) -> None:
-    run = save(runs / "digits", cvae(), data)
+def test_a_model_is_measured_without_a_classifier(labelled_digits: Path, evaluated_runs: Path) -> None:
+    run = save(evaluated_runs / "digits", cvae(), labelled_digits)
     main([str(run), *FEW, "--samples", "4", "--classifier", "none"])
     measurements = Evaluation.load(str(run)).measurements
     assert measurements.keys() == LABELLED | {"fid", "kid"}
     assert measurements["fid"].settings["extractor"] == "efficientnet-lite0, pooled"
-    assert not list(runs.glob("classifier-*"))
+    assert not list(evaluated_runs.glob("classifier-*"))
 
 
 def test_without_held_out_rows_nothing_is_measured_unless_another_split_is_asked_for(
-    runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    evaluated_runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    data = tmp_path / "whole"
-    ingest(IngestConfig("synthetic:digits", str(data), count=20, seed=1))
-    run = save(runs / "digits", vae(), data)
+    whole = tmp_path / "whole"
+    ingest(IngestConfig("synthetic:digits", str(whole), count=20, seed=1))
+    run = save(evaluated_runs / "digits", vae(), whole)
     with pytest.raises(SystemExit):
         main([str(run), *FEW, "--classifier", "none"])
     assert "no split 'test'; choose one of: train" in capsys.readouterr().err
@@ -179,9 +186,9 @@ def test_without_held_out_rows_nothing_is_measured_unless_another_split_is_asked
 
 
 def test_a_place_that_cannot_be_written_is_refused_before_the_work(
-    data: Path, runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    labelled_digits: Path, evaluated_runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = save(runs / "digits", cvae(), data)
+    run = save(evaluated_runs / "digits", cvae(), labelled_digits)
     (tmp_path / "file").touch()
     for output in (tmp_path / "file" / "evaluation.json", tmp_path):
         with pytest.raises(SystemExit) as ended:
@@ -195,27 +202,33 @@ def test_a_place_that_cannot_be_written_is_refused_before_the_work(
 
 
 def test_what_cannot_be_measured_is_refused(
-    data: Path, runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    labelled_digits: Path, evaluated_runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     moved = tmp_path / "moved"
-    shutil.copytree(data, moved)
-    run = str(save(runs / "digits", vae(), moved))
+    shutil.copytree(labelled_digits, moved)
+    run = str(save(evaluated_runs / "digits", vae(), moved))
     shutil.rmtree(moved)
     held_out(moved, count=40)
     other = tmp_path / "scenes"
     ingest(IngestConfig("synthetic:scenes-a", str(other), size=32, count=4, test_fraction=0.5))
-    trained = str(save(runs / "classifier", classifier(), data, label_names="abcdefghij"))
+    trained = str(save(evaluated_runs / "classifier", classifier(), labelled_digits, label_names="abcdefghij"))
     names = [*"012", "three", *"456789"]
-    told = str(save(runs / "told", cvae(), data, label_names=names))
+    told = str(save(evaluated_runs / "told", cvae(), labelled_digits, label_names=names))
     for arguments, message in (
         ([run], f"{moved}: no longer the data set that the model was trained on"),
         ([run, "--data", str(other)], f"{other}: images of 32x32x3; the model takes images of 28x28x1"),
-        ([run, "--data", str(data), "--split", "dev"], "no split 'dev'"),
-        ([run, "--data", str(data), "--classifier", run], "a vae, not a classifier"),
-        ([run, "--data", str(data), "--classifier", trained], f"class 0 is '0' in {data}, and was 'a'"),
-        ([told, "--data", str(data)], f"class 3 is '3' in {data}, and was 'three'"),
-        ([trained, "--data", str(data)], "a classifier model; vae, cvae and cyclegan are what can be evaluated"),
-        ([str(data)], "not a model directory"),
+        ([run, "--data", str(labelled_digits), "--split", "dev"], "no split 'dev'"),
+        ([run, "--data", str(labelled_digits), "--classifier", run], "a vae, not a classifier"),
+        (
+            [run, "--data", str(labelled_digits), "--classifier", trained],
+            f"class 0 is '0' in {labelled_digits}, and was 'a'",
+        ),
+        ([told, "--data", str(labelled_digits)], f"class 3 is '3' in {labelled_digits}, and was 'three'"),
+        (
+            [trained, "--data", str(labelled_digits)],
+            "a classifier model; vae, cvae and cyclegan are what can be evaluated",
+        ),
+        ([str(labelled_digits)], "not a model directory"),
     ):
         with pytest.raises(SystemExit) as ended:
             main(arguments)

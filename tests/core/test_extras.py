@@ -27,7 +27,7 @@ def run_without_extras(*arguments: str | Path) -> tuple[int, str, str]:
 
 
 @pytest.fixture(scope="module")
-def run(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def digits_run(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run of a VAE of drawn digits."""
     return save(tmp_path_factory.mktemp("run") / "digits", vae(), digits)
 
@@ -48,14 +48,16 @@ def run(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         ),
     ],
 )
-def test_what_needs_an_extra_names_it(arguments: list[str], message: str, run: Path, tmp_path: Path) -> None:
-    status, printed, errors = run_without_extras(*(word.format(run=run, out=tmp_path / "out") for word in arguments))
+def test_what_needs_an_extra_names_it(arguments: list[str], message: str, digits_run: Path, tmp_path: Path) -> None:
+    status, printed, errors = run_without_extras(
+        *(word.format(run=digits_run, out=tmp_path / "out") for word in arguments)
+    )
     extra = {"serve": "serve", "export": "onnx", "evaluate": "fidelity"}[arguments[0]]
     assert (status, printed, errors) == (2, "", f"error: {message}; install with: pip install 'genlab[{extra}]'\n")
 
 
 @pytest.mark.cluster
-def test_the_rest_does_without(run: Path, digits: Path, tmp_path: Path) -> None:
+def test_the_rest_does_without(digits_run: Path, digits: Path, tmp_path: Path) -> None:
     options = ["--data.images", str(digits), "--run.workers", "0", "--run.steps", "2", "--run.batch", "8"]
     status, _, errors = run_without_extras(
         "train", "vae", *options, "--run.storage", tmp_path / "runs", "--run.name", "new"
@@ -63,7 +65,7 @@ def test_the_rest_does_without(run: Path, digits: Path, tmp_path: Path) -> None:
     assert (status, errors) == (0, "")
     for command in (
         ("sample", tmp_path / "runs" / "new", tmp_path / "sheet.png"),
-        ("export", run, tmp_path / "out", "--format", "torch-export"),
+        ("export", digits_run, tmp_path / "out", "--format", "torch-export"),
         ("report", tmp_path / "runs" / "new"),
         ("sweep", "--help"),
         ("verify-ddp", "--help"),

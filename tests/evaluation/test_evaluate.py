@@ -38,47 +38,50 @@ FEW = EvaluationOptions(samples=20, bound_images=2, seed=3)
 
 
 @pytest.fixture
-def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> HeldOut:
+def evaluated_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> HeldOut:
     monkeypatch.setenv("GENLAB_CACHE", str(tmp_path / "cache"))
     return held_out(tmp_path / "digits")
 
 
-def test_a_model_is_measured_with_what_it_is_handed(data: HeldOut, tmp_path: Path) -> None:
+def test_a_model_is_measured_with_what_it_is_handed(evaluated_data: HeldOut, tmp_path: Path) -> None:
     model = cvae()
     directory = locate(save(tmp_path / "run", model, tmp_path / "digits") / "model")
     threes = trained_classifier(always=3)
-    evaluation = evaluate(directory, model, {"images": data}, FEW, extractor=Levels(), classifier=threes)
+    evaluation = evaluate(directory, model, {"images": evaluated_data}, FEW, extractor=Levels(), classifier=threes)
     weights = model_directory.describe(directory)["weights"]["sha256"]
     assert evaluation.name == "run"
     assert evaluation.model == {"path": str(directory), "family": "cvae", "step": 7, "weights": weights}
     settings = {name: one.settings for name, one in evaluation.measurements.items()}
-    assert settings["fid"].items() >= {"extractor": "levels", "samples": 20, "seed": 3, "rows": len(data)}.items()
+    assert (
+        settings["fid"].items()
+        >= {"extractor": "levels", "samples": 20, "seed": 3, "rows": len(evaluated_data)}.items()
+    )
     assert settings["nll_50"].items() >= {"rows": 2, "seed": 3}.items()
     assert settings["reconstruction_consistency"]["classifier_weights"] == "f" * 64
     assert evaluation.measurements["sample_consistency"].value == 0.1, "one class of ten is seen everywhere"
 
 
-def test_without_a_classifier_no_class_is_asked_for(data: HeldOut, tmp_path: Path) -> None:
+def test_without_a_classifier_no_class_is_asked_for(evaluated_data: HeldOut, tmp_path: Path) -> None:
     directory = locate(save(tmp_path / "run", vae(), tmp_path / "digits") / "model")
-    evaluation = evaluate(directory, vae(), {"images": data}, FEW, extractor=Levels())
+    evaluation = evaluate(directory, vae(), {"images": evaluated_data}, FEW, extractor=Levels())
     asked = {"reconstruction_consistency", "classifier_accuracy", "sample_consistency"}
     assert not asked & evaluation.measurements.keys()
     assert {"neg_elbo", "nll_1000", "mse", "fid", "kid"} <= evaluation.measurements.keys()
 
 
-def test_grey_images_are_compared_in_the_features_of_their_classifier(data: HeldOut, tmp_path: Path) -> None:
-    chosen = default_extractor(vae(), {"images": data}, trained_classifier())
+def test_grey_images_are_compared_in_the_features_of_their_classifier(evaluated_data: HeldOut, tmp_path: Path) -> None:
+    chosen = default_extractor(vae(), {"images": evaluated_data}, trained_classifier())
     assert isinstance(chosen, ClassifierFeatures)
-    assert isinstance(default_extractor(vae(), {"images": data}, None), EfficientNetLite)
+    assert isinstance(default_extractor(vae(), {"images": evaluated_data}, None), EfficientNetLite)
     colour = scenes(tmp_path / "scenes", "a")
     assert isinstance(default_extractor(vae(), {"images": colour}, trained_classifier()), EfficientNetLite)
     assert isinstance(default_extractor(cyclegan(), {"a": colour, "b": colour}, None), EfficientNetLite)
 
 
-def test_a_classifier_of_other_images_is_refused(data: HeldOut, tmp_path: Path) -> None:
-    require_same_classes(trained_classifier(), data.shards, "mine")
+def test_a_classifier_of_other_images_is_refused(evaluated_data: HeldOut, tmp_path: Path) -> None:
+    require_same_classes(trained_classifier(), evaluated_data.shards, "mine")
     with pytest.raises(ConfigError, match="classifier: mine was trained on other labels: class 0 is '0' in"):
-        require_same_classes(trained_classifier(label_names="abcdefghij"), data.shards, "mine")
+        require_same_classes(trained_classifier(label_names="abcdefghij"), evaluated_data.shards, "mine")
     with pytest.raises(ConfigError, match="it takes images of 28x28x1, not images of 32x32x3"):
         require_same_classes(trained_classifier(), scenes(tmp_path / "scenes", "a").shards, "mine")
 

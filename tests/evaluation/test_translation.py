@@ -38,7 +38,7 @@ class Scaled(nn.Module):
 
 
 @pytest.fixture(scope="module")
-def domains(tmp_path_factory: pytest.TempPathFactory) -> dict[str, HeldOut]:
+def scene_rows(tmp_path_factory: pytest.TempPathFactory) -> dict[str, HeldOut]:
     """Eight drawn scenes of each domain."""
     root = tmp_path_factory.mktemp("domains")
     return {domain: scenes(root / domain, domain) for domain in ("a", "b")}
@@ -59,39 +59,39 @@ def images(held_out: HeldOut) -> Tensor:
     return torch.from_numpy(held_out.shards.read(held_out.rows).image)
 
 
-def test_a_model_of_one_direction_has_no_measurements_of_the_other(domains: dict[str, HeldOut]) -> None:
+def test_a_model_of_one_direction_has_no_measurements_of_the_other(scene_rows: dict[str, HeldOut]) -> None:
     both = cyclegan()
     alone = CycleGAN(both.image_shape, replace(both.architecture, directions=("b_to_a",))).eval()
     alone.b_to_a.load_state_dict(both.b_to_a.state_dict())
-    found = measure_translations(alone, domains, Levels(), images=6, seed=0)
-    whole = measure_translations(both, domains, Levels(), images=6, seed=0)
+    found = measure_translations(alone, scene_rows, Levels(), images=6, seed=0)
+    whole = measure_translations(both, scene_rows, Levels(), images=6, seed=0)
     missing = {name for name in whole if "a_to_b" in name} | {"kid", "cycle_a", "cycle_b", "identity_a", "identity_b"}
     assert found == {name: measurement for name, measurement in whole.items() if name not in missing}
     assert {"fid_b_to_a", "kid_b_to_a", "psnr_b_to_a", "untranslated_fid_b_to_a"} <= found.keys()
 
 
-def test_cycle_and_identity_errors_are_those_of_training(domains: dict[str, HeldOut]) -> None:
+def test_cycle_and_identity_errors_are_those_of_training(scene_rows: dict[str, HeldOut]) -> None:
     """The error of a generator's output is not cut to the range of pixels before the other sees it."""
-    model, contrast = scaling(3, -0.5), to_signed(images(domains["a"])).abs().mean().item()
-    measurements = measure_direction(model, "a_to_b", domains["a"], domains["b"], Levels(), seed=0)
+    model, contrast = scaling(3, -0.5), to_signed(images(scene_rows["a"])).abs().mean().item()
+    measurements = measure_direction(model, "a_to_b", scene_rows["a"], scene_rows["b"], Levels(), seed=0)
     assert measurements["cycle_a"].value == pytest.approx(2.5 * contrast, rel=1e-5)
     assert measurements["identity_a"].value == pytest.approx(1.5 * contrast, rel=1e-5)
-    assert measurements["cycle_a"].settings == measurements["identity_a"].settings == domains["a"].settings
+    assert measurements["cycle_a"].settings == measurements["identity_a"].settings == scene_rows["a"].settings
     assert measurements["cycle_a"].better is None, "a model that changes nothing has none"
-    other = measure_direction(model, "b_to_a", domains["b"], domains["a"], Levels(), seed=0)
-    contrast = to_signed(images(domains["b"])).abs().mean().item()
+    other = measure_direction(model, "b_to_a", scene_rows["b"], scene_rows["a"], Levels(), seed=0)
+    contrast = to_signed(images(scene_rows["b"])).abs().mean().item()
     assert other["cycle_b"].value == pytest.approx(2.5 * contrast, rel=1e-5)
     assert other["identity_b"].value == pytest.approx(2 * contrast, rel=1e-5)
 
 
 def test_translations_and_untranslated_images_are_measured_against_the_other_domain(
-    domains: dict[str, HeldOut],
+    scene_rows: dict[str, HeldOut],
 ) -> None:
     model, extractor = cyclegan(), Levels()
-    source, target = domains["b"], domains["a"]
+    source, target = scene_rows["b"], scene_rows["a"]
     measurements = measure_direction(model, "b_to_a", source, target, extractor, seed=3)
     made = extract(extractor, [model.translate(images(source), "b_to_a")], len(source), "translations")
-    real = {domain: held_out_features(held_out, extractor) for domain, held_out in domains.items()}
+    real = {domain: held_out_features(held_out, extractor) for domain, held_out in scene_rows.items()}
     for prefix, features in (("", made), ("untranslated_", real["b"])):
         for kind, expected in measure_distances(extractor, real["a"], target.settings, features, seed=3).items():
             measurement = measurements[f"{prefix}{kind}_b_to_a"]
@@ -103,24 +103,24 @@ def test_translations_and_untranslated_images_are_measured_against_the_other_dom
     assert measurements["untranslated_fid_b_to_a"].title == "FID in mean-level features, b untranslated"
 
 
-def test_a_model_that_changes_nothing_gains_nothing(domains: dict[str, HeldOut]) -> None:
-    measurements = measure_direction(scaling(1, 1), "a_to_b", domains["a"], domains["b"], Levels(), seed=0)
+def test_a_model_that_changes_nothing_gains_nothing(scene_rows: dict[str, HeldOut]) -> None:
+    measurements = measure_direction(scaling(1, 1), "a_to_b", scene_rows["a"], scene_rows["b"], Levels(), seed=0)
     for kind in ("fid", "kid", "psnr", "ssim", "perceptual"):
         assert measurements[f"{kind}_a_to_b"].value == pytest.approx(measurements[f"untranslated_{kind}_a_to_b"].value)
     assert measurements["cycle_a"].value == measurements["identity_a"].value == 0
 
 
-def test_features_of_both_data_sets_are_taken_once(domains: dict[str, HeldOut]) -> None:
+def test_features_of_both_data_sets_are_taken_once(scene_rows: dict[str, HeldOut]) -> None:
     extractor = Levels()
     for direction, source, target in (("a_to_b", "a", "b"), ("b_to_a", "b", "a")):
-        measure_direction(cyclegan(), direction, domains[source], domains[target], extractor, seed=0)
-    assert extractor.seen == sum(2 * len(held_out) for held_out in domains.values())
+        measure_direction(cyclegan(), direction, scene_rows[source], scene_rows[target], extractor, seed=0)
+    assert extractor.seen == sum(2 * len(held_out) for held_out in scene_rows.values())
 
 
-def test_drawn_scenes_are_measured_against_their_true_counterparts(domains: dict[str, HeldOut]) -> None:
+def test_drawn_scenes_are_measured_against_their_true_counterparts(scene_rows: dict[str, HeldOut]) -> None:
     """A part of them too, which lies scattered among the rows."""
-    model, source = cyclegan(), domains["a"].drawn(5, seed=1)
-    measurements = measure_direction(model, "a_to_b", source, domains["b"], Levels(), seed=0)
+    model, source = cyclegan(), scene_rows["a"].drawn(5, seed=1)
+    measurements = measure_direction(model, "a_to_b", source, scene_rows["b"], Levels(), seed=0)
     hidden, network = counterparts(source.shards, source.rows), EfficientNetLite("cpu")
     assert hidden is not None
     truth = torch.from_numpy(hidden)
@@ -151,8 +151,8 @@ def test_drawn_scenes_are_measured_against_their_true_counterparts(domains: dict
     assert measurements["psnr_a_to_b"].unit == "dB"
 
 
-def test_only_scenes_of_both_domains_have_counterparts(domains: dict[str, HeldOut], tmp_path: Path) -> None:
-    a, b = domains["a"], domains["b"]
+def test_only_scenes_of_both_domains_have_counterparts(scene_rows: dict[str, HeldOut], tmp_path: Path) -> None:
+    a, b = scene_rows["a"], scene_rows["b"]
     ingest(IngestConfig("synthetic:scenes-b", str(tmp_path / "grey"), size=32, count=4, test_fraction=0.5, channels=1))
     grey = HeldOut(ShardSet.open(str(tmp_path / "grey")).split("test"), "test")
     assert counterparts_are_known(a, b)

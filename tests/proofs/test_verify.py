@@ -191,7 +191,7 @@ def test_what_depends_on_the_workers_is_found(fault: str, finding: str, faulty: 
 
 
 @pytest.fixture
-def runs(tmp_path: Path) -> tuple[Path, Path]:
+def two_runs(tmp_path: Path) -> tuple[Path, Path]:
     """Two equal runs, as far as is compared."""
     for name in ("one", "other"):
         folder = tmp_path / name
@@ -205,8 +205,8 @@ def write_lines(run: Path, lines: list[dict[str, object]]) -> None:
     (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
-def test_the_first_difference_is_named(runs: tuple[Path, Path]) -> None:
-    one, other = map(locate, runs)
+def test_the_first_difference_is_named(two_runs: tuple[Path, Path]) -> None:
+    one, other = map(locate, two_runs)
     found, compared = first_difference(one, other)
     assert found is None
     assert compared.startswith("2 lines of metrics.jsonl and 2 tensors (1 network, 1 optimizer) of the checkpoint of s")
@@ -217,11 +217,11 @@ def test_the_first_difference_is_named(runs: tuple[Path, Path]) -> None:
     found, _ = first_difference(one, other)
     assert found == "checkpoint of step 2: network.w: 2 of 6 elements differ, by 1 at most"
 
-    write_lines(runs[1], [{"kind": "train", "step": step, "loss": loss} for step, loss in ((1, 1.0), (2, 0.75))])
+    write_lines(two_runs[1], [{"kind": "train", "step": step, "loss": loss} for step, loss in ((1, 1.0), (2, 0.75))])
     found, _ = first_difference(one, other)
     assert found == "metrics.jsonl: train line of step 2: loss is 0.5 in one and 0.75 in other"
 
-    write_lines(runs[1], [{"kind": "train", "step": 1, "loss": 1.0}])
+    write_lines(two_runs[1], [{"kind": "train", "step": 1, "loss": 1.0}])
     found, _ = first_difference(one, other)
     assert found == "metrics.jsonl: one has 2 lines, other has 1"
 

@@ -38,23 +38,23 @@ def reported(family: str, root: Path, data: Path, **options: Any) -> Path:
 
 
 @pytest.fixture(scope="module")
-def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def reported_digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("digits")
     ingest(IngestConfig("synthetic:digits", str(root / "digits"), count=200, test_fraction=0.6))
     return root / "digits"
 
 
 @pytest.fixture(scope="module")
-def vae(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def run_of_vae(reported_digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """In a latent space of five dimensions."""
     root = tmp_path_factory.mktemp("vae")
-    return reported("vae", root, digits, **{"model.channels": [4], "model.hidden": 4, "model.latent_dim": 5})
+    return reported("vae", root, reported_digits, **{"model.channels": [4], "model.hidden": 4, "model.latent_dim": 5})
 
 
 @pytest.fixture(scope="module")
-def cvae(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def cvae(reported_digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     small = {"model.channels": [4, 4], "model.hidden": 8, "run.epochs": 1}
-    return reported("cvae", tmp_path_factory.mktemp("cvae"), digits, **small)
+    return reported("cvae", tmp_path_factory.mktemp("cvae"), reported_digits, **small)
 
 
 def page(run: Path) -> str:
@@ -79,8 +79,8 @@ def load(run: Path) -> LatentModel:
     return model
 
 
-def held_out(digits: Path) -> tuple[torch.Tensor, torch.Tensor]:
-    rows = ShardSet.open(str(digits)).split("test")
+def held_out(reported_digits: Path) -> tuple[torch.Tensor, torch.Tensor]:
+    rows = ShardSet.open(str(reported_digits)).split("test")
     found = rows.read(np.arange(len(rows)))
     assert found.label is not None
     return torch.from_numpy(found.image), torch.from_numpy(found.label)
@@ -92,24 +92,26 @@ def caption_of(run: Path, name: str) -> str:
     return found[1]
 
 
-def test_the_vaes_pictures_and_its_elbo(vae: Path) -> None:
+def test_the_vaes_pictures_and_its_elbo(run_of_vae: Path) -> None:
     epochs = {"reconstructions-epoch-1.05", "reconstructions-epoch-2.1"}
-    assert names(vae) == ALWAYS | SCATTERS | epochs | {"latent-plane"}
-    lines = [json.loads(line) for line in (vae / "metrics.jsonl").read_text().splitlines()]
+    assert names(run_of_vae) == ALWAYS | SCATTERS | epochs | {"latent-plane"}
+    lines = [json.loads(line) for line in (run_of_vae / "metrics.jsonl").read_text().splitlines()]
     last = [line for line in lines if line["kind"] == "test"][-1]
-    assert "".join(f"<td>{last[name]:.2f}</td>" for name in ("neg_elbo", "reconstruction", "kl")) in page(vae)
+    assert "".join(f"<td>{last[name]:.2f}</td>" for name in ("neg_elbo", "reconstruction", "kl")) in page(run_of_vae)
 
 
-def test_reconstructions_stand_beside_the_inputs_by_epoch(vae: Path, digits: Path) -> None:
-    images = held_out(digits)[0].numpy()
+def test_reconstructions_stand_beside_the_inputs_by_epoch(run_of_vae: Path, reported_digits: Path) -> None:
+    images = held_out(reported_digits)[0].numpy()
     for title, step in (("input", None), ("epoch-1.05", 7), ("epoch-2.1", 14)):
-        shown = drawn(vae, f"reconstructions-{title}")
+        shown = drawn(run_of_vae, f"reconstructions-{title}")
         if step is None:
             np.testing.assert_array_equal(cell(shown, 9, 9), images[99, ..., 0])
         else:
-            training = np.asarray(Image.open(vae / "figures" / f"step-{step:08d}" / "reconstructions.png"))[:, -302:]
+            training = np.asarray(Image.open(run_of_vae / "figures" / f"step-{step:08d}" / "reconstructions.png"))[
+                :, -302:
+            ]
             np.testing.assert_array_equal(cell(shown, 4, 7), cell(training[..., None], 4, 7))
-    assert "after the epochs 1.05, 2.1, as training drew them" in caption_of(vae, "reconstructions-epoch-2.1")
+    assert "after the epochs 1.05, 2.1, as training drew them" in caption_of(run_of_vae, "reconstructions-epoch-2.1")
 
 
 def test_up_to_five_epochs_are_chosen() -> None:
@@ -124,31 +126,31 @@ def test_up_to_five_epochs_are_chosen() -> None:
     assert chosen_epochs([]) == []
 
 
-def test_a_larger_latent_space_is_shown_in_its_two_widest_dimensions(vae: Path, digits: Path) -> None:
-    model, (images, labels) = load(vae), held_out(digits)
+def test_a_larger_latent_space_is_shown_in_its_two_widest_dimensions(run_of_vae: Path, reported_digits: Path) -> None:
+    model, (images, labels) = load(run_of_vae), held_out(reported_digits)
     means = model.encode(images)[0]
     x, y = sorted(means.var(0).argsort()[-2:].tolist())
-    plane, quantiles = drawn(vae, "latent-plane"), prior_quantiles(10)
+    plane, quantiles = drawn(run_of_vae, "latent-plane"), prior_quantiles(10)
     for row, column in ((0, 0), (9, 0), (3, 8)):
         latents = torch.zeros(1, 5)
         latents[0, x], latents[0, y] = float(quantiles[column]), float(quantiles[9 - row])
         np.testing.assert_allclose(cell(plane, row, column), model.decode(latents)[0, ..., 0], atol=1)
     for name in ("latent-scatter", "latent-plane"):
-        assert "Of 5 dimensions the two whose posterior means vary most." in caption_of(vae, name)
-    assert "The other dimensions are 0." in caption_of(vae, "latent-plane")
+        assert "Of 5 dimensions the two whose posterior means vary most." in caption_of(run_of_vae, name)
+    assert "The other dimensions are 0." in caption_of(run_of_vae, "latent-plane")
 
     own = means[labels == 3]
     spread = [f"{value:.2f}".replace("-", "−") for axis in (x, y) for value in _range(own[:, axis])]
     cells = "".join(f"<td>{text}</td>" for text in ("3", str(len(own)), *spread))
-    assert f"<tr>{cells}</tr>" in page(vae)
+    assert f"<tr>{cells}</tr>" in page(run_of_vae)
 
 
-def test_the_cvaes_pictures_are_class_by_class(cvae: Path, digits: Path) -> None:
+def test_the_cvaes_pictures_are_class_by_class(cvae: Path, reported_digits: Path) -> None:
     planes = {f"latent-plane-class-{number}" for number in range(10)}
     epochs = {name for name in names(cvae) if name.startswith("reconstructions-epoch-")}
     assert len(epochs) == 1
     assert names(cvae) == ALWAYS | SCATTERS | planes | epochs | {"class-by-latent"}
-    model, (images, labels) = load(cvae), held_out(digits)
+    model, (images, labels) = load(cvae), held_out(reported_digits)
     axis = int(model.encode(images, labels)[0].var(0).argmax())
     latents = torch.zeros(10, 2)
     latents[:, axis] = torch.from_numpy(prior_quantiles(10))
@@ -159,8 +161,8 @@ def test_the_cvaes_pictures_are_class_by_class(cvae: Path, digits: Path) -> None
             np.testing.assert_allclose(cell(grid, row, column), expected[column, ..., 0], atol=1)
 
 
-def test_inputs_of_each_class_stand_above_their_outputs(cvae: Path, digits: Path) -> None:
-    model, (images, labels) = load(cvae), held_out(digits)
+def test_inputs_of_each_class_stand_above_their_outputs(cvae: Path, reported_digits: Path) -> None:
+    model, (images, labels) = load(cvae), held_out(reported_digits)
     pairs = drawn(cvae, "reconstructions")
     for number in (0, 6):
         own = images[labels == number][:1]

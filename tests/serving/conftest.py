@@ -13,7 +13,7 @@ from genlab.store import model_directory
 
 
 @pytest.fixture(scope="session")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def served_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A runs folder: ``digits`` holds a VAE of 28x28x1, ``monet`` a CycleGAN of 32x32x3, ``classes`` a
     conditional VAE of 16x16x1."""
     root = tmp_path_factory.mktemp("runs")

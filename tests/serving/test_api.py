@@ -41,8 +41,8 @@ class Direct:
 
 
 @pytest.fixture(scope="module")
-def client(runs: Path) -> Iterator[TestClient]:
-    directories = {name: str(runs / name / "model") for name in ("digits", "monet", "classes")}
+def client(served_runs: Path) -> Iterator[TestClient]:
+    directories = {name: str(served_runs / name / "model") for name in ("digits", "monet", "classes")}
     cards = {name: read_card(name, directory) for name, directory in directories.items()}
     with TestClient(create_api(cards, Direct(Generator(directories))), raise_server_exceptions=False) as client:
         yield client
@@ -65,8 +65,8 @@ def pixels_of(png: bytes) -> np.ndarray:
     return np.asarray(image)
 
 
-def translated(runs: Path, image: Image.Image, direction: str = "a_to_b") -> np.ndarray:
-    model = model_directory.load(str(runs / "monet" / "model"))
+def translated(served_runs: Path, image: Image.Image, direction: str = "a_to_b") -> np.ndarray:
+    model = model_directory.load(str(served_runs / "monet" / "model"))
     return model.translate(torch.tensor(np.asarray(image.convert("RGB")))[None], direction)[0].numpy()  # type: ignore[operator]
 
 
@@ -103,8 +103,8 @@ def test_a_sample_can_be_drawn_again_by_its_seed(client: TestClient) -> None:
     assert client.post("/v1/models/digits/sample", json={"seed": seed ^ 1}).content != first.content
 
 
-def test_a_sample_is_what_the_model_draws(client: TestClient, runs: Path) -> None:
-    model = model_directory.load(str(runs / "digits" / "model"))
+def test_a_sample_is_what_the_model_draws(client: TestClient, served_runs: Path) -> None:
+    model = model_directory.load(str(served_runs / "digits" / "model"))
     expected = model.sample(5, 7)[:, :, :, 0].numpy()  # type: ignore[operator]
     page = pixels_of(client.post("/v1/models/digits/sample", json={"count": 5, "seed": 7}).content)
     assert page.shape == (2 * 30 + 2, 3 * 30 + 2)  # a sheet of 2 rows and 3 columns, 2 pixels apart
@@ -122,8 +122,8 @@ def test_a_parameter_out_of_range_is_named(client: TestClient, body: dict[str, o
     assert response.json()["detail"].startswith(f"{next(iter(body))}: ")
 
 
-def test_a_model_of_classes_draws_the_class_asked_for_or_all_in_turn(client: TestClient, runs: Path) -> None:
-    model = cast("CVAE", model_directory.load(str(runs / "classes" / "model")))
+def test_a_model_of_classes_draws_the_class_asked_for_or_all_in_turn(client: TestClient, served_runs: Path) -> None:
+    model = cast("CVAE", model_directory.load(str(served_runs / "classes" / "model")))
     asked: list[tuple[object, Tensor | None]] = [
         ("dog", torch.tensor([1])), (1, torch.tensor([1])), ("2", torch.tensor([2])), (None, None)
     ]  # fmt: skip
@@ -148,9 +148,9 @@ def test_a_class_that_cannot_be_drawn_is_refused(client: TestClient, name: str, 
     assert response.json()["detail"].startswith(detail)
 
 
-def test_reconstruct_is_told_the_class_by_a_model_of_classes_only(client: TestClient, runs: Path) -> None:
+def test_reconstruct_is_told_the_class_by_a_model_of_classes_only(client: TestClient, served_runs: Path) -> None:
     data = encoded(photo(16, 16, "L"))
-    model = cast("CVAE", model_directory.load(str(runs / "classes" / "model")))
+    model = cast("CVAE", model_directory.load(str(served_runs / "classes" / "model")))
     pixels = torch.tensor(np.asarray(photo(16, 16, "L")))[None, :, :, None]
     response = client.post("/v1/models/classes/reconstruct?label=dog", content=data)
     expected = model.reconstruct(pixels, torch.tensor([1]))[0, :, :, 0]
@@ -163,13 +163,13 @@ def test_reconstruct_is_told_the_class_by_a_model_of_classes_only(client: TestCl
         assert (refused.status_code, refused.json()) == (422, {"detail": detail})
 
 
-def test_translate_gives_what_the_model_gives(client: TestClient, runs: Path) -> None:
+def test_translate_gives_what_the_model_gives(client: TestClient, served_runs: Path) -> None:
     image = photo()
     response = client.post("/v1/models/monet/translate", content=encoded(image))
     assert response.status_code == 200
-    np.testing.assert_array_equal(pixels_of(response.content), translated(runs, image))
+    np.testing.assert_array_equal(pixels_of(response.content), translated(served_runs, image))
     back = client.post("/v1/models/monet/translate?direction=b_to_a", content=encoded(image))
-    np.testing.assert_array_equal(pixels_of(back.content), translated(runs, image, "b_to_a"))
+    np.testing.assert_array_equal(pixels_of(back.content), translated(served_runs, image, "b_to_a"))
 
 
 def test_a_form_does_as_well_as_a_body(client: TestClient) -> None:
@@ -187,13 +187,13 @@ def test_pictures_of_any_mode_are_converted(client: TestClient, mode: str) -> No
     assert pixels_of(response.content).shape == (24, 40, 3)
 
 
-def test_a_turned_photo_is_set_upright(client: TestClient, runs: Path) -> None:
+def test_a_turned_photo_is_set_upright(client: TestClient, served_runs: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # turned by 90 degrees
     data = encoded(photo(), exif=exif)
     response = client.post("/v1/models/monet/translate", content=data)
     upright = photo().transpose(Image.Transpose.ROTATE_270)
-    np.testing.assert_array_equal(pixels_of(response.content), translated(runs, upright))
+    np.testing.assert_array_equal(pixels_of(response.content), translated(served_runs, upright))
 
 
 def test_reconstruct_takes_the_models_size_only(client: TestClient) -> None:
@@ -267,8 +267,8 @@ def test_too_long_a_body_is_refused(client: TestClient) -> None:
         assert response.json() == {"detail": "the body is larger than 10 MiB"}
 
 
-def test_a_fault_of_the_server_is_json_without_its_secrets(runs: Path) -> None:
-    directory = str(runs / "digits" / "model")
+def test_a_fault_of_the_server_is_json_without_its_secrets(served_runs: Path) -> None:
+    directory = str(served_runs / "digits" / "model")
     generator = Generator({})  # knows no model, so that sampling raises KeyError
     api = create_api({"digits": read_card("digits", directory)}, Direct(generator))
     response = TestClient(api, raise_server_exceptions=False).post("/v1/models/digits/sample")
@@ -298,8 +298,8 @@ def test_health_and_the_way_to_the_documentation(client: TestClient) -> None:
     assert client.get("/").url.path == "/docs"
 
 
-def test_deep_pictures_are_read_by_the_range_of_training(runs: Path, tmp_path: Path, client: TestClient) -> None:
-    ranged = str(with_ranges(runs / "digits", tmp_path / "scans", images=(-1000, 1550)) / "model")
+def test_deep_pictures_are_read_by_the_range_of_training(served_runs: Path, tmp_path: Path, client: TestClient) -> None:
+    ranged = str(with_ranges(served_runs / "digits", tmp_path / "scans", images=(-1000, 1550)) / "model")
     api = create_api({"scans": read_card("scans", ranged)}, Direct(Generator({"scans": ranged})))
     pixels = np.random.default_rng(0).integers(0, 256, (28, 28), np.uint8)
     scan = tiff(pixels.astype("<f4") * 10 - 1000)

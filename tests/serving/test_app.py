@@ -63,25 +63,25 @@ def test_the_application_needs_models(tmp_path: Path) -> None:
         build(ServeArguments(models=[str(tmp_path)]))
 
 
-def test_serve_says_before_it_starts_what_is_wrong(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_serve_says_before_it_starts_what_is_wrong(served_runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     with pytest.raises(GenlabError, match="not a model directory"):
-        serve_models(ServeConfig(models=(str(runs),)))
+        serve_models(ServeConfig(models=(str(served_runs),)))
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         with pytest.raises(GenlabError, match=f"--port {port}"):
-            serve_models(ServeConfig(models=(str(runs / "digits"),), port=port))
+            serve_models(ServeConfig(models=(str(served_runs / "digits"),), port=port))
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:6379")
     with pytest.raises(GenlabError, match="RAY_ADDRESS"):
-        serve_models(ServeConfig(models=(str(runs / "digits"),)))
+        serve_models(ServeConfig(models=(str(served_runs / "digits"),)))
 
 
 @pytest.fixture(scope="module")
-def deployed(runs: Path) -> Iterator[str]:
+def deployed(served_runs: Path) -> Iterator[str]:
     """The URL of the application of cluster/serve.yaml, with the test's models and port."""
     config = yaml.safe_load(CONFIG.read_text())
     [application] = config["applications"]
-    application["args"]["models"] = [str(runs / "digits"), str(runs / "monet")]
+    application["args"]["models"] = [str(served_runs / "digits"), str(served_runs / "monet")]
     config["http_options"]["port"] = free_port()
     schema = ServeDeploySchema.model_validate(config)
     with connected():
@@ -107,17 +107,17 @@ def one_thread() -> Iterator[None]:
 
 @pytest.mark.cluster
 @pytest.mark.usefixtures("one_thread")
-def test_pictures_over_http_are_those_of_the_model(deployed: str, runs: Path) -> None:
+def test_pictures_over_http_are_those_of_the_model(deployed: str, served_runs: Path) -> None:
     assert [model["name"] for model in httpx.get(f"{deployed}/v1/models").json()] == ["digits", "monet"]
 
-    digits: Any = model_directory.load(str(runs / "digits" / "model"))
+    digits: Any = model_directory.load(str(served_runs / "digits" / "model"))
     response = httpx.post(f"{deployed}/v1/models/digits/sample", json={"seed": 3}, timeout=60)
     assert response.headers["X-Genlab-Seed"] == "3"
     np.testing.assert_array_equal(
         np.asarray(Image.open(io.BytesIO(response.content))), digits.sample(1, 3)[0, :, :, 0].numpy()
     )
 
-    monet: Any = model_directory.load(str(runs / "monet" / "model"))
+    monet: Any = model_directory.load(str(served_runs / "monet" / "model"))
     pixels = np.random.default_rng(0).integers(0, 256, (50, 70, 3), dtype=np.uint8)
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "PNG")
@@ -146,10 +146,10 @@ def truncated() -> bytes:
 
 
 @pytest.mark.cluster
-def test_genlab_serve_answers_until_it_is_told_to_end(runs: Path, tmp_path: Path) -> None:
+def test_genlab_serve_answers_until_it_is_told_to_end(served_runs: Path, tmp_path: Path) -> None:
     port = free_port()
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-    command = [sys.executable, "-c", "from genlab.cli.serve import main; main()", str(runs / "digits")]
+    command = [sys.executable, "-c", "from genlab.cli.serve import main; main()", str(served_runs / "digits")]
     with (tmp_path / "log").open("w+") as log:
         process = subprocess.Popen([*command, "--port", str(port)], env=environment, stdout=log, stderr=log)
         try:

@@ -23,7 +23,7 @@ SPACES = sorted((Path(__file__).resolve().parents[2] / "tune_spaces").glob("*.py
 
 
 @pytest.fixture(scope="module")
-def domains(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def scene_folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Data sets ``scenes`` and ``nights``, drawn, and ``photos``, of which nothing is held out."""
     root = tmp_path_factory.mktemp("domains")
     (root / "files").mkdir()
@@ -36,10 +36,10 @@ def domains(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def config(domains: Path, a: str, storage: Path, **run: Any) -> CycleGANConfig:
+def config(scene_folders: Path, a: str, storage: Path, **run: Any) -> CycleGANConfig:
     return CycleGANConfig(
         run=Run(storage=str(storage), **({"steps": 2, "batch": 2, "threads": 1} | run)),
-        data=CycleGANData(a=str(domains / a), b=str(domains / "nights")),
+        data=CycleGANData(a=str(scene_folders / a), b=str(scene_folders / "nights")),
         model=CycleGANModel(width=4, discriminator_width=4),
     )
 
@@ -57,28 +57,28 @@ def space(metric: str) -> Space:
     ],
 )
 def test_a_metric_that_cannot_be_measured_is_refused_before_any_trial(
-    metric: str, a: str, message: str, domains: Path, tmp_path: Path
+    metric: str, a: str, message: str, scene_folders: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(ConfigError, match=f"'{metric}'.*{message}"):
-        sweep(space(metric), config(domains, a, tmp_path), "lambda")
+        sweep(space(metric), config(scene_folders, a, tmp_path), "lambda")
     assert not ray.is_initialized()
     assert not list(tmp_path.iterdir())
 
 
-def test_a_folder_of_trials_with_other_options_is_refused_before_any_trial(domains: Path, tmp_path: Path) -> None:
+def test_a_folder_of_trials_with_other_options_is_refused_before_any_trial(scene_folders: Path, tmp_path: Path) -> None:
     trial = {"objective.lambda_cycle": 1.0, "run.name": "objective.lambda_cycle=1.0", "run.workers": 0}
-    launch("cyclegan", override(config(domains, "scenes", tmp_path / "lambda"), trial))
+    launch("cyclegan", override(config(scene_folders, "scenes", tmp_path / "lambda"), trial))
     with pytest.raises(RunError, match=r"run\.batch was 2, now 4"):
-        sweep(space("score/translation.a_to_b.gain"), config(domains, "scenes", tmp_path, batch=4), "lambda")
+        sweep(space("score/translation.a_to_b.gain"), config(scene_folders, "scenes", tmp_path, batch=4), "lambda")
     assert not ray.is_initialized()
     assert [path.name for path in (tmp_path / "lambda").iterdir()] == ["objective.lambda_cycle=1.0"]
 
 
 @pytest.mark.parametrize(("steps", "counts"), [(None, "--run.epochs 0.5"), (2, "--run.steps 2")])
 def test_the_command_that_trains_the_best_again_says_how_long_once(
-    steps: int | None, counts: str, domains: Path, tmp_path: Path
+    steps: int | None, counts: str, scene_folders: Path, tmp_path: Path
 ) -> None:
-    base = config(domains, "scenes", tmp_path, steps=steps, epochs=0.5)
+    base = config(scene_folders, "scenes", tmp_path, steps=steps, epochs=0.5)
     point = {"objective.lambda_cycle": 1.0}
     plan = make_plan("cyclegan", override(base, point))
     words = command_of(base, Trial(point, plan, {}))

@@ -93,7 +93,7 @@ def _train(rank: int, world_size: int, plans: list[Plan], folder: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def runs(digits: Path, scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def rank_runs(digits: Path, scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of runs on two and three workers, none of which divides the batch of five."""
     root = tmp_path_factory.mktemp("runs")
 
@@ -122,31 +122,31 @@ def assert_close(run: Path, other: Path, rel: float) -> None:
             assert two[name] == pytest.approx(one[name], rel=rel), (name, one["step"])
 
 
-def test_a_run_goes_on_with_more_workers_as_if_it_had_one(runs: Path) -> None:
-    assert_close(runs / "alone", runs / "growing", rel=1e-4)
+def test_a_run_goes_on_with_more_workers_as_if_it_had_one(rank_runs: Path) -> None:
+    assert_close(rank_runs / "alone", rank_runs / "growing", rel=1e-4)
 
 
-def test_accumulated_gradients_are_those_of_the_whole_batch(runs: Path) -> None:
-    assert_close(runs / "alone", runs / "in parts", rel=1e-4)
+def test_accumulated_gradients_are_those_of_the_whole_batch(rank_runs: Path) -> None:
+    assert_close(rank_runs / "alone", rank_runs / "in parts", rel=1e-4)
 
 
-def test_the_history_of_generated_images_is_that_of_all_workers(runs: Path) -> None:
-    assert_close(runs / "pair alone", runs / "pair shared", rel=1e-3)
-    assert_close(runs / "pair alone", runs / "pair in parts", rel=1e-3)
+def test_the_history_of_generated_images_is_that_of_all_workers(rank_runs: Path) -> None:
+    assert_close(rank_runs / "pair alone", rank_runs / "pair shared", rel=1e-3)
+    assert_close(rank_runs / "pair alone", rank_runs / "pair in parts", rel=1e-3)
 
 
-def test_three_workers_resume_bit_for_bit(runs: Path) -> None:
-    assert_same_run(runs / "interrupted", runs / "unbroken")
+def test_three_workers_resume_bit_for_bit(rank_runs: Path) -> None:
+    assert_same_run(rank_runs / "interrupted", rank_runs / "unbroken")
 
 
 @pytest.mark.parametrize("name", ["growing", "unbroken", "cyclegan"])
-def test_all_ranks_end_with_the_same_bits(name: str, runs: Path) -> None:
-    ranks = [safetensors.torch.load_file(runs / "3" / f"{name}-{rank}") for rank in range(3)]
+def test_all_ranks_end_with_the_same_bits(name: str, rank_runs: Path) -> None:
+    ranks = [safetensors.torch.load_file(rank_runs / "3" / f"{name}-{rank}") for rank in range(3)]
     assert_same_state(ranks[0], ranks[1])
     assert_same_state(ranks[0], ranks[2])
 
 
-def test_weights_that_drift_apart_are_never_saved(runs: Path) -> None:
-    errors = {(runs / "2" / f"error-{rank}").read_text() for rank in range(2)}
+def test_weights_that_drift_apart_are_never_saved(rank_runs: Path) -> None:
+    errors = {(rank_runs / "2" / f"error-{rank}").read_text() for rank in range(2)}
     assert errors == {"the workers' weights have drifted apart by step 6; the last checkpoint is still good"}
-    assert not list((runs / "drifting").glob("checkpoints/*"))
+    assert not list((rank_runs / "drifting").glob("checkpoints/*"))

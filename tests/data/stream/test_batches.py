@@ -14,7 +14,7 @@ from genlab.data.stream.shard_stream import ShardStream
 
 
 @pytest.fixture(scope="module")
-def shards(tmp_path_factory: pytest.TempPathFactory) -> ShardSet:
+def batched_shards(tmp_path_factory: pytest.TempPathFactory) -> ShardSet:
     """Twelve grey images with an age and a sex in their names."""
     root = tmp_path_factory.mktemp("batches")
     (root / "faces").mkdir()
@@ -34,13 +34,13 @@ def assert_equal(one: Batch, other: Batch) -> None:
     assert one.rows.tolist() == other.rows.tolist()
 
 
-def test_a_streams_batches_are_those_read_by_their_row_numbers(shards: ShardSet) -> None:
-    with DeviceBatches(ShardStream(shards, batch=5, seed=1), torch.device("cpu")) as batches:
+def test_a_streams_batches_are_those_read_by_their_row_numbers(batched_shards: ShardSet) -> None:
+    with DeviceBatches(ShardStream(batched_shards, batch=5, seed=1), torch.device("cpu")) as batches:
         for batch in itertools.islice(batches, 4):
             assert len(batch) == 5
-            assert_equal(batch, read_batch(shards, batch.rows))
+            assert_equal(batch, read_batch(batched_shards, batch.rows))
 
 
-def test_part_of_a_batch_has_part_of_everything(shards: ShardSet) -> None:
-    batch = read_batch(shards, torch.arange(12).numpy())
-    assert_equal(batch[3:7], read_batch(shards, torch.arange(3, 7).numpy()))
+def test_part_of_a_batch_has_part_of_everything(batched_shards: ShardSet) -> None:
+    batch = read_batch(batched_shards, torch.arange(12).numpy())
+    assert_equal(batch[3:7], read_batch(batched_shards, torch.arange(3, 7).numpy()))
