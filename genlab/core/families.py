@@ -26,6 +26,23 @@ def defined(package: str, family: str, name: str) -> Any:
 
     Only modules of ``package`` itself are imported, whatever ``family`` is.
     """
-    if family not in {module.name for module in pkgutil.iter_modules(importlib.import_module(package).__path__)}:
+    if not _has_module(package, family):
         return None
     return getattr(importlib.import_module(f"{package}.{family}"), name, None)
+
+
+def undefined(package: str, family: str, name: str) -> str:
+    """Return the message for a family of which :func:`defined` returned ``None``."""
+    if _has_module(package, family):
+        return f"{module_file(package, family)} defines no {name}; end it with {name} = and the name of its class"
+    kind = "recipe for" if name == "RECIPE" else "model"
+    return f"no {kind} family {family!r}; there are: {', '.join(families(package, name))}"
+
+
+def module_file(package: str, family: str) -> str:
+    """Return the path of the module ``family`` of ``package``, from the root of the repository, for messages."""
+    return f"{package.replace('.', '/')}/{family}.py"
+
+
+def _has_module(package: str, name: str) -> bool:
+    return name in {module.name for module in pkgutil.iter_modules(importlib.import_module(package).__path__)}

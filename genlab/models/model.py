@@ -7,11 +7,19 @@ import torch
 from torch import Tensor, nn
 
 from genlab.core.errors import RunError
-from genlab.core.families import defined, families
+from genlab.core.families import defined, undefined
 from genlab.models.graph import Graph
 
 Shape = tuple[int, int, int]
 """(height, width, channels) of an image."""
+OPERATIONS = {
+    "sample": ("count", "seed", "label"),
+    "translate": ("pixels", "direction"),
+    "reconstruct": ("pixels", "label"),
+    "interpolate": ("pixels", "steps", "label"),
+    "interpolate_draws": ("seeds", "steps", "label"),
+}
+"""The operations that a model may have, each with its arguments, which are all given, in this order."""
 
 
 class Model(nn.Module):
@@ -28,7 +36,7 @@ class Model(nn.Module):
     * ``interpolate_draws(seeds, steps, label) -> uint8 [steps, H, W, C]``, between ``sample(1, seed)`` of two seeds
 
     A ``conditional`` model takes a class number for each image, ``label``, int64 [N], and its architecture has the
-    number of classes as ``classes``; for other models ``label`` is ``None``.
+    number of classes as ``classes``; for other models ``label`` is ``None``. All arguments are always passed.
 
     Attributes:
         image_shape: (height, width, channels) of the images the model was made for.
@@ -87,6 +95,5 @@ def model_type(family: str) -> type[Model]:
     """
     model: type[Model] | None = defined("genlab.models", family, "MODEL")
     if model is None:
-        known = ", ".join(families("genlab.models", "MODEL"))
-        raise RunError(f"no model family {family!r}; there are: {known}")
+        raise RunError(undefined("genlab.models", family, "MODEL"))
     return model

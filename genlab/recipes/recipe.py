@@ -5,19 +5,20 @@ A recipe has the networks of one family, and says what one training step, its me
 A family is one module in ``genlab.models`` and one of the same name in ``genlab.recipes``, found by that name.
 """
 
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 import numpy as np
 from torch import Tensor, nn
 
 from genlab.core.errors import ConfigError
-from genlab.core.families import defined, families
+from genlab.core.families import defined, module_file, undefined
 from genlab.data.stream.batches import Batch
-from genlab.models.model import Model, Shape
+from genlab.models.model import OPERATIONS, Model, Shape
 from genlab.recipes.options import Data, Optimization, Run
 
 
@@ -25,13 +26,19 @@ class RecipeConfig(Protocol):
     """The sections that the config of every recipe has; it may have more."""
 
     @property
-    def run(self) -> Run: ...  # noqa: D102
+    def run(self) -> Run:
+        """Return the options of the run: its name, length, batch and workers."""
+        ...
 
     @property
-    def data(self) -> Data: ...  # noqa: D102
+    def data(self) -> Data:
+        """Return the options of the data: the data set of each domain, and how it is read."""
+        ...
 
     @property
-    def optimization(self) -> Optimization: ...  # noqa: D102
+    def optimization(self) -> Optimization:
+        """Return the options of the optimisers and of the averages of weights."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -61,7 +68,10 @@ class DomainInfo:
 
 
 class StepContext(Protocol):
-    """What the training loop offers a recipe for one optimisation step: its rows, their noise and the optimisers."""
+    """What the training loop offers a recipe for one optimisation step: its rows, their noise and the optimisers.
+
+    A rank is one of the processes that train together, a worker; each has a part of the rows of the global batch.
+    """
 
     @property
     def index(self) -> int:
@@ -102,7 +112,7 @@ class StepContext(Protocol):
         ``loss`` is a scalar, the mean over this rank's rows; the gradient applied is the mean over the global batch.
         Other networks get no gradient. With several workers the optimiser steps at the end of the recipe's step; with
         gradient accumulation the recipe's step is called for each part of the rows, and the optimiser steps at the end
-        of the last. So nothing later in a step may count on weights that have moved.
+        of the last. So no loss may depend on weights that moved earlier in the step.
         """
         ...
 
@@ -120,15 +130,16 @@ class Recipe(nn.Module, ABC, Generic[C]):
     Attributes:
         config_type: the dataclass of the family's options.
         networks: the networks that are trained, by name; each has an optimiser of its own.
-        averaged: names of the networks of which an exponential moving average is kept and exported.
+        averaged: names of the networks of which an exponential moving average is kept when
+            ``optimization.ema_images`` is set; the averages are then what is measured and saved as the run's model.
         ranked_by: name of the measurement, lower being better, by which checkpoints are ranked; empty for a family
             whose checkpoints are not evaluated beside training.
-        figure_rows: number of held-out rows that ``figures`` is given: the first ones, up to a hundred, then rows from
-            the whole split.
+        figure_rows: number of held-out rows that ``figures`` is given: the first rows of the split; from the 101st on,
+            rows at equal distances over the whole split.
     """
 
     config_type: ClassVar[type]
-    averaged: ClassVar[tuple[str, ...]]
+    averaged: ClassVar[tuple[str, ...]] = ()
     ranked_by: ClassVar[str] = ""
     networks: nn.ModuleDict
     figure_rows: int = 16
@@ -163,9 +174,87 @@ def recipe_type(family: str) -> type[Recipe[Any]]:
     """Return the recipe class of ``family``.
 
     Raises:
-        ConfigError: when there is no such family.
+        ConfigError: when there is no such family, or its recipe or its model lacks what training and use need.
     """
     recipe: type[Recipe[Any]] | None = defined("genlab.recipes", family, "RECIPE")
     if recipe is None:
-        raise ConfigError(f"no recipe for family {family!r}; there are: {', '.join(families())}")
+        raise ConfigError(undefined("genlab.recipes", family, "RECIPE"))
+    check_family(family, recipe)
     return recipe
+
+
+def check_family(family: str, recipe: type[Recipe[Any]]) -> None:
+    """Check the classes of a family: the recipe, and the model of the same name.
+
+    Raises:
+        ConfigError: when one lacks what training and use need; the message names the file.
+    """
+    file = module_file("genlab.recipes", family)
+    _check_class(f"{file}: RECIPE", recipe, Recipe)
+    config = getattr(recipe, "config_type", None)
+    sections = [field.name for field in fields(config)] if isinstance(config, type) and is_dataclass(config) else []
+    if not {"run", "data", "model", "optimization"} <= set(sections):
+        raise ConfigError(
+            f"{file}: config_type of {recipe.__name__} must be a dataclass with fields run, data, model, optimization"
+        )
+    model: type[Model] | None = defined("genlab.models", family, "MODEL")
+    file = module_file("genlab.models", family)
+    if model is None:
+        raise ConfigError(undefined("genlab.models", family, "MODEL"))
+    _check_class(f"{file}: MODEL", model, Model)
+    if getattr(model, "family", None) != family:
+        raise ConfigError(f"{file}: {model.__name__} needs family = {family!r}, the name of its module")
+    if not is_dataclass(getattr(model, "Architecture", None)):
+        raise ConfigError(f"{file}: {model.__name__} needs Architecture, the dataclass of its values")
+    operations = getattr(model, "operations", None)
+    if not isinstance(operations, tuple) or not set(operations) <= OPERATIONS.keys():
+        raise ConfigError(
+            f"{file}: {model.__name__} needs operations, a tuple of names out of: {', '.join(OPERATIONS)}; "
+            f"it is {operations!r}"
+        )
+    for operation in operations:
+        method, arguments = getattr(model, operation, None), ("self", *OPERATIONS[operation])
+        if not callable(method) or not _takes(method, len(arguments)):
+            raise ConfigError(
+                f"{file}: operations of {model.__name__} name {operation!r}, for which it needs a method "
+                f"{operation}({', '.join(arguments)})"
+            )
+
+
+def check_networks(family: str, recipe: Recipe[Any]) -> None:
+    """Check what the constructor of a recipe has built.
+
+    Raises:
+        ConfigError: when networks are missing, or do not go with the rest of the family; the message names the file.
+    """
+    where = f"{module_file('genlab.recipes', family)}: {type(recipe).__name__}"
+    networks = getattr(recipe, "networks", None)
+    if not isinstance(networks, nn.ModuleDict) or not networks:
+        raise ConfigError(f"{where} needs self.networks, an nn.ModuleDict of the networks that are trained")
+    if not isinstance(recipe.averaged, tuple) or not set(recipe.averaged) <= set(networks):
+        raise ConfigError(
+            f"{where} needs averaged, a tuple of names out of self.networks ({', '.join(networks)}); "
+            f"it is {recipe.averaged!r}"
+        )
+    model = recipe.model()
+    if not isinstance(model, Model) or model.family != family:
+        raise ConfigError(
+            f"{where}: model() must return the MODEL of {module_file('genlab.models', family)}; "
+            f"it returns a {type(model).__name__}"
+        )
+
+
+def _check_class(what: str, found: Any, base: type) -> None:
+    if not isinstance(found, type) or not issubclass(found, base):
+        raise ConfigError(f"{what} must be a class derived from {base.__module__}.{base.__name__}")
+    if missing := sorted(getattr(found, "__abstractmethods__", ())):
+        raise ConfigError(f"{what}: {found.__name__} does not define {', '.join(missing)}")
+
+
+def _takes(method: Callable[..., Any], count: int) -> bool:
+    """Tell whether ``method`` can be called with ``count`` positional arguments."""
+    try:
+        inspect.signature(method).bind(*range(count))
+    except TypeError:
+        return False
+    return True

@@ -25,7 +25,7 @@ from genlab.evaluation.checkpoint_evaluations import best_step
 from genlab.evaluation.features import FEWEST
 from genlab.imaging.value_range import ValueRange
 from genlab.recipes.options import Data, Run
-from genlab.recipes.recipe import DomainInfo, Recipe, recipe_type
+from genlab.recipes.recipe import DomainInfo, Recipe, check_networks, recipe_type
 from genlab.store import model_directory
 from genlab.training.checkpoints import Checkpoints
 
@@ -190,13 +190,15 @@ def build_on_meta(family: str, config: Any, domains: Mapping[str, DomainInfo]) -
     """Build the recipe with its networks on the meta device: with shapes, but without values.
 
     Raises:
-        ConfigError: when config and data do not fit each other.
+        ConfigError: when config and data do not fit each other, or the recipe lacks what training needs.
     """
     try:
         with torch.device("meta"), _WithoutInitialisation():
-            return recipe_type(family)(config, domains)
+            recipe = recipe_type(family)(config, domains)
     except ValueError as error:
         raise ConfigError(f"{', '.join(f'data.{domain}' for domain in domains)}: {error}") from None
+    check_networks(family, recipe)
+    return recipe
 
 
 class _WithoutInitialisation(TorchFunctionMode):

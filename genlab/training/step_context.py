@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from genlab.core.errors import ConfigError
 from genlab.core.seeds import derived_seed
 from genlab.data.stream.order import rank_slice
 from genlab.training.session import Session, start_sum_over_ranks
@@ -111,7 +112,14 @@ class LoopStepContext:
         The buffer holds all parameters in their order, so its layout is the same in the whole run, whatever the recipe
         does between forward and backward: sums are bit for bit the same after a resume, and on every rank. With
         several ranks the sum is taken while the recipe goes on, and :meth:`finish` steps Adam.
+
+        Raises:
+            ConfigError: when the recipe has no network of that name.
         """
+        if network not in self._state.parameters:
+            known = ", ".join(self._state.parameters)
+            recipe = type(self._state.recipe).__name__
+            raise ConfigError(f"{recipe}.step: step.update({network!r}) names no network of self.networks: {known}")
         parameters = list(self._state.parameters[network].values())
         if self._part == 0:
             for parameter in parameters:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from genlab.core.errors import ConfigError
 from genlab.recipes.options import Optimization
 from genlab.recipes.recipe import DomainInfo
 from genlab.recipes.vae import VAEConfig, VAERecipe
@@ -38,6 +39,12 @@ def test_the_gradient_is_clipped_to_the_norm_asked_for() -> None:
     loop_step(state).update("vae", loss)
     norm = torch.cat([p.grad.flatten() for p in state.recipe.parameters() if p.grad is not None]).norm()
     assert norm.item() == pytest.approx(0.5, rel=1e-4)
+
+
+def test_an_update_of_an_unknown_network_names_those_that_are_known() -> None:
+    state = new_state(Optimization())
+    with pytest.raises(ConfigError, match=r"VAERecipe\.step: step\.update\('decoder'\) names no network .*: vae"):
+        loop_step(state).update("decoder", torch.zeros(()))
 
 
 def test_after_a_half_life_the_average_has_come_half_way() -> None:
