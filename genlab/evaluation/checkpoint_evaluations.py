@@ -56,11 +56,12 @@ def measure_model(directory: str, data: Mapping[str, str], split: str, seed: int
         seed: seed of everything that is drawn at random.
 
     Raises:
-        GenlabError: the model or the data cannot be read.
+        GenlabError: when the model or the data cannot be read, or the model is of another family.
     """
     with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):
         model = model_directory.load(directory)
-        assert isinstance(model, CycleGAN)
+        if not isinstance(model, CycleGAN):
+            raise RunError(f"{directory}: a {model.family} model; only those of cyclegan are evaluated beside training")
         domains = {domain: HeldOut(ShardSet.open(url).split(split), split) for domain, url in data.items()}
         return measure_translations(model, domains, EfficientNetLite(model.device), IMAGES, seed)
 
@@ -91,16 +92,16 @@ def write_evaluations(directory: UPath, evaluations: Sequence[CheckpointEvaluati
 
 def best_of(evaluations: Sequence[CheckpointEvaluation], measurement: str) -> CheckpointEvaluation | None:
     """Return the evaluation whose ``measurement`` is lowest, the later of equal ones; ``None`` where none has it."""
-    known = [one for one in evaluations if measurement in one.measurements]
-    return min(known, key=lambda one: (one.measurements[measurement].value, -one.step), default=None)
+    measured = [one for one in evaluations if measurement in one.measurements]
+    return min(measured, key=lambda one: (one.measurements[measurement].value, -one.step), default=None)
 
 
 def best_step(directory: UPath, measurement: str, last: int) -> int | None:
     """Return the step of the best model of a run; ``None`` while the checkpoint of ``last`` waits for evaluation."""
     evaluations = read_evaluations(directory)
     best = best_of(evaluations, measurement)
-    known = any(one.step == last for one in evaluations)
-    return best.step if best and (known or not candidate_directory(directory, last).exists()) else None
+    last_is_evaluated = any(one.step == last for one in evaluations)
+    return best.step if best and (last_is_evaluated or not candidate_directory(directory, last).exists()) else None
 
 
 def candidate_directory(run: str | UPath, step: int) -> UPath:

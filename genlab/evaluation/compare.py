@@ -31,10 +31,10 @@ def compare(evaluations: Sequence[Evaluation]) -> list[Row]:
 def settings_differences(measurements: Sequence[Measurement]) -> dict[str, list[str]]:
     """Find the settings in which measurements differ: for each of them by name, what every measurement has, as text."""
     names = dict.fromkeys(name for measurement in measurements for name in measurement.settings)
-    said = {name: [_shown(measurement.settings.get(name)) for measurement in measurements] for name in names}
+    shown = {name: [_shown(measurement.settings.get(name)) for measurement in measurements] for name in names}
     return {
         name: values
-        for name, values in said.items()
+        for name, values in shown.items()
         if any(measurement.settings.get(name) != measurements[0].settings.get(name) for measurement in measurements)
     }
 
@@ -47,32 +47,32 @@ def settings_lines(measurements: Mapping[str, Measurement]) -> list[str]:
         own = {key: value for key, value in measurement.settings.items() if (key, value) not in shared}
         if own:
             lines[_line(own)] = f"{lines[_line(own)]}, {name}" if _line(own) in lines else name
-    return [f"{who}: {line}" for line, who in lines.items()]
+    return [f"{names}: {line}" for line, names in lines.items()]
 
 
 def _row(measurements: tuple[Measurement | None, ...]) -> Row:
-    there = [measurement for measurement in measurements if measurement is not None]
-    better = next((measurement.better for measurement in there if measurement.better), None)
-    title = there[0].title + (f", {there[0].unit}" if there[0].unit else "")
+    present = [measurement for measurement in measurements if measurement is not None]
+    better = next((measurement.better for measurement in present if measurement.better), None)
+    title = present[0].title + (f", {present[0].unit}" if present[0].unit else "")
     if better:
         title += f" {ARROWS[better]}"
-    if len(there) < 2 or not better:
+    if len(present) < 2 or not better:
         return Row(title, measurements, None, "")
-    if differences := settings_differences(there):
-        said = "; ".join(f"{name} ({', '.join(values)})" for name, values in differences.items())
-        return Row(title, measurements, None, f"not ranked, the settings differ in {said}")
-    if cautions := dict.fromkeys(measurement.caution for measurement in there if measurement.caution):
+    if differences := settings_differences(present):
+        listed = "; ".join(f"{name} ({', '.join(values)})" for name, values in differences.items())
+        return Row(title, measurements, None, f"not ranked, the settings differ in {listed}")
+    if cautions := dict.fromkeys(measurement.caution for measurement in present if measurement.caution):
         return Row(title, measurements, None, f"not ranked: {'; '.join(cautions)}")
     return Row(title, measurements, _best(measurements, better == "lower"), "")
 
 
 def _best(measurements: Sequence[Measurement | None], lower: bool) -> int | None:
     sign = 1 if lower else -1
-    known = {column: one for column, one in enumerate(measurements) if one is not None}
-    if not all(one.interval for one in known.values()):
+    present = {column: one for column, one in enumerate(measurements) if one is not None}
+    if not all(one.interval for one in present.values()):
         return None
     # Ends of the intervals, from the better one to the worse.
-    ends = {column: sorted(sign * end for end in one.interval or ()) for column, one in known.items()}
+    ends = {column: sorted(sign * end for end in one.interval or ()) for column, one in present.items()}
     best = min(ends, key=lambda column: ends[column][0])
     return best if all(ends[best][1] < ends[other][0] for other in ends if other != best) else None
 

@@ -170,13 +170,13 @@ def _measure_latent_model(
     return measurements | measure_distances(extractor, reference, held_out.settings, made, seed)
 
 
-def _first_difference(shards: ShardSet, known: Sequence[str]) -> str:
-    """Describe the first class of a data set that a model knows by another name; empty where all names agree."""
+def _first_difference(shards: ShardSet, label_names: Sequence[str]) -> str:
+    """Describe the first class of a data set that has another name in ``label_names``; empty where all names agree."""
     for number, name in enumerate(shards.manifest.label_names):
-        if number >= len(known):
+        if number >= len(label_names):
             return f"class {number} is {name!r} in {shards.directory}, and there was none such"
-        if name != known[number]:
-            return f"class {number} is {name!r} in {shards.directory}, and was {known[number]!r}"
+        if name != label_names[number]:
+            return f"class {number} is {name!r} in {shards.directory}, and was {label_names[number]!r}"
     return ""
 
 

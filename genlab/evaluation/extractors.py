@@ -75,7 +75,7 @@ class Inception(Extractor):
 
         try:
             data = read_bytes(locate(file))
-            # torch-fidelity unpickles whatever is there, so these very bytes are first known to be harmless.
+            # torch-fidelity unpickles whatever is there, so the same bytes are first read in a way that runs no code.
             torch.load(io.BytesIO(data), weights_only=True)
             network = FeatureExtractorInceptionV3(self.name, ["2048"], io.BytesIO(data))
         except FileNotFoundError:

@@ -20,7 +20,7 @@ MOST_ROWS, MOST_PIXELS = 500, 2**21
 """The most rows, and the most pixels, that go through a model at a time."""
 
 
-def rows_a_pass(image_shape: Shape) -> int:
+def rows_per_pass(image_shape: Shape) -> int:
     """Return how many images of ``image_shape`` go through a model at a time, so that its layers fit in a few GiB.
 
     Noise is drawn for each pass: measurements are a function of the seed and of this number.
@@ -48,7 +48,7 @@ class HeldOut:
         """Draw ``count`` rows of the split at random; the first rows may all be of one class.
 
         Args:
-            count: number of rows; where there are not so many, all are taken.
+            count: number of rows; where the split has fewer, all are taken.
             seed: seed of the draw.
         """
         return self if count >= len(self) else replace(self, part=count, seed=seed)
@@ -79,7 +79,7 @@ class HeldOut:
         return settings if self.part is None else settings | {"subset": f"random by seed {self.seed}"}
 
     def batches(self) -> Iterator[Batch]:
-        """Read these rows in their order, :func:`rows_a_pass` at a time."""
-        step = rows_a_pass(self.shards.fixed_shape())
+        """Read these rows in their order, :func:`rows_per_pass` at a time."""
+        step = rows_per_pass(self.shards.fixed_shape())
         for first in range(0, len(self), step):
             yield read_batch(self.shards, self.rows[first : first + step])

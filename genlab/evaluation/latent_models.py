@@ -10,7 +10,7 @@ from genlab.core.progress import progress
 from genlab.core.seeds import derived_seed
 from genlab.data.stream.batches import Batch
 from genlab.data.stream.order import permutation
-from genlab.evaluation.held_out import HeldOut, rows_a_pass
+from genlab.evaluation.held_out import HeldOut, rows_per_pass
 from genlab.evaluation.measurements import Better, Measurement, Settings
 from genlab.evaluation.trained_classifier import TrainedClassifier
 from genlab.metrics.elbo import (
@@ -24,9 +24,9 @@ from genlab.metrics.intervals import mean_interval, proportion_interval
 from genlab.metrics.neighbours import nearest_neighbour_accuracy
 from genlab.models.latent_model import LatentModel
 
-DRAWS = (1, 50, 500, 1000)
+BOUND_SAMPLES = (1, 50, 500, 1000)
 """The K of the importance-weighted bounds (Burda et al. 2016)."""
-DRAWS_A_PASS = 50
+SAMPLES_PER_PASS = 50
 """Number of draws for each image that are decoded at once."""
 
 
@@ -49,7 +49,7 @@ def measure_elbo(model: LatentModel, held_out: HeldOut, seed: int) -> dict[str, 
             means.append(mean.cpu())
             first += len(batch)
             advance(len(batch))
-    settings = _density(model, held_out, seed)
+    settings = _likelihood_settings(model, held_out, seed)
     parts = {"reconstruction": torch.cat(reconstruction), "kl": torch.cat(kl)}
     given = ",y" if model.classes else ""
     titles = {"reconstruction": f"reconstruction, −log p(x|z{given})", "kl": f"KL(q(z|x{given}) ‖ p(z))"}
@@ -64,7 +64,7 @@ def measure_elbo(model: LatentModel, held_out: HeldOut, seed: int) -> dict[str, 
         measurements["nearest_neighbour_accuracy"] = Measurement(
             "nearest-neighbour accuracy of posterior means",
             accuracy.value,
-            seen | _told_class(model),
+            seen | _class_settings(model),
             "share",
             # A model that is told the class has no need to keep it in z.
             None if model.classes else "higher",
@@ -75,15 +75,15 @@ def measure_elbo(model: LatentModel, held_out: HeldOut, seed: int) -> dict[str, 
 
 @torch.inference_mode()
 def measure_bounds(model: LatentModel, held_out: HeldOut, seed: int) -> dict[str, Measurement]:
-    """Measure the importance-weighted bounds of −log p(x), for each K of :data:`DRAWS`: upper bounds in expectation."""
-    images_a_pass = max(1, rows_a_pass(model.image_shape) // DRAWS_A_PASS)
+    """Measure importance-weighted bounds of −log p(x), upper bounds on average, for the K of :data:`BOUND_SAMPLES`."""
+    images_per_pass = max(1, rows_per_pass(model.image_shape) // SAMPLES_PER_PASS)
     found, first = [], 0
     with progress("importance-weighted bounds", len(held_out), "images") as advance:
         for batch in held_out.batches():
             observed, label = observe_rows(model, batch, seed)
             mean, log_variance = model.infer(observed, label)
-            for begin in range(0, len(mean), images_a_pass):
-                part = slice(begin, begin + images_a_pass)
+            for begin in range(0, len(mean), images_per_pass):
+                part = slice(begin, begin + images_per_pass)
                 weights = _log_weights(
                     model,
                     observed[part],
@@ -92,15 +92,15 @@ def measure_bounds(model: LatentModel, held_out: HeldOut, seed: int) -> dict[str
                     log_variance[part],
                     derived_seed(seed, "bound", first + begin),
                 )
-                found.append(-importance_weighted_bounds(weights, DRAWS))
+                found.append(-importance_weighted_bounds(weights, BOUND_SAMPLES))
                 advance(len(mean[part]))
             first += len(batch)
-    settings = _density(model, held_out, seed)
+    settings = _likelihood_settings(model, held_out, seed)
     values = torch.cat(found, dim=1)
     density = "−log p(x|y)" if model.classes else "−log p(x)"
     return {
         f"nll_{draws}": _nats(f"{density} at most (in expectation), K = {draws:,}", bound, settings, "lower")
-        for draws, bound in zip(DRAWS, values, strict=True)
+        for draws, bound in zip(BOUND_SAMPLES, values, strict=True)
     }
 
 
@@ -114,14 +114,15 @@ def measure_reconstructions(
         held_out: the rows to reconstruct, all of them.
         classifier: a classifier of these images, if there is one; it is not used for images without labels.
     """
-    errors, right, known = [], 0, 0
+    errors, correct_reconstructions, correct_originals = [], 0, 0
     with progress("reconstructions", len(held_out), "images") as advance:
         for batch in held_out.batches():
             pixels = model.reconstruct(batch.image, batch.label if model.classes else None).cpu()
             errors.append(((pixels.double() - batch.image.double()) / 255).square().flatten(1).mean(1))
             if classifier is not None and batch.label is not None:
-                right += int(torch.count_nonzero(classifier.model.classify(pixels).cpu() == batch.label))
-                known += int(torch.count_nonzero(classifier.model.classify(batch.image).cpu() == batch.label))
+                made, original = (classifier.model.classify(images).cpu() for images in (pixels, batch.image))
+                correct_reconstructions += int(torch.count_nonzero(made == batch.label))
+                correct_originals += int(torch.count_nonzero(original == batch.label))
             advance(len(pixels))
     settings = held_out.settings
     error = torch.cat(errors)
@@ -133,12 +134,14 @@ def measure_reconstructions(
             # A model that is told the class has it easier.
             "reconstruction_consistency": _share(
                 "reconstructions recognised as their class",
-                right,
+                correct_reconstructions,
                 len(held_out),
-                settings | _told_class(model),
+                settings | _class_settings(model),
                 "higher",
             ),
-            "classifier_accuracy": _share("images recognised as their class", known, len(held_out), settings),
+            "classifier_accuracy": _share(
+                "images recognised as their class", correct_originals, len(held_out), settings
+            ),
         }
         measurements |= {name: replace(measurement, caution=caution) for name, measurement in shares.items()}
     return measurements
@@ -168,8 +171,8 @@ def measure_consistency(
         "classes": classes,
         "seed": seed,
     }
-    right = int(torch.count_nonzero(seen == label))
-    return {"sample_consistency": _share("samples recognised as their class", right, len(label), settings, "higher")}
+    correct = int(torch.count_nonzero(seen == label))
+    return {"sample_consistency": _share("samples recognised as their class", correct, len(label), settings, "higher")}
 
 
 def classes_to_sample(held_out: HeldOut, count: int, seed: int) -> Tensor | None:
@@ -188,7 +191,7 @@ def classes_to_sample(held_out: HeldOut, count: int, seed: int) -> Tensor | None
 
 
 def samples(model: LatentModel, label: Tensor | None, count: int, seed: int) -> Iterator[Tensor]:
-    """Decode ``count`` draws from the prior: uint8 [N, H, W, C], :func:`rows_a_pass` at a time.
+    """Decode ``count`` draws from the prior: uint8 [N, H, W, C], :func:`rows_per_pass` at a time.
 
     Args:
         model: the model.
@@ -196,11 +199,11 @@ def samples(model: LatentModel, label: Tensor | None, count: int, seed: int) -> 
         count: the number of samples.
         seed: seed of the draws.
     """
-    step = rows_a_pass(model.image_shape)
+    step = rows_per_pass(model.image_shape)
     for first in range(0, count, step):
         size = min(step, count - first)
-        told = label[first : first + size] if model.classes and label is not None else None
-        yield model.decode(_noise(seed, "samples", first, size, model.architecture.latent_dim), told)
+        classes = label[first : first + size] if model.classes and label is not None else None
+        yield model.decode(_noise(seed, "samples", first, size, model.architecture.latent_dim), classes)
 
 
 def observe_rows(model: LatentModel, batch: Batch, seed: int) -> tuple[Tensor, Tensor | None]:
@@ -223,21 +226,21 @@ def observe_rows(model: LatentModel, batch: Batch, seed: int) -> tuple[Tensor, T
 def _log_weights(
     model: LatentModel, images: Tensor, label: Tensor | None, mean: Tensor, log_variance: Tensor, seed: int
 ) -> Iterator[Tensor]:
-    """Compute log p(x|z) p(z) / q(z|x) of ``DRAWS[-1]`` draws for each of N images, [DRAWS_A_PASS, N] at a time."""
+    """Compute log p(x|z) p(z) / q(z|x) of ``BOUND_SAMPLES[-1]`` draws for N images, [SAMPLES_PER_PASS, N] at a time."""
     generator = torch.Generator().manual_seed(seed)
     count = len(images)
 
     def spread(tensor: Tensor) -> Tensor:
-        return tensor.expand(DRAWS_A_PASS, *tensor.shape).flatten(0, 1)
+        return tensor.expand(SAMPLES_PER_PASS, *tensor.shape).flatten(0, 1)
 
     targets, means, log_variances = spread(images), spread(mean), spread(log_variance)
     labels = None if label is None else spread(label)
-    for _ in range(0, DRAWS[-1], DRAWS_A_PASS):
+    for _ in range(0, BOUND_SAMPLES[-1], SAMPLES_PER_PASS):
         # On the CPU, so that a GPU draws the same.
-        noise = torch.randn(DRAWS_A_PASS, *mean.shape, generator=generator)
+        noise = torch.randn(SAMPLES_PER_PASS, *mean.shape, generator=generator)
         latents = means + (0.5 * log_variances).exp() * noise.flatten(0, 1).to(means.device)
         error = _error(model, model.generate(latents, labels), targets)
-        yield log_importance_weight(error, latents, means, log_variances).view(DRAWS_A_PASS, count).cpu()
+        yield log_importance_weight(error, latents, means, log_variances).view(SAMPLES_PER_PASS, count).cpu()
 
 
 def _noise(seed: int, name: str, first: int, *shape: int) -> Tensor:
@@ -248,8 +251,11 @@ def _error(model: LatentModel, logits: Tensor, images: Tensor) -> Tensor:
     return negative_log_likelihood(model.architecture.likelihood, logits, images, model.log_sigma)
 
 
-def _density(model: LatentModel, held_out: HeldOut, seed: int) -> Settings:
-    """Settings of a measurement in nats: each likelihood, and p(x) or p(x|class), is a quantity of its own."""
+def _likelihood_settings(model: LatentModel, held_out: HeldOut, seed: int) -> Settings:
+    """Return the settings of a measurement in nats.
+
+    Nats of different likelihoods, or of p(x) and p(x|class), are different quantities and are not compared.
+    """
     return held_out.settings | {
         "seed": seed,
         "likelihood": model.architecture.likelihood,
@@ -257,8 +263,11 @@ def _density(model: LatentModel, held_out: HeldOut, seed: int) -> Settings:
     }
 
 
-def _told_class(model: LatentModel) -> Settings:
-    """Settings of a measurement of classes, which is easier for a model that is told them."""
+def _class_settings(model: LatentModel) -> Settings:
+    """Return the setting that says whether the model is given the class of an image.
+
+    Measurements of how well classes are recognised are easier for such a model, and not compared with those of others.
+    """
     return {"told_class": "yes" if model.classes else "no"}
 
 

@@ -38,7 +38,7 @@ class Measurement:
     settings: Annotated[Settings, Field(alias="passport")]
     unit: str = ""
     better: Better | None = None
-    """Which values are better; ``None`` for a measurement by which models cannot be ranked."""
+    """Whether lower or higher values are better; ``None`` where neither is."""
     interval: Interval | None = None
     """The 95% interval of what is random in it; ``None`` where nothing is, or where it is not known."""
     caution: str = ""
@@ -72,7 +72,7 @@ class Evaluation:
     """The measurements of one model."""
 
     name: str
-    """The model's name: its run's."""
+    """Name of the model, which is the name of its run."""
     model: dict[str, Any]
     """``path``, ``family``, ``step``, ``weights`` (SHA-256)."""
     measurements: Annotated[dict[str, Measurement], Field(alias="figures")]

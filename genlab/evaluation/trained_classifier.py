@@ -29,7 +29,7 @@ class TrainedClassifier:
     def caution(self, held_out: HeldOut) -> str:
         """Say why its results on these images should not be trusted; empty if it was not trained on them."""
         if (self.data, self.split) == (held_out.shards.checksum, held_out.split):
-            return "the classifier was trained on these very images"
+            return "the classifier was trained on these images"
         return ""
 
 

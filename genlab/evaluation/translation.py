@@ -168,7 +168,7 @@ def measure_psnr(
 def colour_curve_psnr(pairs: Callable[[], Iterable[tuple[Tensor, Tensor]]]) -> Tensor:
     """Compute the PSNR of images to their true counterparts under the best colour curve, dB, float64 [N].
 
-    The curve (:func:`genlab.metrics.image.best_colour_curve`) is fitted on the very images that it is measured on, so
+    The curve (:func:`genlab.metrics.image.best_colour_curve`) is fitted on the images that it is measured on, so
     no colour curve has a smaller squared error.
 
     Args:

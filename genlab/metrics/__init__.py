@@ -1,7 +1,7 @@
 """Losses and measures as pure functions of tensors.
 
-In: images, features, logits or latent vectors as tensors. Out: tensors and numbers, some with an interval. ``elbo`` and
-``adversarial`` are losses; ``image`` compares images with references (PSNR, SSIM), ``distances`` compares sets of
-features (FID, KID), ``neighbours`` measures how well classes are separated, ``intervals`` has confidence intervals.
-Nothing here knows a model, a data set or a file. Read the module of the measure you look for.
+In: images, features, logits or latent vectors as tensors. Out: tensors and numbers, some with an interval. Nothing here
+knows a model directory, a data set or a file. Read ``distances`` first, which compares sets of features (FID, KID);
+then ``image``, which compares images with references (PSNR, SSIM), ``neighbours`` (how well classes are separated) and
+``intervals`` (confidence intervals). ``elbo`` and ``adversarial`` are losses.
 """

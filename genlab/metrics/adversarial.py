@@ -1,4 +1,4 @@
-"""AdversarialLoss losses on a discriminator's logits."""
+"""Adversarial losses, computed from a discriminator's logits."""
 
 from typing import Literal
 

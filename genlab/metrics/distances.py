@@ -11,7 +11,7 @@ FID_RESAMPLES = 30
 KID_SUBSETS = 100
 """Number of random subsets, as in Bińkowski et al. 2018 and in torch-fidelity."""
 KID_SUBSET_ROWS = 1000
-"""Number of rows of each set in a subset, as in the same."""
+"""Number of rows of each set in a subset, as in Bińkowski et al. 2018 and in torch-fidelity."""
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,8 @@ def ssim(images: Tensor, references: Tensor) -> Tensor:
     """Return the structural similarity (SSIM; Wang et al. 2004, IEEE TIP) of each image: the mean over its pixels.
 
     As in the paper, the window is an 11x11 Gaussian of σ 1.5, K₁ = 0.01, K₂ = 0.03 and L = 255. It is taken where the
-    window lies inside the image, and images are not scaled down first. It is the mean over channels; the paper has one.
+    window lies inside the image, and images are not scaled down first. SSIM is averaged over channels; the paper treats
+    grey images.
 
     Args:
         images: uint8 [N, H, W, C], 0..255, H and W at least 11.

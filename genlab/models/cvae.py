@@ -1,9 +1,9 @@
-"""The conditional variational autoencoder (CVAE; Sohn et al. 2015, NeurIPS) of the course report.
+"""The conditional variational autoencoder (CVAE; Sohn et al. 2015, NeurIPS) with convolutions.
 
-At 28x28x1, latent size 2 and 10 classes it has 339,998 parameters. Where the report leaves
-details open, these were chosen: the channel of the label holds the class number, scaled to [0, 1], at every pixel
-(one-hot planes would give another number of parameters); ReLU follows every layer but the outputs and the last but one
-of the decoder, whose single channel it would cut off where an image is dark; weights begin as those of the VAE.
+At 28x28x1, latent size 2 and 10 classes it has 339,998 parameters. The encoder takes the class as one more channel,
+which holds the class number, scaled to [0, 1], at every pixel; the decoder takes it one-hot, beside the latent vector.
+ReLU follows every layer but the outputs and the last but one of the decoder, whose single channel it would cut off
+where an image is dark. Weights begin as those of the VAE.
 """
 
 import math

@@ -28,7 +28,7 @@ class GeneratorArchitecture:
     """Architecture of each generator of a CycleGAN."""
 
     generator: GeneratorKind = "unet"
-    """unet: pix2pix's U-Net. resnet-6, resnet-9: the paper's ResNet with so many residual blocks; the paper takes 6
+    """unet: pix2pix's U-Net. resnet-6, resnet-9: the paper's ResNet with 6 or 9 residual blocks; the paper takes 6
     for 128x128 images and 9 for larger ones."""
     width: Annotated[int, Gt(0)] = 64
     """Channels of the generator's first layer; they double each time the image is halved, in the U-Net up to eight
@@ -149,7 +149,7 @@ class CycleGAN(Translator):
 
 
 class _Direction(nn.Module):
-    """A module of one generator's weights alone: translates uint8 [N, H, W, C] into the same shape."""
+    """A generator with only its own weights, for export: translates uint8 [N, H, W, C] into the same shape."""
 
     def __init__(self, model: CycleGAN, generator: Generator) -> None:
         super().__init__()

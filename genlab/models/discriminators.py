@@ -51,9 +51,9 @@ class PatchGAN(nn.Module):
 
     ``layers`` is the number of its convolutions of stride 2 (``n_layers_D`` of the reference implementation): 3 make
     the 70x70 PatchGAN, 1 and 2 those of 16x16 and 34x34. At 256x256x3 and width 64 the 70x70 PatchGAN has a 30x30x1
-    output and 2,765,569 parameters. That is the form of the course report and of the TensorFlow tutorial: norms learn
-    scale and shift, and only the last convolution has a bias. With ``reference`` it is the form of the reference
-    implementation: norms learn nothing and all convolutions have biases, 2,764,737 parameters.
+    output and 2,765,569 parameters. That is the form of TensorFlow's CycleGAN tutorial: norms learn scale and shift,
+    and only the last convolution has a bias. With ``reference`` it is the form of the reference implementation: norms
+    learn nothing and all convolutions have biases, 2,764,737 parameters.
     """
 
     def __init__(
@@ -109,9 +109,10 @@ class ImageGAN(nn.Module):
     """The ImageGAN discriminator: one logit for the whole image, which depends on every pixel.
 
     4x4 convolutions of stride 2 until the shorter side is 4 to 7, their channels doubling up to eight times the width,
-    then a convolution over all of the remaining pixels; norms and biases as in the report's PatchGAN. At 256x256x3 and
-    width 64 these are the layers of the paper's ImageGAN, C64-C128-C256-C512-C512-C512, with 11,156,225 parameters. In
-    the paper's code the sixth has stride 1, which gives 6x6 logits of 286x286 patches, where here there is one logit.
+    then a convolution over all of the remaining pixels; norms and biases as in a :class:`PatchGAN` without
+    ``reference``. At 256x256x3 and width 64 these are the layers of the paper's ImageGAN, C64-C128-C256-C512-C512-C512,
+    with 11,156,225 parameters. In the paper's code the sixth has stride 1, which gives 6x6 logits of 286x286 patches,
+    where here there is one logit.
     """
 
     def __init__(self, image_shape: Shape, width: int = 64) -> None:

@@ -15,7 +15,7 @@ from genlab.models.pixels import from_unit, to_unit
 
 Likelihood = Literal["bernoulli", "binary", "gaussian"]
 """The distribution p(x|z) of pixels x in [0, 1], whose mean is sigmoid(logits). ``bernoulli``: grey levels count as
-probabilities, as in the course report and the Keras example. ``binary``: Bernoulli over black and white pixels, which
+probabilities, as in the Keras example of a VAE. ``binary``: Bernoulli over black and white pixels, which
 are drawn anew each time, white with the probability of the grey level (Salakhutdinov & Murray 2008), so that −log p(x)
 can be compared with the literature. ``gaussian``: normal, for colour, with one learned σ for all pixels (the σ-VAE of
 Rybkin et al. 2021)."""
@@ -80,8 +80,8 @@ class LatentModel(Sampler, ABC):
     def initialise(self) -> None:
         """Draw the weights as Keras does: Glorot uniform (Glorot & Bengio 2010), biases zero.
 
-        The loss of the course report depends on this choice. The weights lie channels last in memory, as the pixels do:
-        that is a fifth faster in fp32 on a CPU, and avoids slow paths in bf16.
+        The loss that training reaches depends on this choice. The weights lie channels last in memory, as the pixels
+        do: that is a fifth faster in fp32 on a CPU, and avoids slow paths in bf16.
         """
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
@@ -200,7 +200,7 @@ class LatentModel(Sampler, ABC):
 
 
 class _EncoderGraph(nn.Module):
-    """A module of the encoder's weights alone: uint8 [N, H, W, C] and int64 [N] to mean and log-variance."""
+    """The encoder with only its own weights, for export: uint8 [N, H, W, C] and int64 [N] to mean and log-variance."""
 
     def __init__(self, model: LatentModel) -> None:
         super().__init__()
@@ -212,7 +212,7 @@ class _EncoderGraph(nn.Module):
 
 
 class _DecoderGraph(nn.Module):
-    """A module of the decoder's weights alone: [N, latent_dim] and int64 [N] to uint8 [N, H, W, C]."""
+    """The decoder with only its own weights, for export: [N, latent_dim] and int64 [N] to uint8 [N, H, W, C]."""
 
     def __init__(self, model: LatentModel) -> None:
         super().__init__()

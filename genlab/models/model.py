@@ -23,7 +23,7 @@ OPERATIONS = {
 
 
 class Model(nn.Module):
-    """A trained generator, ready to be saved, loaded and served.
+    """A trained network, ready to be saved and loaded.
 
     A subclass sets ``family`` (the name of its module in ``genlab.models``), ``Architecture`` (a frozen
     dataclass of plain values) and ``operations``: the names of its methods that the command line and the server

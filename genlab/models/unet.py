@@ -1,8 +1,7 @@
-"""The U-Net generator (Isola et al. 2017, after Ronneberger et al. 2015) of the report and TensorFlow's tutorial.
+"""The U-Net generator of pix2pix (Isola et al. 2017; Ronneberger et al. 2015), as in TensorFlow's CycleGAN tutorial.
 
-The course report kept two unusual defaults of Keras: a LeakyReLU of slope 0.3, and an instance-norm scale of mean zero.
-Here the values of the paper and the tutorial hold: slope 0.2, scale from N(1, 0.02²), epsilon 1e-5, weights from
-N(0, 0.02²).
+LeakyReLU has slope 0.2. Instance norms have epsilon 1e-5 and a scale that is drawn from N(1, 0.02²); weights are drawn
+from N(0, 0.02²). Keras has other defaults, under which training differs.
 """
 
 import torch

@@ -1,4 +1,5 @@
-"""The variational autoencoder (VAE; Kingma & Welling 2014, ICLR) of the course report, after the Keras example.
+"""The variational autoencoder (VAE; Kingma & Welling 2014, ICLR) of the Keras example
+(keras.io/examples/generative/vae), with residual blocks as an option.
 
 At 28x28x1 and latent size 2 the encoder has 69,076 parameters and the decoder 65,089.
 """
@@ -27,7 +28,8 @@ class VAEArchitecture:
     hidden: Annotated[int, Gt(0)] = 16
     """Width of the dense layer before mean and log-variance, and with `blocks` of one after the latent vector."""
     blocks: Annotated[int, Ge(0)] = 0
-    """Residual blocks at each size that the stride-2 convolutions lead to, in both networks; the report has none."""
+    """Residual blocks at each size that the stride-2 convolutions lead to, in both networks; 0, the default, is the
+    network of the Keras example."""
     likelihood: Likelihood = "bernoulli"
     """p(x|z): bernoulli (grey levels as probabilities), binary (black and white, drawn anew each time), or gaussian
     (for colour; one sigma is learned)."""

@@ -63,11 +63,11 @@ def first_difference(one: UPath, other: UPath) -> tuple[str | None, str]:
     Returns:
         The first difference, ``None`` when there is none; and what was compared, empty when there is a difference.
     """
-    mine, theirs = _lines(one), _lines(other)
+    lines, their_lines = _lines(one), _lines(other)
     first, second = one.name, other.name
-    for line, their_line in zip_longest(mine, theirs):
+    for line, their_line in zip_longest(lines, their_lines):
         if line is None or their_line is None:
-            return f"{METRICS}: {first} has {len(mine)} lines, {second} has {len(theirs)}", ""
+            return f"{METRICS}: {first} has {len(lines)} lines, {second} has {len(their_lines)}", ""
         for name in line | their_line:
             value, their_value = line.get(name), their_line.get(name)
             if value != their_value and not (value != value and their_value != their_value):  # NaN equals NaN here
@@ -84,7 +84,7 @@ def first_difference(one: UPath, other: UPath) -> tuple[str | None, str]:
     kinds = sorted(name.partition(".")[0] for name in tensors)
     counts = ", ".join(f"{kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds))
     return None, (
-        f"{len(mine)} lines of {METRICS} and {len(tensors)} tensors ({counts}) of the checkpoint of step {step}, "
+        f"{len(lines)} lines of {METRICS} and {len(tensors)} tensors ({counts}) of the checkpoint of step {step}, "
         f"all of hash {digest(tensors)}"
     )
 
@@ -105,8 +105,8 @@ def largest_tensor_difference(one: UPath, other: UPath) -> Difference:
     (_, tensors), (_, their_tensors) = last_checkpoint(one), last_checkpoint(other)
     largest = Difference(0.0, "")
     for name, tensor in tensors.items():
-        mine, theirs = tensor.double(), their_tensors[name].double()
-        difference = ((mine - theirs).abs() / mine.abs().clamp(min=1)).nan_to_num(nan=math.inf)
+        x, y = tensor.double(), their_tensors[name].double()
+        difference = ((x - y).abs() / x.abs().clamp(min=1)).nan_to_num(nan=math.inf)
         size = float(difference.max()) if difference.numel() else 0.0
         largest = max(largest, Difference(size, name), key=lambda difference: difference.size)
     return largest

@@ -80,8 +80,8 @@ def describe_model(directory: UPath) -> tuple[str, list[Network]]:
     kind, trained = model_type(family), provenance["config"]
     try:
         architecture: Any = from_dict(kind.Architecture, description["architecture"])
-        known = {field.name for field in fields(recipe_type(family).config_type().model)}
-        options = {name: value for name, value in to_dict(architecture).items() if name in known}
+        option_names = {field.name for field in fields(recipe_type(family).config_type().model)}
+        options = {name: value for name, value in to_dict(architecture).items() if name in option_names}
         values = trained | {"model": trained.get("model", {}) | options}
         config: Any = from_dict(recipe_type(family).config_type, values)
         domains = dict.fromkeys(config.data.domains, info)

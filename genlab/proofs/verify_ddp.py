@@ -8,8 +8,6 @@ dropout included, all workers of a run must end with the same bits.
 
 import datetime
 import json
-from collections.abc import Callable, Mapping
-from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -31,10 +29,10 @@ from genlab.proofs.compare_runs import (
     largest_tensor_difference,
     storage_for,
 )
-from genlab.training.console import ProgressUpdate
+from genlab.training.console import RunConsole
 from genlab.training.loop import train
 from genlab.training.plan import Plan, make_plan, start_or_resume
-from genlab.training.session import T, gather, in_child
+from genlab.training.session import LocalSession, gather
 
 ALLOWED = 1e-9
 """Largest difference allowed between float64 results x and y: |x − y| / max(1, |x|)."""
@@ -57,34 +55,6 @@ class ComparedRun:
     def name(self) -> str:
         """The run's name."""
         return str(self.plan.run.name)
-
-
-@dataclass(frozen=True)
-class GlooSession:
-    """The session of a worker of this proof: one of several processes on this machine, with the backend gloo."""
-
-    rank: int
-    world_size: int
-    threads: int | None = 1
-
-    @property
-    def device(self) -> torch.device:
-        """The CPU."""
-        return torch.device("cpu")
-
-    def report(self, metrics: Mapping[str, float]) -> None:
-        """Do nothing: the metrics are in the run directory."""
-
-    def progress(self, update: ProgressUpdate) -> None:
-        """Do nothing: these runs are short."""
-
-    def say(self, message: str) -> None:
-        """Print ``message`` to the worker's log."""
-        print(message, flush=True)
-
-    def background(self, function: Callable[..., T], *arguments: Any) -> Future[T]:
-        """Call ``function`` in a child process."""
-        return in_child(self.device, function, *arguments)
 
 
 def verify_ddp(family: str, config: Any, *, workers: int, steps: int, storage: str | None) -> bool:
@@ -177,21 +147,22 @@ def _train(runs: list[ComparedRun], world_size: int, logs: Path) -> None:
 
 def _train_rank(rank: int, world_size: int, runs: list[ComparedRun], store: str, logs: str) -> None:
     """Train all runs as one of their workers; rank 0 writes for each a file of all ranks' hashes."""
+    session = LocalSession(RunConsole(), threads=1, rank=rank, world_size=world_size, device=torch.device("cpu"))
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=world_size, timeout=TIMEOUT)
     for run in runs:
         torch.set_default_dtype(run.dtype)
         hook = None if run.dropout else register_module_forward_pre_hook(_without_dropout)
         try:
-            state = train(run.plan, GlooSession(rank, world_size))
+            state = train(run.plan, session)
             hashes = {name: digest({name: tensor}) for name, tensor in state.tensors().items()}
         except GenlabError as fault:  # such as weights that differ, which every rank finds
             hashes = {"": str(fault)}
         finally:
             if hook:
                 hook.remove()
-        everyones = gather(hashes)
+        hashes_of_ranks = gather(hashes)
         if rank == 0:
-            _hashes_file(Path(logs), run).write_text(json.dumps(everyones))
+            _hashes_file(Path(logs), run).write_text(json.dumps(hashes_of_ranks))
     dist.destroy_process_group()
 
 
@@ -206,10 +177,10 @@ def _hashes_file(logs: Path, run: ComparedRun) -> Path:
 
 def _difference_between_ranks(hashes: list[dict[str, str]]) -> str | None:
     """Return the first difference between the ranks' tensors, or the error of a rank; ``None`` when they are equal."""
-    for rank, mine in enumerate(hashes):
-        if "" in mine:
-            return f"FAILED: {mine['']}"
-        differing = [name for name, value in hashes[0].items() if mine.get(name) != value]
+    for rank, hashes_of_rank in enumerate(hashes):
+        if "" in hashes_of_rank:
+            return f"FAILED: {hashes_of_rank['']}"
+        differing = [name for name, value in hashes[0].items() if hashes_of_rank.get(name) != value]
         if differing:
             return f"worker {rank} DIFFERS from worker 0 in {len(differing)} tensors, first in {differing[0]}"
     return None

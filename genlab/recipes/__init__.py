@@ -1,8 +1,8 @@
 """What one training step means for each model family: its networks, losses, metrics, pictures and options.
 
 In: the config of a family and the shapes of its data sets, then batches on the device. Out: networks, losses for the
-training loop to minimise, and named metrics and pictures. A module named after a family (``vae``, ``cvae``,
-``cyclegan``, ``classifier``) defines its recipe. The others are shared: ``options`` has the sections that all configs
-have, ``latent_recipe`` and ``latent_pictures`` serve VAE and conditional VAE, ``history_buffer`` serves CycleGAN.
-Nothing here knows Ray. Read ``recipe`` first, then ``classifier``, the shortest one.
+training loop to minimise, and named metrics and pictures. Nothing here knows Ray. Read ``recipe`` first; then
+``classifier``, the shortest of the families, and ``vae``, ``cvae`` and ``cyclegan``. The other modules are shared:
+``options`` has the sections that all configs have, ``latent_recipe`` and ``latent_pictures`` serve VAE and conditional
+VAE, ``history_buffer`` serves CycleGAN.
 """

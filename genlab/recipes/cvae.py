@@ -1,4 +1,4 @@
-"""Training of the conditional variational autoencoder (Sohn et al. 2015) of the course report."""
+"""Training of the conditional variational autoencoder (CVAE; Sohn et al. 2015, NeurIPS)."""
 
 import dataclasses
 from dataclasses import dataclass, field

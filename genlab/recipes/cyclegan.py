@@ -51,18 +51,18 @@ class CycleGANData(Data):
 
 @dataclass(frozen=True)
 class CycleGANObjective:
-    """AdversarialLoss, cycle and identity losses."""
+    """Weights and kinds of the adversarial, cycle and identity losses."""
 
     adversarial: AdversarialLoss = "lsgan"
     """lsgan: least squares, as in the paper. bce: cross-entropy on logits, as in Goodfellow et al. 2014."""
     lambda_cycle: Annotated[float, Ge(0)] = 10.0
     """Weight λ of the cycle loss, |F(G(a)) − a| and |G(F(b)) − b|, means over pixels."""
     lambda_cycle_b: Annotated[float, Ge(0)] | None = None
-    """Another λ for images of b; by default as for those of a."""
+    """Weight λ of the cycle loss for images of b. By default `lambda_cycle`."""
     lambda_identity: Annotated[float, Ge(0)] = 0.5
     """Weight of the identity loss, |F(a) − a| and |G(b) − b|, as a share of the λ of the same images."""
     lambda_identity_b: Annotated[float, Ge(0)] | None = None
-    """Another such share for images of b; by default as for those of a."""
+    """Identity weight for images of b. By default `lambda_identity`."""
     history: Annotated[int, Ge(0)] = 50
     """Generated images of each domain that are kept, for the discriminators to be shown half of the time instead of
     the newest (Shrivastava et al. 2017); 0 keeps none."""

@@ -37,8 +37,8 @@ class HistoryBuffer(nn.Module):
             images: newly generated images, float [N, C, H, W].
             rows: their N row numbers in the global batch.
             draws: random numbers in [0, 1), one for each row of the global batch: below 0.5 the row is exchanged.
-            slots: a permutation of the numbers of the images stored before this batch: for which one each row is
-                exchanged. Rows beyond its length are not exchanged.
+            slots: ``slots[row]`` is the index of the stored image that this row may replace (a permutation of the
+                images stored before this batch). Rows beyond its length are not exchanged.
             seen: number of images of this domain that were generated before this batch.
 
         Returns:

@@ -31,7 +31,7 @@ def posterior_means(model: LatentModel, pixels: Tensor, label: Tensor | None) ->
     """Return the means of q(z|x, y), float32 [N, latent_dim], of uint8 [N, H, W, C] and int64 [N], by parts."""
     chunk = max(1, CHUNK_BYTES // math.prod(pixels.shape[1:]))
     labels = [None] * len(pixels) if label is None else label.split(chunk)
-    means = [model.encode(part, known)[0] for part, known in zip(pixels.split(chunk), labels, strict=False)]
+    means = [model.encode(part, classes)[0] for part, classes in zip(pixels.split(chunk), labels, strict=False)]
     return torch.cat(means).float().cpu().numpy()
 
 
@@ -98,6 +98,6 @@ def _range(values: Points) -> tuple[float, float, float]:
 
 
 def _decoded(model: LatentModel, latents: Points, label: NDArray[np.int64]) -> Pixels:
-    known = torch.from_numpy(label) if model.classes else None
-    images: Pixels = model.decode(full_precision(torch.from_numpy(latents)), known).cpu().numpy()
+    classes = torch.from_numpy(label) if model.classes else None
+    images: Pixels = model.decode(full_precision(torch.from_numpy(latents)), classes).cpu().numpy()
     return images

@@ -113,9 +113,9 @@ class LatentRecipe(Recipe[C]):
         means = posterior_means(model, pixels, label)
         if means.shape[1] > 1:
             x, y = most_varied_axes(means, 2)
-            known = label.cpu().numpy() if label is not None and names else None
+            classes = label.cpu().numpy() if label is not None and names else None
             axes = axis_name(x), axis_name(y)
-            pictures["latent-scatter"] = scatter(means[:, (x, y)], axes, known, names, preview=True)
+            pictures["latent-scatter"] = scatter(means[:, (x, y)], axes, classes, names, preview=True)
             if model.classes:
                 pictures["latent-plane"] = sheet_grid(class_planes(model, (x, y), names), across=5)
             else:
@@ -128,10 +128,9 @@ class LatentRecipe(Recipe[C]):
         """Tabulate range and standard deviation of the posterior means for each class."""
         label = batches["images"].label
         means = posterior_means(self.vae, batches["images"].image, label)
-        known = None if label is None else label.cpu().numpy()
-        return {
-            "latent-spread": posterior_spread(means, known, class_names(self.vae, self.domains["images"].label_names))
-        }
+        classes = None if label is None else label.cpu().numpy()
+        names = class_names(self.vae, self.domains["images"].label_names)
+        return {"latent-spread": posterior_spread(means, classes, names)}
 
     def _negative_elbo(self, batch: Batch, step: StepContext) -> tuple[Tensor, Tensor]:
         model, label = self.vae, batch.label

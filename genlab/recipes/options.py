@@ -21,9 +21,9 @@ class Run:
     storage: Annotated[str | None, OPERATIONAL] = None
     """Folder or s3:// URL that holds run directories. By default $GENLAB_RUNS, else genlab-runs in the home folder."""
     epochs: Annotated[Annotated[float, Gt(0)] | None, OPERATIONAL] = None
-    """Stop after so many epochs (of the longer domain). By default the family's usual number."""
+    """Stop after this many epochs (of the longer domain). By default the family's usual number."""
     steps: Annotated[Annotated[int, Ge(1)] | None, OPERATIONAL] = None
-    """Stop after so many steps; when given, it decides instead of epochs."""
+    """Stop after this many steps; when given, it decides instead of epochs."""
     batch: Positive = 128
     """Rows of a global batch, over all workers together."""
     accumulate: Positive = 1

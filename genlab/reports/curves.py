@@ -75,11 +75,11 @@ def evaluation_figure(run: RunRecord, ranked_by: str) -> Figure:
     drawing, axis = _axes(EVALUATION_HEIGHT)
     names = [name for name in run.evaluations[-1].measurements if name.startswith(ranked_by)]
     for name, colour in zip(names, (INK, *LINES), strict=False):
-        known = [(one.images, one.measurements[name]) for one in run.evaluations if name in one.measurements]
-        images, values = zip(*((seen, measurement.value) for seen, measurement in known), strict=True)
-        errors = [measurement.half_width or 0.0 for _, measurement in known]
+        measured = [(one.images, one.measurements[name]) for one in run.evaluations if name in one.measurements]
+        images, values = zip(*((seen, measurement.value) for seen, measurement in measured), strict=True)
+        errors = [measurement.half_width or 0.0 for _, measurement in measured]
         width = 1.6 if name == ranked_by else 0.8
-        title, _, label = known[-1][1].title.partition(", ")
+        title, _, label = measured[-1][1].title.partition(", ")
         axis.errorbar(
             images,
             values,

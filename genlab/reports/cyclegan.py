@@ -169,7 +169,7 @@ def _score_section(scores: dict[str, dict[str, Any]]) -> Section:
     text = (
         "These scenes were drawn, so each has a true counterpart in the other domain, hidden from training. The score "
         "is the mean PSNR against it: of the input left as it is, and of its translation. The colour curve is the best "
-        "change of colours alone: 256 levels for each channel, fitted in least squares on the very pairs it is scored "
+        "change of colours alone: 256 levels for each channel, fitted in least squares on the pairs it is scored "
         "on, so an upper bound for such a curve."
     )
     splits = ", ".join(sorted({row["split"] for row in scores.values()}))

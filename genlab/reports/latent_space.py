@@ -181,8 +181,8 @@ def scatters(subject: Subject) -> list[Figure]:
                 zip(names, scatter_per_class(points, axes, subject.label, len(names)), strict=True)
             )
         ]
-        told = " The decoder is told the class, so a class may have the whole prior." if subject.model.classes else ""
-        remark = told + first_classes(subject, CLASS_PICTURES)
+        given = " The decoder is told the class, so a class may have the whole prior." if subject.model.classes else ""
+        remark = given + first_classes(subject, CLASS_PICTURES)
         caption = f"The same points class by class, over those of all in grey.{remark}"
         figures.append(pictures(caption, panels, SCATTERS_ACROSS, stack_below=SCATTER_WIDTH))
     return figures

@@ -11,20 +11,20 @@ from torch import Tensor
 from genlab.metrics.adversarial import AdversarialLoss
 from genlab.metrics.image import mean_pairwise_distance
 
-SURE: Mapping[AdversarialLoss, float] = {"lsgan": 0.1**2, "bce": -math.log(0.9)}
-"""A discriminator's loss when every verdict is a tenth short of certainty: 0.9 for real images, 0.1 for generated ones.
-Losses are positive, so a mean below it leaves no room for doubts: one undecided verdict in 25 alone would reach it
-(lsgan; bce: one in 7)."""
-UNDECIDED: Mapping[AdversarialLoss, float] = {"lsgan": 0.5**2, "bce": math.log(2)}
-"""Its loss when it cannot tell one from the other, and says one half to both."""
+NEARLY_SURE_LOSS: Mapping[AdversarialLoss, float] = {"lsgan": 0.1**2, "bce": -math.log(0.9)}
+"""A discriminator's loss when it outputs 0.9 for every real image and 0.1 for every generated one. Losses are positive,
+so a mean below it leaves no room for doubt: outputs of 1/2 for one image in 25 alone would reach it (lsgan; bce: one
+in 7)."""
+UNDECIDED_LOSS: Mapping[AdversarialLoss, float] = {"lsgan": 0.5**2, "bce": math.log(2)}
+"""A discriminator's loss when it outputs probability 1/2 for every image."""
 FEWEST_LINES = 5
-"""Lines of metrics in each of two quarters that are compared: of fewer, the standard error is itself a guess."""
-RISE, ERRORS = 1.1, 3.0
+"""Fewest lines of metrics in each of two quarters that are compared: with fewer, the standard error is a guess."""
+LEAST_RISE, LEAST_STANDARD_ERRORS = 1.1, 3.0
 """A loss rises if it is higher by a tenth, since less matters little, and by three standard errors of the difference,
 which chance alone brings about once in 700 times."""
-ALIKE = 0.5
-"""Translations are alike if they lie less than half as far apart as others do: three quarters of the squared
-differences between images are gone then. A generator that makes one image of all leaves none."""
+COLLAPSE_RATIO = 0.5
+"""A generator has collapsed if its translations differ from each other less than this times as much as inputs or real
+images do: three quarters of the squared differences between images are gone then."""
 
 
 def always_wins(train: Sequence[Mapping[str, Any]], metric: str, domain: str, kind: AdversarialLoss) -> str | None:
@@ -37,12 +37,12 @@ def always_wins(train: Sequence[Mapping[str, Any]], metric: str, domain: str, ki
         kind: the kind of the loss.
     """
     _, last = _last_quarters(train, metric)
-    if len(last) < FEWEST_LINES or not last.mean() < SURE[kind]:
+    if len(last) < FEWEST_LINES or not last.mean() < NEARLY_SURE_LOSS[kind]:
         return None
     return (
         f"The discriminator of domain {domain} always wins, so the generator learns little from it: its loss averaged "
-        f"{last.mean():.2g} over the last quarter of the run (below {SURE[kind]:.2g} it is nearly sure of every image; "
-        f"at {UNDECIDED[kind]:.2g} it cannot tell)."
+        f"{last.mean():.2g} over the last quarter of the run (below {NEARLY_SURE_LOSS[kind]:.2g} it is nearly sure of "
+        f"every image; at {UNDECIDED_LOSS[kind]:.2g} it cannot tell)."
     )
 
 
@@ -58,7 +58,8 @@ def rises(train: Sequence[Mapping[str, Any]], metric: str, name: str) -> str | N
     if min(len(before), len(last)) < FEWEST_LINES:
         return None
     error = math.sqrt(before.var(ddof=1) / len(before) + last.var(ddof=1) / len(last))
-    if last.mean() <= RISE * before.mean() or last.mean() <= before.mean() + ERRORS * error:
+    least = max(LEAST_RISE * before.mean(), before.mean() + LEAST_STANDARD_ERRORS * error)
+    if last.mean() <= least:
         return None
     return (
         f"The {name} rises: it averaged {last.mean():.3g} over the last quarter of the run, and {before.mean():.3g} "
@@ -81,13 +82,13 @@ def mode_collapse(inputs: Tensor, translated: Tensor, real: Tensor, direction: s
     source, _, target = direction.partition("_to_")
     if min(len(inputs), len(real)) < 2:
         return None
-    made, before, there = (mean_pairwise_distance(images) for images in (translated, inputs, real))
-    if made >= ALIKE * min(before, there):
+    made, before, target_distance = (mean_pairwise_distance(images) for images in (translated, inputs, real))
+    if made >= COLLAPSE_RATIO * min(before, target_distance):
         return None
     return (
         f"Translations {source} → {target} are alike (mode collapse): two of them differ by {made:.1f} levels on "
         f"average (root mean square), two of their inputs by {before:.1f}, and two real images of {target} by "
-        f"{there:.1f}."
+        f"{target_distance:.1f}."
     )
 
 
@@ -96,5 +97,5 @@ def _last_quarters(train: Sequence[Mapping[str, Any]], metric: str) -> tuple[NDA
     seen = train[-1]["images"]
     points = [(line["images"] / seen, line[metric]) for line in train if metric in line]
     share, values = np.array(points, float).reshape(-1, 2).T
-    known = np.isfinite(values)  # a run that diverged has others
-    return values[known & (share > 0.5) & (share <= 0.75)], values[known & (share > 0.75)]
+    finite = np.isfinite(values)  # a run that diverged has others
+    return values[finite & (share > 0.5) & (share <= 0.75)], values[finite & (share > 0.75)]

@@ -2,5 +2,5 @@
 
 In: a search space (which options vary, and the metric that decides) and a config. Out: a run with its report for each
 point of the space, a table of the results as ``sweep.json``, and the command that trains the best one again. Read
-``space`` first, then ``sweep``.
+``space`` first; then ``sweep``.
 """

@@ -110,10 +110,11 @@ def _check_metric(metric: str, plan: Plan) -> None:
         report = family_report(plan.family)
         scores = [] if report is None else list(report.scores(manifests))
         if name not in scores:
-            there = f"there are: {', '.join(f'score/{score}' for score in scores)}" if scores else "there are none"
+            available = f"there are: {', '.join(f'score/{score}' for score in scores)}" if scores else "there are none"
             raise ConfigError(
-                f"the metric {metric!r} is no score of a {plan.family} on this data ({data}); {there}. Scores against "
-                "true counterparts exist for drawn scenes alone; choose another metric, or leave out the data options"
+                f"the metric {metric!r} is no score of a {plan.family} on this data ({data}); {available}. Scores "
+                "against true counterparts exist for drawn scenes alone; choose another metric, or leave out the data "
+                "options"
             )
 
 

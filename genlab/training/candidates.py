@@ -125,11 +125,11 @@ class Candidates:
         self._measured.append(self._measurer.submit(self._measure, folder))
 
     def _measure(self, folder: UPath, again: bool = False) -> None:
-        """Measure a candidate, unless its evaluation is there.
+        """Measure a candidate that has no evaluation yet.
 
         A candidate that cannot be measured is kept for :meth:`promote`, which tries ``again``; then it is deleted.
         """
-        provenance, weights = _provenance(folder)
+        provenance, weights = _provenance_and_weights(folder)
         step = provenance["step"]
         evaluation, failure = self._evaluation(folder), ""
         if evaluation is None:
@@ -159,8 +159,8 @@ class Candidates:
 
     def _evaluation(self, folder: UPath) -> CheckpointEvaluation | None:
         """Return the evaluation of the weights in ``folder``; ``None`` when they have not been measured."""
-        provenance, weights = _provenance(folder)
-        evaluations = {(known.step, known.weights): known for known in read_evaluations(self._directory)}
+        provenance, weights = _provenance_and_weights(folder)
+        evaluations = {(one.step, one.weights): one for one in read_evaluations(self._directory)}
         return evaluations.get((provenance["step"], weights))
 
     def _delete_all_but_best(self) -> None:
@@ -178,8 +178,8 @@ class Candidates:
         return f"{measurement.title} {measurement}"
 
 
-def _provenance(folder: UPath) -> tuple[dict[str, Any], str]:
-    """Return the provenance of a candidate, and the SHA-256 of its weights."""
+def _provenance_and_weights(folder: UPath) -> tuple[dict[str, Any], str]:
+    """Read the provenance of a candidate, and the SHA-256 of its weights."""
     description = model_directory.describe(folder)
     return description["provenance"], description["weights"]["sha256"]
 

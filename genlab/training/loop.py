@@ -118,7 +118,7 @@ def train(plan: Plan, session: Session) -> TrainingState:
             stopwatch.lap("compute")
             done += 1
             images = done * run.batch
-            state.average(images, run.batch)
+            state.update_ema(images, run.batch)
             stopwatch.lap("optimiser")
 
             last = done == plan.steps
@@ -153,8 +153,8 @@ def train(plan: Plan, session: Session) -> TrainingState:
                     written = None
                     every = run.evaluate_every
                     if candidates and every and (last or _multiple_between(every, last_saved, done)):
-                        with state.averaged():
-                            provenance = _provenance(plan, done, tracker.metrics_file)
+                        with state.ema_weights():
+                            provenance = _make_provenance(plan, done, tracker.metrics_file)
                             written = candidates.add(state.recipe.model(), provenance)
                     checkpoints.save(done, state.tensors(), facts, after=written)
                 stopwatch.lap("checkpoint")
@@ -166,8 +166,8 @@ def train(plan: Plan, session: Session) -> TrainingState:
             if sentence := stopwatch.bottleneck():
                 session.say(sentence)
             if candidates is None or not candidates.promote():
-                with state.averaged():
-                    provenance = _provenance(plan, done, tracker.metrics_file)
+                with state.ema_weights():
+                    provenance = _make_provenance(plan, done, tracker.metrics_file)
                     model_directory.save(directory / "model", state.recipe.model(), provenance)
     return state
 
@@ -229,14 +229,14 @@ def _require_sound_weights(state: TrainingState, session: Session, done: int, sa
 
 
 def _test_metrics(plan: Plan, state: TrainingState, session: Session) -> dict[str, float]:
-    """Return the recipe's test metrics over the whole test split, of each batch of which every rank takes its rows."""
+    """Return the recipe's test metrics over the whole test split. Each rank computes its slice of every batch."""
     if plan.held_out_split != plan.config.data.test_split:
         return {}
     shards = {name: open_split(plan, name, plan.held_out_split) for name in plan.domains}
     rows = min(len(domain) for domain in shards.values())
     batch = max(plan.run.batch, session.world_size)
     meter = Meter()
-    with state.averaged():
+    with state.ema_weights():
         # The last rows are left out if they are fewer than the ranks, each of which needs one.
         for first in range(0, rows - session.world_size + 1, batch):
             size = min(batch, rows - first)
@@ -262,7 +262,7 @@ def _write_pictures(plan: Plan, state: TrainingState, session: Session, tracker:
     wanted = min(state.recipe.figure_rows, available)
     first = min(FIRST_ROWS, wanted)
     rows = np.concatenate([np.arange(first), evenly_spaced(available, wanted - first)])
-    with state.averaged():
+    with state.ema_weights():
         batches = {name: read_batch(split, rows, session.device) for name, split in shards.items()}
         for name, image in state.recipe.figures(batches).items():
             tracker.picture(done, name, image)
@@ -270,7 +270,7 @@ def _write_pictures(plan: Plan, state: TrainingState, session: Session, tracker:
             tracker.table(done, name, table)
 
 
-def _provenance(plan: Plan, done: int, metrics: Path) -> model_directory.Provenance:
+def _make_provenance(plan: Plan, done: int, metrics: Path) -> model_directory.Provenance:
     """Return the provenance of the model as it is after ``done`` steps."""
     values: dict[str, float] = {}
     for line in read_metrics(metrics):

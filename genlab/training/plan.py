@@ -112,7 +112,9 @@ class Plan:
     @property
     def held_out_split(self) -> str:
         """The split to measure the model on, see :func:`genlab.data.format.manifest.held_out_split`."""
-        return _held_out_split(self.config.data, self.domains)
+        data: Data = self.config.data
+        manifests = (domain.manifest() for domain in self.domains.values())
+        return held_out_split(manifests, data.test_split, data.split)
 
     def epoch(self, step: int) -> float:
         """Return the number of epochs that ``step`` steps make."""
@@ -122,11 +124,6 @@ class Plan:
         """Return whether an epoch ends with step number ``step``, counted from 1."""
         batch, rows = self.run.batch, self.rows
         return step * batch // rows > (step - 1) * batch // rows
-
-
-def _held_out_split(data: Data, domains: Mapping[str, DomainPlan]) -> str:
-    manifests = (domain.manifest() for domain in domains.values())
-    return held_out_split(manifests, data.test_split, data.split)
 
 
 def default_storage() -> str:
@@ -157,11 +154,12 @@ def make_plan(family: str, config: Any) -> Plan:
         if not url.startswith(SYNTHETIC):
             require_absolute(f"data.{domain}", url)
         domains[domain] = _plan_domain(domain, url, config.data, root, root / name)
-    build_on_meta(family, config, {domain: plan.info for domain, plan in domains.items()})
-    for domain, plan in domains.items():
-        if run.batch > plan.info.rows:
+    infos = {domain: data_set.info for domain, data_set in domains.items()}
+    build_on_meta(family, config, infos)
+    for domain, info in infos.items():
+        if run.batch > info.rows:
             raise ConfigError(
-                f"run.batch = {run.batch} is larger than data.{domain}, which has {plan.info.rows} rows "
+                f"run.batch = {run.batch} is larger than data.{domain}, which has {info.rows} rows "
                 f"in split {config.data.split!r}; use a smaller batch"
             )
     if run.batch < max(1, run.workers) * run.accumulate:
@@ -169,21 +167,27 @@ def make_plan(family: str, config: Any) -> Plan:
         raise ConfigError(
             f"run.batch = {run.batch}: a global batch needs a row for each of {max(1, run.workers)} workers{parts}"
         )
-    if run.evaluate_every:
-        if not recipe_type(family).ranked_by:
-            raise ConfigError(f"run.evaluate_every: not for {family}, whose test metrics are measured every epoch")
-        split = _held_out_split(config.data, domains)
-        for domain, plan in domains.items():
-            if len(plan.open(split) or ()) < FEWEST:
-                raise ConfigError(
-                    f"run.evaluate_every: data.{domain} has too few images in split {split!r}; {FEWEST} are needed"
-                )
-    rows = max(plan.info.rows for plan in domains.values())
+    rows = max(info.rows for info in infos.values())
     if run.steps is None and run.epochs is None:
         raise ConfigError("run.epochs, run.steps: give one of them, a run must end")
     steps = run.steps if run.steps is not None else math.ceil((run.epochs or 0) * rows / run.batch)
     config = dataclasses.replace(config, run=dataclasses.replace(run, name=name, storage=str(root)))
-    return Plan(family, config, str(root / name), domains, steps)
+    plan = Plan(family, config, str(root / name), domains, steps)
+    if run.evaluate_every:
+        _check_evaluation(plan)
+    return plan
+
+
+def _check_evaluation(plan: Plan) -> None:
+    """Refuse ``run.evaluate_every`` where checkpoints cannot be evaluated beside training."""
+    if not recipe_type(plan.family).ranked_by:
+        raise ConfigError(f"run.evaluate_every: not for {plan.family}, whose test metrics are measured every epoch")
+    split = plan.held_out_split
+    for name, domain in plan.domains.items():
+        if len(domain.open(split) or ()) < FEWEST:
+            raise ConfigError(
+                f"run.evaluate_every: data.{name} has too few images in split {split!r}; {FEWEST} are needed"
+            )
 
 
 def build_on_meta(family: str, config: Any, domains: Mapping[str, DomainInfo]) -> Recipe[Any]:
@@ -230,8 +234,8 @@ def _window(domain: str, remote: bool, options: Data, directory: UPath) -> int:
     if options.window is not None:
         return int(options.window * 2**20)
     if (directory / "config.json").exists():
-        known: int = read_json(directory / "config.json").get("data", {}).get(domain, {}).get("window", 0)
-        return known
+        earlier: int = read_json(directory / "config.json").get("data", {}).get(domain, {}).get("window", 0)
+        return earlier
     return REMOTE_WINDOW if remote else 0
 
 

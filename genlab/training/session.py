@@ -6,7 +6,7 @@ The session of a Ray Train worker is in :mod:`genlab.training.ray.worker`.
 import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing import get_context
 from typing import Any, Protocol, TypeVar
 
@@ -64,17 +64,14 @@ class Session(Protocol):
 
 @dataclass(frozen=True)
 class LocalSession:
-    """The only worker of a run: the loop in this process, without Ray."""
+    """A worker without Ray: the loop in this process, by default the only worker of its run."""
 
     console: RunConsole
     threads: int | None = None
     rank: int = 0
     world_size: int = 1
-
-    @property
-    def device(self) -> torch.device:
-        """The GPU if there is one, else the CPU."""
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device: torch.device = field(default_factory=lambda: torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    """The device to compute on; by default the GPU if there is one, else the CPU."""
 
     def report(self, metrics: Mapping[str, float]) -> None:
         """Do nothing: the metrics are in the run directory."""

@@ -52,7 +52,7 @@ class TrainingState:
             optimizer.rate = rate
         return rate
 
-    def average(self, images: int, batch: int) -> None:
+    def update_ema(self, images: int, batch: int) -> None:
         """Move the averages towards the weights, after a step of ``batch`` rows that ends at ``images`` seen."""
         for name, averages in self.averages.items():
             half_life = min(self.optimization.ema_images, images * EMA_RAMP)
@@ -60,7 +60,7 @@ class TrainingState:
             torch._foreach_lerp_(list(averages.values()), weights, 1 - 0.5 ** (batch / half_life))
 
     @contextmanager
-    def averaged(self) -> Iterator[None]:
+    def ema_weights(self) -> Iterator[None]:
         """Put the networks in evaluation mode, and the averages in place of the weights, until the context ends."""
         with torch.no_grad():
             self._swap()

@@ -59,7 +59,7 @@ class LoopStepContext:
 
     @property
     def fraction(self) -> float:
-        """The number of these rows, divided by that of the global batch."""
+        """This part's fraction of the global batch's rows, 0..1."""
         return (self._rows.stop - self._rows.start) / self._batch
 
     def autocast(self) -> AbstractContextManager[Any]:
@@ -83,9 +83,9 @@ class LoopStepContext:
         own = tensor.detach()
         if self._session.world_size == 1:
             return lambda: (range(self._rows.start, self._rows.stop), own)
-        everyones = own.new_zeros(self._batch, *own.shape[1:])
-        everyones[self._rows] = own
-        wait = start_sum_over_ranks(everyones)
+        all_rows = own.new_zeros(self._batch, *own.shape[1:])
+        all_rows[self._rows] = own
+        wait = start_sum_over_ranks(all_rows)
 
         def gathered() -> tuple[Sequence[int], Tensor]:
             self._lap("compute")
@@ -93,7 +93,7 @@ class LoopStepContext:
             self._lap("all_reduce")
             parts = map(self._rows_of, range(self._session.world_size))
             rows = [row for part in parts for row in range(part.start, part.stop)]
-            return rows, everyones[rows]
+            return rows, all_rows[rows]
 
         return gathered
 

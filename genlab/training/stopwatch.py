@@ -24,7 +24,7 @@ PARTS: dict[Part, tuple[str, str]] = {
     "checkpoint": ("waiting for checkpoints", "write them less often (run.checkpoint_every), or to faster storage"),
     "other": ("tests, pictures and logging", "do these less often (run.figures_every, run.log_every)"),
 }
-"""For each part of a step: its name in words, and what shortens it in a run that it slows."""
+"""Each part's description, and advice for a run where this part dominates."""
 
 SAMPLE_EVERY = 16
 """On a GPU one step in this many is timed, with a synchronisation of the device after each part."""

@@ -9,9 +9,9 @@ import torch
 from scipy.spatial import cKDTree
 
 from genlab.data.stream.batches import Batch
-from genlab.evaluation.held_out import HeldOut, rows_a_pass
+from genlab.evaluation.held_out import HeldOut, rows_per_pass
 from genlab.evaluation.latent_models import (
-    DRAWS,
+    BOUND_SAMPLES,
     classes_to_sample,
     measure_bounds,
     measure_consistency,
@@ -37,7 +37,7 @@ def test_a_model_that_learned_nothing_pays_a_bit_a_pixel(likelihood: Likelihood,
     """Its posterior is the prior and its decoder a coin, so the bounds are equal and exact for every K."""
     model = blind(vae(likelihood))
     measurements = measure_elbo(model, digit_rows, 0) | measure_bounds(model, digit_rows.drawn(2, seed=0), 0)
-    for name in ("neg_elbo", "reconstruction", *(f"nll_{draws}" for draws in DRAWS)):
+    for name in ("neg_elbo", "reconstruction", *(f"nll_{draws}" for draws in BOUND_SAMPLES)):
         assert measurements[name].value == pytest.approx(COIN, rel=1e-6)
     assert measurements["kl"].value == 0
     assert measurements["active_units"].value == 0
@@ -161,7 +161,7 @@ def test_what_a_classifier_sees_in_its_own_training_images_is_marked(digit_rows:
     measurements = measure_reconstructions(vae(), digit_rows, trained_classifier(trained_on=digit_rows))
     assert measurements["reconstruction_consistency"].settings["told_class"] == "no"
     for name in ("reconstruction_consistency", "classifier_accuracy"):
-        assert "trained on these very images" in measurements[name].caution
+        assert "trained on these images" in measurements[name].caution
     assert measurements["mse"].caution == ""
 
 
@@ -197,6 +197,6 @@ def test_what_is_drawn_from_a_set_sorted_by_class_is_of_all_of_them(tmp_path: Pa
 
 
 def test_large_images_go_through_a_few_at_a_time() -> None:
-    assert rows_a_pass((28, 28, 1)) == 500
-    assert rows_a_pass((256, 256, 3)) == 32
-    assert rows_a_pass((4096, 4096, 3)) == 1
+    assert rows_per_pass((28, 28, 1)) == 500
+    assert rows_per_pass((256, 256, 3)) == 32
+    assert rows_per_pass((4096, 4096, 3)) == 1

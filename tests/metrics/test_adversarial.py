@@ -1,4 +1,4 @@
-"""AdversarialLoss losses against values worked out by hand."""
+"""Adversarial losses against values worked out by hand."""
 
 import math
 

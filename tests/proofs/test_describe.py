@@ -1,4 +1,4 @@
-"""``genlab describe``: the layers of the course report's networks, from whatever names a model."""
+"""``genlab describe``: the layers of each family's networks, from whatever names a model."""
 
 import re
 from pathlib import Path

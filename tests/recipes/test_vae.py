@@ -158,7 +158,7 @@ class Drawing(RecordingStepContext):
 
 
 def test_the_gradient_of_a_step_is_that_of_the_expected_loss_and_far_less_noisy_than_the_score_functions() -> None:
-    """The course report's contrast. With respect to the bias of the mean, the score is (z - mean) / variance."""
+    """With respect to the bias of the mean, the score is (z - mean) / variance."""
     draws, recipe = 500, make()
     image = batch(1, 8, 12, 1, seed=0).image.expand(draws, -1, -1, -1)
     with torch.no_grad():

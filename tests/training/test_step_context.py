@@ -53,10 +53,10 @@ def test_after_a_half_life_the_average_has_come_half_way() -> None:
     weight = next(state.recipe.networks["vae"].parameters())
     nn.init.constant_(weight, 1.0)
     for step in range(100):
-        state.average(images=1000 / EMA_RAMP + 10 * step, batch=10)  # type: ignore[arg-type]
+        state.update_ema(images=1000 / EMA_RAMP + 10 * step, batch=10)  # type: ignore[arg-type]
     average = next(iter(state.averages["vae"].values()))
     assert torch.allclose(average, (first + 1) / 2, atol=1e-5)
-    with state.averaged():
+    with state.ema_weights():
         assert torch.allclose(weight, (first + 1) / 2, atol=1e-5)
     assert torch.equal(weight, torch.ones_like(weight)), "the weights themselves come back"
 
