@@ -54,7 +54,7 @@ class EvaluateConfig:
     data_a: str | None = None
     """A CycleGAN's data set of domain a. By default the one that it was trained on."""
     data_b: str | None = None
-    """The same of domain b."""
+    """A CycleGAN's data set of domain b. By default the one that it was trained on."""
     split: str | None = None
     """The split to measure on. By default the run's held-out split."""
     classifier: str | None = None

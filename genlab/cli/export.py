@@ -41,7 +41,7 @@ def export(config: ExportConfig) -> None:
     Raises:
         ConfigError: the format or the split does not go with the source.
         DataError: the source is neither a data set nor a model, or ``folder`` is not empty or cannot be written.
-        RunError: see :func:`genlab.inference.graph_export.export`.
+        RunError: see :func:`genlab.inference.graph_export.export_graphs`.
     """
     root = locate(config.source)
     if (root / manifest.FILE_NAME).exists():
@@ -56,23 +56,23 @@ def export(config: ExportConfig) -> None:
 
 
 def _export_data(config: ExportConfig) -> None:
-    from genlab.data.ingest import to_files as data
+    from genlab.data.ingest.to_files import TABLE, export_files, ingest_command
 
     if config.format not in (None, "files"):
         raise ConfigError(f"--format {config.format}: {config.source} is a data set, which is written as files")
-    written = data.export(data.ExportConfig(config.source, config.folder, config.split))
+    written = export_files(config.source, config.folder, config.split)
     folder = locate(config.folder)
-    print(f"{folder}: written, with {data.TABLE}; back again, pixel for pixel:")
-    print(data.way_back(written, folder))
+    print(f"{folder}: written, with {TABLE}; back again, pixel for pixel:")
+    print(ingest_command(written, folder))
 
 
 def _export_model(config: ExportConfig) -> None:
-    from genlab.inference import graph_export as models
+    from genlab.inference.graph_export import DESCRIPTION, export_graphs
 
     if config.format is None or config.format == "files":
         raise ConfigError(f"{config.source} is a model: say --format onnx or --format torch-export")
     if config.split is not None:
         raise ConfigError(f"--split {config.split}: {config.source} is a model, which has no splits")
-    for line in models.export(config.source, config.folder, config.format):
+    for line in export_graphs(config.source, config.folder, config.format):
         print(line)
-    print(f"{locate(config.folder)}: written, with {models.DESCRIPTION}")
+    print(f"{locate(config.folder)}: written, with {DESCRIPTION}")

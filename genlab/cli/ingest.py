@@ -15,7 +15,7 @@ def main(
     make_shards: ShardMaker = make_locally,
     measure_shards: ShardMeter = measure_locally,
 ) -> None:
-    """Run the command ``genlab ingest``; ``make_shards`` and ``measure_shards`` as of :func:`ingest`."""
+    """Run the command ``genlab ingest``; for ``make_shards`` and ``measure_shards`` see :func:`ingest`."""
 
     def command() -> None:
         config = configs.parse(IngestConfig, arguments, prog="genlab ingest")

@@ -132,7 +132,8 @@ def _column_facts(shards: ShardSet) -> Iterator[tuple[str, str]]:
     manifest = shards.manifest
     label = (Attribute("label", "category", manifest.label_names),) if shards.labelled else ()
     for attribute in (*label, *manifest.attributes):
-        values = np.concatenate([part[attribute.name] for part in _columns(shards)])
+        parts = (shards.columns(rows) for rows in shards.row_ranges(CHUNK))
+        values = np.concatenate([part[attribute.name] for part in parts])
         if attribute.kind == "category":
             counts = np.bincount(values, minlength=len(attribute.names)).tolist()
             for name, count in zip(attribute.names, counts, strict=True):
@@ -142,8 +143,3 @@ def _column_facts(shards: ShardSet) -> Iterator[tuple[str, str]]:
                 f"{attribute.name} ({attribute.kind})",
                 f"{values.min():g} to {values.max():g}, mean {values.mean():.4g}",
             )
-
-
-def _columns(shards: ShardSet) -> Iterator[dict[str, np.ndarray]]:
-    for begin in range(0, len(shards), CHUNK):
-        yield shards.columns(np.arange(begin, min(begin + CHUNK, len(shards))))

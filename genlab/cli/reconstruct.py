@@ -30,8 +30,8 @@ class ReconstructConfig:
     source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="IN")]
     """A picture (BMP, GIF, JPEG, PNG, TIFF or WebP) of the size of the model's images, or a folder of such."""
     dest: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
-    """Where to write: a file NAME.png or a folder for a picture, a folder for a folder. Pictures keep their names, and
-    are written as PNG."""
+    """Where to write. For one picture: NAME.png or a folder. For a folder: a folder. Pictures keep their names, and are
+    written as PNG."""
     label: str | None = None
     """Class of the pictures, by its name or number; needed by a model that knows classes."""
 

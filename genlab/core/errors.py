@@ -76,7 +76,7 @@ def _output_closed(error: BaseException) -> bool:
 
 
 def _discard_output() -> None:
-    """Lead the output whose reader has ended to the null device, for what is still buffered or yet to be printed."""
+    """Redirect stdout or stderr to the null device if its reader is gone, so that later writes do not fail."""
     null = os.open(os.devnull, os.O_WRONLY)
     for stream in (sys.stdout, sys.stderr):
         if _reader_ended(stream):

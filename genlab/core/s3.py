@@ -23,9 +23,9 @@ from genlab.core.retries import BadBodyError, http_status, with_retries
 
 CONNECT_SECONDS = 5.0
 READ_SECONDS = 10.0
-"""A connection on which nothing came for so long has stalled."""
+"""Seconds without a byte after which a connection counts as stalled."""
 COMPLETE_SECONDS = 60.0
-"""How long S3 may need, without sending a byte, to put the parts of an upload together."""
+"""Seconds that S3 may need, without sending a byte, to put the parts of an upload together."""
 SLOWEST_BYTES_PER_SECOND = 128 * 1024
 """A request may take ``READ_SECONDS`` plus the time that its bytes take at this rate."""
 CONNECTIONS = 64
@@ -69,7 +69,7 @@ def get(path: UPath) -> bytes:
     """Read a whole object in one request. Thread-safe.
 
     Raises:
-        FileNotFoundError, StorageError: as of :func:`with_retries`.
+        FileNotFoundError, StorageError: see :func:`with_retries`.
     """
     store = _store(path)
     body: bytes = with_retries(path, lambda: _request(store, "get_object", path))["Body"]
@@ -81,7 +81,7 @@ def get_range(path: UPath, offset: int, length: int) -> bytes:
 
     Raises:
         EOFError: at once, when the object ends before ``offset + length``.
-        FileNotFoundError, StorageError: as of :func:`with_retries`.
+        FileNotFoundError, StorageError: see :func:`with_retries`.
     """
     store = _store(path)
     return with_retries(path, lambda: _get_range(store, path, offset, length))
@@ -91,7 +91,7 @@ def put(path: UPath, data: memoryview) -> None:
     """Write an object; a reader sees the old one or the new one. Objects over :data:`PART_BYTES` go in parts.
 
     Raises:
-        StorageError: as of :func:`with_retries`.
+        StorageError: see :func:`with_retries`.
     """
     if len(data) > PART_BYTES:
         _put_in_parts(path, data)
@@ -107,7 +107,7 @@ def create(path: UPath, data: bytes) -> bool:
         True when this call created it, False when there was one already.
 
     Raises:
-        StorageError: as of :func:`with_retries`.
+        StorageError: see :func:`with_retries`.
     """
     store, owner = _store(path), secrets.token_hex(16)
     arguments = {"Body": data, "IfNoneMatch": "*", "Metadata": {_OWNER: owner}}

@@ -1,4 +1,4 @@
-"""One image on its way into a data set: decoded, made 8-bit grey or RGB, fitted, and stored as pixels or as a file.
+"""One image of any kind: decoded, made 8-bit grey or RGB, fitted, and returned as pixels or as a file.
 
 Pixels are uint8 in 0..255, [height, width, channels]. Colour profiles are ignored, as training pipelines do.
 
@@ -19,7 +19,9 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from genlab.core.errors import DataError
 from genlab.imaging.value_range import ValueRange, to_8_bits
 
-warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # of half of what :func:`prepare` refuses
+warnings.filterwarnings(
+    "ignore", category=Image.DecompressionBombWarning
+)  # Pillow warns from half the size that prepare refuses
 
 Pixels = NDArray[np.uint8]
 Channels = Literal[1, 3]
@@ -29,7 +31,7 @@ Fit = Literal["keep", "resize", "crop"]
 """``keep``: its own size. ``resize``: squeezed into a square. ``crop``: its short side scaled, the middle cut out."""
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
-"""What a file of an image is called, in lower case."""
+"""Suffixes of image files, in lower case."""
 
 _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 _STORED_UNTOUCHED = ("JPEG", "MPO", "PNG")  # MPO: a JPEG with more pictures behind the first, as telephones write
@@ -45,24 +47,24 @@ _JPEG_SEGMENTS = frozenset((*range(0xE0, 0xF0), 0xDB, 0xC4, 0xDD, 0xFE))
 
 
 class ImageError(DataError):
-    """Why one image cannot be used; who knows its file puts the name before it."""
+    """An image cannot be used. The message has no file name; the caller adds it in front."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Prepared:
-    """An image ready for a shard."""
+    """An image that was converted, and what was changed."""
 
     image: Pixels | bytes
     """uint8 [height, width, channels], or the bytes of a JPEG or PNG file."""
     shape: tuple[int, int, int]
     """(height, width, channels), in both encodings."""
     changes: tuple[str, ...]
-    """What it was that its pixels or file had to change, fitting aside: ``alpha`` (composited on white), ``cmyk``,
-    ``colour`` (made grey), ``depth`` (not 8-bit), ``exif`` (turned upright), ``format`` (neither JPEG nor PNG, stored
-    as PNG), ``frames`` (only the first kept), ``grey`` (made RGB), ``palette``, ..."""
+    """The conversions that were applied, apart from fitting: ``alpha`` (composited on white), ``cmyk``, ``colour``
+    (made grey), ``depth`` (not 8-bit), ``exif`` (turned upright), ``format`` (neither JPEG nor PNG, encoded as PNG),
+    ``frames`` (only the first kept), ``grey`` (made RGB), ``palette``, ..."""
     greatest: tuple[Literal["grey", "colour"], int] | None = None
-    """Of 16 bits a channel made 8 without a range: the kind of picture, and its greatest value in 0..65535 (of colour,
-    whose lower 8 bits are not read, the greatest that it can be). ``None`` for any other picture."""
+    """Set only for a 16-bit picture that was reduced to 8 bits without a range: (kind, largest 16-bit value, 0..65535).
+    For colour it is an upper bound, because Pillow reads the upper 8 bits only."""
 
 
 def prepare(
@@ -122,7 +124,7 @@ def extremes(source: Pixels | bytes) -> ValueRange | None:
     """Find the least and the greatest value in the file of a picture of more than 8 bits.
 
     Args:
-        source: as of :func:`prepare`.
+        source: see :func:`prepare`.
 
     Returns:
         Both values, or ``None`` for a picture of 8 bits, which is not decoded.
@@ -162,13 +164,13 @@ def _explained(error: Exception, source: Pixels | bytes) -> ImageError:
 
 
 def to_pixels(image: Image.Image) -> Pixels:
-    """A grey or RGB image as uint8 [height, width, 1 or 3]."""
+    """Return the pixels of a grey or RGB image, uint8 [height, width, 1 or 3]."""
     pixels = np.asarray(image)
     return pixels[:, :, None] if pixels.ndim == 2 else pixels
 
 
 def encode_png(pixels: Pixels) -> bytes:
-    """The PNG file of uint8 [height, width, 1 or 3]."""
+    """Encode pixels, uint8 [height, width, 1 or 3], as a PNG file."""
     file = io.BytesIO()
     _from_pixels(pixels).save(file, "PNG")
     return file.getvalue()
@@ -187,17 +189,17 @@ def _open(data: bytes) -> Image.Image:
 
 
 def _has_16_bits(image: Image.Image) -> bool:
-    """Whether a file that was opened, but not decoded yet, has 16 bits a channel (or a pixel, as some BMP files)."""
+    """Tell whether an image that was opened, but not decoded yet, has 16 bits a channel (in some BMPs a pixel)."""
     return any(";16" in str(tile) for tile in getattr(image, "tile", ()))
 
 
 def _is_deep_grey(image: Image.Image) -> bool:
-    """Whether an image is grey with more than 8 bits, all of which are read."""
+    """Tell whether an image is grey with more than 8 bits, all of which are read."""
     return image.mode in ("I", "F") or image.mode.startswith("I;16")
 
 
 def _is_deep_colour(image: Image.Image) -> bool:
-    """Whether an image of 16 bits has several channels of them; a BMP has 16 for all three channels together."""
+    """Tell whether an image of 16 bits has several such channels; a BMP has 16 bits for all three channels together."""
     return image.format in ("PNG", "TIFF") and not _is_deep_grey(image)
 
 
@@ -209,12 +211,12 @@ def _refused_colour() -> ImageError:
 
 
 def _tags(image: Image.Image) -> Any:
-    """The tags of a TIFF; no tags for other files."""
+    """Return the tags of a TIFF, an empty mapping for other files."""
     return getattr(image, "tag_v2", {})
 
 
 def _values(image: Image.Image, tags: Any) -> np.ndarray:
-    """The numbers in a grey image of more than 8 bits: uint16, int32, uint32 or float32 [height, width].
+    """Return the numbers in a grey image of more than 8 bits: uint16, int32, uint32 or float32 [height, width].
 
     Raises:
         ImageError: some are not finite.
@@ -228,9 +230,10 @@ def _values(image: Image.Image, tags: Any) -> np.ndarray:
 
 
 def _plain_jpeg(data: bytes) -> tuple[int, int, int] | None:
-    """(height, width, channels) of a grey or colour JPEG that needs no turning, ``None`` of any other file.
+    """Return (height, width, channels) of a grey or colour JPEG that needs no turning, ``None`` for any other file.
 
-    A look at the heads of its segments: ten times as fast as PIL, and almost all files in large sets are such.
+    Only the heads of the file's segments are read: ten times as fast as PIL, and almost all files of large sets are
+    such JPEGs.
     """
     if not data.startswith(b"\xff\xd8"):
         return None
@@ -262,8 +265,11 @@ def _check_jpeg(data: bytes, shape: tuple[int, int, int]) -> None:
 def _convert(
     image: Image.Image, channels: Channels, deep: bool, value_range: ValueRange | None
 ) -> tuple[Image.Image, list[str], tuple[Literal["grey", "colour"], int] | None]:
-    """The image, upright and in mode L or RGB: the very same object where nothing changes; what was changed; and
-    :attr:`Prepared.greatest`."""
+    """Turn an image upright and convert it to mode L or RGB.
+
+    Returns:
+        The image, the very same object where nothing changes; :attr:`Prepared.changes`; and :attr:`Prepared.greatest`.
+    """
     changes = ["depth"] if deep else []
     greatest: tuple[Literal["grey", "colour"], int] | None = None
     tags, coloured = _tags(image), deep and _is_deep_colour(image)  # lost when it is turned

@@ -35,7 +35,7 @@ TOLERANCE = 1e-4
 """Largest difference of a float from the model's, as a share of the largest of them, or of 1 where none is larger."""
 
 
-def export(url: str, dest: str, to: Format) -> list[str]:
+def export_graphs(url: str, dest: str, to: Format) -> list[str]:
     """Export all graphs of a model.
 
     Args:

@@ -57,7 +57,7 @@ class ModelInfo:
                 directory=locate(directory),
                 family=description["family"],
                 image_shape=(image["height"], image["width"], image["channels"]),
-                # The class, not the file: this genlab may do more with an older model than the one that saved it.
+                # Operations come from the class and not from the file, because a newer genlab may support more.
                 operations=kind.operations,
                 directions=architecture.directions if issubclass(kind, Translator) else (),
                 classes=tuple(names[number] if number < len(names) else str(number) for number in classes),
@@ -76,7 +76,7 @@ class ModelInfo:
 
     @classmethod
     def find(cls, url: str, operation: str) -> Self:
-        """Read the description of the model in the directory or run ``url``, sure to have ``operation``.
+        """Read the description of the model in the directory or run ``url``, and check that it has ``operation``.
 
         Raises:
             RunError: there is none, or it does not have the operation.

@@ -66,7 +66,7 @@ def is_file(dest: UPath, *suffixes: str) -> bool:
 
 
 def folder_keys(source: UPath) -> list[str]:
-    """List the pictures below a folder by their paths in it, sure that :func:`png_name` keeps them apart.
+    """List the pictures below a folder by their paths in it, and refuse two that :func:`png_name` gives one name.
 
     Raises:
         DataError: there is none, or two would get one name.

@@ -27,7 +27,7 @@ from genlab.data.format.manifest import FILE_NAME as MANIFEST
 from genlab.data.format.shards import ShardSet
 from genlab.data.ingest.sources.base import list_files
 from genlab.data.ingest.sources.files import is_image
-from genlab.data.ingest.to_files import CHUNK, file_name
+from genlab.data.ingest.to_files import file_name
 from genlab.imaging.images import Pixels, encode_png
 from genlab.imaging.value_range import range_text
 from genlab.inference.engine import Engine
@@ -38,7 +38,10 @@ from genlab.store import model_directory
 RECORD = "translate.json"
 """File in a folder of translated pictures: what they were translated from, with what, and which way."""
 VERSION = 1
-"""Version of the record; another one makes other pixels of the same picture."""
+"""Version of the record. Raise it when translated pixels change; pictures of another version are not mixed."""
+
+KEYS_AT_ONCE = 256
+"""Keys of a data set that are read at a time."""
 
 
 class Picture(NamedTuple):
@@ -218,11 +221,10 @@ def _folder_pictures(source: UPath) -> list[Picture]:
 
 def _data_pictures(shards: ShardSet) -> list[Picture]:
     """List all rows of a data set under names that differ; reads every block of keys once, also of a remote one."""
-    rows = np.arange(len(shards))
     taken: set[str] = set()
     pictures = []
-    for begin in range(0, len(rows), CHUNK):
-        for row, key in enumerate(shards.keys(rows[begin : begin + CHUNK]), begin):
+    for rows in shards.row_ranges(KEYS_AT_ONCE):
+        for row, key in zip(rows.tolist(), shards.keys(rows), strict=True):
             wanted = png_name(key) if is_image(key) else f"{key}.png"
             pictures.append(Picture(key, row, file_name(wanted, row, taken)))
     return pictures

@@ -24,7 +24,7 @@ SEED_HEADER = "X-Genlab-Seed"
 
 
 class Backend(Protocol):
-    """Runs the operations of the served models; see :class:`genlab.serving.generator.Generator`.
+    """Runs the operations of the served models; see :class:`genlab.serving.served_models.ServedModels`.
 
     Its methods may raise ImageError for a picture that cannot be used, and HTTPException.
     """

@@ -17,8 +17,8 @@ from ray.serve.handle import DeploymentHandle
 
 from genlab.core.errors import GenlabError
 from genlab.serving.api import create_api
-from genlab.serving.generator import Generator
 from genlab.serving.schema import read_card
+from genlab.serving.served_models import ServedModels
 from genlab.store import model_directory
 
 GENERATOR = "Generator"
@@ -42,7 +42,7 @@ class ServeArguments(BaseModel):
         return models.split(",") if isinstance(models, str) else models
 
 
-class GeneratorReplica(Generator):
+class Replica(ServedModels):
     """A replica: holds all models, on its GPU if it was given one, and computes with as many threads as it has CPUs."""
 
     def __init__(self, directories: dict[str, str]) -> None:
@@ -54,24 +54,24 @@ class GeneratorReplica(Generator):
 class RayBackend:
     """A :class:`genlab.serving.api.Backend` that sends the work to the replicas."""
 
-    def __init__(self, generator: DeploymentHandle) -> None:
-        self._generator = generator
+    def __init__(self, replicas: DeploymentHandle) -> None:
+        self._replicas = replicas
 
     async def sample(self, name: str, count: int, seed: int, label: int | None) -> bytes:
-        """Call :meth:`Generator.sample` on a replica."""
+        """Call :meth:`ServedModels.sample` on a replica."""
         return await self._ask("sample", name, count, seed, label)
 
     async def translate(self, name: str, picture: bytes, direction: str) -> bytes:
-        """Call :meth:`Generator.translate` on a replica."""
+        """Call :meth:`ServedModels.translate` on a replica."""
         return await self._ask("translate", name, picture, direction)
 
     async def reconstruct(self, name: str, picture: bytes, label: int | None) -> bytes:
-        """Call :meth:`Generator.reconstruct` on a replica."""
+        """Call :meth:`ServedModels.reconstruct` on a replica."""
         return await self._ask("reconstruct", name, picture, label)
 
     async def _ask(self, operation: str, *arguments: Any) -> bytes:
         try:
-            answer: bytes = await getattr(self._generator, operation).remote(*arguments)
+            answer: bytes = await getattr(self._replicas, operation).remote(*arguments)
         except BackPressureError:
             raise HTTPException(503, "too many requests are waiting", headers={"Retry-After": "1"}) from None
         except RayTaskError as error:
@@ -93,16 +93,16 @@ def build(arguments: ServeArguments) -> Application:
     def api() -> FastAPI:  # called in the ingress's process
         return create_api(cards, RayBackend(serve.get_deployment_handle(GENERATOR)))
 
-    generator = serve.deployment(
+    replicas = serve.deployment(
         name=GENERATOR,
         ray_actor_options={"num_cpus": 1, "num_gpus": 1 if torch.cuda.is_available() else 0},
         autoscaling_config={"min_replicas": 1, "max_replicas": 4, "target_ongoing_requests": 1},
         max_ongoing_requests=2,  # one at work, one being received
         max_queued_requests=MAX_WAITING,
-    )(GeneratorReplica)
+    )(Replica)
     ingress = serve.deployment(
         name="Ingress",
         ray_actor_options={"num_cpus": 0},  # it only waits
         max_ongoing_requests=4 * MAX_WAITING,
     )(serve.ingress(api)())
-    return ingress.bind(generator.bind(directories))
+    return ingress.bind(replicas.bind(directories))

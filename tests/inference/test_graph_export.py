@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from genlab.cli.export import main
 from genlab.core.errors import RunError
 from genlab.inference import graph_export as module
-from genlab.inference.graph_export import export
+from genlab.inference.graph_export import export_graphs
 from genlab.models.cyclegan import CycleGAN
 from genlab.models.graph import Graph, TensorSpec
 from genlab.models.vae import VAE
@@ -61,7 +61,7 @@ def exported(model_runs: Path, tmp_path_factory: pytest.TempPathFactory) -> Call
     @cache
     def folder(run: str, to: module.Format) -> Path:
         out = tmp_path_factory.mktemp("exported") / run
-        export(str(model_runs / run), str(out), to)
+        export_graphs(str(model_runs / run), str(out), to)
         return out
 
     return folder
@@ -90,7 +90,7 @@ def test_a_translators_graphs_take_pictures_of_any_size(
     if (run, to) != ("monet", "torch-export"):  # tracing takes seconds
         graphs = CycleGAN.graphs
         monkeypatch.setattr(CycleGAN, "graphs", lambda self: {"b_to_a": graphs(self)["b_to_a"]})
-    export(str(model_runs / run / "model"), str(tmp_path), to)
+    export_graphs(str(model_runs / run / "model"), str(tmp_path), to)
     model = cast("CycleGAN", model_directory.load(model_runs / run / "model"))
     for direction in model.graphs():
         translate = graph(tmp_path / (direction + FORMATS[to]))
@@ -149,10 +149,10 @@ def test_a_graph_that_gives_something_else_is_not_written(
     monkeypatch.setattr(VAE, "graphs", lambda self: drifting)
     if fails:
         with pytest.raises(RunError, match=r"drift\.pt2: moved is 0\.00\d+ from the model's, allowed are 0\.0001"):
-            export(str(model_runs / "digits"), str(tmp_path / "out"), "torch-export")
+            export_graphs(str(model_runs / "digits"), str(tmp_path / "out"), "torch-export")
         assert not (tmp_path / "out").exists()
     else:
-        export(str(model_runs / "digits"), str(tmp_path / "out"), "torch-export")
+        export_graphs(str(model_runs / "digits"), str(tmp_path / "out"), "torch-export")
         assert (tmp_path / "out" / "drift.pt2").exists()
 
 

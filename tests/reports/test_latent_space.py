@@ -82,8 +82,7 @@ def load(run: Path) -> LatentModel:
 def held_out(reported_digits: Path) -> tuple[torch.Tensor, torch.Tensor]:
     rows = ShardSet.open(str(reported_digits)).split("test")
     found = rows.read(np.arange(len(rows)))
-    assert found.label is not None
-    return torch.from_numpy(found.image), torch.from_numpy(found.label)
+    return torch.from_numpy(found.image), torch.from_numpy(found.columns["label"])
 
 
 def caption_of(run: Path, name: str) -> str:

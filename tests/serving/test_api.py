@@ -1,4 +1,4 @@
-"""The HTTP interface, without Ray: a Generator in this process does the work."""
+"""The HTTP interface, without Ray: ServedModels in this process does the work."""
 
 import io
 import struct
@@ -16,8 +16,8 @@ from torch import Tensor
 
 from genlab.models.cvae import CVAE
 from genlab.serving.api import create_api
-from genlab.serving.generator import Generator
 from genlab.serving.schema import read_card
+from genlab.serving.served_models import ServedModels
 from genlab.serving.uploads import MAX_BODY_BYTES
 from genlab.store import model_directory
 from tests.imaging.support import tiff
@@ -27,24 +27,24 @@ from tests.inference.support import with_ranges
 class Direct:
     """A backend that works in this process."""
 
-    def __init__(self, generator: Generator) -> None:
-        self.generator = generator
+    def __init__(self, models: ServedModels) -> None:
+        self.models = models
 
     async def sample(self, name: str, count: int, seed: int, label: int | None) -> bytes:
-        return self.generator.sample(name, count, seed, label)
+        return self.models.sample(name, count, seed, label)
 
     async def translate(self, name: str, picture: bytes, direction: str) -> bytes:
-        return self.generator.translate(name, picture, direction)
+        return self.models.translate(name, picture, direction)
 
     async def reconstruct(self, name: str, picture: bytes, label: int | None) -> bytes:
-        return self.generator.reconstruct(name, picture, label)
+        return self.models.reconstruct(name, picture, label)
 
 
 @pytest.fixture(scope="module")
 def client(served_runs: Path) -> Iterator[TestClient]:
     directories = {name: str(served_runs / name / "model") for name in ("digits", "monet", "classes")}
     cards = {name: read_card(name, directory) for name, directory in directories.items()}
-    with TestClient(create_api(cards, Direct(Generator(directories))), raise_server_exceptions=False) as client:
+    with TestClient(create_api(cards, Direct(ServedModels(directories))), raise_server_exceptions=False) as client:
         yield client
 
 
@@ -269,8 +269,8 @@ def test_too_long_a_body_is_refused(client: TestClient) -> None:
 
 def test_a_fault_of_the_server_is_json_without_its_secrets(served_runs: Path) -> None:
     directory = str(served_runs / "digits" / "model")
-    generator = Generator({})  # knows no model, so that sampling raises KeyError
-    api = create_api({"digits": read_card("digits", directory)}, Direct(generator))
+    models = ServedModels({})  # knows no model, so that sampling raises KeyError
+    api = create_api({"digits": read_card("digits", directory)}, Direct(models))
     response = TestClient(api, raise_server_exceptions=False).post("/v1/models/digits/sample")
     assert response.status_code == 500
     assert response.json() == {"detail": "internal error; the server's log has more"}
@@ -300,7 +300,7 @@ def test_health_and_the_way_to_the_documentation(client: TestClient) -> None:
 
 def test_deep_pictures_are_read_by_the_range_of_training(served_runs: Path, tmp_path: Path, client: TestClient) -> None:
     ranged = str(with_ranges(served_runs / "digits", tmp_path / "scans", images=(-1000, 1550)) / "model")
-    api = create_api({"scans": read_card("scans", ranged)}, Direct(Generator({"scans": ranged})))
+    api = create_api({"scans": read_card("scans", ranged)}, Direct(ServedModels({"scans": ranged})))
     pixels = np.random.default_rng(0).integers(0, 256, (28, 28), np.uint8)
     scan = tiff(pixels.astype("<f4") * 10 - 1000)
     with TestClient(api) as scans:

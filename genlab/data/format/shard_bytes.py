@@ -18,7 +18,7 @@ COPY_BYTES = 1 << 16
 """Raw images are copied through an array of about this size, which malloc need not ask the kernel for."""
 
 FEW_INTERVALS = 16
-"""Up to so many intervals, looking for the rows of each is faster than sorting the rows."""
+"""Up to this many intervals, :func:`split_by` scans once per interval; beyond, it sorts the rows."""
 
 RESTORE = "restore the file or ingest the data again"
 """The way out of a damaged or missing shard, for messages."""

@@ -8,7 +8,7 @@ file is expected to stay as it is while it is read.
 
 import mmap
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -45,15 +45,9 @@ class Rows:
     columns: Mapping[str, Column]
     """[n] each: ``label`` (int64) where images are labelled, and the attributes: int64, or float64."""
 
-    @property
-    def label(self) -> NDArray[np.int64] | None:
-        """int64 [n]; ``None`` when the images are not labelled."""
-        label = self.columns.get("label")
-        return None if label is None else label.astype(np.int64, copy=False)
-
 
 class RowSelection(NamedTuple):
-    """Those of the rows to gather that lie in the same bytes: a block, or a whole memory mapped shard."""
+    """The requested rows that lie in one byte buffer (a block or a memory-mapped shard)."""
 
     source: "Future[ShardBytes]"
     """The bytes; they may still be on their way."""
@@ -304,6 +298,11 @@ class ShardSet:
             RowSelection(fetcher.get(block), places, rows[places] - self.block_starts[block])
             for block, places in split_by(self.block_starts, rows)
         ]
+
+    def row_ranges(self, count: int) -> Iterator[Ints]:
+        """Yield the numbers of all rows in order, int64 [n], ``count`` at a time (the last may be fewer)."""
+        for begin in range(0, len(self), count):
+            yield np.arange(begin, min(begin + count, len(self)))
 
     def portions(self, selections: Sequence[RowSelection]) -> list[list[RowSelection]]:
         """Divide rows into portions of equal size (the last may be smaller), one for each thread at most."""

@@ -180,7 +180,7 @@ def resolve(
     return Columns(rows, tuple(attribute for attribute, _ in columns.values()), label_names, skipped, tuple(notes))
 
 
-def header(attribute: Attribute, values: Sequence[int | float], *, label: bool = False) -> str:
+def csv_header(attribute: Attribute, values: Sequence[int | float], *, label: bool = False) -> str:
     """Return the CSV header from which :func:`resolve` restores a column: the name of ``attribute``, followed by its
     kind only where the texts alone would be recognised as another kind.
 
@@ -189,7 +189,7 @@ def header(attribute: Attribute, values: Sequence[int | float], *, label: bool =
         values: the column's values.
         label: whether the column is the label.
     """
-    kind, names = _recognise([text(attribute, value) for value in values])
+    kind, names = _recognise([csv_value(attribute, value) for value in values])
     if label and kind == "int":  # labels that are numbers have these as names
         kind, names = "category", tuple(str(number) for number in range(1 + int(max(values))))
     if kind == attribute.kind and names == attribute.names and ":" not in attribute.name:
@@ -198,7 +198,7 @@ def header(attribute: Attribute, values: Sequence[int | float], *, label: bool =
     return f"{attribute.name}:{stated}"
 
 
-def text(attribute: Attribute, value: int | float) -> str:
+def csv_value(attribute: Attribute, value: int | float) -> str:
     """Return a value as text for a CSV file; a float is read back bit for bit."""
     return attribute.names[int(value)] if attribute.kind == "category" else repr(value)
 

@@ -38,8 +38,8 @@ from genlab.data.ingest.shard_task import (
     ShardTask,
     prepare_row,
     record_path,
+    union_of_ranges,
     unwritable,
-    widest,
 )
 from genlab.data.ingest.sources import Source, open_source
 from genlab.data.ingest.sources.synthetic import MOST
@@ -63,8 +63,7 @@ UNUSED_RANGE = {
 """Kind of 16-bit images -> the way out where they use little of their range."""
 
 LATER_OPTIONS = ("image_member", "key_ends_at", "label_last_folder", "range")
-"""Options that came after the first data sets. A manifest names them only where they are used, so that the same images
-still make the same data set, with the same checksum."""
+"""Options added after format 1 was released; omitted from a manifest when unused, so that old checksums stay valid."""
 
 SPLITS = ("train", "test")
 """The splits, in the order of their shards."""
@@ -261,7 +260,7 @@ def _specification(config: IngestConfig, source: Source, rows: Sequence[Row]) ->
 def _options(config: IngestConfig) -> dict[str, Any]:
     """Return the options that decide what is made, by their names on the command line."""
     options = configs.flatten(configs.to_dict(config))
-    # The first two stand elsewhere; the others change nothing of what is made.
+    # source and dest are recorded elsewhere; skip_bad and start_over do not change what is made.
     for name in ("source", "dest", "skip_bad", "start_over"):
         del options[name]
     return {f"--{name.replace('_', '-')}": value for name, value in options.items()}
@@ -309,7 +308,7 @@ def _measured(source: Source, ranges: Iterable[ValueRange | None]) -> ValueRange
     Raises:
         DataError: no image has more than 8 bits, or all have one value.
     """
-    measured = widest(ranges)
+    measured = union_of_ranges(ranges)
     if measured is None:
         raise DataError(f"{source.path}: none of its images has more than 8 bits; leave out --range auto")
     if measured[0] == measured[1]:

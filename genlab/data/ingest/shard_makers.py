@@ -11,7 +11,15 @@ from typing import Any, TypeVar
 from genlab.core.errors import GenlabError
 from genlab.core.progress import progress
 from genlab.core.storage import is_remote
-from genlab.data.ingest.shard_task import ShardResult, ShardTask, begin_shard, finished, load, make_shard, measure
+from genlab.data.ingest.shard_task import (
+    ShardResult,
+    ShardTask,
+    begin_shard,
+    load,
+    load_finished_result,
+    make_shard,
+    measure,
+)
 from genlab.data.ingest.sources import Source
 from genlab.imaging.value_range import ValueRange
 
@@ -42,7 +50,7 @@ def make_locally(tasks: Sequence[ShardTask]) -> Iterator[ShardResult]:
     ):
         writing: Future[ShardResult] | None = None
         for task in tasks:
-            result = finished(task)
+            result = load_finished_result(task)
             if result is not None:
                 advance(len(task.rows))
                 yield result

@@ -69,7 +69,8 @@ class ShardTask:
     def fingerprint(self) -> str:
         """SHA-256 of all that the shard depends on: two tasks of one fingerprint make the same bytes."""
         image_format = dataclasses.asdict(self.image_format)
-        # Neither changes the bytes of a finished shard; images that were left out are checked by ``finished``.
+        # Neither changes the bytes of a finished shard; images that were left out are checked by
+        # :func:`load_finished_result`.
         del image_format["skip_bad"], image_format["shape_key"]
         if self.image_format.value_range is None:  # shards without a range keep their fingerprints
             del image_format["value_range"]
@@ -119,7 +120,7 @@ def record_path(shard: str) -> str:
     return shard.removesuffix(".arrow") + ".json"
 
 
-def finished(task: ShardTask) -> ShardResult | None:
+def load_finished_result(task: ShardTask) -> ShardResult | None:
     """Return the result of a task that was done before, or ``None``.
 
     Every byte of the shard is read: it must still be as its record says.
@@ -146,7 +147,7 @@ def make_shard(task: ShardTask) -> ShardResult:
         DataError: an image cannot be used, or is not of the one shape that raw pixels need; or the shard cannot be
             written.
     """
-    return finished(task) or begin_shard(task, load(task))()
+    return load_finished_result(task) or begin_shard(task, load(task))()
 
 
 def load(
@@ -169,7 +170,7 @@ def load(
         return row, *prepare_row(task.source, load_entry, task.image_format, row)
 
     made = _each_row(task, prepared, pool, ahead, on_images)
-    yield from made if _as_they_lie(task) == task.rows else sorted(made, key=lambda one: one[0].key)
+    yield from made if _in_storage_order(task) == task.rows else sorted(made, key=lambda one: one[0].key)
 
 
 def measure(
@@ -182,11 +183,11 @@ def measure(
     """Find the least and the greatest value in a shard's images of more than 8 bits, without making the shard.
 
     Args:
-        task: which.
-        pool, ahead, on_images: as of :func:`load`.
+        task: the task of the shard.
+        pool, ahead, on_images: see :func:`load`.
 
     Returns:
-        Both, or ``None`` if all its images have 8 bits.
+        Both values, or ``None`` if all images of the shard have 8 bits.
 
     Raises:
         DataError: an image cannot be used, and such images are not to be left out.
@@ -200,16 +201,16 @@ def measure(
                 return None
             raise _unusable(task.source, row.entry, error) from error
 
-    return widest(_each_row(task, measured, pool, ahead, on_images))
+    return union_of_ranges(_each_row(task, measured, pool, ahead, on_images))
 
 
-def widest(ranges: Iterable[ValueRange | None]) -> ValueRange | None:
-    """Return the least and the greatest value of several ranges together; ``None`` if there are none."""
+def union_of_ranges(ranges: Iterable[ValueRange | None]) -> ValueRange | None:
+    """Return the smallest range that contains all ``ranges``; ``None`` if there are none."""
     found = [one for one in ranges if one is not None]
     return (min(low for low, _ in found), max(high for _, high in found)) if found else None
 
 
-def _as_they_lie(task: ShardTask) -> list[Row]:
+def _in_storage_order(task: ShardTask) -> list[Row]:
     """Return a shard's rows in the order in which the source stores them, so that files are read from front to back."""
     return sorted(task.rows, key=lambda row: (row.entry.file, row.entry.offset, row.entry.index))
 
@@ -225,7 +226,7 @@ def _each_row(
 
     The other arguments are those of :func:`load`.
     """
-    rows = _as_they_lie(task)
+    rows = _in_storage_order(task)
     chunks = (rows[begin : begin + CHUNK] for begin in range(0, len(rows), CHUNK))
     with task.source.reader() as load_entry:
 

@@ -6,10 +6,9 @@
 """
 
 import csv
-import dataclasses
 import io
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 
@@ -21,7 +20,7 @@ from genlab.core.progress import progress
 from genlab.core.storage import is_remote, locate, require_absolute, require_empty, write_atomic
 from genlab.data.format.manifest import Attribute, Manifest
 from genlab.data.format.shards import ShardSet
-from genlab.data.ingest import attributes
+from genlab.data.ingest.attributes import FILE_COLUMN, KEY_COLUMN, SPLIT_COLUMN, csv_header, csv_value
 from genlab.data.ingest.sources.base import is_visible
 from genlab.imaging.images import encode_png
 from genlab.imaging.value_range import range_text
@@ -35,22 +34,13 @@ THREADS = 8
 """Files written at the same time, to hide the latency of disks and object stores."""
 
 
-@dataclasses.dataclass(frozen=True)
-class ExportConfig:
-    """What to export, and where to."""
-
-    data: str
-    """Directory or s3:// URL of the data set."""
-    folder: str
-    """Directory or s3:// URL to write to; it must be empty or not there. Files have the images' keys as names, with
-    .jpg or .png appended to a key that does not end so; where a key cannot be a path, or is taken, the number of the
-    image is the name."""
-    split: str | None = None
-    """Only the images of this split."""
-
-
-def export(config: ExportConfig) -> Manifest:
+def export_files(data: str, folder: str, split: str | None = None) -> Manifest:
     """Write the images of a data set, encoded ones byte by byte as they are, raw ones as PNG, then the table.
+
+    Args:
+        data: directory or s3:// URL of the data set.
+        folder: directory or s3:// URL to write to; it must be empty or not there. :func:`file_name` names the files.
+        split: the split whose images are written; ``None`` for all images.
 
     Returns:
         The manifest of the data set.
@@ -59,21 +49,21 @@ def export(config: ExportConfig) -> Manifest:
         DataError: there is no such data set or split, a shard is damaged, or ``folder`` is not empty or cannot be
             written.
     """
-    for option, url in (("data", config.data), ("folder", config.folder)):
+    for option, url in (("data", data), ("folder", folder)):
         require_absolute(option, url)
-    shards, folder = ShardSet.open(config.data), locate(config.folder)
-    if config.split:
-        shards = shards.split(config.split)
+    shards, root = ShardSet.open(data), locate(folder)
+    if split:
+        shards = shards.split(split)
     try:
-        require_empty(folder)
-        names = _write_images(shards, folder)
-        write_atomic(folder / TABLE, _table(shards, names).encode())
+        require_empty(root)
+        names = _write_images(shards, root)
+        write_atomic(root / TABLE, _table(shards, names).encode())
     except OSError as error:
-        raise DataError(f"{folder}: cannot be written ({error.strerror or error})") from None
+        raise DataError(f"{root}: cannot be written ({error.strerror or error})") from None
     return shards.manifest
 
 
-def way_back(manifest: Manifest, folder: UPath) -> str:
+def ingest_command(manifest: Manifest, folder: UPath) -> str:
     """Return the command that makes the data set of ``manifest`` again from its export in ``folder``."""
     again = ["genlab", "ingest", f"folder:{folder}", "DEST", "--attributes.csv", f"{folder / TABLE}"]
     again += ["--channels", str(manifest.channels), "--encoding", manifest.encoding]
@@ -101,7 +91,7 @@ def _write_images(shards: ShardSet, folder: UPath) -> list[str]:
             file.write_bytes(data)
 
     with progress("export", len(shards), "images") as advance, ThreadPoolExecutor(THREADS) as pool:
-        for rows in _chunks(len(shards)):
+        for rows in shards.row_ranges(CHUNK):
             files = _files(shards, rows)
             called = [
                 file_name(_wanted(key, data), row, taken)
@@ -157,21 +147,16 @@ def file_name(wanted: str, row: int, taken: set[str]) -> str:
 def _table(shards: ShardSet, names: Sequence[str]) -> str:
     manifest = shards.manifest
     label = (Attribute("label", "category", manifest.label_names),) if shards.labelled else ()
-    parts = [(shards.keys(rows), shards.columns(rows)) for rows in _chunks(len(shards))]
+    parts = [(shards.keys(rows), shards.columns(rows)) for rows in shards.row_ranges(CHUNK)]
     splits = [shard.split for shard in shards.shards for _ in range(shard.rows)]
     cells: list[Sequence[str]] = [names, [key for keys, _ in parts for key in keys], splits]
-    heads = [attributes.FILE_COLUMN, attributes.KEY_COLUMN, attributes.SPLIT_COLUMN]
+    heads = [FILE_COLUMN, KEY_COLUMN, SPLIT_COLUMN]
     for attribute in (*label, *manifest.attributes):
         values = [value for _, part in parts for value in part[attribute.name].tolist()]
-        heads.append(attributes.header(attribute, values, label=attribute in label))
-        cells.append([attributes.text(attribute, value) for value in values])
+        heads.append(csv_header(attribute, values, label=attribute in label))
+        cells.append([csv_value(attribute, value) for value in values])
     file = io.StringIO(newline="")
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(heads)
     writer.writerows(zip(*cells, strict=True))
     return file.getvalue()
-
-
-def _chunks(count: int) -> Iterator[np.ndarray]:
-    for begin in range(0, count, CHUNK):
-        yield np.arange(begin, min(begin + CHUNK, count))

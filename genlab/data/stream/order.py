@@ -1,8 +1,9 @@
 """The order in which rows are trained on: pure functions from integers to orders.
 
-Epochs follow one another without end in one sequence of rows, and the global batch is the next ``batch`` rows of it, so
-there is no partial batch and each row comes once an epoch. A row's index within its global batch is its *slot*; each
-worker takes a contiguous range of slots, so the rows of a global batch are the same for any number of workers.
+An epoch here is one pass through the stream's own data set; a run's epoch is one through its longest domain. Epochs
+follow one another without end in one sequence of rows, and the global batch is the next ``batch`` rows of it, so there
+is no partial batch and each row comes once an epoch. A row's index within its global batch is its *slot*; each worker
+takes a contiguous range of slots, so the rows of a global batch are the same for any number of workers.
 
 There are two orders of an epoch:
 
@@ -86,7 +87,7 @@ class RowSequence:
     """The endless sequence of rows, as far as one worker takes part in it."""
 
     rows: int
-    """Rows of an epoch, at least 1."""
+    """Rows of the data set, at least 1: an epoch has each of them once."""
     batch: int
     """Rows of a global batch."""
     seed: int
@@ -141,35 +142,40 @@ class RowSequence:
         return np.concatenate(parts)[offset[substream - mine.start] + index]
 
     def _substream(self, windowed: WindowedOrder, epoch: int, number: int, groups: Ints, begin: int, end: int) -> Ints:
-        """Return the rows of a substream, shuffled within the window.
+        """Return the rows of a substream, shuffled within the window, int64 [end - begin].
 
         Args:
             windowed: block groups and window.
-            epoch: of the order.
-            number: of the substream.
+            epoch: number of the epoch.
+            number: number of the substream.
             groups: int64 [groups], the block groups in their random order.
             begin: where the substream begins among the rows of the groups in that order.
             end: where it ends there.
         """
-        sizes = np.diff(windowed.starts)[groups]
-        ends = np.cumsum(sizes)
-        touched = np.arange(np.searchsorted(ends, begin, side="right"), np.searchsorted(ends, end, side="left") + 1)
         if begin == end:
             return np.empty(0, np.int64)
-        turn = np.repeat(touched, sizes[touched])
-        place = np.arange(ends[touched[0]] - sizes[touched[0]], ends[touched[-1]])
-        inside = slice(begin - place[0], end - place[0])
-        turn, place = turn[inside], place[inside]
-        rows = windowed.starts[groups[turn]] + place - (ends - sizes)[turn]
-        # Neighbouring substreams run towards each other, so that both want a group they share at the same time.
-        turn = turn - touched[0] if number % 2 == 0 else touched[-1] - turn
+        group_rows = np.diff(windowed.starts)[groups]
+        group_ends = np.cumsum(group_rows)
+        group_begins = group_ends - group_rows
+        first_group = int(np.searchsorted(group_ends, begin, side="right"))
+        last_group = int(np.searchsorted(group_ends, end, side="left"))
+        # The group of each row, an index into ``groups``; the first and the last group may lie partly outside.
+        group = np.repeat(np.arange(first_group, last_group + 1), group_rows[first_group : last_group + 1])
+        group = group[begin - group_begins[first_group] : end - group_begins[first_group]]
+        rows = windowed.starts[groups[group]] + np.arange(begin, end) - group_begins[group]
         random = _random(self.seed, epoch, number + 1, len(rows))
-        if len(touched) > windowed.window:
-            span = len(touched) + windowed.window
-            later = windowed.window * ((random >> np.uint64(11)) * 2.0**-53)
-            random = ((turn + later) * (2.0**63 / span)).astype(np.uint64)
-            random <<= np.uint64(1)
-        return rows[_sorted_by(random)]
+        group_count = last_group - first_group + 1
+        if group_count <= windowed.window:
+            return rows[_sorted_by(random)]
+        # Rows are sorted by the turn of their group (0 for the group that comes first) plus window x uniform, uniform
+        # in [0, 1): so a row comes up to ``window`` groups after its group's turn.
+        # Neighbouring substreams run towards each other, so that both want a group they share at the same time.
+        turn = group - first_group if number % 2 == 0 else last_group - group
+        uniform = (random >> np.uint64(11)) * 2.0**-53
+        sort_key = turn + windowed.window * uniform
+        # Keys are below group_count + window; they are scaled to the range of uint64.
+        scaled = (sort_key * (2.0**63 / (group_count + windowed.window))).astype(np.uint64) << np.uint64(1)
+        return rows[_sorted_by(scaled)]
 
 
 def _sorted_by(keys: NDArray[np.uint64]) -> Ints:

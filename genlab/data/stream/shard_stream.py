@@ -42,14 +42,7 @@ class StreamBatch(NamedTuple):
     row: Ints
     """int64 [b], index of each row in the split."""
     epoch: Ints
-    """int64 [b], epoch to which each row belongs."""
-    first: int
-    """Position of the first row of the global batch in the sequence of rows."""
-
-    @property
-    def label(self) -> torch.Tensor | None:
-        """int64 [b]; ``None`` when the images are not labelled."""
-        return self.columns.get("label")
+    """int64 [b], epoch of this stream to which each row belongs: the number of passes through the data set before."""
 
 
 class ShardStream(Iterator[StreamBatch]):
@@ -140,7 +133,6 @@ class ShardStream(Iterator[StreamBatch]):
         self._pending: deque[_Chunk] = deque()
         self._ready: deque[StreamBatch] = deque()
         self._position = start
-        self._submitted = start
         self._failure: BaseException | None = None
         self.waited = self.waited_on_storage = 0.0
         self._submit(urgent=self._rows)
@@ -188,8 +180,7 @@ class ShardStream(Iterator[StreamBatch]):
                 if self._pool
                 else [functools.partial(task, selections)]
             )
-            self._pending.append(_Chunk(self._submitted, rows, epochs, image, columns, selections, work))
-            self._submitted += self._chunk * self._batch
+            self._pending.append(_Chunk(rows, epochs, image, columns, selections, work))
             urgent = 0
 
     def _receive(self) -> None:
@@ -228,7 +219,6 @@ class ShardStream(Iterator[StreamBatch]):
                     {name: values[number] for name, values in parts.items()},
                     chunk.rows[part],
                     chunk.epochs[part],
-                    chunk.first + number * self._batch,
                 )
             )
 
@@ -237,7 +227,6 @@ class ShardStream(Iterator[StreamBatch]):
 class _Chunk:
     """A few batches that are being read."""
 
-    first: int
     rows: Ints
     epochs: Ints
     image: NDArray[np.uint8]

@@ -44,9 +44,8 @@ def test_any_rows_come_back_in_the_order_asked_for(stored: UPath, rows: list[int
     shard_set = ShardSet.open(stored)
     index = np.array(rows, np.int64)
     found = shard_set.read(index)
-    assert found.label is not None
     np.testing.assert_array_equal(found.image, IMAGES[index])
-    np.testing.assert_array_equal(found.label, np.array(LABELS)[index])
+    np.testing.assert_array_equal(found.columns["label"], np.array(LABELS)[index])
     assert shard_set.keys(index) == [f"image-{row:02}" for row in rows]
 
 
@@ -65,7 +64,7 @@ def test_a_row_out_of_range_is_an_index_error(stored: UPath, row: int) -> None:
 def test_unlabelled_images_have_no_label(make_data: MakeData) -> None:
     shard_set = ShardSet.open(make_data(IMAGES))
     assert not shard_set.labelled
-    assert shard_set.read(ALL).label is None
+    assert not shard_set.read(ALL).columns
 
 
 def test_grey_images_keep_one_channel(make_data: MakeData, encoding: Encoding) -> None:
@@ -196,8 +195,8 @@ def _wrong_rows(stored: UPath) -> list[int]:
             (key,) = shard_set.keys(np.array([row]))
         except DataError:
             continue
-        assert found.label is not None
-        if (found.image[0] != IMAGES[row]).any() or found.label[0] != LABELS[row] or key != f"image-{row:02}":
+        label = found.columns["label"][0]
+        if (found.image[0] != IMAGES[row]).any() or label != LABELS[row] or key != f"image-{row:02}":
             wrong.append(row)
     return wrong
 

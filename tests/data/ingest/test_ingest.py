@@ -274,8 +274,7 @@ def test_mnist_as_published(sample_data: Path, tmp_path: Path) -> None:
     manifest = ingest(IngestConfig(f"mnist:{sample_data / 'mnist'}", str(tmp_path / "data")))
     assert (manifest.splits, manifest.shape, manifest.encoding) == ({"test": 10_000}, (28, 28, 1), "raw")
     assert manifest.columns == ("image", "key", "label")
-    labels = everything(tmp_path / "data").read(np.arange(10_000)).label
-    assert labels is not None
+    labels = everything(tmp_path / "data").read(np.arange(10_000)).columns["label"]
     assert labels[:10].tolist() == [7, 2, 1, 0, 4, 1, 4, 9, 5, 9]
 
 
@@ -315,7 +314,7 @@ def test_digits_are_grey_and_labelled(tmp_path: Path) -> None:
     manifest = ingest(IngestConfig("synthetic:digits", str(tmp_path / "data"), count=6, test_fraction=0.5))
     assert manifest.shape == (28, 28, 1)
     assert manifest.label_names == tuple("0123456789")
-    assert everything(tmp_path / "data").read(np.arange(6)).label is not None
+    assert "label" in everything(tmp_path / "data").read(np.arange(6)).columns
 
 
 def test_inspect_tells_what_is_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,7 +15,7 @@ from genlab.data.format.manifest import Attribute, Manifest, Origin
 from genlab.data.format.shards import ShardSet
 from genlab.data.ingest.attributes import AttributesConfig
 from genlab.data.ingest.ingest import IngestConfig, ingest
-from genlab.data.ingest.to_files import ExportConfig, export
+from genlab.data.ingest.to_files import export_files
 from tests.data.support import write_shard
 
 ATTRIBUTES = (
@@ -98,7 +98,7 @@ def again(folder: Path, dest: Path, **options: Any) -> ShardSet:
 def test_there_and_back_again_nothing_is_lost(tmp_path: Path, label_names: tuple[str, ...]) -> None:
     write_data(tmp_path / "data", label_names)
     before = ShardSet.open(str(tmp_path / "data"))
-    export(ExportConfig(str(tmp_path / "data"), str(tmp_path / "files")))
+    export_files(str(tmp_path / "data"), str(tmp_path / "files"))
     assert {file.name for file in tmp_path.iterdir()} == {"data", "files"}
     after = again(tmp_path / "files", tmp_path / "again", encoding="raw")
     assert content(after) == content(before)
@@ -108,7 +108,7 @@ def test_there_and_back_again_nothing_is_lost(tmp_path: Path, label_names: tuple
 
 def test_files_are_called_by_their_keys_where_these_are_good_names(tmp_path: Path) -> None:
     images = write_data(tmp_path / "data")
-    export(ExportConfig(str(tmp_path / "data"), str(tmp_path / "files")))
+    export_files(str(tmp_path / "data"), str(tmp_path / "files"))
     with (tmp_path / "files" / "metadata.csv").open(newline="") as file:
         names = {row["key"]: row["file_name"] for row in csv.DictReader(file)}
     good = {key: name for key, name in names.items() if not name.startswith("unnamed/")}
@@ -125,11 +125,11 @@ def test_encoded_files_come_back_byte_by_byte_with_their_splits(tmp_path: Path) 
         file.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(np.full((9, 9 + number, 3), 50 * number, np.uint8)).save(file)
     ingest(IngestConfig(str(tmp_path / "photos"), str(tmp_path / "data")))
-    export(ExportConfig(str(tmp_path / "data"), str(tmp_path / "files")))
+    export_files(str(tmp_path / "data"), str(tmp_path / "files"))
     for file in (tmp_path / "photos").rglob("*.*"):
         assert (tmp_path / "files" / file.relative_to(tmp_path / "photos")).read_bytes() == file.read_bytes()
     assert content(again(tmp_path / "files", tmp_path / "again")) == content(ShardSet.open(str(tmp_path / "data")))
-    export(ExportConfig(str(tmp_path / "data"), str(tmp_path / "test-only"), split="test"))
+    export_files(str(tmp_path / "data"), str(tmp_path / "test-only"), split="test")
     assert [file.name for file in (tmp_path / "test-only" / "test").iterdir()] == ["c.JPEG"]
     assert again(tmp_path / "test-only", tmp_path / "again-test").manifest.splits == {"test": 1}
 
@@ -151,7 +151,7 @@ def test_a_folder_with_something_in_it_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "files").mkdir()
     (tmp_path / "files" / "mine").write_text("")
     with pytest.raises(DataError, match="files: is not empty"):
-        export(ExportConfig(str(tmp_path / "data"), str(tmp_path / "files")))
+        export_files(str(tmp_path / "data"), str(tmp_path / "files"))
     assert [file.name for file in (tmp_path / "files").iterdir()] == ["mine"]
     with pytest.raises(DataError, match="mine: cannot be written"):
-        export(ExportConfig(str(tmp_path / "data"), str(tmp_path / "files" / "mine")))
+        export_files(str(tmp_path / "data"), str(tmp_path / "files" / "mine"))

@@ -229,15 +229,16 @@ def container_files(path: str, suffixes: tuple[str, ...]) -> dict[str, tuple[str
 
 
 @contextmanager
-def ranges() -> Iterator[Callable[[str, int, int], bytes]]:
-    """Open files to read parts of them, until the context ends.
+def open_range_reader() -> Iterator[Callable[[str, int, int], bytes]]:
+    """Provide a function that reads parts of files; each file is opened once, and closed when the context ends.
 
-    Local files are read without a lock; remote ones through fsspec's read-ahead, which suits entries in the order of
-    the file.
+    Local files are read without a lock, by many threads at once. Remote files are read one part at a time, through
+    fsspec's read-ahead, which is fast when parts are asked for in the order in which the file stores them.
 
     Yields:
-        A function of path, offset and length in bytes, safe to call from many threads. It returns less than the length
-        where the file ends early, and raises :class:`genlab.imaging.images.ImageError` if the file cannot be read.
+        A function ``read(path, offset, length)``, offset and length in bytes, that is safe to call from many threads.
+        It returns the bytes, fewer than ``length`` where the file ends early, and raises
+        :class:`genlab.imaging.images.ImageError` if the file cannot be opened or read.
     """
     lock = threading.Lock()
     local: dict[str, int] = {}

@@ -15,7 +15,7 @@ import google_crc32c
 
 from genlab.core.errors import DataError
 from genlab.core.storage import is_remote, locate
-from genlab.data.ingest.sources.base import Entry, Load, Sample, Source, list_files, ranges
+from genlab.data.ingest.sources.base import Entry, Load, Sample, Source, list_files, open_range_reader
 from genlab.imaging.images import ImageError
 
 _HEAD = struct.Struct("<QI")
@@ -51,7 +51,7 @@ class TFRecord(Source):
     @contextmanager
     def reader(self) -> Iterator[Load]:
         """See :meth:`Source.reader`."""
-        with ranges() as read:
+        with open_range_reader() as read:
 
             def load(entry: Entry) -> Sample:
                 record = read(entry.file, entry.offset, entry.size + _CHECKSUM.size)

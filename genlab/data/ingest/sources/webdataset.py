@@ -23,7 +23,7 @@ from genlab.data.ingest.sources.base import (
     Source,
     Value,
     container_files,
-    ranges,
+    open_range_reader,
     splits_and_folders,
 )
 from genlab.imaging.images import SUFFIXES, ImageError
@@ -60,7 +60,7 @@ class WebDataset(Source):
         """See :meth:`Source.entries`; reads the heads of all members, and the content of ``.cls`` and ``.json``."""
         found: list[tuple[str, Entry, str | None]] = []
         for file, (name, split) in container_files(self.path, (".tar",)).items():
-            with ranges() as read:
+            with open_range_reader() as read:
                 found += [(name, entry, label) for entry, label in self._samples(file, split, read)]
         if not found:
             raise DataError(f"{self.path}: no images in it")
@@ -81,7 +81,7 @@ class WebDataset(Source):
     @contextmanager
     def reader(self) -> Iterator[Load]:
         """See :meth:`Source.reader`."""
-        with ranges() as read:
+        with open_range_reader() as read:
 
             def load(entry: Entry) -> Sample:
                 data = read(entry.file, entry.offset, entry.size)

@@ -9,7 +9,7 @@ from genlab.inference.engine import Engine
 from genlab.inference.pictures import encode_sheet
 
 
-class Generator:
+class ServedModels:
     """All served models, each on an :class:`genlab.inference.engine.Engine` in this process.
 
     Args:
