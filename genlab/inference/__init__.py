@@ -1,8 +1,8 @@
 """Trained models at work on pictures: one engine, which the command line, batch translation and the server share.
 
 In: a model directory and pictures, as files, pixels, a folder or a data set. Out: pixels and PNG files, or a model's
-graphs for other runtimes. ``engine`` loads a model and does its operations; ``operations`` says what may be asked of a
-model before its weights are loaded; ``pictures`` reads and writes the files of single pictures. ``translation`` takes
-many pictures through the engine, and ``batch_translation`` spreads that over Ray. ``graph_export`` writes graphs as
-ONNX or for torch.export. Nothing here trains, measures, or knows HTTP. Read ``engine`` first; then ``operations``.
+graphs for other runtimes. Nothing here trains, measures, or knows HTTP. Read ``engine`` first; then ``operations``.
+``engine`` loads a model and does its operations; ``operations`` says what may be asked of a model before its weights
+are loaded; ``pictures`` reads and writes the files of single pictures. ``translation`` takes many pictures through the
+engine, and ``batch_translation`` spreads that over Ray. ``graph_export`` writes graphs as ONNX or for torch.export.
 """

@@ -1,7 +1,8 @@
 """Sources of images to ingest: one subclass of :class:`Source` for each scheme.
 
 In: what a user names as SOURCE. Out: its images, listed without decoding one and then loaded one by one. Read ``base``
-first, then ``files``.
+first; then ``files`` (folders and zip archives). ``columns`` has what ``parquet`` and ``huggingface``, the sources with
+columns, share; ``idx`` (MNIST), ``tfrecord``, ``webdataset`` and ``synthetic`` are sources of their own.
 """
 
 import re
