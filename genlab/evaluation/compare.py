@@ -19,7 +19,7 @@ class Row:
     best: int | None
     """Number of the column that is better than every other, beyond the intervals; ``None`` where there is none."""
     note: str
-    """Why the measurements are not ranked; empty if they are, or if models cannot be ranked by them."""
+    """Reason why the measurements are not ranked; empty if they are, or if models cannot be ranked by them."""
 
 
 def compare(evaluations: Sequence[Evaluation]) -> list[Row]:

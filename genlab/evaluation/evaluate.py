@@ -40,7 +40,7 @@ Measurable = LatentModel | CycleGAN
 
 @dataclass(frozen=True)
 class EvaluationOptions:
-    """How much is measured, and the seed of what is random."""
+    """Numbers of images to measure, and the seed of what is random."""
 
     samples: int | None = None
     """Samples to draw for FID and KID, or images to translate; by default one for each image, at most 10,000."""

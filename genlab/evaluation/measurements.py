@@ -33,7 +33,7 @@ class Measurement:
     """One measured number."""
 
     title: str
-    """What is measured, in a few words."""
+    """Name of the measurement for people, in a few words."""
     value: float
     settings: Annotated[Settings, Field(alias="passport")]
     unit: str = ""
@@ -42,7 +42,7 @@ class Measurement:
     interval: Interval | None = None
     """The 95% interval of what is random in it; ``None`` where nothing is, or where it is not known."""
     caution: str = ""
-    """Why it should not be trusted; empty if it can be."""
+    """Reason not to trust the measurement; empty if it can be trusted."""
 
     @property
     def half_width(self) -> float | None:

@@ -139,7 +139,7 @@ def apply_colour_curve(curve: Tensor, images: Tensor) -> Tensor:
 
 
 def _level_sums(sources: Tensor, targets: Tensor) -> Tensor:
-    """For each channel and source level the number of pixels and the sum of their targets: float64 [2, C, 256]."""
+    """Count the pixels of each channel and source level, and sum their targets: float64 [2, C, 256]."""
     _check_pair(sources, targets)
     channels = list(zip(sources.flatten(0, 2).T, targets.flatten(0, 2).T, strict=True))
     counts = [torch.bincount(source, minlength=LEVELS).double() for source, _ in channels]

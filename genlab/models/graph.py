@@ -28,5 +28,5 @@ class Graph:
     inputs: dict[str, TensorSpec]
     outputs: dict[str, TensorSpec]
     sizes: dict[str, tuple[int, int]]
-    """For each named dimension the length at which the function is traced, and another at which the trace is tested. A
+    """The length of each named dimension at which the function is traced, and another at which the trace is tested. A
     trace holds for any length only if no two of the first are equal, and none is 1 or leads to a length of 1 inside."""

@@ -17,7 +17,7 @@ from genlab.reports.run import RunRecord
 
 @dataclass(frozen=True)
 class ModelReport:
-    """What the report says of a trained model."""
+    """The part of a report that is about the trained model: sections, scores and notes."""
 
     sections: tuple[Section, ...]
     scores: dict[str, Any] = field(default_factory=dict)

@@ -31,7 +31,7 @@ class RunRecord:
     config: dict[str, Any]
     """The config as nested plain values."""
     data: dict[str, dict[str, str]]
-    """For each domain the ``path`` and the manifest ``checksum`` of its data set."""
+    """The ``path`` and the manifest ``checksum`` of each domain's data set."""
     attempts: list[dict[str, Any]]
     """Each start of the run: ``started`` (ISO 8601), ``genlab``, ``torch``, ``steps`` planned, ``run`` section."""
     train: list[dict[str, Any]]

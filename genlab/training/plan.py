@@ -52,7 +52,7 @@ class DomainPlan:
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """What a model's description says of the data set."""
+        """The entry of the data set in a model's description: path, checksum and range of values."""
         value_range = {} if self.value_range is None else {"value_range": list(self.value_range)}
         return {"path": self.url, "checksum": self.checksum, **value_range}
 

@@ -7,8 +7,16 @@ import pytest
 
 from genlab.core.errors import RunError
 from genlab.core.storage import locate
-from genlab.evaluation.checkpoint_evaluations import CheckpointEvaluation, best_of, read_evaluations, write_evaluations
+from genlab.evaluation.checkpoint_evaluations import (
+    CheckpointEvaluation,
+    best_of,
+    measure_model,
+    read_evaluations,
+    write_evaluations,
+)
 from genlab.evaluation.measurements import Measurement
+from genlab.models.classifier import Classifier, ClassifierArchitecture
+from genlab.store.model_directory import Provenance, save
 
 WRITTEN_BEFORE = (
     '{"step": 3, "images": 12, "epoch": 1.5, "weights": "ffff", "figures": {"kid": {"title": "KID", "value": 0.25, '
@@ -34,3 +42,11 @@ def test_a_damaged_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "evaluations.jsonl").write_text(WRITTEN_BEFORE.replace('"value": 0.25', '"value": "much"'))
     with pytest.raises(RunError, match=re.escape(f"{tmp_path / 'evaluations.jsonl'}: damaged (1 fault); delete it")):
         read_evaluations(locate(tmp_path))
+
+
+def test_a_model_of_another_family_is_refused(tmp_path: Path) -> None:
+    model = Classifier((8, 8, 1), ClassifierArchitecture(width=2, features=2, classes=2))
+    origin = Provenance(run="", step=0, images=0, data={}, config={}, metrics={}, label_names=())
+    save(locate(tmp_path / "model"), model, origin)
+    with pytest.raises(RunError, match="a classifier model; only those of cyclegan are evaluated beside training"):
+        measure_model(str(tmp_path / "model"), {}, "test", 0)
