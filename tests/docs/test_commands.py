@@ -27,7 +27,7 @@ RUN = re.compile(r"^<!-- run -->\n```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 ROW = re.compile(r"^\| (?P<names>`--[^|]+?) \| (?P<values>[^|]*) \|", re.MULTILINE)
 CHOICES = re.compile(r"[\w-]+(, [\w-]+)+$")
-OTHERS = {"curl", "export", "git", "pip", "pytest", "ray", "serve", "source", "tensorboard"}
+OTHERS = {"cp", "curl", "export", "git", "pip", "pytest", "ray", "sed", "serve", "source", "tensorboard"}
 """Programs whose options are not genlab's."""
 
 SCRIPT = """\
