@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from genlab.core.errors import ConfigError
+from genlab.core.families import module_file
 from genlab.core.seeds import derived_seed
 from genlab.data.stream.order import rank_slice
 from genlab.training.session import Session, start_sum_over_ranks
@@ -118,8 +119,8 @@ class LoopStepContext:
         """
         if network not in self._state.parameters:
             known = ", ".join(self._state.parameters)
-            recipe = type(self._state.recipe).__name__
-            raise ConfigError(f"{recipe}.step: step.update({network!r}) names no network of self.networks: {known}")
+            file = module_file(*type(self._state.recipe).__module__.rsplit(".", 1))
+            raise ConfigError(f"{file}: step.update({network!r}, ...): no such network; self.networks has: {known}")
         parameters = list(self._state.parameters[network].values())
         if self._part == 0:
             for parameter in parameters:

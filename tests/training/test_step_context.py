@@ -43,7 +43,7 @@ def test_the_gradient_is_clipped_to_the_norm_asked_for() -> None:
 
 def test_an_update_of_an_unknown_network_names_those_that_are_known() -> None:
     state = new_state(Optimization())
-    with pytest.raises(ConfigError, match=r"VAERecipe\.step: step\.update\('decoder'\) names no network .*: vae"):
+    with pytest.raises(ConfigError, match=r"recipes/vae\.py: step\.update\('decoder', .*: no such network; .*: vae"):
         loop_step(state).update("decoder", torch.zeros(()))
 
 
