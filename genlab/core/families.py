@@ -33,10 +33,11 @@ def defined(package: str, family: str, name: str) -> Any:
 
 def undefined(package: str, family: str, name: str) -> str:
     """Return the message for a family of which :func:`defined` returned ``None``."""
-    if _has_module(package, family):
-        return f"{module_file(package, family)} defines no {name}; end it with {name} = CLASS, the family's class"
     kind = "recipe for" if name == "RECIPE" else "model"
-    return f"no {kind} family {family!r}; there are: {', '.join(families(package, name))}"
+    message = f"no {kind} family {family!r}; there are: {', '.join(families(package, name))}"
+    if _has_module(package, family):
+        message += f". {module_file(package, family)} defines no {name}; end it with {name} = CLASS, the family's class"
+    return message
 
 
 def module_file(package: str, family: str) -> str:
