@@ -57,7 +57,7 @@ def describe(shards: ShardSet) -> Table:
     # The cells are texts, for names of files may look like rich's markup.
     table = Table(show_edge=False)
     table.add_column()
-    table.add_column(Text(str(shards.directory)))
+    table.add_column(Text(str(shards.directory)), overflow="fold")
     for name, value in rows:
         table.add_row(Text(name), Text(value))
     return table

@@ -1,5 +1,6 @@
 """``genlab COMMAND ...``: the command line, which imports a command only when it is called."""
 
+import difflib
 import importlib
 import sys
 
@@ -45,7 +46,9 @@ def _main() -> None:
         case [] | ["-h" | "--help"]:
             print(usage())
         case [unknown, *_]:
-            print(f"error: {unknown}: no such command\n\n{usage()}", file=sys.stderr)
+            near = difflib.get_close_matches(unknown, COMMANDS, n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            print(f"error: {unknown}: no such command{hint}\n\n{usage()}", file=sys.stderr)
             sys.exit(2)
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from upath import UPath
 
 from genlab.core.errors import ConfigError, DataError, RunError
+from genlab.core.text import counted
 from genlab.data.format.shards import ShardSet
 from genlab.evaluation.extractors import ClassifierFeatures, EfficientNetLite, Extractor
 from genlab.evaluation.features import FEWEST, extract, held_out_features, measure_distances
@@ -126,7 +127,10 @@ def require_fit(model: Measurable, held_out: HeldOut, label_names: Sequence[str]
             f"{shards.directory}: {_size(shards.fixed_shape())}; the model takes {_size(model.image_shape)}"
         )
     if len(held_out) < FEWEST:
-        raise DataError(f"{shards.directory}: {len(held_out)} images in split {held_out.split!r}; {FEWEST} are needed")
+        raise DataError(
+            f"{shards.directory}: {counted(len(held_out), 'image')} in split {held_out.split!r}; {FEWEST} are needed: "
+            "ingest with a larger --test-fraction, or choose another --split"
+        )
     if not isinstance(model, LatentModel) or not model.classes:
         return
     if not 0 < len(shards.manifest.label_names) <= model.classes:

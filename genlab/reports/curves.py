@@ -142,7 +142,8 @@ def _draw_panel(axis: Axes, run: RunRecord, panel: Panel) -> None:
         if window > 1:
             axis.plot(images, values, color=colour, alpha=0.3, linewidth=0.8)
             values = moving_average(values, window)
-        axis.plot(images, values, color=colour, linewidth=1.6, label=label or "train")
+        alone = "o" if len(values) == 1 else None  # a line needs two points
+        axis.plot(images, values, color=colour, linewidth=1.6, marker=alone, label=label or "train")
         images, values = _series(run.test, metric)
         if len(values):
             colour = colour if label else next(colours)

@@ -58,6 +58,7 @@ def launch(family: str, config: Any, prepare: Prepare | None = None) -> Plan:
         console.say("done")
         console.say(f"model:       {plan.directory}/model")
         console.say(f"tensorboard: tensorboard --logdir {shlex.quote(plan.directory)}/tensorboard")
+        console.say(f"report:      genlab report {shlex.quote(plan.directory)}")
     return plan
 
 

@@ -54,7 +54,7 @@ def test_an_unknown_command_is_refused_with_those_there_are(
     assert run(monkeypatch, "ingst", "a", "b") == 2
     printed = capsys.readouterr()
     assert printed.out == ""
-    assert "error: ingst: no such command" in printed.err
+    assert "error: ingst: no such command; did you mean ingest?" in printed.err
     assert "  ingest " in printed.err
 
 
