@@ -82,8 +82,16 @@ def test_a_latent_models_graphs_encode_and_decode_as_it_does(
         assert_pixels(decode(latents, *label), model.decode(latents, *label))
 
 
-@pytest.mark.parametrize("to", FORMATS)
-@pytest.mark.parametrize("run", ["monet", pytest.param("resnet", marks=pytest.mark.cluster)])
+@pytest.mark.parametrize(
+    ("run", "to"),
+    [
+        ("resnet", "onnx"),
+        *(
+            pytest.param(run, to, marks=pytest.mark.cluster)
+            for run, to in (("resnet", "torch-export"), ("monet", "onnx"), ("monet", "torch-export"))
+        ),
+    ],
+)
 def test_a_translators_graphs_take_pictures_of_any_size(
     run: str, to: module.Format, model_runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -286,6 +286,7 @@ def test_what_cannot_be_evaluated_is_refused(tiny: Tiny) -> None:
         make_plan("cyclegan", few)
 
 
+@pytest.mark.cluster
 def test_a_background_process_has_low_cpu_priority_one_thread_and_no_gpu() -> None:
     before = os.nice(0)
     assert in_child(torch.device("cpu"), _priority_threads_and_gpus).result() == (min(before + NICENESS, 19), 1, "")

@@ -62,6 +62,7 @@ def killed(ingest_config: IngestConfig, moment: int) -> tuple[int, int]:
     return process.exitcode, counted.value
 
 
+@pytest.mark.cluster
 def test_killed_at_any_moment_it_leaves_no_lie_and_goes_on_with_what_is_missing(ingest_config: IngestConfig) -> None:
     code, moments = killed(ingest_config, 0)
     assert code == 0
