@@ -9,7 +9,7 @@ BENCH_LOCK := --quiet --upgrade --python-version 3.11 --python-platform x86_64-m
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export RAY_USAGE_STATS_ENABLED := 0
 
-.PHONY: help setup demo test unit cluster-test reliability lint docs docs-options lock bench-setup bench-ffcv \
+.PHONY: help setup demo test unit slow-test cluster-test reliability lint docs docs-options lock bench-setup bench-ffcv \
   bench-lock cluster-up cluster-down clean
 
 help: ## Show this list
@@ -27,12 +27,15 @@ setup: .venv/installed ## Install genlab and everything it needs into .venv
 demo: setup ## Train a CycleGAN on drawn scenes under Ray, write a report (KEEP=1 leaves the cluster and TensorBoard up)
 	cluster/demo.sh
 
-test: lint unit cluster-test ## Linters, types, unit tests, then those marked cluster
+test: lint unit slow-test cluster-test ## Linters, types, unit tests, then those marked slow and cluster
 
 unit: setup ## Unit tests, in an order drawn from SEED (default 1)
 	OMP_NUM_THREADS=1 pytest --quiet --numprocesses auto --dist loadscope --randomly-seed=$(SEED)
 
-cluster-test: setup ## Slower tests: real Ray clusters on loopback, several workers, torch.compile
+slow-test: setup ## Slower tests that run beside each other: exports, evaluations, stores that fail
+	OMP_NUM_THREADS=1 pytest --quiet -m 'slow and not reliability' --numprocesses auto --dist worksteal -p no:randomly
+
+cluster-test: setup ## Slower tests that have the machine for themselves: real Ray clusters on loopback, several workers, torch.compile
 	pytest --quiet -m cluster -p no:randomly
 
 reliability: setup ## Kill and damage runs over and over with 1, 2 and 3 workers (about an hour); prints the table of docs/reproducibility.md

@@ -15,7 +15,7 @@ import pytest
 from genlab import __version__
 from tests.conftest import REPOSITORY
 
-pytestmark = pytest.mark.cluster
+pytestmark = pytest.mark.slow
 
 
 def run(*command: str | Path, cwd: Path) -> str:

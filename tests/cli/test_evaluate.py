@@ -84,7 +84,7 @@ def test_colour_images_without_labels_are_compared_in_efficientnets_features(
     assert not list(evaluated_runs.glob("classifier-*"))
 
 
-@pytest.mark.cluster
+@pytest.mark.slow
 def test_a_translator_is_measured_in_both_directions_and_compared(
     evaluated_runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -38,7 +38,7 @@ def test_help_and_version(arguments: list[str]) -> None:
     assert run(*GENLAB, *arguments) == (CLOSED_PIPE, "")
 
 
-@pytest.mark.cluster
+@pytest.mark.slow
 @pytest.mark.parametrize("script", ["vae.py", "sweep.py"])
 def test_a_job(script: str) -> None:
     assert run(sys.executable, f"jobs/{script}", "--help") == (CLOSED_PIPE, "")
@@ -57,7 +57,7 @@ def test_a_progress_bar(tmp_path: Path) -> None:
     assert (status, errors) == (CLOSED_PIPE, "")
 
 
-@pytest.mark.cluster
+@pytest.mark.slow
 def test_a_training_run(digits: Path, tmp_path: Path) -> None:
     options = ["--data.images", str(digits), "--run.workers", "0", "--run.steps", "2", "--run.batch", "8"]
     storage = ["--run.storage", str(tmp_path), "--run.name", "run"]

@@ -39,12 +39,12 @@ def digits_run(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.param(
             ["export", "{run}", "{out}", "--format", "onnx"],
             "--format onnx needs onnx, onnxscript, onnxruntime",
-            marks=pytest.mark.cluster,
+            marks=pytest.mark.slow,
         ),
         pytest.param(
             ["evaluate", "{run}", "--classifier", "none", "--inception", "x.pth"],
             "--inception needs torch_fidelity",
-            marks=pytest.mark.cluster,
+            marks=pytest.mark.slow,
         ),
     ],
 )
@@ -56,7 +56,7 @@ def test_what_needs_an_extra_names_it(arguments: list[str], message: str, digits
     assert (status, printed, errors) == (2, "", f"error: {message}; install with: pip install 'genlab[{extra}]'\n")
 
 
-@pytest.mark.cluster
+@pytest.mark.slow
 def test_the_rest_does_without(digits_run: Path, digits: Path, tmp_path: Path) -> None:
     options = ["--data.images", str(digits), "--run.workers", "0", "--run.steps", "2", "--run.batch", "8"]
     status, _, errors = run_without_extras(

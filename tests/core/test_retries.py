@@ -12,6 +12,7 @@ from genlab.core.storage import create_exclusive, locate, read_bytes, read_range
 from tests.s3 import CREDENTIALS, READ_FAULTS, WRITE_FAULTS, Bucket, FaultProxy, hurry
 
 
+@pytest.mark.slow
 def test_ranges_are_right_whatever_the_store_does(
     s3: Bucket, fault_proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -28,6 +29,7 @@ def test_ranges_are_right_whatever_the_store_does(
     assert set(faults) == set(READ_FAULTS)
 
 
+@pytest.mark.slow
 def test_whole_files_are_right_whatever_the_store_does(
     s3: Bucket, fault_proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -42,6 +44,7 @@ def test_whole_files_are_right_whatever_the_store_does(
     assert sum(fault_proxy.traffic().faults.values()) == len(WRITE_FAULTS) * (1 + len(READ_FAULTS))
 
 
+@pytest.mark.slow
 def test_a_store_that_is_away_for_a_while(s3: Bucket, fault_proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch) -> None:
     hurry(monkeypatch)
     file = locate(s3.url) / "file"

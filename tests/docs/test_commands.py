@@ -146,7 +146,7 @@ def test_options_named_in_the_text_are_there(page: Path) -> None:
     assert named <= known
 
 
-@pytest.mark.cluster
+@pytest.mark.slow
 @pytest.mark.parametrize("page", [page for page in PAGES if RUN.search(page.read_text("utf-8"))], ids=page_name)
 def test_commands_that_take_seconds_run(page: Path, tmp_path: Path) -> None:
     home, programs = tmp_path / "home", tmp_path / "bin"

@@ -51,6 +51,7 @@ def test_efficientnets_layers_are_those_its_features_are_made_of(efficientnet: E
     torch.testing.assert_close(head.mean((2, 3)), efficientnet.features(images))
 
 
+@pytest.mark.slow
 def test_inception_is_torch_fidelitys_with_the_weights_given(tmp_path: Path) -> None:
     torch.manual_seed(0)
     file = tmp_path / "inception.pth"

@@ -59,6 +59,7 @@ def images(held_out: HeldOut) -> Tensor:
     return torch.from_numpy(held_out.shards.read(held_out.rows).image)
 
 
+@pytest.mark.slow
 def test_a_model_of_one_direction_has_no_measurements_of_the_other(scene_rows: dict[str, HeldOut]) -> None:
     both = cyclegan()
     alone = CycleGAN(both.image_shape, replace(both.architecture, directions=("b_to_a",))).eval()
@@ -110,6 +111,7 @@ def test_a_model_that_changes_nothing_gains_nothing(scene_rows: dict[str, HeldOu
     assert measurements["cycle_a"].value == measurements["identity_a"].value == 0
 
 
+@pytest.mark.slow
 def test_features_of_both_data_sets_are_taken_once(scene_rows: dict[str, HeldOut]) -> None:
     extractor = Levels()
     for direction, source, target in (("a_to_b", "a", "b"), ("b_to_a", "b", "a")):

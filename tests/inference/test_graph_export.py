@@ -67,8 +67,9 @@ def exported(model_runs: Path, tmp_path_factory: pytest.TempPathFactory) -> Call
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("to", FORMATS)
-@pytest.mark.parametrize("run", ["digits", pytest.param("classes", marks=pytest.mark.cluster)])
+@pytest.mark.parametrize("run", ["digits", "classes"])
 def test_a_latent_models_graphs_encode_and_decode_as_it_does(
     run: str, to: module.Format, model_runs: Path, exported: Callable[[str, module.Format], Path]
 ) -> None:
@@ -82,16 +83,9 @@ def test_a_latent_models_graphs_encode_and_decode_as_it_does(
         assert_pixels(decode(latents, *label), model.decode(latents, *label))
 
 
-@pytest.mark.parametrize(
-    ("run", "to"),
-    [
-        ("resnet", "onnx"),
-        *(
-            pytest.param(run, to, marks=pytest.mark.cluster)
-            for run, to in (("resnet", "torch-export"), ("monet", "onnx"), ("monet", "torch-export"))
-        ),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("to", FORMATS)
+@pytest.mark.parametrize("run", ["resnet", "monet"])
 def test_a_translators_graphs_take_pictures_of_any_size(
     run: str, to: module.Format, model_runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -107,6 +101,7 @@ def test_a_translators_graphs_take_pictures_of_any_size(
             assert_pixels(translate(images), model.translate(images, direction))
 
 
+@pytest.mark.slow
 def test_what_lies_beside_the_graphs_says_how_to_use_them(
     model_runs: Path, exported: Callable[[str, module.Format], Path]
 ) -> None:
@@ -126,6 +121,7 @@ def test_what_lies_beside_the_graphs_says_how_to_use_them(
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_command_says_what_each_graph_takes_and_how_near_it_is(
     model_runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -137,6 +137,7 @@ def prove(copy: Path, *arguments: str) -> tuple[int, str]:
     return done.returncode, done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_a_vae_resumes_exactly_from_a_saved_config(
     digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -156,7 +157,7 @@ def test_a_vae_resumes_exactly_from_a_saved_config(
     assert "--kills 3: a run of 3 steps" in capsys.readouterr().err
 
 
-@pytest.mark.cluster
+@pytest.mark.slow
 def test_state_that_no_checkpoint_holds_is_found(faulty: Path, digits: Path) -> None:
     options = ["--workers", "0", "--steps", "6", "--kills", "1", "--seed", "1"]
     status, said = prove(faulty, "verify-resume", "faulty", *options, "--data.images", str(digits), "--run.batch", "6")

@@ -91,6 +91,7 @@ def caption_of(run: Path, name: str) -> str:
     return found[1]
 
 
+@pytest.mark.slow
 def test_the_vaes_pictures_and_its_elbo(run_of_vae: Path) -> None:
     epochs = {"reconstructions-epoch-1.05", "reconstructions-epoch-2.1"}
     assert names(run_of_vae) == ALWAYS | SCATTERS | epochs | {"latent-plane"}
@@ -99,6 +100,7 @@ def test_the_vaes_pictures_and_its_elbo(run_of_vae: Path) -> None:
     assert "".join(f"<td>{last[name]:.2f}</td>" for name in ("neg_elbo", "reconstruction", "kl")) in page(run_of_vae)
 
 
+@pytest.mark.slow
 def test_reconstructions_stand_beside_the_inputs_by_epoch(run_of_vae: Path, reported_digits: Path) -> None:
     images = held_out(reported_digits)[0].numpy()
     for title, step in (("input", None), ("epoch-1.05", 7), ("epoch-2.1", 14)):
@@ -125,6 +127,7 @@ def test_up_to_five_epochs_are_chosen() -> None:
     assert chosen_epochs([]) == []
 
 
+@pytest.mark.slow
 def test_a_larger_latent_space_is_shown_in_its_two_widest_dimensions(run_of_vae: Path, reported_digits: Path) -> None:
     model, (images, labels) = load(run_of_vae), held_out(reported_digits)
     means = model.encode(images)[0]
@@ -144,6 +147,7 @@ def test_a_larger_latent_space_is_shown_in_its_two_widest_dimensions(run_of_vae:
     assert f"<tr>{cells}</tr>" in page(run_of_vae)
 
 
+@pytest.mark.slow
 def test_the_cvaes_pictures_are_class_by_class(cvae: Path, reported_digits: Path) -> None:
     planes = {f"latent-plane-class-{number}" for number in range(10)}
     epochs = {name for name in names(cvae) if name.startswith("reconstructions-epoch-")}
@@ -160,6 +164,7 @@ def test_the_cvaes_pictures_are_class_by_class(cvae: Path, reported_digits: Path
             np.testing.assert_allclose(cell(grid, row, column), expected[column, ..., 0], atol=1)
 
 
+@pytest.mark.slow
 def test_inputs_of_each_class_stand_above_their_outputs(cvae: Path, reported_digits: Path) -> None:
     model, (images, labels) = load(cvae), held_out(reported_digits)
     pairs = drawn(cvae, "reconstructions")
@@ -171,6 +176,7 @@ def test_inputs_of_each_class_stand_above_their_outputs(cvae: Path, reported_dig
     assert "<li>0</li><li></li><li>1</li><li></li>" in page(cvae)
 
 
+@pytest.mark.slow
 def test_samples_of_each_class_stand_in_its_row(cvae: Path) -> None:
     model = load(cvae)
     assert isinstance(model, CVAE)
@@ -182,6 +188,7 @@ def test_samples_of_each_class_stand_in_its_row(cvae: Path) -> None:
         )
 
 
+@pytest.mark.slow
 def test_images_without_labels_and_a_latent_line(tmp_path: Path) -> None:
     ingest(IngestConfig("synthetic:scenes-a", str(tmp_path / "scenes"), count=24, size=32, test_fraction=0.5))
     small = {"model.channels": [4], "model.hidden": 4, "run.batch": 4, "run.steps": 3}

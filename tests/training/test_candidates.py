@@ -41,6 +41,8 @@ from tests.training.support import (
 
 Tiny = Callable[..., Any]
 
+pytestmark = pytest.mark.slow  # each run is evaluated several times
+
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory) -> Any:
@@ -143,7 +145,6 @@ def test_tensorboard_has_each_evaluation_once_however_often_a_run_goes_on(
         assert shown_in_tensorboard(run) == kids(run) == kids(evaluated)
 
 
-@pytest.mark.cluster
 @pytest.mark.parametrize(("moment", "step"), [("export", 6), ("a checkpoint", 6)])
 def test_a_run_that_was_killed_chooses_the_same(
     moment: Moment, step: int, evaluated: Path, config: dict[str, Any], tiny_data: dict[str, str], tmp_path: Path
@@ -286,7 +287,6 @@ def test_what_cannot_be_evaluated_is_refused(tiny: Tiny) -> None:
         make_plan("cyclegan", few)
 
 
-@pytest.mark.cluster
 def test_a_background_process_has_low_cpu_priority_one_thread_and_no_gpu() -> None:
     before = os.nice(0)
     assert in_child(torch.device("cpu"), _priority_threads_and_gpus).result() == (min(before + NICENESS, 19), 1, "")

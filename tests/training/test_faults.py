@@ -82,6 +82,7 @@ def test_kills_and_damaged_checkpoints(workers: int, seed: int, planned: Callabl
     assert_same_run(run, tmp_path / "unbroken")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "seconds",
     [3, pytest.param(60, marks=pytest.mark.reliability)],

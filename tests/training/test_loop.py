@@ -82,6 +82,7 @@ def test_the_model_of_a_data_set_with_a_range_reads_by_it(tiny: Tiny, tmp_path: 
     np.testing.assert_array_equal(engine.read((tmp_path / "scans" / key).read_bytes()), stored)
 
 
+@pytest.mark.slow
 def test_a_longer_stop_goes_on_unless_the_schedule_depends_on_it(tiny: Tiny, tmp_path: Path) -> None:
     constant = {"optimization.schedule": "constant"}
     launch("vae", tiny("vae", constant | {"run.steps": 12, "run.name": "longer"}))

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
 import safetensors.torch
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -61,6 +62,7 @@ def train_and_use(folder: Path, family: str, steps: int, data: str) -> tuple[lis
     return lines, json.loads(answer.splitlines()[-1])
 
 
+@pytest.mark.slow
 def test_an_autoencoder_takes_three_files(tiny_data: dict[str, str], tmp_path: Path) -> None:
     lines, use = train_and_use(tmp_path, "toyae", 60, tiny_data["data.images"])
     errors = [line["error"] for line in lines if line["kind"] == "train"]
@@ -71,6 +73,7 @@ def test_an_autoencoder_takes_three_files(tiny_data: dict[str, str], tmp_path: P
     assert list((tmp_path / "run").rglob("*reconstructions*.png")), "its figure is drawn"
 
 
+@pytest.mark.slow
 def test_a_gan_takes_the_same_three_files(tiny_data: dict[str, str], tmp_path: Path) -> None:
     lines, use = train_and_use(tmp_path, "toygan", 60, tiny_data["data.images"])
     assert lines[0]["discriminator"] < 1.3, "the discriminator learns: at first its loss is about 2 log 2"

@@ -62,7 +62,7 @@ def killed(ingest_config: IngestConfig, moment: int) -> tuple[int, int]:
     return process.exitcode, counted.value
 
 
-@pytest.mark.cluster
+@pytest.mark.slow
 def test_killed_at_any_moment_it_leaves_no_lie_and_goes_on_with_what_is_missing(ingest_config: IngestConfig) -> None:
     code, moments = killed(ingest_config, 0)
     assert code == 0
@@ -124,6 +124,7 @@ def test_other_options_for_an_unfinished_data_set_are_refused_or_start_over(inge
     assert set(files(ingest_config.dest)) == {"manifest.json", *shards}
 
 
+@pytest.mark.slow
 def test_another_source_for_an_unfinished_data_set_is_refused(ingest_config: IngestConfig) -> None:
     unfinished(ingest_config)
     Path(ingest_config.source, "07.png").unlink()

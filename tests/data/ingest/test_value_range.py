@@ -107,7 +107,7 @@ def killed(config: IngestConfig, moment: int) -> tuple[int | None, int]:
     return process.exitcode, counted.value
 
 
-@pytest.mark.cluster
+@pytest.mark.slow
 def test_killed_and_run_again_it_makes_the_same_without_another_pass(scans: Path) -> None:
     code, moments = killed(options(scans, "whole", range="auto"), 0)
     assert code == 0

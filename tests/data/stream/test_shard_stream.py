@@ -85,6 +85,7 @@ def test_workers_share_the_batches_of_one(shards: ShardSet, batch: int, world_si
         np.testing.assert_array_equal(np.concatenate([part.epoch for part in parts]), whole.epoch)
 
 
+@pytest.mark.slow
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25, deadline=None)
 @given(
     batch=st.integers(2, 60),

@@ -49,6 +49,7 @@ def assert_right(batches: list[StreamBatch]) -> None:
         np.testing.assert_array_equal(batch.columns["label"].numpy(), np.array(LABELS)[batch.row])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "faults", [150, pytest.param(1000, marks=pytest.mark.reliability)], ids=lambda number: f"{number}-faults"
 )
@@ -64,6 +65,7 @@ def test_a_failing_store_costs_nothing_but_time(
     assert set(fault_proxy.traffic().faults) == set(READ_FAULTS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("world_size", [1, 2, 4])
 def test_the_workers_together_read_the_data_set_once_an_epoch(
     url: str, fault_proxy: FaultProxy, world_size: int
@@ -76,6 +78,7 @@ def test_the_workers_together_read_the_data_set_once_an_epoch(
     assert 0.95 * size < read <= 1.1 * size + WINDOW
 
 
+@pytest.mark.slow
 def test_a_stream_begins_with_the_manifest_and_the_blocks_of_its_rows(url: str, fault_proxy: FaultProxy) -> None:
     fault_proxy.latency(0.5)
     shards = ShardSet.open(url)
@@ -87,6 +90,7 @@ def test_a_stream_begins_with_the_manifest_and_the_blocks_of_its_rows(url: str, 
     assert traffic.count("GET", ".arrow") + 1 == traffic.count(), "no listing and no HEAD"
 
 
+@pytest.mark.slow
 def test_a_cache_spares_the_store_and_is_not_trusted_blindly(url: str, fault_proxy: FaultProxy, tmp_path: Path) -> None:
     cache = BlockCache(tmp_path / "cache", 1 << 30)
     assert_right(one_epoch(ShardSet.open(url, cache=cache)))
@@ -128,6 +132,7 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) << 10)
 """
 
 
+@pytest.mark.slow
 def test_peak_memory_is_bounded_on_a_data_set_larger_than_the_window(
     make_data: MakeData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
