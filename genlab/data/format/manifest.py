@@ -23,6 +23,9 @@ FORMAT = "genlab-shards"
 VERSION = 1
 FILE_NAME = "manifest.json"
 
+TRAIN, VALIDATION, TEST = SPLITS = ("train", "validation", "test")
+"""The splits that ingest makes, in the order of their shards."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Block:

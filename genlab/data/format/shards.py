@@ -136,7 +136,8 @@ class ShardSet:
             there = ", ".join(dict.fromkeys(shard.split for shard in self.shards))
             raise DataError(
                 f"{self.directory}: no split {name!r}; choose one of: {there}; "
-                "or ingest again with another --test-fraction, the fraction of images that become the split 'test'"
+                "or ingest again with another --test-fraction or --validation-fraction, the fractions of images that "
+                "become the splits 'test' and 'validation'"
             )
         return ShardSet(self.directory, self.manifest, shards, self.threads, self.cache)
 

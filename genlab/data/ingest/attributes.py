@@ -18,7 +18,7 @@ import tyro
 
 from genlab.core.errors import ConfigError, DataError
 from genlab.core.storage import locate, require_absolute
-from genlab.data.format.manifest import Attribute, Skipped
+from genlab.data.format.manifest import SPLITS, Attribute, Skipped
 from genlab.data.ingest.sources.base import LABEL, Entry, Source, Value
 
 KINDS = ("int", "float", "category")
@@ -54,9 +54,9 @@ class AttributesConfig:
     '(?P<age>\\d+)_(?P<gender>\\d)_(?P<race>\\d)_[^/]*$'."""
     csv: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = None
     """CSV file with a header and a row for each image, told by its column file_name, else key, else the first: the
-    image's key, or the last part of it. Beside file_name, key gives the image another key; split (train or test) its
-    split. A header such as age:int states a kind, mood:["sad","glad"] a category's names in their order. As
-    `genlab export` writes it."""
+    image's key, or the last part of it. Beside file_name, key gives the image another key; split (train, validation
+    or test) its split. A header such as age:int states a kind, mood:["sad","glad"] a category's names in their order.
+    As `genlab export` writes it."""
     columns: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME ...")] = ()
     """Take these columns only; by default all."""
     kinds: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=KIND ...")] = ()
@@ -283,7 +283,8 @@ def _add_csv(table: _Table, file: str) -> None:
     if match == FILE_COLUMN and KEY_COLUMN in names:
         table.keys = [row.get(KEY_COLUMN) or key for key, row in zip(table.keys, found, strict=True)]
         del names[KEY_COLUMN]
-    if {row[SPLIT_COLUMN] for row in found if SPLIT_COLUMN in row} in ({"train"}, {"test"}, {"train", "test"}):
+    splits = {row[SPLIT_COLUMN] for row in found if SPLIT_COLUMN in row}
+    if splits and splits <= set(SPLITS):
         table.splits = [row.get(SPLIT_COLUMN, split) for split, row in zip(table.splits, found, strict=True)]
         del names[SPLIT_COLUMN]
     del names[match]

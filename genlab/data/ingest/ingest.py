@@ -1,6 +1,6 @@
 """Ingest: a source of images becomes a data set of Arrow shards (``genlab ingest SOURCE DEST``).
 
-The source's entries are sorted by key and cut into shards, train before test; each shard is a pure function of its
+The source's entries are sorted by key and cut into shards, split after split; each shard is a pure function of its
 slice. So it does not matter where the shards are made, here one after another or anywhere on a Ray cluster: the bytes
 are the same. The manifest is written last.
 
@@ -27,7 +27,7 @@ from upath import UPath
 from genlab.core import config as configs
 from genlab.core.errors import ConfigError, DataError, GenlabError
 from genlab.core.storage import locate, require_absolute, sha256, write_json
-from genlab.data.format.manifest import FILE_NAME, Attribute, Manifest, Origin, Skipped
+from genlab.data.format.manifest import FILE_NAME, SPLITS, TEST, TRAIN, VALIDATION, Attribute, Manifest, Origin, Skipped
 from genlab.data.ingest.attributes import FOLDER, AttributesConfig, Row, class_folders, resolve
 from genlab.data.ingest.claim import LOCK, ClaimLostError, claimed
 from genlab.data.ingest.shard_makers import ShardMaker, ShardMeter, make_locally, measure_locally
@@ -62,11 +62,8 @@ UNUSED_RANGE = {
 }
 """Kind of 16-bit images -> the way out where they use little of their range."""
 
-LATER_OPTIONS = ("image_member", "key_ends_at", "label_last_folder", "range")
+LATER_OPTIONS = ("image_member", "key_ends_at", "label_last_folder", "range", "validation_fraction")
 """Options added after format 1 was released; omitted from a manifest when unused, so that old checksums stay valid."""
-
-SPLITS = ("train", "test")
-"""The splits, in the order of their shards."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,7 +72,8 @@ class IngestConfig:
 
     Splits: a data set has the splits `train` and `test`, or one of them. They are those in which the source was
     published (MNIST's two halves; folders named train and test that hold all images between them), else everything is
-    `train`; --test-fraction draws them anew.
+    `train`; --test-fraction draws them anew. --validation-fraction adds the split `validation`, on which checkpoints
+    and options are chosen, so that the split test is left for results.
     """
 
     source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")]
@@ -103,6 +101,10 @@ class IngestConfig:
     test_fraction: Annotated[float, Ge(0), Le(1)] | None = None
     """Share of the images that go to the split test, chosen by a hash of their keys, so that an image stays on its side
     whatever else is ingested. By default the splits are those published."""
+    validation_fraction: Annotated[float, Ge(0), Le(1)] | None = None
+    """Share of the images that go to the split validation, chosen by the same hash: of all images with
+    --test-fraction, which chooses the same ones with or without it; else of those that were not published as test. By
+    default the splits are those published."""
     validate: bool = True
     """Decode each image once, even where its bytes are stored untouched."""
     range: Annotated[str | None, tyro.conf.arg(metavar="LO:HI|auto")] = None
@@ -189,7 +191,7 @@ def ingest(
     kept = source.encoded and image_format.encoding == "encoded" and image_format.size is None
     image_bytes = sum(row.entry.size for row in columns.rows) / len(columns.rows) if kept else math.prod(first.shape)
     per_shard = max(1, int(config.shard_size * 2**20 / max(1, image_bytes)))
-    tasks = list(_tasks(source, image_format, dest, _assign(columns.rows, config.test_fraction), per_shard))
+    tasks = list(_tasks(source, image_format, dest, _assign(columns.rows, config), per_shard))
     specification = _specification(config, source, columns.rows)
     with _writing(dest), claimed(dest) as check_claim:
         # Checked again, for another process may have finished it in the meantime.
@@ -346,6 +348,12 @@ def _check_options(config: IngestConfig) -> None:
         raise ConfigError(f"--fit {config.fit} needs --size, the side of the square in pixels")
     if config.size is not None and config.fit == "keep":
         raise ConfigError("--fit keep leaves images at their sizes; leave out --size, or fit by crop or resize")
+    test, validation = config.test_fraction or 0, config.validation_fraction or 0
+    if test + validation > 1:
+        raise ConfigError(
+            f"--test-fraction {test:g} and --validation-fraction {validation:g} are more than all images; "
+            "make one of them smaller"
+        )
 
 
 def _image_format(
@@ -381,13 +389,24 @@ def _first(source: Source, image_format: ImageFormat, rows: Sequence[Row]) -> tu
     raise DataError(f"{source.path}: none of its {len(rows)} images can be used")
 
 
-def _assign(rows: Sequence[Row], test_fraction: float | None) -> dict[str, list[Row]]:
-    """Return the rows of each split."""
+def _assign(rows: Sequence[Row], config: IngestConfig) -> dict[str, list[Row]]:
+    """Return the rows of each split.
+
+    A hash of the key is a number from 0 to 1: the lowest are the test split, the highest the validation split. So
+    neither changes with the size of the other.
+    """
+    test, validation = config.test_fraction, config.validation_fraction
     splits: dict[str, list[Row]] = {split: [] for split in SPLITS}
     for row in rows:
         split = row.split
-        if test_fraction is not None:
-            split = "test" if int(sha256(row.key.encode())[:16], 16) / 2**64 < test_fraction else "train"
+        if test is not None or validation is not None:
+            number = int(sha256(row.key.encode())[:16], 16) / 2**64
+            if number < test if test is not None else split == TEST:
+                split = TEST
+            elif validation is not None:
+                split = VALIDATION if number >= 1 - validation else TRAIN
+            else:
+                split = TRAIN
         splits[split].append(row)
     return splits
 

@@ -107,6 +107,45 @@ def test_the_ends_of_the_test_fraction(photos: Path, tmp_path: Path, fraction: f
     assert manifest.splits == splits
 
 
+def split_keys(photos: Path, dest: Path, **fractions: Any) -> dict[str, set[str]]:
+    ingest(IngestConfig(str(photos), str(dest), **fractions))
+    shards = everything(dest)
+    parts = {split: shards.split(split) for split in shards.manifest.splits}
+    return {split: set(part.keys(rows(part))) for split, part in parts.items()}
+
+
+def test_a_validation_split_comes_from_the_training_images_and_leaves_the_test_split_as_it_was(
+    photos: Path, tmp_path: Path
+) -> None:
+    without = split_keys(photos, tmp_path / "without", test_fraction=0.3)
+    found = split_keys(photos, tmp_path / "with", test_fraction=0.3, validation_fraction=0.3)
+    assert [*found] == ["train", "validation", "test"]
+    assert found["test"] == without["test"]
+    assert found["validation"]
+    assert found["train"] | found["validation"] == without["train"]
+    # Nor does the validation split depend on the test fraction.
+    assert (
+        split_keys(photos, tmp_path / "more", test_fraction=0.6, validation_fraction=0.3)["validation"]
+        == (found["validation"])
+    )
+
+
+def test_a_validation_split_leaves_a_published_test_split_as_it_was(tmp_path: Path) -> None:
+    for number in range(20):
+        write(tmp_path / "photos", f"{'test' if number < 8 else 'train'}/{number:02d}.png", picture(number))
+    found = split_keys(tmp_path / "photos", tmp_path / "data", validation_fraction=0.5)
+    assert found["test"] == {f"test/{number:02d}.png" for number in range(8)}
+    assert all(key.startswith("train/") for key in found["validation"])
+    assert found["validation"]
+    assert found["train"]
+
+
+def test_fractions_of_more_than_all_images_are_refused(photos: Path, tmp_path: Path) -> None:
+    config = IngestConfig(str(photos), str(tmp_path / "data"), test_fraction=0.7, validation_fraction=0.4)
+    with pytest.raises(ConfigError, match=r"--test-fraction 0\.7 and --validation-fraction 0\.4 are more than all"):
+        ingest(config)
+
+
 def test_published_splits_are_kept(tmp_path: Path) -> None:
     for name in "test/a.png", "train/b.png", "train/c.png":
         write(tmp_path / "photos", name, picture(0))

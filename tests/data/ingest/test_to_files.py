@@ -135,7 +135,9 @@ def test_encoded_files_come_back_byte_by_byte_with_their_splits(tmp_path: Path) 
 
 
 def test_the_command_says_how_to_come_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    ingest(IngestConfig("synthetic:digits", str(tmp_path / "data"), count=20, test_fraction=0.3))
+    ingest(
+        IngestConfig("synthetic:digits", str(tmp_path / "data"), count=20, test_fraction=0.3, validation_fraction=0.3)
+    )
     main([str(tmp_path / "data"), str(tmp_path / "files")])
     command = capsys.readouterr().out.splitlines()[-1].split()
     assert command[:2] == ["genlab", "ingest"]
