@@ -22,6 +22,7 @@ from genlab.core.config import parse
 from genlab.core.errors import ConfigError, DataError, run_command
 from genlab.core.storage import locate, write_atomic
 from genlab.data.format.shards import ShardSet
+from genlab.data.format.splits import overlap
 from genlab.evaluation.compare import settings_lines
 from genlab.evaluation.evaluate import (
     EvaluationOptions,
@@ -33,7 +34,7 @@ from genlab.evaluation.evaluate import (
 )
 from genlab.evaluation.extractors import Inception
 from genlab.evaluation.features import FEWEST
-from genlab.evaluation.held_out import HeldOut
+from genlab.evaluation.held_out import CHOSEN, HeldOut
 from genlab.evaluation.measurements import Evaluation, evaluation_file
 from genlab.evaluation.trained_classifier import TrainedClassifier, load_classifier
 from genlab.inference.engine import best_device
@@ -56,7 +57,8 @@ class EvaluateConfig:
     data_b: str | None = None
     """A CycleGAN's data set of domain b. By default the one that it was trained on."""
     split: str | None = None
-    """The split to measure on. By default the run's held-out split."""
+    """The split to measure on, or half of one: test:validation or test:reporting. By default the test split; for a
+    checkpoint that was chosen on half of it, the other half."""
     classifier: str | None = None
     """Run or model directory of a classifier of these images; `none` for none. By default one is trained, once for each
     data set, if the images have labels. Not for a CycleGAN."""
@@ -136,11 +138,24 @@ def open_held_out(config: EvaluateConfig, model: Measurable, provenance: Mapping
                 f"give {_flag(option)}"
             )
     # An imported model names no split. What is asked for is a measurement on held-out rows: nothing stands in for them.
-    split = config.split or provenance["config"].get("data", {}).get("test_split", Data.test_split)
-    domains = {domain: HeldOut(rows.split(split), split) for domain, rows in shards.items()}
-    for held_out in domains.values():
-        require_fit(model, held_out, provenance["label_names"])
+    test_split = provenance["config"].get("data", {}).get("test_split", Data.test_split)
+    chosen_on = _chosen_on(provenance, test_split)
+    domains = {}
+    for domain, rows in shards.items():
+        known = rows.checksum == provenance["data"].get(domain, {}).get("checksum")  # else nothing was chosen on it
+        split = config.split or (known and provenance.get("reported_on")) or test_split
+        domains[domain] = HeldOut(rows.part(split), split, chosen=known and overlap(chosen_on, split))
+        require_fit(model, domains[domain], provenance["label_names"])
     return domains
+
+
+def _chosen_on(provenance: Mapping[str, Any], test_split: str) -> str:
+    """Return the split, or half of one, on which a model was chosen from others of its run; empty if it was not.
+
+    Models of an earlier genlab do not say it, but the chosen ones have the measurements that they were chosen by.
+    """
+    chosen_before = any(name.startswith("evaluation/") for name in provenance["metrics"])
+    return provenance.get("chosen_on") or (test_split if chosen_before else "")
 
 
 def _flag(option: str) -> str:
@@ -163,6 +178,8 @@ def show(evaluation: Evaluation) -> None:
     for measurement in evaluation.measurements.values():
         if measurement.caution:
             console.print(f"(!) {measurement.title}: {measurement.caution}", markup=False)
+    if any("chosen" in measurement.settings for measurement in evaluation.measurements.values()):
+        console.print(f"the checkpoint was chosen {CHOSEN}: it looks better on them than on others", markup=False)
     for line in settings_lines(evaluation.measurements):
         console.print(line, markup=False, style="dim")
 

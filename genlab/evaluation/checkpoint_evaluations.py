@@ -14,7 +14,6 @@ from upath import UPath
 from genlab.core.errors import RunError
 from genlab.core.storage import locate, write_atomic
 from genlab.core.text import counted
-from genlab.data.format.shards import ShardSet
 from genlab.evaluation.extractors import EfficientNetLite
 from genlab.evaluation.held_out import HeldOut
 from genlab.evaluation.measurements import Measurement
@@ -46,13 +45,16 @@ class CheckpointEvaluation:
         return {name: measurement.value for name, measurement in self.measurements.items() if measurement.better}
 
 
-def measure_model(directory: str, data: Mapping[str, str], split: str, seed: int) -> dict[str, Measurement]:
+def measure_model(
+    directory: str, data: Mapping[str, str], split: str, reported_too: bool, seed: int
+) -> dict[str, Measurement]:
     """Measure the CycleGAN in a model directory, and print nothing.
 
     Args:
         directory: the model directory.
         data: the data set of each domain.
-        split: the split to measure on, at most :data:`IMAGES` rows of it.
+        split: the split, or half of one, to measure on, at most :data:`IMAGES` rows of it.
+        reported_too: whether results are reported on these rows too, which the settings then say.
         seed: seed of everything that is drawn at random.
 
     Raises:
@@ -62,7 +64,7 @@ def measure_model(directory: str, data: Mapping[str, str], split: str, seed: int
         model = model_directory.load(directory)
         if not isinstance(model, CycleGAN):
             raise RunError(f"{directory}: a {model.family} model; only those of cyclegan are evaluated beside training")
-        domains = {domain: HeldOut(ShardSet.open(url).split(split), split) for domain, url in data.items()}
+        domains = {domain: HeldOut.open(url, split, chosen=reported_too) for domain, url in data.items()}
         return measure_translations(model, domains, EfficientNetLite(model.device), IMAGES, seed)
 
 

@@ -42,7 +42,8 @@ def held_out_features(held_out: HeldOut, extractor: Extractor) -> Tensor:
     """Return features of held-out rows, float32 [rows, D], on the CPU, from the cache if it has them."""
     shape = (len(held_out), extractor.dimension)
     key = held_out.settings | extractor.settings
-    del key["genlab"]  # features do not depend on it
+    for name in ("genlab", "chosen"):  # features do not depend on them
+        key.pop(name, None)
     file = cache_folder() / "features" / f"{sha256(json_bytes(key))}.safetensors"
     with contextlib.suppress(OSError, SafetensorError, KeyError):
         features: Tensor = safetensors.torch.load(read_bytes(file))["features"]

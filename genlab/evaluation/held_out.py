@@ -7,10 +7,12 @@ from functools import cached_property
 import numpy as np
 import torch
 from torch import Tensor
+from upath import UPath
 
 from genlab import __version__
 from genlab.core.seeds import derived_seed
 from genlab.data.format.shards import ShardSet
+from genlab.data.format.splits import is_half
 from genlab.data.stream.batches import Batch, read_batch
 from genlab.data.stream.order import Ints, permutation
 from genlab.evaluation.measurements import Settings
@@ -29,9 +31,14 @@ def rows_per_pass(image_shape: Shape) -> int:
     return max(1, min(MOST_ROWS, MOST_PIXELS // (height * width)))
 
 
+CHOSEN = "on these images"
+"""The setting ``chosen`` of the measurements of a model that was chosen from others on the images that it is measured
+on."""
+
+
 @dataclass(frozen=True)
 class HeldOut:
-    """A split of a data set, or a random part of it."""
+    """A split of a data set or one half of it, or a random part of these."""
 
     shards: ShardSet
     """The rows of the split."""
@@ -40,6 +47,17 @@ class HeldOut:
     """Number of rows that are measured; by default all."""
     seed: int = 0
     """Seed by which that part is drawn."""
+    chosen: bool = False
+    """Whether the model was chosen from others on rows of the split."""
+
+    @staticmethod
+    def open(url: str | UPath, split: str, *, chosen: bool = False) -> "HeldOut":
+        """Open the rows of a split, or of one half of it, of the data set at ``url``.
+
+        Raises:
+            DataError: there is no such data set or split, or it is damaged.
+        """
+        return HeldOut(ShardSet.open(url).part(split), split, chosen=chosen)
 
     def __len__(self) -> int:
         return len(self.shards) if self.part is None else self.part
@@ -76,6 +94,10 @@ class HeldOut:
             "rows": len(self),
             "genlab": __version__,
         }
+        if is_half(self.split):
+            settings["halves"] = "by SHA-256 of the key"
+        if self.chosen:
+            settings["chosen"] = CHOSEN
         return settings if self.part is None else settings | {"subset": f"random by seed {self.seed}"}
 
     def batches(self) -> Iterator[Batch]:

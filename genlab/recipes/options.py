@@ -66,7 +66,8 @@ class Data:
     split: str = "train"
     """The split trained on."""
     test_split: str = "test"
-    """The split held out for test metrics and pictures; without it, pictures show training images."""
+    """The split held out for test metrics and pictures; without it, pictures show training images. Checkpoints are
+    chosen on the split validation; a data set without one gives half of its test split for that."""
     window: Annotated[Annotated[float, Ge(0)] | None, OPERATIONAL] = None
     """MiB of data, over all workers together, across which rows are shuffled block by block, read ahead and held in
     memory; 0 shuffles all rows of the data set. By default 0 for a local data set, which is memory mapped, and 256 for

@@ -90,7 +90,7 @@ def report_model(run: RunRecord, model: CycleGAN) -> ModelReport:
     pictures = Section("Translations", figures=(*figures, *filter(None, by_epoch)))
     if not found:
         return ModelReport((pictures,), notes=tuple(notes))
-    sections = _score_section(found), pictures
+    sections = _score_section(found, ", chosen on these images" if run.chosen_on_these_images else ""), pictures
     return ModelReport(sections, {"step": run.model_step, "translation": found}, tuple(notes))
 
 
@@ -153,7 +153,7 @@ def _by_epoch(run: RunRecord, direction: str, like: Pixels) -> Figure | None:
     return pictures(caption, parts, SHEETS_ACROSS)
 
 
-def _score_section(scores: dict[str, dict[str, Any]]) -> Section:
+def _score_section(scores: dict[str, dict[str, Any]], chosen: str) -> Section:
     columns = ("direction", "images", "input, dB", "translated, dB", "gain, dB", "colour curve, dB")
     rows = tuple(
         (
@@ -173,7 +173,7 @@ def _score_section(scores: dict[str, dict[str, Any]]) -> Section:
         "on, so an upper bound for such a curve."
     )
     splits = ", ".join(sorted({row["split"] for row in scores.values()}))
-    return Section("Translation score", text, tables=(Table(f"Mean PSNR, split {splits!r}", columns, rows),))
+    return Section("Translation score", text, tables=(Table(f"Mean PSNR, split {splits!r}{chosen}", columns, rows),))
 
 
 REPORT = FamilyReport(PANELS, report_model, scores, warnings)

@@ -125,7 +125,7 @@ def elbo(run: RunRecord) -> Section:
         for name, line in (("last", run.test[-1]), ("lowest", min(run.test, key=lambda line: line["neg_elbo"])))
     )
     columns = ("", "epoch", "−ELBO", "reconstruction", "KL")
-    caption = f"Split {run.config['data']['test_split']!r}, nats an image, one draw of z for each"
+    caption = f"Split {run.held_out_splits.report!r}, nats an image, one draw of z for each"
     return Section("Test −ELBO", tables=(Table(caption, columns, rows),))
 
 

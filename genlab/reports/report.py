@@ -136,6 +136,8 @@ def _progress_notes(run: RunRecord) -> list[str]:
     elif run.model_step < run.step:
         best = any(one.step == run.model_step for one in run.evaluations)
         why = ", the best of the evaluated checkpoints" if best else ""
+        if best and run.chosen_on_these_images:
+            why += ", chosen on these images"
         notes.append(f"The trained model shown here is that of step {run.model_step:,}{why}.")
     return notes
 
@@ -152,6 +154,7 @@ def _evaluations(run: RunRecord) -> Section:
     marked = frozenset(number for number, one in enumerate(run.evaluations) if one is best)
     return Section(
         "Evaluated checkpoints",
+        _where_chosen(run),
         figures=(evaluation_figure(run, ranked_by),),
         tables=(
             Table(
@@ -162,6 +165,16 @@ def _evaluations(run: RunRecord) -> Section:
             ),
         ),
     )
+
+
+def _where_chosen(run: RunRecord) -> str:
+    if run.chosen_on_these_images:
+        return (
+            "The best checkpoint is chosen on these images: results are reported on them too, so they look better than "
+            "on other images."
+        )
+    splits = run.held_out_splits
+    return f"Measured and chosen on the split {splits.choice!r}; results are reported on {splits.report!r}."
 
 
 def _last_pictures(run: RunRecord) -> ModelReport:

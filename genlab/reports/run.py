@@ -11,11 +11,13 @@ from upath import UPath
 
 from genlab.core.errors import DataError, RunError
 from genlab.core.storage import locate, read_json
-from genlab.data.format.manifest import held_out_split
+from genlab.data.format.held_out import HeldOutSplits, held_out_splits
 from genlab.data.format.shards import ShardSet
+from genlab.data.format.splits import whole_split
 from genlab.evaluation.checkpoint_evaluations import CheckpointEvaluation, read_evaluations
 from genlab.imaging.images import Pixels, to_pixels
 from genlab.store import model_directory
+from genlab.training.plan import HELD_OUT
 from genlab.training.tracking import CLOCK_FIELDS, METRICS, TIME_FIELDS, read_metrics
 
 EPOCHS = 5
@@ -38,6 +40,8 @@ class RunRecord:
     """Lines of ``metrics.jsonl``: means over the steps since the line before; at least one."""
     test: list[dict[str, Any]]
     """Lines of ``metrics.jsonl``: metrics of the held-out split."""
+    recorded_splits: dict[str, Any] | None = None
+    """The held-out splits as ``config.json`` has them; ``None`` in a run of an earlier genlab."""
 
     @staticmethod
     def read(run: str | UPath) -> "RunRecord":
@@ -64,6 +68,7 @@ class RunRecord:
             content["attempts"],
             train,
             [line for line in lines if line["kind"] == "test"],
+            content.get(HELD_OUT),
         )
 
     @property
@@ -148,22 +153,37 @@ class RunRecord:
         return shards
 
     def held_out(self) -> tuple[str, dict[str, ShardSet]]:
-        """Open the rows to show: the name of the split, and the rows of each domain in it.
+        """Open the rows to show: the name of the split or half of one, and the rows of each domain in it.
 
-        The split is the one that training measures on, see :func:`genlab.data.format.manifest.held_out_split`.
+        They are those that results are reported on, see :mod:`genlab.data.format.held_out`.
 
         Raises:
             DataError: when a data set is gone or was changed.
         """
-        domains = {domain: self.shards(domain) for domain in self.data}
-        options = self.config["data"]
-        manifests = (shards.manifest for shards in domains.values())
-        split = held_out_split(manifests, options["test_split"], options["split"])
-        return split, {domain: shards.split(split) for domain, shards in domains.items()}
+        split = self.held_out_splits.report
+        return split, {domain: self.shards(domain).part(split) for domain in self.data}
+
+    @cached_property
+    def held_out_splits(self) -> HeldOutSplits:
+        """The rows that its checkpoints were chosen on, and those that results are reported on.
+
+        Raises:
+            DataError: when the splits are not recorded, and a data set is gone or was changed.
+        """
+        if self.recorded_splits is not None:
+            return HeldOutSplits(**self.recorded_splits)
+        options, domains = self.config["data"], [self.shards(domain) for domain in self.data]
+        report = held_out_splits(domains, options["test_split"], options["split"], choosing=False).report
+        return HeldOutSplits(report if self.evaluations else None, report)
+
+    @property
+    def chosen_on_these_images(self) -> bool:
+        """Whether its model is one of evaluated checkpoints, chosen on images that results are reported on."""
+        return bool(self.evaluations) and (self.recorded_splits is None or HeldOutSplits(**self.recorded_splits).shared)
 
     def source_of(self, split: str) -> str:
         """Describe the images of ``split`` for captions: held out, or trained on."""
-        if split == self.config["data"]["test_split"]:
+        if whole_split(split) == self.config["data"]["test_split"]:
             return f"held-out images (split {split!r})"
         return f"training images (split {split!r}, for none are held out)"
 

@@ -15,6 +15,7 @@ from genlab.core.config import from_dict, to_dict
 from genlab.core.errors import ConfigError, GenlabError, RunError
 from genlab.core.storage import locate, read_bytes, read_json, sha256, write_atomic, write_json
 from genlab.core.text import counted
+from genlab.data.format.splits import overlap
 from genlab.imaging.value_range import range_text
 from genlab.models.model import Model, Translator, model_type
 from genlab.store.tensor_file import tensor_file
@@ -44,6 +45,10 @@ class Provenance:
     """Whole config of the run."""
     metrics: dict[str, float]
     """The last values of the run's metrics, by name."""
+    chosen_on: str = ""
+    """The split, or half of one, on which this checkpoint was chosen from others of its run; empty: it was not."""
+    reported_on: str = ""
+    """The split, or half of one, that the results of such a model are of."""
     label_names: tuple[str, ...] = ()
     genlab: str = __version__
 
@@ -174,6 +179,7 @@ def _card(model: Model, provenance: Provenance) -> str:
             f"| data `{name}` | {data['path']} (manifest {data['checksum'][:12]}{_range_text(data)}) |"
             for name, data in provenance.data.items()
         ),
+        *_choice(provenance),
         *(f"| {name} | {value:.6g} |" for name, value in provenance.metrics.items()),
         "",
         f"`{WEIGHTS}` holds the weights, `{DESCRIPTION}` all that is needed to build the model again.",
@@ -181,6 +187,18 @@ def _card(model: Model, provenance: Provenance) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _choice(provenance: Provenance) -> list[str]:
+    """Say in a row of the card on which images the model was chosen, if it was."""
+    if not provenance.chosen_on:
+        return []
+    images = f"the split `{provenance.chosen_on}`"
+    if overlap(provenance.chosen_on, provenance.reported_on):
+        return [
+            f"| checkpoint | the best of its run by {images}; measurements on that split are chosen on these images |"
+        ]
+    return [f"| checkpoint | the best of its run by {images}; to be reported on `{provenance.reported_on}` |"]
 
 
 def _range_text(data: Mapping[str, Any]) -> str:

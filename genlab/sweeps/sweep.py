@@ -79,9 +79,10 @@ def sweep(space: Space, config: Any, name: str) -> list[Trial]:
     failed = [trial for trial in trials if trial.error]
     if failed:
         raise RunError(f"{len(failed)} of {len(trials)} trials failed; {_label(failed[0].point)}: {failed[0].error}")
-    if space.metric not in trials[0].metrics:
+    best = _metric(trials[0], space)
+    if not trials[0].metrics.keys() & {space.metric, metric_name(space.metric, trials[0].plan)}:
         raise RunError(f"no trial has the metric {space.metric!r}; there are: {', '.join(sorted(trials[0].metrics))}")
-    print(f"\nthe best, {space.metric} {trials[0].metrics[space.metric]:.5g}: {trials[0].plan.directory}/model")
+    print(f"\nthe best, {space.metric} {best:.5g}: {trials[0].plan.directory}/model")
     print(f"train it again: genlab train {space.family} {command_of(config, trials[0])}")
     return trials
 
@@ -101,7 +102,7 @@ def _check_metric(metric: str, plan: Plan) -> None:
     manifests = {domain: ShardSet.open(data.url).manifest for domain, data in plan.domains.items()}
     data = ", ".join(f"data.{domain} = {one.url}" for domain, one in plan.domains.items())
     split = plan.config.data.test_split
-    if kind == "test" and plan.held_out_split != split:
+    if kind == "test" and not plan.has_test_rows:
         raise ConfigError(
             f"the metric {metric!r} is measured on the split {split!r}, which is missing ({data}); "
             "ingest with --test-fraction"
@@ -132,12 +133,13 @@ def _tune(
         )
     plans = [dataclasses.replace(plan, config=override(plan.config, {"run.threads": threads})) for plan in plans]
     concurrent = free // (run.workers * threads)
+    names = [metric_name(space.metric, plan) for plan in plans]
     tuner = tune.Tuner(
         tune.with_resources(tune.with_parameters(_trial, plans=plans), {"CPU": TRIAL_CPUS}),
         param_space={"trial": tune.grid_search(list(range(len(plans))))},
         tune_config=tune.TuneConfig(max_concurrent_trials=concurrent),
         run_config=tune.RunConfig(
-            name="tune", storage_path=str(folder), verbose=0, callbacks=[Announcer(labels, space.metric)]
+            name="tune", storage_path=str(folder), verbose=0, callbacks=[Announcer(labels, names)]
         ),
     )
     outcomes: list[tuple[dict[str, float], str | None]] = [({}, "did not start")] * len(plans)
@@ -169,12 +171,12 @@ class Announcer(tune.Callback):
 
     Args:
         labels: name of each trial, by its index.
-        metric: name of the metric.
+        metrics: name of the metric in each trial.
     """
 
-    def __init__(self, labels: list[str], metric: str) -> None:
+    def __init__(self, labels: list[str], metrics: list[str]) -> None:
         self._labels = labels
-        self._metric = metric
+        self._metrics = metrics
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Print that a trial starts."""
@@ -184,8 +186,9 @@ class Announcer(tune.Callback):
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
         """Print the metric of a trial."""
-        if self._metric in result:
-            self._say(trial, f"{self._metric} {result[self._metric]:.5g}")
+        metric = self._metrics[trial.config["trial"]]
+        if metric in result:
+            self._say(trial, f"{metric} {result[metric]:.5g}")
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Print that a trial failed."""
@@ -215,7 +218,14 @@ def _publish(space: Space, trials: list[Trial], folder: UPath) -> None:
 
 def _metric(trial: Trial, space: Space) -> float:
     """Return the metric of a trial; NaN when it has none."""
-    return trial.metrics.get(space.metric, math.nan)
+    names = space.metric, metric_name(space.metric, trial.plan)
+    return next((trial.metrics[name] for name in names if name in trial.metrics), math.nan)
+
+
+def metric_name(metric: str, plan: Plan) -> str:
+    """Return the name of a metric in a run of ``plan``: an earlier genlab called ``val/kid`` ``evaluation/kid``."""
+    kind, _, name = metric.partition("/")
+    return f"{plan.evaluation_kind}/{name}" if kind == "evaluation" else metric
 
 
 def _label(point: dict[str, Any]) -> str:

@@ -5,6 +5,7 @@ import re
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 from upath import UPath
@@ -39,18 +40,19 @@ class Candidates:
         session: the session whose ``background`` measures.
         done: the step the run goes on from. Candidates up to it that an earlier attempt did not measure are measured
             now; later ones are deleted, because the run makes them again.
-        record: called with a step and its measurements, to write them to TensorBoard.
+        record: called with the kind of metric (``val``, as in ``val/kid``), a step and its measurements, to write them
+            to TensorBoard.
     """
 
     def __init__(
-        self, plan: Plan, session: Session, done: int, record: Callable[[int, dict[str, float]], None]
+        self, plan: Plan, session: Session, done: int, record: Callable[[str, int, dict[str, float]], None]
     ) -> None:
         self._plan = plan
         self._session = session
         self._record = record
         self._directory = locate(plan.directory)
         self._ranked_by = recipe_type(plan.family).ranked_by
-        self._split = plan.held_out_split
+        self._chosen_on = plan.held_out.choice or plan.held_out.report
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="candidate")
         self._measurer = ThreadPoolExecutor(1, thread_name_prefix="evaluation")
         self._writes: list[Future[None]] = []
@@ -115,8 +117,10 @@ class Candidates:
         self._session.say(message)
         folder = candidate_directory(self._plan.directory, best.step)
         provenance = model_directory.Provenance(**model_directory.describe(folder)["provenance"])
-        provenance.metrics.update({f"evaluation/{name}": one.value for name, one in best.measurements.items()})
-        model_directory.save(self._directory / "model", model_directory.load(folder), provenance)
+        kind = self._plan.evaluation_kind
+        provenance.metrics.update({f"{kind}/{name}": one.value for name, one in best.measurements.items()})
+        chosen = replace(provenance, chosen_on=self._chosen_on, reported_on=self._plan.held_out.report)
+        model_directory.save(self._directory / "model", model_directory.load(folder), chosen)
         return True
 
     def _write(self, model: Model, provenance: model_directory.Provenance) -> None:
@@ -134,7 +138,7 @@ class Candidates:
         evaluation, failure = self._evaluation(folder), ""
         if evaluation is None:
             data = {name: domain.url for name, domain in self._plan.domains.items()}
-            arguments = str(folder), data, self._split, self._plan.run.seed
+            arguments = str(folder), data, self._chosen_on, self._plan.held_out.shared, self._plan.run.seed
             try:
                 measurements: dict[str, Measurement] = self._session.background(measure_model, *arguments).result()
             except Exception as error:  # A failed evaluation, whatever its cause, must not end training.
@@ -148,7 +152,7 @@ class Candidates:
             others = [other for other in read_evaluations(self._directory) if other.step != step]
             write_evaluations(self._directory, [*others, evaluation] if evaluation else others)
             if evaluation:
-                self._record(step, evaluation.better)
+                self._record(self._plan.evaluation_kind, step, evaluation.better)
                 self._session.say(f"checkpoint of step {step}: {self._rank_text(evaluation)}")
                 self._delete_all_but_best()
             else:

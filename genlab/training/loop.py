@@ -81,7 +81,7 @@ def train(plan: Plan, session: Session) -> TrainingState:
         if tracker:
             for evaluation in read_evaluations(directory):
                 if evaluation.step <= done:
-                    tracker.evaluation(evaluation.step, evaluation.better)
+                    tracker.evaluation(plan.evaluation_kind, evaluation.step, evaluation.better)
         candidates = None
         if tracker and run.evaluate_every:
             candidates = stack.enter_context(Candidates(plan, session, done, tracker.evaluation))
@@ -230,7 +230,7 @@ def _require_sound_weights(state: TrainingState, session: Session, done: int, sa
 
 def _test_metrics(plan: Plan, state: TrainingState, session: Session) -> dict[str, float]:
     """Return the recipe's test metrics over the whole test split. Each rank computes its slice of every batch."""
-    if plan.held_out_split != plan.config.data.test_split:
+    if not plan.has_test_rows:
         return {}
     shards = {name: open_split(plan, name, plan.held_out_split) for name in plan.domains}
     rows = min(len(domain) for domain in shards.values())

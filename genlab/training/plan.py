@@ -16,9 +16,10 @@ from genlab import __version__
 from genlab.core.config import differences, from_dict, to_dict, validate
 from genlab.core.errors import ConfigError, DataError, RunError
 from genlab.core.storage import is_remote, locate, read_json, require_absolute, write_json
+from genlab.data.format.held_out import HeldOutSplits, held_out_splits
 from genlab.data.format.manifest import FILE_NAME as MANIFEST
-from genlab.data.format.manifest import Manifest, held_out_split
 from genlab.data.format.shards import ShardSet
+from genlab.data.format.splits import whole_split
 from genlab.data.ingest.ingest import IngestConfig, ingest
 from genlab.data.stream.cache import BlockCache
 from genlab.evaluation.checkpoint_evaluations import best_step
@@ -34,6 +35,8 @@ SYNTHETIC_FOLDER = "data"
 """Folder in the runs folder for the data sets that genlab draws itself (``synthetic:...``)."""
 REMOTE_WINDOW = 256 * 2**20
 """Default size, in bytes, of the shuffle window for a data set on an object store."""
+HELD_OUT = "held_out"
+"""The key in ``config.json`` under which stand the held-out rows of a run."""
 TEST_FRACTION = 0.1
 """Fraction of such a data set that is its test split."""
 
@@ -56,33 +59,21 @@ class DomainPlan:
         value_range = {} if self.value_range is None else {"value_range": list(self.value_range)}
         return {"path": self.url, "checksum": self.checksum, **value_range}
 
-    def manifest(self) -> Manifest:
-        """Read the manifest of the data set.
-
-        Raises:
-            DataError: when the data set has changed since the run was planned.
-        """
-        return self._open().manifest
-
     def open(self, split: str, *, threads: int = 2, cache: BlockCache | None = None) -> ShardSet | None:
         """Open the rows of ``split``; ``None`` when the data set has no such split.
 
         Args:
-            split: name of the split.
+            split: name of the split, or of one half of it.
             threads: see :meth:`ShardSet.open`.
             cache: see :meth:`ShardSet.open`.
 
         Raises:
             DataError: when the data set has changed since the run was planned.
         """
-        shards = self._open(threads=threads, cache=cache)
-        return shards.split(split) if split in shards.manifest.splits else None
-
-    def _open(self, *, threads: int = 2, cache: BlockCache | None = None) -> ShardSet:
         shards = ShardSet.open(self.url, threads=threads, cache=cache)
         if shards.checksum != self.checksum:
             raise DataError(f"{self.url}: the data set was changed while the run was using it")
-        return shards
+        return shards.part(split) if whole_split(split) in shards.manifest.splits else None
 
 
 @dataclass(frozen=True)
@@ -97,6 +88,8 @@ class Plan:
     domains: dict[str, DomainPlan]
     steps: int
     """Steps of the whole run."""
+    held_out: HeldOutSplits
+    """The rows that checkpoints are chosen on, and those that results are reported on."""
 
     @property
     def run(self) -> Run:
@@ -111,10 +104,19 @@ class Plan:
 
     @property
     def held_out_split(self) -> str:
-        """The split to measure the model on, see :func:`genlab.data.format.manifest.held_out_split`."""
-        data: Data = self.config.data
-        manifests = (domain.manifest() for domain in self.domains.values())
-        return held_out_split(manifests, data.test_split, data.split)
+        """The split, or half of one, whose rows test metrics and pictures are of."""
+        return self.held_out.report
+
+    @property
+    def has_test_rows(self) -> bool:
+        """Whether those rows are of the test split."""
+        test_split: str = self.config.data.test_split
+        return whole_split(self.held_out.report) == test_split
+
+    @property
+    def evaluation_kind(self) -> str:
+        """First part of the names of what evaluated checkpoints are measured at: ``val``, as in ``val/kid``."""
+        return self.held_out.kind(self.config.data.test_split)
 
     def epoch(self, step: int) -> float:
         """Return the number of epochs that ``step`` steps make."""
@@ -172,7 +174,7 @@ def make_plan(family: str, config: Any) -> Plan:
         raise ConfigError("run.epochs, run.steps: give one of them, a run must end")
     steps = run.steps if run.steps is not None else math.ceil((run.epochs or 0) * rows / run.batch)
     config = dataclasses.replace(config, run=dataclasses.replace(run, name=name, storage=str(root)))
-    plan = Plan(family, config, str(root / name), domains, steps)
+    plan = Plan(family, config, str(root / name), domains, steps, _held_out(config, domains, root / name))
     if run.evaluate_every:
         _check_evaluation(plan)
     return plan
@@ -182,7 +184,7 @@ def _check_evaluation(plan: Plan) -> None:
     """Refuse ``run.evaluate_every`` where checkpoints cannot be evaluated beside training."""
     if not recipe_type(plan.family).ranked_by:
         raise ConfigError(f"run.evaluate_every: not for {plan.family}, whose test metrics are measured every epoch")
-    split = plan.held_out_split
+    split = plan.held_out.choice or plan.held_out.report
     for name, domain in plan.domains.items():
         if len(domain.open(split) or ()) < FEWEST:
             raise ConfigError(
@@ -237,6 +239,30 @@ def _window(domain: str, remote: bool, options: Data, directory: UPath) -> int:
         earlier: int = read_json(directory / "config.json").get("data", {}).get(domain, {}).get("window", 0)
         return earlier
     return REMOTE_WINDOW if remote else 0
+
+
+def _held_out(config: Any, domains: Mapping[str, DomainPlan], directory: UPath) -> HeldOutSplits:
+    """Return the held-out rows of a run: those it began with, else those of the rule.
+
+    A run that evaluated checkpoints before there was a rule chose them on the rows that its results are of.
+    """
+    run, data = config.run, config.data
+    data_sets = [ShardSet.open(domain.url) for domain in domains.values()]
+
+    def by_rule(choosing: bool) -> HeldOutSplits:
+        return held_out_splits(data_sets, data.test_split, data.split, choosing=choosing)
+
+    file = directory / "config.json"
+    found = read_json(file) if file.exists() else {}
+    before = {name: one["checksum"] for name, one in found.get("data", {}).items()}
+    if before != {name: domain.checksum for name, domain in domains.items()}:
+        return by_rule(bool(run.evaluate_every))
+    if HELD_OUT in found:
+        earlier = HeldOutSplits(**found[HELD_OUT])
+        return by_rule(choosing=True) if run.evaluate_every and earlier.choice is None else earlier
+    if any(attempt["run"].get("evaluate_every") for attempt in found["attempts"]):
+        return HeldOutSplits(*[by_rule(choosing=False).report] * 2)
+    return by_rule(bool(run.evaluate_every))
 
 
 def _ingest_synthetic(source: str, storage: UPath) -> str:
@@ -304,7 +330,13 @@ def start_or_resume(plan: Plan) -> list[str]:
         "run": to_dict(plan.run),
     }
     attempts = [*before["attempts"], attempt] if before else [attempt]
-    content = {"family": plan.family, "config": to_dict(plan.config), "data": _data(plan), "attempts": attempts}
+    content = {
+        "family": plan.family,
+        "config": to_dict(plan.config),
+        "data": _data(plan),
+        HELD_OUT: to_dict(plan.held_out),
+        "attempts": attempts,
+    }
     write_json(directory / "config.json", content)
     if before is None:
         return [f"run {directory}"]

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.compat.proto.summary_pb2 import Summary
 from torch.utils.tensorboard.writer import SummaryWriter
 from upath import UPath
 
@@ -31,8 +32,9 @@ TIME_FIELDS = frozenset({"kind", "step", "images", "epoch"})
 """Fields of ``metrics.jsonl`` that are no metrics: they say what was measured, and when."""
 
 METRICS = "metrics.jsonl"
-EVALUATION = "evaluation/"
-"""Prefix of the TensorBoard tags of evaluations."""
+EVALUATION = "evaluation"
+"""The mark (``node_name``) of the TensorBoard values of evaluations. An earlier genlab marked the tags instead:
+``evaluation/NAME``."""
 SYNC_SECONDS = 20.0
 """Least time between two copies of the scratch folder to an object store."""
 
@@ -86,10 +88,11 @@ class Tracker:
         for name, fraction in fractions.items():
             self._tensorboard.add_scalar(f"time/{name}", fraction, step)
 
-    def evaluation(self, step: int, measurements: Mapping[str, float]) -> None:
-        """Write the evaluation of the checkpoint of ``step`` to TensorBoard, as ``evaluation/NAME``."""
+    def evaluation(self, kind: str, step: int, measurements: Mapping[str, float]) -> None:
+        """Write the evaluation of the checkpoint of ``step`` to TensorBoard, as ``KIND/NAME``: ``val/kid``."""
         for name, value in measurements.items():
-            self._tensorboard.add_scalar(f"{EVALUATION}{name}", value, step)
+            marked = Summary.Value(node_name=EVALUATION, tag=f"{kind}/{name}", simple_value=value)
+            self._tensorboard._get_file_writer().add_summary(Summary(value=[marked]), step)
 
     def picture(self, step: int, name: str, image: np.ndarray) -> None:
         """Write a picture, uint8 [H, W, C], as ``figures/step-00000100/NAME.png`` and to TensorBoard."""
@@ -149,6 +152,10 @@ def read_metrics(file: Path | UPath) -> list[dict[str, Any]]:
     return lines
 
 
+def _is_of_evaluation(value: Summary.Value) -> bool:
+    return bool(value.node_name == EVALUATION or value.tag.startswith(f"{EVALUATION}/"))
+
+
 def _drop_events_after(file: Path, step: int) -> None:
     """Rewrite a TensorBoard event file without evaluations and without events past ``step``.
 
@@ -163,7 +170,7 @@ def _drop_events_after(file: Path, step: int) -> None:
         if end > len(data):
             break
         event = Event.FromString(data[start + 12 : end - 4])
-        if event.step <= step and not any(value.tag.startswith(EVALUATION) for value in event.summary.value):
+        if event.step <= step and not any(map(_is_of_evaluation, event.summary.value)):
             kept += data[start:end]
         start = end
     write_atomic(UPath(file), kept)

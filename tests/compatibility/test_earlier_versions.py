@@ -10,11 +10,15 @@ import pytest
 from PIL import Image
 
 from genlab.cli import compare, report, sample, train, translate
+from genlab.core.config import from_dict, override
 from genlab.core.storage import locate
+from genlab.data.format.held_out import HeldOutSplits
 from genlab.data.format.shards import ShardSet
 from genlab.evaluation.checkpoint_evaluations import read_evaluations
 from genlab.evaluation.measurements import Evaluation
+from genlab.recipes.cyclegan import CycleGANConfig
 from genlab.store import model_directory
+from genlab.training.plan import earlier_config, make_plan
 from genlab.training.tracking import CLOCK_FIELDS
 
 EARLIER = Path(__file__).parent / "made_by_0_1"
@@ -107,10 +111,26 @@ def test_evaluations_are_read(earlier: Path, capsys: pytest.CaptureFixture[str])
     assert all(one.measurements["kid"].settings["seed"] == 0 for one in of_checkpoints)
 
 
+def test_a_run_that_chose_a_checkpoint_goes_on_choosing_on_all_its_test_rows(
+    earlier: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Else the few rows are not divided anyway.
+    monkeypatch.setattr("genlab.data.format.held_out.FEWEST_OF_HALF", 2)
+    monkeypatch.setattr("genlab.training.plan.FEWEST", 2)
+    written = json.loads((earlier / "runs" / "day2night" / "config.json").read_text())
+    config = from_dict(CycleGANConfig, written["config"])
+    plan = make_plan("cyclegan", config)
+    assert earlier_config(plan) == written
+    assert plan.held_out == HeldOutSplits("test", "test")
+    new = override(config, {"run.name": "new"})
+    assert make_plan("cyclegan", new).held_out == HeldOutSplits("test:validation", "test:reporting")
+
+
 def test_a_report_has_the_scores_that_it_had(earlier: Path) -> None:
     run = earlier / "runs" / "day2night"
     scores = json.loads((run / "scores.json").read_text())
     report.main([str(run)])
+    assert "The best checkpoint is chosen on these images" in (run / "report.html").read_text()
     again = json.loads((run / "scores.json").read_text())
     assert again.keys() == scores.keys()
     for direction, known in scores["translation"].items():

@@ -49,4 +49,4 @@ def test_a_model_of_another_family_is_refused(tmp_path: Path) -> None:
     origin = Provenance(run="", step=0, images=0, data={}, config={}, metrics={}, label_names=())
     save(locate(tmp_path / "model"), model, origin)
     with pytest.raises(RunError, match="a classifier model; only those of cyclegan are evaluated beside training"):
-        measure_model(str(tmp_path / "model"), {}, "test", 0)
+        measure_model(str(tmp_path / "model"), {}, "test", False, 0)

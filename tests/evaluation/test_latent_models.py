@@ -163,6 +163,8 @@ def test_what_a_classifier_sees_in_its_own_training_images_is_marked(digit_rows:
     for name in ("reconstruction_consistency", "classifier_accuracy"):
         assert "trained on these images" in measurements[name].caution
     assert measurements["mse"].caution == ""
+    half = HeldOut(digit_rows.shards.part("test:reporting"), "test:reporting")
+    assert "trained on these images" in trained_classifier(trained_on=digit_rows).caution(half)
 
 
 def test_samples_are_of_the_classes_asked_for() -> None:

@@ -15,7 +15,7 @@ from genlab.recipes.cyclegan import CycleGANConfig, CycleGANData, CycleGANModel
 from genlab.recipes.options import Run
 from genlab.recipes.recipe import recipe_type
 from genlab.sweeps.space import Space, load_space
-from genlab.sweeps.sweep import Trial, command_of, sweep
+from genlab.sweeps.sweep import Trial, command_of, metric_name, sweep
 from genlab.training.launch import launch
 from genlab.training.plan import make_plan
 
@@ -72,6 +72,18 @@ def test_a_folder_of_trials_with_other_options_is_refused_before_any_trial(scene
         sweep(space("score/translation.a_to_b.gain"), config(scene_folders, "scenes", tmp_path, batch=4), "lambda")
     assert not ray.is_initialized()
     assert [path.name for path in (tmp_path / "lambda").iterdir()] == ["objective.lambda_cycle=1.0"]
+
+
+def test_a_metric_has_the_name_of_the_rows_that_checkpoints_are_chosen_on(
+    scene_folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = override(config(scene_folders, "scenes", tmp_path), {"run.evaluate_every": 1})
+    monkeypatch.setattr("genlab.training.plan.FEWEST", 0)
+    for fewest, name in ((25, "test/kid"), (0, "val/kid")):
+        monkeypatch.setattr("genlab.data.format.held_out.FEWEST_OF_HALF", fewest)
+        plan = make_plan("cyclegan", base)
+        assert metric_name("evaluation/kid", plan) == name, "what an earlier genlab called evaluation/kid"
+        assert metric_name("test/neg_elbo", plan) == "test/neg_elbo"
 
 
 @pytest.mark.parametrize(("steps", "counts"), [(None, "--run.epochs 0.5"), (2, "--run.steps 2")])

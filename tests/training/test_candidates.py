@@ -1,6 +1,7 @@
 """Checkpoints that are evaluated beside training, and the best of them that becomes the run's model."""
 
 import dataclasses
+import json
 import os
 import shutil
 import threading
@@ -15,12 +16,14 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from genlab.cli.evaluate import EvaluateConfig, run_evaluation
+from genlab.cli.evaluate import EvaluateConfig, main, run_evaluation
 from genlab.core.config import override
 from genlab.core.errors import ConfigError, RunError
 from genlab.core.storage import locate
+from genlab.data.format.shards import ShardSet
 from genlab.data.ingest.ingest import IngestConfig, ingest
 from genlab.evaluation.checkpoint_evaluations import CheckpointEvaluation, best_of, read_evaluations, write_evaluations
+from genlab.evaluation.measurements import Evaluation
 from genlab.recipes.cyclegan import CycleGANRecipe
 from genlab.recipes.recipe import Batches, StepContext
 from genlab.reports.report import make_report
@@ -72,14 +75,14 @@ def test_the_best_checkpoint_becomes_the_model(evaluated: Path) -> None:
     description = model_directory.describe(evaluated / "model")
     assert description["provenance"]["step"] == best.step
     assert description["weights"]["sha256"] == best.weights
-    assert description["provenance"]["metrics"]["evaluation/kid"] == best.measurements["kid"].value
+    assert description["provenance"]["metrics"]["test/kid"] == best.measurements["kid"].value
     assert [path.name for path in (evaluated / "candidates").iterdir()] == [f"step-{best.step:08d}"]
     assert shown_in_tensorboard(evaluated) == kids(evaluated)
 
 
-def shown_in_tensorboard(run: Path) -> list[tuple[int, float]]:
+def shown_in_tensorboard(run: Path, tag: str = "test/kid") -> list[tuple[int, float]]:
     """Steps and mean KIDs."""
-    events = EventAccumulator(str(run / "tensorboard")).Reload().Scalars("evaluation/kid")
+    events = EventAccumulator(str(run / "tensorboard")).Reload().Scalars(tag)
     return [(event.step, event.value) for event in events]
 
 
@@ -98,6 +101,59 @@ def test_the_measurements_are_those_of_genlab_evaluate(evaluated: Path) -> None:
         assert beside[name].value == pytest.approx(measurement.value, rel=1e-3, abs=1e-4)
 
 
+def test_a_choice_on_the_test_split_is_said_where_the_model_is_shown(
+    evaluated: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "chosen on these images" in (evaluated / "model" / "README.md").read_text()
+    main([str(evaluated)])
+    assert "the checkpoint was chosen on these images" in capsys.readouterr().out
+    measurements = Evaluation.load(str(evaluated)).measurements
+    assert {one.settings["chosen"] for one in measurements.values()} == {"on these images"}
+
+
+@pytest.fixture(scope="module")
+def divided(config: dict[str, Any], tiny_data: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run whose test split was divided."""
+    root = tmp_path_factory.mktemp("divided")
+    for domain in "ab":
+        source = f"synthetic:scenes-{domain}"
+        ingest(IngestConfig(source, str(root / domain), size=32, count=32, test_fraction=0.6, seed=1))
+    changes = config | {"data.a": str(root / "a"), "data.b": str(root / "b"), "run.storage": str(root)}
+    with mock.patch("genlab.data.format.held_out.FEWEST_OF_HALF", 4):
+        plan = make_plan("cyclegan", tiny_config("cyclegan", tiny_data, changes | {"run.name": "divided"}))
+    start_or_resume(plan)
+    train(plan, QuietSession())
+    return Path(plan.directory)
+
+
+def test_a_checkpoint_is_chosen_on_one_half_of_the_test_split_and_reported_on_the_other(
+    divided: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    beside = read_evaluations(locate(divided))
+    assert {one.measurements["kid"].settings["split"] for one in beside} == {"test:validation"}
+    assert "chosen" not in beside[0].measurements["kid"].settings
+    assert shown_in_tensorboard(divided, "val/kid") == kids(divided)
+    provenance = model_directory.describe(divided / "model")["provenance"]
+    best = min(beside, key=lambda one: one.measurements["kid"].value)
+    assert (provenance["step"], provenance["metrics"]["val/kid"]) == (best.step, best.measurements["kid"].value)
+    assert "to be reported on `test:reporting`" in (divided / "model" / "README.md").read_text()
+    main([str(divided)])
+    assert "chosen" not in capsys.readouterr().out
+    settings = Evaluation.load(str(divided)).measurements["kid"].settings
+    assert (settings["split"], settings["halves"]) == ("test:reporting", "by SHA-256 of the key")
+    main([str(divided), "--split", "test"])
+    assert "chosen on these images" in capsys.readouterr().out
+
+
+def test_the_report_of_such_a_run_is_of_the_other_half(divided: Path) -> None:
+    page = make_report(str(divided)).read_text()
+    assert "chosen on the split &#39;test:validation&#39;; results are reported on &#39;test:reporting&#39;" in page
+    assert "chosen on these images" not in page
+    scores = json.loads((divided / "scores.json").read_text())["translation"]["a_to_b"]
+    assert scores["split"] == "test:reporting"
+    assert scores["images"] == len(ShardSet.open(str(divided.parent / "a")).part("test:reporting"))
+
+
 def test_the_mean_kid_is_that_of_both_directions(evaluated: Path) -> None:
     measurements = read_evaluations(locate(evaluated))[0].measurements
     there, back = measurements["kid_a_to_b"], measurements["kid_b_to_a"]
@@ -107,9 +163,11 @@ def test_the_mean_kid_is_that_of_both_directions(evaluated: Path) -> None:
     assert measurements["kid"].settings["data_a_to_b"] == there.settings["data"]
 
 
-def test_the_report_shows_them(evaluated: Path) -> None:
+def test_the_report_shows_them_and_that_they_were_chosen_on_these_images(evaluated: Path) -> None:
     page = make_report(str(evaluated)).read_text()
     assert "Evaluated checkpoints" in page
+    assert "split &#39;test&#39;, chosen on these images" in page
+    assert "The best checkpoint is chosen on these images" in page
     assert (evaluated / "figures" / "report" / "evaluations.png").exists()
 
 

@@ -7,7 +7,6 @@ enough to check on the way to the GPU), and each whole file has a SHA-256 that `
 
 import dataclasses
 import json
-from collections.abc import Iterable
 from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
@@ -22,9 +21,6 @@ from genlab.imaging.value_range import ValueRange
 FORMAT = "genlab-shards"
 VERSION = 1
 FILE_NAME = "manifest.json"
-
-TRAIN, VALIDATION, TEST = SPLITS = ("train", "validation", "test")
-"""The splits that ingest makes, in the order of their shards."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -194,20 +190,6 @@ class Manifest:
         if manifest.checksum != checksum:
             raise DataError(f"{file}: damaged (its checksum does not match); ingest the data again")
         return manifest
-
-
-def held_out_split(manifests: Iterable[Manifest], test_split: str, split: str) -> str:
-    """Return the split to measure a model on.
-
-    Args:
-        manifests: the manifest of each domain's data set.
-        test_split: the split that is held out from training.
-        split: the split that is trained on.
-
-    Returns:
-        ``test_split`` where the data set of every domain has it, else ``split``.
-    """
-    return test_split if all(test_split in manifest.splits for manifest in manifests) else split
 
 
 # Made once, because building it takes longer than reading a manifest.

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -25,12 +25,16 @@ from genlab.data.format.block_fetcher import BlockFetcher, consecutive
 from genlab.data.format.decode import decode_into
 from genlab.data.format.manifest import FILE_NAME, Block, Manifest, Shard
 from genlab.data.format.shard_bytes import RESTORE, ShardBytes, split_by
+from genlab.data.format.splits import half_name, whole_split
 
 REQUEST_BYTES = 8 << 20
 """Most bytes of neighbouring blocks read in one request. The windowed order depends on it."""
 
 RECENT_BYTES = 64 << 20
 """Bytes of a remote data set's blocks that are kept in memory between reads by index."""
+
+KEYS_AT_ONCE = 4096
+"""Rows whose keys are read at a time to divide a split into halves."""
 
 Ints = NDArray[np.int64]
 Column = NDArray[np.int64] | NDArray[np.float64]
@@ -140,6 +144,23 @@ class ShardSet:
                 "become the splits 'test' and 'validation'"
             )
         return ShardSet(self.directory, self.manifest, shards, self.threads, self.cache)
+
+    def part(self, name: str) -> "ShardSet":
+        """Return only the rows of one split, or of one half of it, numbered from 0 again.
+
+        A hash of its key decides the half of a row. A half is read by index only: a stream reads whole splits.
+
+        Args:
+            name: name of the split or half, see :mod:`genlab.data.format.splits`.
+
+        Raises:
+            DataError: when there is no such split, or a shard of it is missing or damaged.
+        """
+        split = whole_split(name)
+        rows = self.split(split)
+        if name == split:
+            return rows
+        return _HalfOfSplit(rows, _rows_of_half(str(self.directory), self.checksum, name))
 
     def __len__(self) -> int:
         return int(self._starts[-1])
@@ -472,6 +493,49 @@ class ShardSet:
     @cached_property
     def _pool(self) -> ThreadPoolExecutor:
         return ThreadPoolExecutor(self.threads, thread_name_prefix="genlab-decode")
+
+
+class _HalfOfSplit(ShardSet):
+    """One half of a split, to be read by index; streams, which read shards block by block, read whole splits only.
+
+    Args:
+        split: the rows of the split.
+        rows: int64 [n], the numbers in ``split`` of the half's rows.
+    """
+
+    def __init__(self, split: ShardSet, rows: Ints) -> None:
+        super().__init__(split.directory, split.manifest, split.shards, split.threads, split.cache)
+        self._rows = rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def select(self, rows: Ints) -> list[RowSelection]:
+        """See :meth:`ShardSet.select`."""
+        return super().select(self._rows[rows])
+
+
+@lru_cache(maxsize=16)
+def _rows_of_half(directory: str, checksum: str, name: str) -> Ints:
+    """Return the numbers of a half's rows in its split, int64 [n], ascending; reads all keys of the split once.
+
+    Args:
+        directory: the data set's folder.
+        checksum: the identity of the data set, by which the numbers are remembered.
+        name: name of the half.
+    """
+    split = ShardSet.open(directory).split(whole_split(name))
+    keys = (key for rows in split.row_ranges(KEYS_AT_ONCE) for key in split.keys(rows))
+    first = name == half_name(whole_split(name), "validation")
+    return np.flatnonzero(np.fromiter((_in_first_half(key) == first for key in keys), bool))
+
+
+def _in_first_half(key: str) -> bool:
+    """Tell by a hash of its key whether an image is in the first half of its split.
+
+    It takes another part of the hash than ingest does, which may have chosen the split by it.
+    """
+    return int(sha256(key.encode())[16:32], 16) < 2**63
 
 
 def _fill_columns(selection: RowSelection, columns: Mapping[str, Column]) -> None:

@@ -18,7 +18,8 @@ import tyro
 
 from genlab.core.errors import ConfigError, DataError
 from genlab.core.storage import locate, require_absolute
-from genlab.data.format.manifest import SPLITS, Attribute, Skipped
+from genlab.data.format.manifest import Attribute, Skipped
+from genlab.data.format.splits import SPLITS
 from genlab.data.ingest.sources.base import LABEL, Entry, Source, Value
 
 KINDS = ("int", "float", "category")

@@ -27,7 +27,8 @@ from upath import UPath
 from genlab.core import config as configs
 from genlab.core.errors import ConfigError, DataError, GenlabError
 from genlab.core.storage import locate, require_absolute, sha256, write_json
-from genlab.data.format.manifest import FILE_NAME, SPLITS, TEST, TRAIN, VALIDATION, Attribute, Manifest, Origin, Skipped
+from genlab.data.format.manifest import FILE_NAME, Attribute, Manifest, Origin, Skipped
+from genlab.data.format.splits import SPLITS, TEST, TRAIN, VALIDATION
 from genlab.data.ingest.attributes import FOLDER, AttributesConfig, Row, class_folders, resolve
 from genlab.data.ingest.claim import LOCK, ClaimLostError, claimed
 from genlab.data.ingest.shard_makers import ShardMaker, ShardMeter, make_locally, measure_locally
