@@ -173,8 +173,10 @@ def _where_chosen(run: RunRecord) -> str:
             "The best checkpoint is chosen on these images: results are reported on them too, so they look better than "
             "on other images."
         )
-    splits = run.held_out_splits
-    return f"Measured and chosen on the split {splits.choice!r}; results are reported on {splits.report!r}."
+    splits, name = run.held_out_splits, recipe_type(run.family).ranked_by
+    text = f"Measured and chosen on the split {splits.choice!r}; results are reported on {splits.report!r}"
+    result = run.model_metrics.get(f"test/{name}")
+    return f"{text}." if result is None else f"{text}: {name.upper()} {result:.5g}, with intervals by genlab evaluate."
 
 
 def _last_pictures(run: RunRecord) -> ModelReport:

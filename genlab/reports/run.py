@@ -123,6 +123,14 @@ class RunRecord:
         return int(model_directory.describe(self.model_directory)["provenance"]["step"])
 
     @cached_property
+    def model_metrics(self) -> dict[str, float]:
+        """The metrics that ``model/`` was exported with; none when there is no model yet."""
+        if self.model_step is None:
+            return {}
+        metrics: dict[str, float] = model_directory.describe(self.model_directory)["provenance"]["metrics"]
+        return metrics
+
+    @cached_property
     def evaluations(self) -> list[CheckpointEvaluation]:
         """The evaluations of its checkpoints that were made beside training, in the order of steps."""
         return read_evaluations(self.directory)

@@ -93,6 +93,8 @@ class Candidates:
     def promote(self) -> bool:
         """Wait until all candidates are measured, and write the best as the run's model.
 
+        Where the best was chosen on other images than results are reported on, it is measured on these too.
+
         Returns:
             False when no candidate could be measured, and no model was written.
         """
@@ -119,6 +121,7 @@ class Candidates:
         provenance = model_directory.Provenance(**model_directory.describe(folder)["provenance"])
         kind = self._plan.evaluation_kind
         provenance.metrics.update({f"{kind}/{name}": one.value for name, one in best.measurements.items()})
+        provenance.metrics.update(self._results(folder))
         chosen = replace(provenance, chosen_on=self._chosen_on, reported_on=self._plan.held_out.report)
         model_directory.save(self._directory / "model", model_directory.load(folder), chosen)
         return True
@@ -137,10 +140,8 @@ class Candidates:
         step = provenance["step"]
         evaluation, failure = self._evaluation(folder), ""
         if evaluation is None:
-            data = {name: domain.url for name, domain in self._plan.domains.items()}
-            arguments = str(folder), data, self._chosen_on, self._plan.held_out.shared, self._plan.run.seed
             try:
-                measurements: dict[str, Measurement] = self._session.background(measure_model, *arguments).result()
+                measurements = self._measurements(folder, self._chosen_on, self._plan.held_out.shared)
             except Exception as error:  # A failed evaluation, whatever its cause, must not end training.
                 failure = str(error)
             else:
@@ -160,6 +161,30 @@ class Candidates:
                 self._session.say(f"the checkpoint of step {step} could not be evaluated; {then}: {failure}")
                 if again:
                     remove_folder(folder)
+
+    def _results(self, folder: UPath) -> dict[str, float]:
+        """Measure the best candidate on the rows that results are reported on, if they are not those of the choice.
+
+        Returns:
+            The measurements as metrics, ``test/kid``; none where they could not be made.
+        """
+        split = self._plan.held_out.report
+        if self._plan.held_out.shared or not self._plan.has_test_rows:
+            return {}
+        try:
+            measurements = self._measurements(folder, split, False)
+        except Exception as error:  # The model is good all the same.
+            self._session.say(f"the best checkpoint could not be measured on the split {split!r}: {error}")
+            return {}
+        measured = measurements[self._ranked_by]
+        self._session.say(f"on the split {split!r}, where it was not chosen: {measured.title} {measured}")
+        return {f"test/{name}": one.value for name, one in measurements.items()}
+
+    def _measurements(self, folder: UPath, split: str, chosen: bool) -> dict[str, Measurement]:
+        """Measure a candidate on ``split`` in the background; ``chosen`` says that results are reported there too."""
+        data = {name: domain.url for name, domain in self._plan.domains.items()}
+        arguments = str(folder), data, split, chosen, self._plan.run.seed
+        return self._session.background(measure_model, *arguments).result()
 
     def _evaluation(self, folder: UPath) -> CheckpointEvaluation | None:
         """Return the evaluation of the weights in ``folder``; ``None`` when they have not been measured."""

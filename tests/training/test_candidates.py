@@ -17,14 +17,14 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from genlab.cli.evaluate import EvaluateConfig, main, run_evaluation
-from genlab.core.config import override
+from genlab.core.config import from_dict, override
 from genlab.core.errors import ConfigError, RunError
 from genlab.core.storage import locate
 from genlab.data.format.shards import ShardSet
 from genlab.data.ingest.ingest import IngestConfig, ingest
 from genlab.evaluation.checkpoint_evaluations import CheckpointEvaluation, best_of, read_evaluations, write_evaluations
 from genlab.evaluation.measurements import Evaluation
-from genlab.recipes.cyclegan import CycleGANRecipe
+from genlab.recipes.cyclegan import CycleGANConfig, CycleGANRecipe
 from genlab.recipes.recipe import Batches, StepContext
 from genlab.reports.report import make_report
 from genlab.store import model_directory
@@ -136,10 +136,14 @@ def test_a_checkpoint_is_chosen_on_one_half_of_the_test_split_and_reported_on_th
     provenance = model_directory.describe(divided / "model")["provenance"]
     best = min(beside, key=lambda one: one.measurements["kid"].value)
     assert (provenance["step"], provenance["metrics"]["val/kid"]) == (best.step, best.measurements["kid"].value)
+    result = provenance["metrics"]["test/kid"]
+    assert result != provenance["metrics"]["val/kid"]
     assert "to be reported on `test:reporting`" in (divided / "model" / "README.md").read_text()
     main([str(divided)])
     assert "chosen" not in capsys.readouterr().out
-    settings = Evaluation.load(str(divided)).measurements["kid"].settings
+    evaluation = Evaluation.load(str(divided)).measurements["kid"]
+    assert evaluation.value == pytest.approx(result, rel=1e-3, abs=1e-4)
+    settings = evaluation.settings
     assert (settings["split"], settings["halves"]) == ("test:reporting", "by SHA-256 of the key")
     main([str(divided), "--split", "test"])
     assert "chosen on these images" in capsys.readouterr().out
@@ -147,7 +151,9 @@ def test_a_checkpoint_is_chosen_on_one_half_of_the_test_split_and_reported_on_th
 
 def test_the_report_of_such_a_run_is_of_the_other_half(divided: Path) -> None:
     page = make_report(str(divided)).read_text()
-    assert "chosen on the split &#39;test:validation&#39;; results are reported on &#39;test:reporting&#39;" in page
+    assert (
+        "chosen on the split &#39;test:validation&#39;; results are reported on &#39;test:reporting&#39;: KID" in page
+    )
     assert "chosen on these images" not in page
     scores = json.loads((divided / "scores.json").read_text())["translation"]["a_to_b"]
     assert scores["split"] == "test:reporting"
@@ -270,6 +276,24 @@ def test_a_run_whose_last_checkpoint_cannot_be_evaluated_is_finished_all_the_sam
     train(plan, Once(measurements={one.step: one.measurements for one in read_evaluations(locate(evaluated))}))
     assert model_directory.describe(f"{plan.directory}/model")["provenance"]["step"] == 6
     assert finished_step(plan) == plan.steps
+
+
+def test_a_run_whose_best_model_cannot_be_measured_for_its_results_has_its_model_all_the_same(
+    divided: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "divided"
+    shutil.copytree(divided, run)
+    (run / "model" / "genlab.json").unlink()
+    written = json.loads((run / "config.json").read_text())["config"]
+    plan = make_plan("cyclegan", override(from_dict(CycleGANConfig, written), {"run.storage": str(tmp_path)}))
+    start_or_resume(plan)
+    session = Failing()
+    train(plan, session)
+    said = "the best checkpoint could not be measured on the split 'test:reporting': no memory left"
+    assert said in session.said
+    found, known = (model_directory.describe(folder / "model") for folder in (run, divided))
+    assert found["weights"] == known["weights"]
+    assert "test/kid" not in found["provenance"]["metrics"]
 
 
 def test_an_evaluation_that_failed_once_is_made_up_for(
