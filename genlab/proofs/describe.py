@@ -31,6 +31,9 @@ class ShapeOnlyStepContext:
     index = 0
     rows = slice(0, ROWS)
 
+    def __init__(self) -> None:
+        self._left: dict[str, Any] = {}
+
     def autocast(self) -> AbstractContextManager[Any]:
         """Return a context without effect."""
         return nullcontext()
@@ -47,8 +50,13 @@ class ShapeOnlyStepContext:
         """Return the rows of the only worker."""
         return lambda: (range(len(tensor)), tensor.detach())
 
-    def update(self, network: str, loss: Tensor) -> None:
-        """Leave the network as it is."""
+    def leave(self, name: str, value: Any) -> None:
+        """Leave a value for a later phase."""
+        self._left[name] = value
+
+    def left(self, name: str) -> Any:
+        """Return what an earlier phase left."""
+        return self._left[name]
 
 
 def describe_config(family: str, config: Any) -> tuple[str, list[Network]]:
@@ -120,7 +128,9 @@ def _layers(recipe: Recipe[Any], modules: dict[str, nn.Module], domains: Mapping
                 )
                 for name, info in domains.items()
             }
-            recipe.step(batches, ShapeOnlyStepContext())
+            step = ShapeOnlyStepContext()
+            for phase in recipe.phases():
+                phase.loss(batches, step)
 
     return summarise(modules, step)
 

@@ -8,17 +8,19 @@ every bit of the last checkpoint are compared.
 import os
 import random
 import signal
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+
+from torch import Tensor
 
 from genlab.core.config import override
 from genlab.core.errors import ConfigError, RunError
 from genlab.core.storage import locate, write_atomic
 from genlab.core.text import counted
 from genlab.proofs.compare_runs import LoggedProcess, first_difference, storage_for
-from genlab.recipes.recipe import Batches, StepContext, recipe_type
+from genlab.recipes.recipe import Batches, Metrics, Phase, StepContext, recipe_type
 from genlab.training.launch import launch
 from genlab.training.plan import Plan
 from genlab.training.session import Session
@@ -54,20 +56,28 @@ class KillSchedule:
     folder: str
 
     def __call__(self, plan: Plan, session: Session) -> None:
-        """Replace the step of this worker's recipe by one that first carries out the kills that are due."""
+        """Have each step of this worker's recipe first carry out the kills that are due."""
         recipe = recipe_type(plan.family)
-        original_step = recipe.step
+        phases = recipe.phases
 
-        def kill_or_step(this: Any, batches: Batches, step: StepContext) -> Any:
+        def kill_if_due(step: StepContext) -> None:
             for kill in self.kills:
                 if kill.step == step.index and session.rank == max(kill.target, 0) and not self.done(kill):
                     write_atomic(locate(self.folder) / kill.name, b"")
                     if kill.target != DRIVER:
                         os.kill(os.getpid(), signal.SIGKILL)
                     signal.pause()  # until verify-resume sees the file and kills the driver, and so this worker
-            return original_step(this, batches, step)
 
-        setattr(recipe, "step", kill_or_step)  # noqa: B010
+        def phases_with_kills(this: Any) -> list[Phase]:
+            first, *others = phases(this)
+
+            def kill_or_compute(batches: Batches, step: StepContext) -> tuple[Tensor, Metrics]:
+                kill_if_due(step)
+                return first.loss(batches, step)
+
+            return [replace(first, loss=kill_or_compute), *others]
+
+        setattr(recipe, "phases", phases_with_kills)  # noqa: B010
 
     def done(self, kill: Kill) -> bool:
         """Return whether ``kill`` has taken place."""

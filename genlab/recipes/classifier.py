@@ -1,7 +1,7 @@
 """Training of the classifier on cross-entropy."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,7 +14,7 @@ from genlab.models.model import Model
 from genlab.models.pixels import to_unit
 from genlab.models.precision import full_precision
 from genlab.recipes.options import ImageData, Optimization, Run
-from genlab.recipes.recipe import Batches, DomainInfo, Recipe, StepContext
+from genlab.recipes.recipe import Batches, DomainInfo, Metrics, Phase, Recipe, StepContext
 
 
 @dataclass(frozen=True)
@@ -44,13 +44,16 @@ class ClassifierRecipe(Recipe[ClassifierConfig]):
         """Return the classifier."""
         return self.classifier
 
-    def step(self, batches: Batches, step: StepContext) -> dict[str, Tensor]:
-        """Take one step down the gradient of the cross-entropy."""
-        loss, accuracy = self._measure(batches["images"], step)
-        step.update("classifier", loss)
-        return {"cross_entropy": loss.detach(), "accuracy": accuracy}
+    def phases(self) -> Sequence[Phase]:
+        """Return the only phase."""
+        return (Phase("classifier", "classifier", self._loss),)
 
-    def test_metrics(self, batches: Batches, step: StepContext) -> dict[str, Tensor]:
+    def _loss(self, batches: Batches, step: StepContext) -> tuple[Tensor, Metrics]:
+        """Return the cross-entropy, and it with the accuracy."""
+        loss, accuracy = self._measure(batches["images"], step)
+        return loss, {"cross_entropy": loss.detach(), "accuracy": accuracy}
+
+    def test_metrics(self, batches: Batches, step: StepContext) -> Metrics:
         """Return cross-entropy and accuracy on held-out rows."""
         loss, accuracy = self._measure(batches["images"], step)
         return {"cross_entropy": loss, "accuracy": accuracy}

@@ -1,8 +1,8 @@
 """Training of CycleGAN (Zhu et al. 2017, ICCV, arXiv:1703.10593) between two unpaired domains a and b."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import Annotated, ClassVar, cast
 
 import numpy as np
 import torch
@@ -28,7 +28,7 @@ from genlab.models.pixels import to_signed
 from genlab.models.precision import full_precision
 from genlab.recipes.history_buffer import HistoryBuffer
 from genlab.recipes.options import Data, Optimization, Run
-from genlab.recipes.recipe import Batches, DomainInfo, Recipe, StepContext
+from genlab.recipes.recipe import Batches, DomainInfo, Metrics, Phase, Recipe, StepContext
 
 IMAGES_SHOWN = 6
 """Number of images of each domain in the sample pictures."""
@@ -118,6 +118,7 @@ class CycleGANRecipe(Recipe[CycleGANConfig]):
     config_type = CycleGANConfig
     averaged = ("generators",)
     ranked_by = "kid"
+    renamed_state: ClassVar = {"network.discriminators.history.": "recipe.history."}
 
     def __init__(self, config: CycleGANConfig, domains: Mapping[str, DomainInfo]) -> None:
         super().__init__(config, domains)
@@ -149,32 +150,38 @@ class CycleGANRecipe(Recipe[CycleGANConfig]):
                 for domain in ("a", "b")
             }
         )
-        self.history = {domain: HistoryBuffer(config.objective.history, shape) for domain in ("a", "b")}
-        # The history is a buffer of the discriminators' entry, and so is part of checkpoints.
-        discriminators = nn.ModuleDict({**self.discriminators, "history": nn.ModuleDict(self.history)})
-        self.networks = nn.ModuleDict({"generators": self.generators, "discriminators": discriminators})
+        self.history = nn.ModuleDict({domain: HistoryBuffer(config.objective.history, shape) for domain in ("a", "b")})
+        self.networks = nn.ModuleDict({"generators": self.generators, "discriminators": self.discriminators})
 
-    def step(self, batches: Batches, step: StepContext) -> dict[str, Tensor]:
-        """Take one step of the generators, then one of the discriminators; the returned losses are not weighted.
+    def phases(self) -> Sequence[Phase]:
+        """Return the phase of both generators, and that of both discriminators.
+
+        The discriminators see translations that the generators made before they moved, as in the reference
+        implementation, so their loss does not read the generators.
+        """
+        return (
+            Phase("generators", "generators", self._generator_loss),
+            Phase("discriminators", "discriminators", self._discriminator_loss, reads=("discriminators",)),
+        )
+
+    def _generator_loss(self, batches: Batches, step: StepContext) -> tuple[Tensor, Metrics]:
+        """Return the weighted sum of the losses of both generators, and each loss as it is without its weight.
 
         An identity loss of weight 0 is not computed. A cycle loss of weight 0 is: users want to see how it grows.
         """
         weights = self.config.objective
         a, b = to_signed(batches["a"].image), to_signed(batches["b"].image)
-
-        self.discriminators.requires_grad_(False)
         with step.autocast():
             fake_b, same_b = self._translate(self.generators.a_to_b, a, b if weights.identity("b") else None)
             fake_a, same_a = self._translate(self.generators.b_to_a, b, a if weights.identity("a") else None)
             cycled_a = self.generators.b_to_a(fake_b)
             cycled_b = self.generators.a_to_b(fake_a)
             logits_a, logits_b = self.discriminators["a"](fake_a), self.discriminators["b"](fake_b)
-        fakes = {"a": full_precision(fake_a), "b": full_precision(fake_b)}
-        shown = {domain: self._begin_exchange(domain, fake, step) for domain, fake in fakes.items()}
-        kind = weights.adversarial
+        for domain, fake in (("a", fake_a), ("b", fake_b)):
+            step.leave(f"shown_{domain}", self._begin_exchange(domain, full_precision(fake), step))
         metrics = {
-            "adversarial_ab": adversarial_loss(kind, logits_b, real=True),
-            "adversarial_ba": adversarial_loss(kind, logits_a, real=True),
+            "adversarial_ab": adversarial_loss(weights.adversarial, logits_b, real=True),
+            "adversarial_ba": adversarial_loss(weights.adversarial, logits_a, real=True),
         }
         loss = metrics["adversarial_ab"] + metrics["adversarial_ba"]
         reconstructions = {
@@ -187,19 +194,23 @@ class CycleGANRecipe(Recipe[CycleGANConfig]):
             if image is not None:
                 metrics[name] = F.l1_loss(full_precision(image), real)
                 loss = loss + weight * metrics[name] if weight else loss
-        step.update("generators", loss)
+        return loss, {name: value.detach() for name, value in metrics.items()}
 
-        self.discriminators.requires_grad_(True)
-        for domain, real in (("a", a), ("b", b)):
+    def _discriminator_loss(self, batches: Batches, step: StepContext) -> tuple[Tensor, Metrics]:
+        """Return the sum of both discriminators' losses, of real images and of the generators' translations."""
+        kind = self.config.objective.adversarial
+        metrics = {}
+        for domain in ("a", "b"):
+            real, shown = to_signed(batches[domain].image), step.left(f"shown_{domain}")()
             with step.autocast():
-                logits_real, logits_fake = self._in_one_batch(self.discriminators[domain], real, shown[domain]())
+                logits_real, logits_fake = self._in_one_batch(self.discriminators[domain], real, shown)
             metrics[f"discriminator_{domain}"] = 0.5 * (
                 adversarial_loss(kind, logits_real, real=True) + adversarial_loss(kind, logits_fake, real=False)
             )
-        step.update("discriminators", metrics["discriminator_a"] + metrics["discriminator_b"])
-        return {name: value.detach() for name, value in metrics.items()}
+        loss = metrics["discriminator_a"] + metrics["discriminator_b"]
+        return loss, {name: value.detach() for name, value in metrics.items()}
 
-    def test_metrics(self, batches: Batches, step: StepContext) -> dict[str, Tensor]:
+    def test_metrics(self, batches: Batches, step: StepContext) -> Metrics:
         """Return no metrics: the losses of a CycleGAN on held-out images do not measure quality."""
         return {}
 
@@ -241,7 +252,7 @@ class CycleGANRecipe(Recipe[CycleGANConfig]):
             draws = torch.rand(run.batch, generator=generator, device="cpu")
             slots = torch.randperm(min(self.config.objective.history, seen), generator=generator, device="cpu")
             rows, fakes = gathered()
-            shown = self.history[domain].exchange(fakes, rows, draws, slots, seen)
+            shown = cast("HistoryBuffer", self.history[domain]).exchange(fakes, rows, draws, slots, seen)
             first = rows.index(step.rows.start)
             return shown[first : first + len(fake)]
 

@@ -2,7 +2,7 @@
 
 import math
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Protocol, TypeVar
 
@@ -28,7 +28,7 @@ from genlab.recipes.latent_pictures import (
     posterior_means,
     posterior_spread,
 )
-from genlab.recipes.recipe import Batches, DomainInfo, Recipe, RecipeConfig, StepContext
+from genlab.recipes.recipe import Batches, DomainInfo, Metrics, Phase, Recipe, RecipeConfig, StepContext
 
 SCATTERED_IMAGES = 2000
 """Number of held-out images in the scatters that are drawn during training; fewer where they exceed FIGURE_BYTES."""
@@ -83,14 +83,17 @@ class LatentRecipe(Recipe[C]):
         """Return the latent model."""
         return self.vae
 
-    def step(self, batches: Batches, step: StepContext) -> dict[str, Tensor]:
-        """Take one step down the gradient of −ELBO, with β on its KL term."""
+    def phases(self) -> Sequence[Phase]:
+        """Return the only phase."""
+        return (Phase("vae", "vae", self._loss),)
+
+    def _loss(self, batches: Batches, step: StepContext) -> tuple[Tensor, Metrics]:
+        """Return −ELBO with β on its KL term, and −ELBO with its two parts."""
         reconstruction, kl = self._negative_elbo(batches["images"], step)
         weight = self.config.objective.weight(step.index * self.config.run.batch)
-        step.update("vae", reconstruction + weight * kl)
-        return self._named(reconstruction, kl)
+        return reconstruction + weight * kl, self._named(reconstruction, kl)
 
-    def test_metrics(self, batches: Batches, step: StepContext) -> dict[str, Tensor]:
+    def test_metrics(self, batches: Batches, step: StepContext) -> Metrics:
         """Return −ELBO of held-out rows, with one draw of z a row, and its two parts, in nats an image."""
         return self._named(*self._negative_elbo(batches["images"], step))
 

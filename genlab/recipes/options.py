@@ -103,7 +103,10 @@ class ImageData(Data):
 
 @dataclass(frozen=True)
 class Optimization:
-    """Adam (Kingma & Ba 2015), its learning rate over time, and what is done to gradients and weights."""
+    """Adam (Kingma & Ba 2015), its learning rate over time, and what is done to gradients and weights.
+
+    A recipe may have other options for some of its networks, see :meth:`genlab.recipes.recipe.Recipe.optimization`.
+    """
 
     learning_rate: Annotated[float, Gt(0)] = 1e-3
     """Adam's step size, at its highest."""
@@ -117,6 +120,8 @@ class Optimization:
     """The share of the run after which the learning rate begins to fall."""
     warmup_images: Annotated[int, Ge(0)] = 0
     """Images over which the learning rate rises from zero."""
+    weight_decay: Annotated[float, Ge(0)] = 0.0
+    """Share of each weight, times the learning rate, that a step takes from it (AdamW, Loshchilov & Hutter 2019)."""
     clip_norm: Annotated[float, Gt(0)] | None = None
     """Scale each network's gradient down to this L2 norm where it is larger."""
     ema_images: Annotated[float, Ge(0)] = 0.0

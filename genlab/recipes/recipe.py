@@ -68,9 +68,11 @@ class DomainInfo:
 
 
 class StepContext(Protocol):
-    """What the training loop offers a recipe for one optimisation step: its rows, their noise and the optimisers.
+    """What the training loop offers a recipe for one optimisation step: its rows, and the noise that belongs to them.
 
-    A rank is one of the processes that train together, a worker; each has a part of the rows of the global batch.
+    A rank is one of the processes that train together, a worker; each has a part of the rows of the global batch. With
+    gradient accumulation a rank's rows are again divided into parts, and each part has a context of its own, which is
+    the same in all phases of the step.
     """
 
     @property
@@ -106,32 +108,66 @@ class StepContext(Protocol):
         """
         ...
 
-    def update(self, network: str, loss: Tensor) -> None:
-        """Step the optimiser of ``networks[network]`` down the gradient of ``loss``.
+    def leave(self, name: str, value: Any) -> None:
+        """Leave a value for a later phase of this step: a tensor of these rows, which is detached, or a function.
 
-        ``loss`` is a scalar, the mean over this rank's rows; the gradient applied is the mean over the global batch.
-        Other networks get no gradient. With several workers the optimiser steps at the end of the recipe's step; with
-        gradient accumulation the recipe's step is called for each part of the rows, and the optimiser steps at the end
-        of the last. So no loss may depend on weights that moved earlier in the step.
+        It is no part of the run's state, and ends with the step.
+        """
+        ...
+
+    def left(self, name: str) -> Any:
+        """Return what an earlier phase of this step left for these rows.
+
+        Raises:
+            ConfigError: when none did.
         """
         ...
 
 
 Batches = Mapping[str, Batch]
 """The batches of a step by the name of their domain."""
+Metrics = Mapping[str, Tensor]
+"""Metrics by name: scalar tensors on the device, without gradients, means over this rank's rows."""
 C = TypeVar("C", bound=RecipeConfig)
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A part of a training step, which moves one network down the gradient of one loss.
+
+    The loop runs the phases of a step in turn. Each sees the weights that the phases before it have moved, on one
+    worker as on many. While a phase runs, the parameters of all other networks are constants.
+    """
+
+    name: str
+    """Name of the phase, such as ``discriminator``."""
+    network: str
+    """Name of the network that moves. Several phases may move one network: it has one optimiser, with one state."""
+    loss: Callable[[Batches, StepContext], tuple[Tensor, Metrics]]
+    """Computes a loss, which is a scalar and a mean over this rank's rows, and metrics. The gradient that is applied is
+    that of the mean over the global batch. With gradient accumulation it is called for each part of the rows."""
+    every: int = 1
+    """The phase comes in steps 0, ``every``, 2 ``every`` ...: lazy regularisation (Karras et al. 2020, CVPR)."""
+    reads: tuple[str, ...] | None = None
+    """Names of the networks that the loss depends on; by default all. A network that moved in an earlier phase of the
+    step and is not named here may still have its old weights, and get its new ones while this phase computes."""
 
 
 class Recipe(nn.Module, ABC, Generic[C]):
     """The networks of a model family, and what a training step does with them.
 
-    The constructor builds the networks on the CPU from the default generator, which the loop has seeded.
+    The constructor builds the networks on the CPU from the default generator, which the loop has seeded. Whatever else
+    a recipe remembers between steps is a persistent buffer of it, or of a module in it, on every rank the same: it is
+    then saved, restored, sent to new workers and compared between them, as the networks are.
 
     Attributes:
         config_type: the dataclass of the family's options.
         networks: the networks that are trained, by name; each has an optimiser of its own.
-        averaged: names of the networks of which an exponential moving average is kept when
-            ``optimization.ema_images`` is set; the averages are then what is measured and saved as the run's model.
+        group: how many neighbouring rows of the global batch belong together, such as the rows of a statistic over
+            small groups. Workers, and parts of gradient accumulation, get whole groups.
+        averaged: names of the networks of which an exponential moving average is kept when ``ema_images`` of their
+            optimisation is set; the averages are then what is measured and saved as the run's model.
+        renamed_state: what state is called now, by what checkpoints of earlier versions call it, as prefixes of names.
         ranked_by: name of the measurement, lower being better, by which checkpoints are ranked; empty for a family
             whose checkpoints are not evaluated beside training.
         figure_rows: number of held-out rows that ``figures`` is given: the first rows of the split; from the 101st on,
@@ -141,7 +177,9 @@ class Recipe(nn.Module, ABC, Generic[C]):
     config_type: ClassVar[type]
     averaged: ClassVar[tuple[str, ...]] = ()
     ranked_by: ClassVar[str] = ""
+    renamed_state: ClassVar[Mapping[str, str]] = {}
     networks: nn.ModuleDict
+    group: int = 1
     figure_rows: int = 16
 
     def __init__(self, config: C, domains: Mapping[str, DomainInfo]) -> None:
@@ -150,12 +188,16 @@ class Recipe(nn.Module, ABC, Generic[C]):
         self.domains = domains
 
     @abstractmethod
-    def step(self, batches: Batches, step: StepContext) -> dict[str, Tensor]:
-        """Do one training step, and return named metrics: scalar tensors on the device, means over this rank's rows."""
+    def phases(self) -> Sequence[Phase]:
+        """Return the phases of a training step, in their order."""
+
+    def optimization(self, network: str) -> Optimization:
+        """Return the options of the optimiser and the average of ``networks[network]``; by default the config's."""
+        return self.config.optimization
 
     @abstractmethod
-    def test_metrics(self, batches: Batches, step: StepContext) -> dict[str, Tensor]:
-        """Return metrics of held-out rows: scalar tensors, means over this rank's rows; empty for none."""
+    def test_metrics(self, batches: Batches, step: StepContext) -> Metrics:
+        """Return metrics of held-out rows; empty for none."""
 
     @abstractmethod
     def figures(self, batches: Batches) -> dict[str, np.ndarray]:
@@ -236,12 +278,34 @@ def check_networks(family: str, recipe: Recipe[Any]) -> None:
             f"{where} needs averaged, a tuple of names out of self.networks ({', '.join(networks)}); "
             f"it is {recipe.averaged!r}"
         )
+    _check_phases(where, recipe)
     model = recipe.model()
     if not isinstance(model, Model) or model.family != family:
         raise ConfigError(
             f"{where}: model() must return the MODEL of {module_file('genlab.models', family)}; "
             f"it returns a {type(model).__name__}"
         )
+
+
+def _check_phases(where: str, recipe: Recipe[Any]) -> None:
+    phases = recipe.phases()
+    names, networks = [phase.name for phase in phases], set(recipe.networks)
+    if not names or len(set(names)) < len(names):
+        raise ConfigError(f"{where}: phases() must return at least one phase, each with a name of its own; got {names}")
+    for phase in phases:
+        for name in (phase.network, *(phase.reads or ())):
+            if name not in networks:
+                known = ", ".join(recipe.networks)
+                raise ConfigError(f"{where}: phase {phase.name!r}: no network {name!r}; self.networks has: {known}")
+        if phase.every < 1:
+            raise ConfigError(f"{where}: phase {phase.name!r}: every = {phase.every}; must be at least 1")
+    if still := networks - {phase.network for phase in phases}:
+        raise ConfigError(
+            f"{where}: no phase moves {', '.join(sorted(still))}; keep a network that is not trained outside of "
+            "self.networks"
+        )
+    if recipe.group < 1:
+        raise ConfigError(f"{where}: group = {recipe.group}; must be at least 1")
 
 
 def _check_class(what: str, found: Any, base: type) -> None:

@@ -1,4 +1,4 @@
-"""Adam (Kingma & Ba 2014) over tensors with names."""
+"""Adam (Kingma & Ba 2015, ICLR) over tensors with names."""
 
 from collections.abc import Mapping
 
@@ -11,7 +11,7 @@ EPSILON = 1e-8
 
 
 class Adam:
-    """The optimiser ``torch.optim.Adam(fused=True)``, bit for bit, with its moments under the parameters' names.
+    """The optimiser ``torch.optim.AdamW(fused=True)``, bit for bit, with its moments under the parameters' names.
 
     It calls the same function as PyTorch's class. That class imports torch.compile when it is created, which nothing
     here uses and which takes each worker a second of CPU time.
@@ -20,15 +20,17 @@ class Adam:
         parameters: the tensors that are optimised, by name.
         beta1: decay of the mean of gradients.
         beta2: decay of the mean of squared gradients.
+        weight_decay: share of each weight, times the learning rate, that a step takes from it; 0 makes it Adam.
     """
 
-    def __init__(self, parameters: Mapping[str, Tensor], beta1: float, beta2: float) -> None:
+    def __init__(self, parameters: Mapping[str, Tensor], beta1: float, beta2: float, weight_decay: float = 0.0) -> None:
         self.rate = 0.0
         """Learning rate, set before each step."""
         self.state: dict[str, dict[str, Tensor]] = {}
         """Moments ``step``, ``exp_avg`` and ``exp_avg_sq`` of each parameter that has had a gradient."""
         self._parameters = parameters
         self._betas = beta1, beta2
+        self._weight_decay = weight_decay
 
     @torch.no_grad()
     def step(self) -> None:
@@ -54,7 +56,8 @@ class Adam:
             beta1=self._betas[0],
             beta2=self._betas[1],
             lr=self.rate,
-            weight_decay=0.0,
+            weight_decay=self._weight_decay,
+            decoupled_weight_decay=True,
             eps=EPSILON,
             maximize=False,
         )

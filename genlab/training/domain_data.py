@@ -25,13 +25,12 @@ def open_batches(plan: Plan, domain: str, session: Session, start: int) -> Devic
     """
     options: Data = plan.config.data
     seed = plan.run.seed
-    cache = BlockCache(Path(options.cache), int(options.cache_gib * 2**30)) if options.cache else None
     augmentation = None
     if options.flip or options.jitter:
         augmentation = Augmentation(options.flip, options.jitter, derived_seed(seed, "augment", domain))
     gpu = session.device.type == "cuda"
     stream = ShardStream(
-        open_split(plan, domain, options.split, threads=session.threads or 1, cache=cache),
+        open_split(plan, domain, options.split, threads=session.threads or 1),
         batch=plan.run.batch,
         seed=derived_seed(seed, "order", domain),
         rank=session.rank,
@@ -39,23 +38,25 @@ def open_batches(plan: Plan, domain: str, session: Session, start: int) -> Devic
         start=start,
         window=plan.domains[domain].window or None,
         augmentation=None if gpu else augmentation,
+        group=plan.group,
     )
     return DeviceBatches(stream, session.device, augmentation if gpu else None)
 
 
-def open_split(plan: Plan, domain: str, split: str, *, threads: int = 2, cache: BlockCache | None = None) -> ShardSet:
-    """Open the rows of a domain's split.
+def open_split(plan: Plan, domain: str, split: str, *, threads: int = 2) -> ShardSet:
+    """Open the rows of a domain's split, through the node's cache of remote data if there is one.
 
     Args:
         plan: the run.
         domain: name of the domain.
         split: name of the split.
         threads: see :meth:`ShardSet.open`.
-        cache: see :meth:`ShardSet.open`.
 
     Raises:
         RunError: when there is no such split.
     """
+    options: Data = plan.config.data
+    cache = BlockCache(Path(options.cache), int(options.cache_gib * 2**30)) if options.cache else None
     shards = plan.domains[domain].open(split, threads=threads, cache=cache)
     if shards is None:
         raise RunError(f"{plan.domains[domain].url}: no split {split!r}")

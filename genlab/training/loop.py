@@ -5,8 +5,9 @@ so a run that is killed at any moment and resumed takes the same steps, bit for 
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +18,9 @@ from genlab.core.config import to_dict
 from genlab.core.errors import RunError
 from genlab.core.seeds import derived_seed
 from genlab.core.storage import locate
-from genlab.data.stream.batches import Batch, read_batch
-from genlab.data.stream.order import evenly_spaced, rank_slice
+from genlab.core.text import counted
+from genlab.data.stream.batches import Batch, read_batch, read_batches
+from genlab.data.stream.order import evenly_spaced, group_slice, pieces_of_batches
 from genlab.evaluation.checkpoint_evaluations import read_evaluations
 from genlab.recipes.recipe import recipe_type
 from genlab.store import model_directory
@@ -26,11 +28,12 @@ from genlab.training.candidates import Candidates
 from genlab.training.checkpoints import Checkpoints
 from genlab.training.console import ProgressUpdate
 from genlab.training.domain_data import open_batches, open_split
+from genlab.training.gradients import Gradients
 from genlab.training.meters import Meter, Throughput
 from genlab.training.plan import Plan
 from genlab.training.session import Session, copy_from_rank_zero, from_rank_zero, gather
 from genlab.training.state import TrainingState
-from genlab.training.step_context import LoopStepContext
+from genlab.training.step_context import LoopStepContext, rows_of_part
 from genlab.training.stopwatch import Stopwatch
 from genlab.training.torch_settings import (
     begin_cuda_graphs,
@@ -69,7 +72,12 @@ def train(plan: Plan, session: Session) -> TrainingState:
 
     torch.manual_seed(run.seed)
     recipe = recipe_type(plan.family)(config, {name: domain.info for name, domain in plan.domains.items()})
-    state = TrainingState(recipe, config.optimization, device)
+    state = TrainingState(recipe, device)
+    phases = recipe.phases()
+    gradients = {
+        name: Gradients(list(parameters.values()), alone=session.world_size == 1)
+        for name, parameters in state.parameters.items()
+    }
     recipe.train()
     if run.compile or run.cuda_graphs:
         compile_networks(recipe, run.cuda_graphs)
@@ -100,22 +108,37 @@ def train(plan: Plan, session: Session) -> TrainingState:
             begin_cuda_graphs(run.cuda_graphs)
             batches = {name: next(domain) for name, domain in domains.items()}
             stopwatch.lap("data")
-            rate = state.set_rate(done * run.batch, plan.steps * run.batch)
-            for part in range(run.accumulate):
-                step = LoopStepContext(
-                    state,
+            rates = state.set_rates(done * run.batch, plan.steps * run.batch)
+            parts = [
+                LoopStepContext(
                     session,
                     index=done,
                     batch=run.batch,
+                    rows_of=partial(_rows_of_part, plan, session.world_size, part),
                     key=(run.seed, "noise", done),
                     precision=run.precision,
-                    part=(part, run.accumulate),
                     lap=stopwatch.lap,
                 )
-                losses = recipe.step(_rows_of_part(batches, part, run.accumulate), step)
-                step.finish()
-                meter.add(losses, done + 1, step.fraction * run.accumulate, 1 / run.accumulate)
-            stopwatch.lap("compute")
+                for part in range(run.accumulate)
+            ]
+            moving: list[str] = []
+            for phase in phases:
+                if done % phase.every:
+                    continue
+                # A network moves when a phase reads it, or at the end: until then its gradients are summed beside.
+                reads = {phase.network, *(recipe.networks if phase.reads is None else phase.reads)}
+                _move([name for name in moving if name in reads], gradients, state, stopwatch)
+                moving = [name for name in moving if name not in reads] + [phase.network]
+                with state.only(phase.network):
+                    for part, step in enumerate(parts):
+                        loss, values = phase.loss(_rows_of(batches, step.rows, parts[0].rows.start), step)
+                        whole = step.fraction == 1.0
+                        gradients[phase.network].backward(
+                            loss if whole else loss * step.fraction, first=part == 0, last=part == run.accumulate - 1
+                        )
+                        meter.add(values, phase.name, done + 1, weight=step.fraction)
+                stopwatch.lap("compute")
+            _move(moving, gradients, state, stopwatch)
             done += 1
             images = done * run.batch
             state.update_ema(images, run.batch)
@@ -126,7 +149,7 @@ def train(plan: Plan, session: Session) -> TrainingState:
             if logged:
                 stopwatch.settle()
                 time_fractions = stopwatch.read()
-                metrics = meter.means() | {"learning_rate": rate}
+                metrics = meter.means() | rates
                 if not all(map(math.isfinite, metrics.values())):
                     raise RunError(_not_finite(*meter.first_not_finite(), saved))
                 speed = throughput.read()
@@ -173,7 +196,10 @@ def train(plan: Plan, session: Session) -> TrainingState:
 
 
 def _restore(checkpoints: Checkpoints, state: TrainingState, session: Session) -> int:
-    """Load the newest good checkpoint, which rank 0 reads and sends to the others; return its step, 0 without one."""
+    """Load the newest good checkpoint, which rank 0 reads; return its step, 0 without one.
+
+    All ranks begin with the state of rank 0, its first weights where there is no checkpoint.
+    """
     done, tensors = 0, dict[str, Tensor]()
     if session.rank == 0:
         done, tensors, messages = checkpoints.newest()
@@ -184,19 +210,35 @@ def _restore(checkpoints: Checkpoints, state: TrainingState, session: Session) -
         if session.rank > 0:
             tensors = {name: torch.empty(shape, dtype=dtype) for name, (shape, dtype) in layout.items()}
         state.load(tensors)
-        for tensor in state.tensors().values():
-            copy_from_rank_zero(tensor)
-        if session.rank == 0:
-            session.say(f"goes on from the checkpoint of step {done}")
+    for tensor in state.tensors().values():
+        copy_from_rank_zero(tensor)
+    if done and session.rank == 0:
+        session.say(f"goes on from the checkpoint of step {done}")
     return done
 
 
-def _rows_of_part(batches: Mapping[str, Batch], part: int, parts: int) -> Mapping[str, Batch]:
-    """Return the rows of one of the ``parts`` that gradient accumulation divides this rank's batches into."""
-    if parts == 1:
-        return batches
-    rows = rank_slice(len(next(iter(batches.values()))), part, parts)
-    return {name: batch[rows] for name, batch in batches.items()}
+def _rows_of_part(plan: Plan, world_size: int, part: int, rank: int) -> slice:
+    """Return the rows of a global batch that ``rank`` has in a part of gradient accumulation."""
+    return rows_of_part(plan.run.batch, rank, world_size, part, plan.run.accumulate, plan.group)
+
+
+def _rows_of(batches: Mapping[str, Batch], rows: slice, first: int) -> Mapping[str, Batch]:
+    """Return ``rows`` of the global batch out of a rank's batches, which begin with row number ``first``."""
+    within = slice(rows.start - first, rows.stop - first)
+    return {
+        name: batch if len(batch) == within.stop - within.start else batch[within] for name, batch in batches.items()
+    }
+
+
+def _move(
+    networks: Sequence[str], gradients: Mapping[str, Gradients], state: TrainingState, stopwatch: Stopwatch
+) -> None:
+    """Wait for the gradients of networks, and step their optimisers."""
+    for name in networks:
+        gradients[name].wait()
+        stopwatch.lap("all_reduce")
+        state.step_optimizer(name)
+        stopwatch.lap("optimiser")
 
 
 def _checkpoint_is_due(plan: Plan, done: int) -> bool:
@@ -221,38 +263,54 @@ def _not_finite(step: int, what: str, saved: int) -> str:
 
 
 def _require_sound_weights(state: TrainingState, session: Session, done: int, saved: int) -> None:
-    """Raise a RunError when a weight is not finite or the ranks' weights differ: such weights must not be saved."""
+    """Raise a RunError when a weight is not finite or the ranks' states differ: such a state must not be saved."""
     if not state.finite():
         raise RunError(_not_finite(done, "a weight", saved))
-    if session.world_size > 1 and len(set(gather(state.fingerprint()))) > 1:
-        raise RunError(f"the workers' weights have drifted apart by step {done}; the last checkpoint is still good")
+    if session.world_size > 1:
+        fingerprints = state.fingerprints()
+        if len(set(gather(hash(tuple(fingerprints.values()))))) > 1:
+            first, *others = gather(fingerprints)
+            differing = [name for name in first if any(other.get(name) != first[name] for other in others)]
+            raise RunError(
+                f"the workers' states have drifted apart by step {done}, in {counted(len(differing), 'tensor')}, first "
+                f"in {differing[0]}; the last checkpoint is still good"
+            )
 
 
 def _test_metrics(plan: Plan, state: TrainingState, session: Session) -> dict[str, float]:
-    """Return the recipe's test metrics over the whole test split. Each rank computes its slice of every batch."""
+    """Return the recipe's test metrics over the whole test split, but for an incomplete last group of rows.
+
+    Each rank measures its own share of the rows, in pieces no larger than its parts of a training step. A row's noise
+    depends on the row alone, so the metrics do not depend on the number of ranks.
+    """
     if not plan.has_test_rows:
         return {}
-    shards = {name: open_split(plan, name, plan.held_out_split) for name in plan.domains}
-    rows = min(len(domain) for domain in shards.values())
-    batch = max(plan.run.batch, session.world_size)
+    splits = {name: open_split(plan, name, plan.held_out_split) for name in plan.domains}
+    rows = min(map(len, splits.values())) // plan.group * plan.group
+    batch = plan.run.batch
+    share = group_slice(rows, session.rank, session.world_size, plan.group)
+    largest = rows_of_part(batch, 0, session.world_size, 0, plan.run.accumulate, plan.group).stop
+    pieces = pieces_of_batches(range(share.start, share.stop), batch, largest)
     meter = Meter()
-    with state.ema_weights():
-        # The last rows are left out if they are fewer than the ranks, each of which needs one.
-        for first in range(0, rows - session.world_size + 1, batch):
-            size = min(batch, rows - first)
+    with state.ema_weights(), read_batches(splits, pieces, session.device) as read:
+        for piece, batches in zip(pieces, read, strict=True):
             begin_cuda_graphs(plan.run.cuda_graphs)
+            first = piece.start // batch * batch
+            within = slice(piece.start - first, piece.stop - first)
             step = LoopStepContext(
-                state,
                 session,
                 index=first // batch,
-                batch=size,
+                batch=min(batch, rows - first),
+                rows_of=partial(_same_rows, within),
                 key=(plan.run.seed, "test", first),
                 precision=plan.run.precision,
             )
-            numbers = np.arange(first + step.rows.start, first + step.rows.stop)
-            batches = {name: read_batch(split, numbers, session.device) for name, split in shards.items()}
-            meter.add(state.recipe.test_metrics(batches, step), step.index, step.fraction, weight=size)
+            meter.add(state.recipe.test_metrics(batches, step), "test_metrics", step.index, weight=len(piece))
     return meter.means()
+
+
+def _same_rows(rows: slice, rank: int) -> slice:
+    return rows
 
 
 def _write_pictures(plan: Plan, state: TrainingState, session: Session, tracker: Tracker, done: int) -> None:

@@ -7,55 +7,88 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from genlab.core.errors import ConfigError
 from genlab.data.stream.shard_stream import ShardStream
-from genlab.training.session import gather, sum_over_ranks
+from genlab.recipes.recipe import Metrics
+from genlab.training.session import gather
 
 
 class Meter:
-    """Means of metrics over the rows of several steps, kept on the device until they are read."""
+    """Means of metrics over the rows of several steps and all ranks, each by its name.
+
+    A metric may come in some steps only, in any order, and on some ranks only: its mean is over the rows that it came
+    with. Sums stay on the device until they are read.
+    """
 
     def __init__(self) -> None:
-        self._names: list[str] = []
-        self._sums: Tensor | None = None
-        self._weight = 0.0
-        self._first_not_finite: Tensor | None = None
+        self._sums: dict[tuple[str, ...], Tensor] = {}
+        self._weights: dict[tuple[str, ...], float] = {}
+        self._first_not_finite: dict[tuple[str, ...], Tensor] = {}
+        self._meanings: dict[str, str] = {}
 
-    def add(self, metrics: Mapping[str, Tensor], step: int, fraction: float, weight: float = 1.0) -> None:
-        """Add the metrics of one step.
+    def add(self, metrics: Metrics, meaning: str, step: int, weight: float) -> None:
+        """Add metrics of some rows of a step.
 
         Args:
-            metrics: scalar tensors, means over this rank's rows.
+            metrics: scalar tensors, means over these rows.
+            meaning: what gave them, such as the name of a phase.
             step: the step's number.
-            fraction: the number of this rank's rows, divided by that of all ranks' rows.
-            weight: the weight of the step in the means.
+            weight: the weight of these rows in the means: their number, in a unit that is the same in all calls.
+
+        Raises:
+            ConfigError: when a metric is no scalar tensor, or another ``meaning`` has given one of its name.
         """
-        self._names = list(metrics)
-        self._weight += weight
-        if metrics:
-            values = torch.stack([value.double() for value in metrics.values()])
-            not_finite = torch.where(values.isfinite(), math.inf, step)
-            first = self._first_not_finite
-            self._first_not_finite = not_finite if first is None else torch.minimum(first, not_finite)
-            values *= fraction * weight
-            self._sums = values if self._sums is None else self._sums + values
+        for name, value in metrics.items():
+            if not isinstance(value, Tensor) or value.dim():
+                raise ConfigError(f"{meaning}: metric {name!r} must be a scalar tensor; it is {_kind(value)}")
+            if self._meanings.setdefault(name, meaning) != meaning:
+                raise ConfigError(
+                    f"{meaning}: {self._meanings[name]} has a metric {name!r} too; give one of them another name"
+                )
+        if not metrics:
+            return
+        names = tuple(metrics)
+        values = torch.stack([value.detach().double() for value in metrics.values()])
+        not_finite = torch.where(values.isfinite(), math.inf, step)
+        values *= weight
+        if names in self._first_not_finite:
+            not_finite = torch.minimum(self._first_not_finite[names], not_finite)
+        self._first_not_finite[names] = not_finite
+        self._sums[names] = self._sums[names] + values if names in self._sums else values
+        self._weights[names] = self._weights.get(names, 0.0) + weight
 
     def means(self) -> dict[str, float]:
-        """Return the means over the rows of all ranks since the last call. Every rank calls it, at the same steps."""
-        sums, weight, self._sums, self._weight = self._sums, self._weight, None, 0.0
-        if sums is None:
-            return {}
-        return dict(zip(self._names, (sum_over_ranks(sums) / weight).tolist(), strict=True))
+        """Return the mean of each metric since the last call. Every rank calls it, at the same steps."""
+        own: dict[str, tuple[float, float]] = {}
+        for names, sums in self._sums.items():
+            for name, value in zip(names, sums.tolist(), strict=True):
+                before, weight = own.get(name, (0.0, 0.0))
+                own[name] = before + value, weight + self._weights[names]
+        self._sums, self._weights = {}, {}
+        totals: dict[str, tuple[float, float]] = {}
+        for metrics in gather(own):
+            for name, (value, weight) in metrics.items():
+                before, others = totals.get(name, (0.0, 0.0))
+                totals[name] = before + value, others + weight
+        return {name: value / weight for name, (value, weight) in totals.items()}
 
     def first_not_finite(self) -> tuple[int, str]:
         """Return the first step in which metrics of any rank were not finite, and the names of these metrics.
 
         Every rank calls it when :meth:`means` has returned a number that is not finite, which all ranks see alike.
         """
-        assert self._first_not_finite is not None
-        ranks = gather(self._first_not_finite.tolist())
-        first = int(min(step for steps in ranks for step in steps if math.isfinite(step)))
-        named = zip(self._names, zip(*ranks, strict=True), strict=True)
-        return first, ", ".join(name for name, steps in named if first in steps)
+        own: dict[str, float] = {}
+        for names, steps in self._first_not_finite.items():
+            for name, step in zip(names, steps.tolist(), strict=True):
+                own[name] = min(step, own.get(name, math.inf))
+        ranks = gather(own)
+        first = min(step for metrics in ranks for step in metrics.values())
+        named = dict.fromkeys(name for metrics in ranks for name, step in metrics.items() if step == first)
+        return int(first), ", ".join(named)
+
+
+def _kind(value: object) -> str:
+    return f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
 
 
 class Throughput:

@@ -90,6 +90,8 @@ class Plan:
     """Steps of the whole run."""
     held_out: HeldOutSplits
     """The rows that checkpoints are chosen on, and those that results are reported on."""
+    group: int = 1
+    """Neighbouring rows of a global batch that belong together, see :class:`genlab.recipes.recipe.Recipe`."""
 
     @property
     def run(self) -> Run:
@@ -157,24 +159,27 @@ def make_plan(family: str, config: Any) -> Plan:
             require_absolute(f"data.{domain}", url)
         domains[domain] = _plan_domain(domain, url, config.data, root, root / name)
     infos = {domain: data_set.info for domain, data_set in domains.items()}
-    build_on_meta(family, config, infos)
+    group = build_on_meta(family, config, infos).group
     for domain, info in infos.items():
         if run.batch > info.rows:
             raise ConfigError(
                 f"run.batch = {run.batch} is larger than data.{domain}, which has {info.rows} rows "
                 f"in split {config.data.split!r}; use a smaller batch"
             )
-    if run.batch < max(1, run.workers) * run.accumulate:
+    if run.batch % group:
+        raise ConfigError(f"run.batch = {run.batch}: must be a multiple of {group}, the rows of a group of {family}")
+    if run.batch < max(1, run.workers) * run.accumulate * group:
         parts = f", in each of run.accumulate = {run.accumulate} parts" if run.accumulate > 1 else ""
+        least = "a row" if group == 1 else f"a group of {group} rows"
         raise ConfigError(
-            f"run.batch = {run.batch}: a global batch needs a row for each of {max(1, run.workers)} workers{parts}"
+            f"run.batch = {run.batch}: a global batch needs {least} for each of {max(1, run.workers)} workers{parts}"
         )
     rows = max(info.rows for info in infos.values())
     if run.steps is None and run.epochs is None:
         raise ConfigError("run.epochs, run.steps: give one of them, a run must end")
     steps = run.steps if run.steps is not None else math.ceil((run.epochs or 0) * rows / run.batch)
     config = dataclasses.replace(config, run=dataclasses.replace(run, name=name, storage=str(root)))
-    plan = Plan(family, config, str(root / name), domains, steps, _held_out(config, domains, root / name))
+    plan = Plan(family, config, str(root / name), domains, steps, _held_out(config, domains, root / name), group)
     if run.evaluate_every:
         _check_evaluation(plan)
     return plan

@@ -53,8 +53,7 @@ from torch import nn
 from genlab.models.faulty import Faulty, FaultyArchitecture
 from genlab.models.pixels import to_unit
 from genlab.recipes.options import ImageData, Optimization, Run
-from genlab.recipes.recipe import Recipe
-from genlab.recipes.options import ImageData
+from genlab.recipes.recipe import Phase, Recipe
 
 @dataclass(frozen=True)
 class Objective:
@@ -80,7 +79,10 @@ class FaultyRecipe(Recipe[FaultyConfig]):
         self.networks = nn.ModuleDict({"faulty": self.faulty})
         self.steps = 0
 
-    def step(self, batches, step):
+    def phases(self):
+        return (Phase("faulty", "faulty", self.loss),)
+
+    def loss(self, batches, step):
         images = to_unit(batches["images"].image)
         weight = 1.0
         match self.config.objective.fault:
@@ -92,8 +94,7 @@ class FaultyRecipe(Recipe[FaultyConfig]):
             case "batch":
                 images = self.faulty.norm(images)
         loss = weight * (images - self.faulty.image.sigmoid()).square().mean()
-        step.update("faulty", loss)
-        return {"error": loss.detach()}
+        return loss, {"error": loss.detach()}
 
     def test_metrics(self, batches, step):
         return {}

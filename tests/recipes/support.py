@@ -8,11 +8,14 @@ import torch
 from torch import Tensor
 
 from genlab.data.stream.batches import Batch
-from genlab.recipes.recipe import Recipe
+from genlab.recipes.recipe import Batches, Recipe
 
 
 class RecordingStepContext:
-    """A :class:`genlab.recipes.recipe.StepContext` that keeps each loss and its gradients, and changes no weight."""
+    """A :class:`genlab.recipes.recipe.StepContext` that takes a step but changes no weight.
+
+    It keeps the loss and the gradients of each network.
+    """
 
     index: int = 0
 
@@ -20,6 +23,7 @@ class RecordingStepContext:
         self._recipe = recipe
         self._rows = rows
         self.rows = slice(0, rows)
+        self._left: dict[str, Any] = {}
         self.losses: dict[str, Tensor] = {}
         self.gradients: dict[str, dict[str, Tensor | None]] = {}
 
@@ -35,11 +39,27 @@ class RecordingStepContext:
     def gather(self, tensor: Tensor) -> Callable[[], tuple[Sequence[int], Tensor]]:
         return lambda: (range(self._rows), tensor.detach())
 
-    def update(self, network: str, loss: Tensor) -> None:
-        parameters = dict(self._recipe.networks[network].named_parameters())
-        gradients = torch.autograd.grad(loss, list(parameters.values()), retain_graph=True, allow_unused=True)
-        self.losses[network] = loss.detach()
-        self.gradients[network] = dict(zip(parameters, gradients, strict=True))
+    def leave(self, name: str, value: Any) -> None:
+        self._left[name] = value
+
+    def left(self, name: str) -> Any:
+        return self._left[name]
+
+    def take(self, batches: Batches) -> dict[str, Tensor]:
+        """Compute all phases of a step, and return their metrics."""
+        found: dict[str, Tensor] = {}
+        for phase in self._recipe.phases():
+            loss, metrics = phase.loss(batches, self)
+            parameters = dict(self._recipe.networks[phase.network].named_parameters())
+            gradients = torch.autograd.grad(loss, list(parameters.values()), retain_graph=True, allow_unused=True)
+            self.losses[phase.network] = loss.detach()
+            self.gradients[phase.network] = dict(zip(parameters, gradients, strict=True))
+            self.move(phase.network)
+            found |= metrics
+        return found
+
+    def move(self, network: str) -> None:
+        """Called when the loop would move the network."""
 
 
 def batch(rows: int, *shape: int, seed: int, classes: int = 0) -> Batch:

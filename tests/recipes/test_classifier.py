@@ -39,7 +39,7 @@ def test_at_the_size_of_digits_it_has_the_parameters_it_says() -> None:
 def test_a_step_reaches_every_weight(shape: tuple[int, int, int]) -> None:
     recipe = make(shape=shape, width=4)
     step = RecordingStepContext(recipe, ROWS)
-    metrics = recipe.step({"images": batch(ROWS, *shape, seed=0, classes=10)}, step)
+    metrics = step.take({"images": batch(ROWS, *shape, seed=0, classes=10)})
     gradients = step.gradients["classifier"]
     assert [name for name, gradient in gradients.items() if gradient is None or not gradient.any()] == []
     torch.testing.assert_close(step.losses["classifier"], metrics["cross_entropy"])

@@ -36,7 +36,7 @@ def test_it_has_as_many_classes_as_the_data() -> None:
 def test_a_step_reaches_every_weight_of_both_networks() -> None:
     recipe = make()
     step = RecordingStepContext(recipe, ROWS)
-    metrics = recipe.step({"images": batch(ROWS, 28, 28, 1, seed=0, classes=10)}, step)
+    metrics = step.take({"images": batch(ROWS, 28, 28, 1, seed=0, classes=10)})
     assert [name for name, gradient in step.gradients["vae"].items() if gradient is None or not gradient.any()] == []
     torch.testing.assert_close(step.losses["vae"], metrics["neg_elbo"])
 

@@ -37,7 +37,7 @@ def loss_of_logits(kind: str, logits: Tensor, target: float) -> Tensor:
 def test_the_losses_are_the_papers(kind: str) -> None:
     recipe = make(adversarial=kind, lambda_cycle=7.0, lambda_identity=0.25)
     step = RecordingStepContext(recipe, ROWS)
-    metrics = recipe.step(BATCHES, step)
+    metrics = step.take(BATCHES)
 
     a, b = to_signed(BATCHES["a"].image), to_signed(BATCHES["b"].image)
     forward, backward = recipe.generators.a_to_b, recipe.generators.b_to_a
@@ -77,7 +77,7 @@ def test_the_defaults_are_the_papers() -> None:
 def test_each_step_reaches_its_own_networks_and_no_others() -> None:
     recipe = make()
     step = RecordingStepContext(recipe, ROWS)
-    recipe.step(BATCHES, step)
+    step.take(BATCHES)
     for network, gradients in step.gradients.items():
         assert [name for name, gradient in gradients.items() if gradient is None] == [], network
     assert all(parameter.grad is None for parameter in recipe.parameters())
@@ -86,16 +86,15 @@ def test_each_step_reaches_its_own_networks_and_no_others() -> None:
 
 def test_the_discriminators_classify_what_the_generators_drew_before_their_step() -> None:
     class Spoiler(RecordingStepContext):
-        def update(self, network: str, loss: Tensor) -> None:
-            super().update(network, loss)
+        def move(self, network: str) -> None:
             with torch.no_grad():
                 for parameter in recipe.networks[network].parameters():
                     parameter.zero_()
 
     recipe = make()
-    spoiled = recipe.step(BATCHES, Spoiler(recipe, ROWS))
+    spoiled = Spoiler(recipe, ROWS).take(BATCHES)
     recipe = make()
-    torch.testing.assert_close(spoiled, recipe.step(BATCHES, RecordingStepContext(recipe, ROWS)), rtol=0, atol=0)
+    torch.testing.assert_close(spoiled, RecordingStepContext(recipe, ROWS).take(BATCHES), rtol=0, atol=0)
 
 
 def test_domains_that_do_not_fit_are_refused_by_the_options_names() -> None:
@@ -123,7 +122,7 @@ def test_every_discriminator_classifies_what_resnets_draw(discriminator: str) ->
     networks = {"model.generator": "resnet-6", "model.width": 2, "model.discriminator": discriminator}
     recipe = CycleGANRecipe(override(CycleGANConfig(), PLAIN | networks), INFO)
     step = RecordingStepContext(recipe, ROWS)
-    recipe.step(BATCHES, step)
+    step.take(BATCHES)
     for gradients in step.gradients.values():
         assert all(gradient is not None and gradient.isfinite().all() for gradient in gradients.values())
     assert recipe.model().architecture.generator == "resnet-6"
@@ -149,7 +148,7 @@ def test_the_model_served_is_the_one_trained() -> None:
 def test_each_direction_may_have_weights_of_its_own() -> None:
     recipe = make(lambda_cycle=7.0, lambda_cycle_b=3.0, lambda_identity=0.25, lambda_identity_b=0.0)
     step = RecordingStepContext(recipe, ROWS)
-    found = recipe.step(BATCHES, step)
+    found = step.take(BATCHES)
     expected = found["adversarial_ab"] + found["adversarial_ba"] + 7.0 * found["cycle_a"] + 3.0 * found["cycle_b"]
     torch.testing.assert_close(step.losses["generators"], expected + 7.0 * 0.25 * found["identity_a"])
 
@@ -163,7 +162,7 @@ def test_a_loss_of_no_weight_is_not_added_and_an_identity_not_even_computed() ->
             passed[direction] += len(images[0])
 
         getattr(recipe.generators, direction).register_forward_pre_hook(count)
-    found = recipe.step(BATCHES, RecordingStepContext(recipe, ROWS))
+    found = RecordingStepContext(recipe, ROWS).take(BATCHES)
     assert passed == {"a_to_b": 2 * ROWS, "b_to_a": 3 * ROWS}
     assert "identity_a" in found
     assert "identity_b" not in found
@@ -171,7 +170,7 @@ def test_a_loss_of_no_weight_is_not_added_and_an_identity_not_even_computed() ->
     recipe = make(lambda_cycle=0.0)
     step = RecordingStepContext(recipe, ROWS)
     with mock.patch("genlab.recipes.cyclegan.F.l1_loss", return_value=torch.tensor(torch.inf)):
-        found = recipe.step(BATCHES, step)
+        found = step.take(BATCHES)
     assert found["cycle_a"] == torch.inf, "how it grows is worth knowing"
     torch.testing.assert_close(step.losses["generators"], found["adversarial_ab"] + found["adversarial_ba"])
 
@@ -182,9 +181,9 @@ def test_discriminators_are_shown_older_images_in_place_of_new_ones() -> None:
         step = RecordingStepContext(recipe, ROWS)
         found = []
         for step.index in range(30, 34):
-            for kept in recipe.history.values():
-                kept.images.fill_(old)
-            found.append(recipe.step(BATCHES, step))
+            for images in recipe.history.buffers():
+                images.fill_(old)
+            found.append(step.take(BATCHES))
         return {name: torch.stack([losses[name] for losses in found]) for name in found[0]}
 
     new, grey, white = losses(0, 0.0), losses(50, 0.0), losses(50, 1.0)

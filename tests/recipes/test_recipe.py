@@ -94,6 +94,24 @@ def test_a_class_that_lacks_something_is_refused(
             r"averaged, a tuple of names out of self.networks .* it is 'autoencoder'",
         ),
         ("self.networks =", "self.parts =", "ToyAERecipe needs self.networks, an nn.ModuleDict of the networks that"),
+        (
+            'Phase("autoencoder", "autoencoder", ',
+            'Phase("autoencoder", "decoder", ',
+            "no network 'decoder'; self.netwo",
+        ),
+        ("self._loss),)", "self._loss, reads=('encoder',)),)", "phase 'autoencoder': no network 'encoder'; self.netwo"),
+        ("self._loss),)", "self._loss, every=0),)", "phase 'autoencoder': every = 0; must be at least 1"),
+        (
+            "self._loss),)",
+            "self._loss),) * 2",
+            "one phase, each with a name of its own; got .'autoencoder', 'a",
+        ),
+        (
+            '{"autoencoder": self.autoencoder}',
+            '{"autoencoder": self.autoencoder, "still": nn.Linear(1, 1)}',
+            "no phase moves still; keep a network that is not trained outside of self.networks",
+        ),
+        ("averaged =", "group, averaged = 0,", "group = 0; must be at least 1"),
         ("return self.autoencoder\n", "return self.networks\n", "model.. must return the MODEL of genlab/models/toyae"),
     ],
 )

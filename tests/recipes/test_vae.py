@@ -27,7 +27,7 @@ def make(beta: float = 1.0, shape: tuple[int, int, int] = (8, 12, 1)) -> VAEReci
 def test_the_loss_is_the_negative_evidence_lower_bound_in_nats_per_image() -> None:
     recipe, batches = make(), {"images": batch(ROWS, 8, 12, 1, seed=0)}
     step = RecordingStepContext(recipe, ROWS)
-    metrics = recipe.step(batches, step)
+    metrics = step.take(batches)
 
     images = batches["images"].image.permute(0, 3, 1, 2) / 255
     mean, log_variance = recipe.vae.encoder(images)
@@ -47,7 +47,7 @@ def test_beta_weighs_the_kl_term_of_the_loss_and_not_of_the_figures() -> None:
     batches = {"images": batch(ROWS, 8, 12, 1, seed=0)}
     plain, heavy = make(), make(beta=3.0)
     steps = RecordingStepContext(plain, ROWS), RecordingStepContext(heavy, ROWS)
-    figures = plain.step(batches, steps[0]), heavy.step(batches, steps[1])
+    figures = steps[0].take(batches), steps[1].take(batches)
     assert figures[0] == figures[1]
     torch.testing.assert_close(steps[1].losses["vae"] - steps[0].losses["vae"], 2 * figures[0]["kl"])
 
@@ -55,7 +55,7 @@ def test_beta_weighs_the_kl_term_of_the_loss_and_not_of_the_figures() -> None:
 def test_the_gradient_goes_through_the_draw_to_every_weight() -> None:
     recipe = make(beta=0.0)  # the KL term has a way of its own to the encoder
     step = RecordingStepContext(recipe, ROWS)
-    recipe.step({"images": batch(ROWS, 8, 12, 1, seed=0)}, step)
+    step.take({"images": batch(ROWS, 8, 12, 1, seed=0)})
     gradients = step.gradients["vae"]
     assert [name for name, gradient in gradients.items() if gradient is None or not gradient.any()] == []
 
@@ -63,7 +63,7 @@ def test_the_gradient_goes_through_the_draw_to_every_weight() -> None:
 def test_held_out_figures_are_those_of_a_step() -> None:
     recipe, batches = make(), {"images": batch(ROWS, 8, 12, 1, seed=0)}
     step = RecordingStepContext(recipe, ROWS)
-    assert recipe.test_metrics(batches, step) == recipe.step(batches, RecordingStepContext(recipe, ROWS))
+    assert recipe.test_metrics(batches, step) == RecordingStepContext(recipe, ROWS).take(batches)
     assert step.losses == {}, "nothing is trained on held-out rows"
 
 
@@ -127,7 +127,7 @@ def test_the_kl_term_warms_up_over_the_images_seen() -> None:
     recipe.config = override(recipe.config, {"objective.warmup_images": 1280, "run.batch": 128})
     step = RecordingStepContext(recipe, ROWS)
     step.index = 5
-    metrics = recipe.step(batches, step)
+    metrics = step.take(batches)
     torch.testing.assert_close(step.losses["vae"], metrics["reconstruction"] + metrics["kl"] / 2)
 
 
@@ -137,7 +137,7 @@ def test_a_gaussian_likelihood_learns_its_sigma_and_counts_nats_of_8_bit_images(
     recipe = VAERecipe(config, {"images": DomainInfo(100, (8, 12, 3), ())})
     batches = {"images": batch(ROWS, 8, 12, 3, seed=0)}
     step = RecordingStepContext(recipe, ROWS)
-    metrics = recipe.step(batches, step)
+    metrics = step.take(batches)
     assert step.gradients["vae"]["log_sigma"] is not None
     images = batches["images"].image.permute(0, 3, 1, 2) / 255
     mean, log_variance = recipe.vae.encoder(images)
@@ -167,7 +167,7 @@ def test_the_gradient_of_a_step_is_that_of_the_expected_loss_and_far_less_noisy_
     pathwise, score = [], []
     for _ in range(40):
         step = Drawing(recipe, draws)
-        recipe.step({"images": Batch(image, None)}, step)
+        step.take({"images": Batch(image, None)})
         gradient = step.gradients["vae"]["encoder.mean.bias"]
         assert gradient is not None
         pathwise.append(gradient)

@@ -7,7 +7,7 @@ import signal
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -26,13 +26,14 @@ from genlab.core.storage import write_json
 from genlab.models.vae import VAEArchitecture
 from genlab.recipes.cyclegan import CycleGANConfig, CycleGANData, CycleGANModel, CycleGANObjective
 from genlab.recipes.options import ImageData, Optimization, Run
-from genlab.recipes.recipe import Batches, StepContext, recipe_type
+from genlab.recipes.recipe import Batches, Metrics, Phase, Recipe, StepContext, recipe_type
 from genlab.recipes.vae import VAEConfig
 from genlab.store import model_directory
 from genlab.training.checkpoints import Checkpoints
 from genlab.training.console import ProgressUpdate
 from genlab.training.loop import train
 from genlab.training.plan import Plan
+from genlab.training.state import TrainingState
 from genlab.training.tracking import CLOCK_FIELDS, read_metrics
 
 # A server that imports torch once and forks: children start in no time, and never inherit this process's threads.
@@ -175,14 +176,11 @@ def _train_and_die(
         if session.rank == target:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    recipe = recipe_type(plan.family)
-    original_step, write, save = recipe.step, Checkpoints._write, Checkpoints.save
+    write, save = Checkpoints._write, Checkpoints.save
 
-    def step_or_die(self: Any, batches: Batches, one: StepContext) -> dict[str, Tensor]:
-        losses = original_step(self, batches, one)  # in which the ranks meet, and so rank 0 has saved what was due
-        if one.index == step:
+    def die_in_step(index: int) -> None:
+        if index == step:
             die()
-        return losses
 
     def save_and_wait(self: Checkpoints, *arguments: Any, **options: Any) -> None:
         save(self, *arguments, **options)
@@ -211,7 +209,8 @@ def _train_and_die(
             patches.enter_context(mock.patch.object(Checkpoints, "save", save_and_wait))
         match moment:
             case "step":
-                patches.enter_context(mock.patch.object(recipe, "step", step_or_die))
+                # After a step, in which the ranks meet, and so rank 0 has saved what was due.
+                patches.enter_context(after_each_step(die_in_step))
             case "logged":
                 patches.enter_context(mock.patch.object(QuietSession, "progress", progress_or_die))
             case "half a checkpoint":
@@ -221,6 +220,33 @@ def _train_and_die(
             case "export":
                 patches.enter_context(mock.patch.object(model_directory, "save", save_and_die))
         _train_rank(session, store, plan)
+
+
+def before_each_step(recipe: type[Recipe[Any]], function: Callable[[Any, int], None]) -> AbstractContextManager[Any]:
+    """Patch a recipe to call ``function(recipe, step.index)`` before it computes a step."""
+    phases = recipe.phases
+
+    def patched(self: Any) -> list[Phase]:
+        first, *others = phases(self)
+
+        def loss(batches: Batches, step: StepContext) -> tuple[Tensor, Metrics]:
+            function(self, step.index)
+            return first.loss(batches, step)
+
+        return [dataclasses.replace(first, loss=loss), *others]
+
+    return mock.patch.object(recipe, "phases", patched)
+
+
+def after_each_step(function: Callable[[int], None]) -> AbstractContextManager[Any]:
+    """Patch training to call ``function(step)`` when the optimisers have made step number ``step``, from 0."""
+    update = TrainingState.update_ema
+
+    def patched(self: TrainingState, images: int, batch: int) -> None:
+        update(self, images, batch)
+        function(images // batch - 1)
+
+    return mock.patch.object(TrainingState, "update_ema", patched)
 
 
 def metrics(run: Path) -> list[dict[str, Any]]:

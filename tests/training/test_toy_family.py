@@ -5,6 +5,7 @@ The families are those of tests/training/families, which CONTRIBUTING.md tells n
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -38,16 +39,45 @@ print(json.dumps(answer))
 """
 
 
+RESUME = """
+import sys
+from pathlib import Path
+from genlab.core.config import override
+from genlab.recipes.recipe import recipe_type
+from genlab.training.plan import make_plan, start_or_resume
+from tests.training.support import assert_same_run, train_to_the_end, train_until_killed
+
+if __name__ == "__main__":
+    data, folder, workers = *sys.argv[1:3], int(sys.argv[3])
+    options = {"data.images": data, "run.storage": folder, "run.batch": 16, "run.steps": 9, "run.log_every": 1}
+    options |= {"run.checkpoint_every": 3, "run.accumulate": 2, "optimization.ema_images": 50.0}
+    config = override(recipe_type("toygan").config_type(), options)
+    unbroken, killed = (make_plan("toygan", override(config, {"run.name": name})) for name in ("unbroken", "killed"))
+    for plan in (unbroken, killed):
+        start_or_resume(plan)
+    train_to_the_end(unbroken, workers)
+    train_until_killed(killed, "step", 4, workers, target=workers - 1)
+    train_until_killed(killed, "a checkpoint", 6, workers, target=0)
+    train_to_the_end(killed, workers)
+    assert_same_run(Path(unbroken.directory), Path(killed.directory))
+"""
+
+
+def add_to_a_copy(folder: Path, family: str) -> None:
+    """Copy genlab into ``folder``, and add the three files of a family."""
+    for part in ("genlab", "jobs"):
+        shutil.copytree(REPOSITORY / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
+    for name, place in (("model", "genlab/models"), ("recipe", "genlab/recipes"), ("job", "jobs")):
+        shutil.copyfile(FAMILIES / family / f"{name}.py", folder / place / f"{family}.py")
+
+
 def train_and_use(folder: Path, family: str, steps: int, data: str) -> tuple[list[dict[str, float]], dict[str, Any]]:
     """Train a family that is added to a copy of genlab, in one process, and do the model's operations.
 
     Returns:
         The lines of ``metrics.jsonl``, and what was measured of the operations.
     """
-    for part in ("genlab", "jobs"):
-        shutil.copytree(REPOSITORY / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
-    for name, place in (("model", "genlab/models"), ("recipe", "genlab/recipes"), ("job", "jobs")):
-        shutil.copyfile(FAMILIES / family / f"{name}.py", folder / place / f"{family}.py")
+    add_to_a_copy(folder, family)
     options = ["--data.images", data, "--run.storage", str(folder), "--run.name", "run", "--run.steps", str(steps)]
     options += ["--run.workers", "0", "--run.batch", "16"]
     answer = subprocess.run(
@@ -79,8 +109,34 @@ def test_a_gan_takes_the_same_three_files(tiny_data: dict[str, str], tmp_path: P
     assert lines[0]["discriminator"] < 1.3, "the discriminator learns: at first its loss is about 2 log 2"
     assert use["samples"] == [2, 28, 28, 1]
     assert use["level"] < 100, "the generator learns: digits are darker than the grey that it begins with"
+    lazy = [line["step"] for line in lines if "r1" in line]
+    assert lazy == [10, 20, 30, 40, 50, 60], "the penalty of every other step is logged"
+    assert lines[0]["learning_rate_discriminator"] == lines[0]["learning_rate"] / 2
     tensors = safetensors.torch.load_file(tmp_path / "run" / "checkpoints" / "step-00000060" / "state.safetensors")
-    for network in ("generator", "discriminator"):
-        moments = [name for name in tensors if name.startswith(f"optimizer.{network}.") and name.endswith("exp_avg")]
-        assert len(moments) == 2, "each network has an optimiser, with a state for each of its parameters"
-        assert all(tensors[name].abs().max() > 0 for name in moments)
+    assert tensors["recipe.recognised"].any()
+    for network, count in (("generator", 60), ("discriminator", 90)):
+        steps = {int(value) for name, value in tensors.items() if re.fullmatch(rf"optimizer.{network}..*.step", name)}
+        assert steps == {count}, "phases that move one network share one optimiser"
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize("workers", [3, pytest.param(5, marks=pytest.mark.reliability)])
+def test_a_gan_of_alternating_phases_does_not_depend_on_the_workers_and_resumes(
+    workers: int, tiny_data: dict[str, str], tmp_path: Path
+) -> None:
+    add_to_a_copy(tmp_path, "toygan")
+    options = ["--data.images", tiny_data["data.images"], "--run.batch", "16", "--optimization.ema-images", "50"]
+    genlab = [sys.executable, "-c", "from genlab.cli.main import main; main()"]
+    proof = run(tmp_path, *genlab, "verify-ddp", "toygan", "--workers", str(workers), "--steps", "5", *options)
+    assert f"float64, 1 and {workers} workers: agree" in proof
+    (tmp_path / "resume.py").write_text(RESUME)
+    for count in (1, workers):
+        run(tmp_path, sys.executable, "resume.py", tiny_data["data.images"], str(tmp_path / f"{count}"), str(count))
+
+
+def run(folder: Path, *command: str) -> str:
+    """Run a command in a copy of genlab, which must succeed; return what it prints."""
+    path = f"{folder}{os.pathsep}{REPOSITORY}"
+    done = subprocess.run(command, cwd=folder, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout

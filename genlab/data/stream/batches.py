@@ -1,9 +1,13 @@
 """Batches of a data set as tensors on a device: the one way from read rows to a batch, in training and measuring.
 
-Training iterates :class:`DeviceBatches`; tests, pictures and evaluations read chosen rows with :func:`read_batch`.
+Training iterates :class:`DeviceBatches`; pictures and evaluations read chosen rows with :func:`read_batch`, and test
+metrics one range of rows after another with :func:`read_batches`.
 """
 
-from collections.abc import Iterator, Mapping
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import TracebackType
 
@@ -38,6 +42,12 @@ class Batch:
         attributes = {name: values[part] for name, values in self.attributes.items()}
         return Batch(self.image[part], label, attributes, self.rows[part])
 
+    def to(self, device: torch.device) -> "Batch":
+        """Return the batch on ``device``."""
+        label = None if self.label is None else self.label.to(device)
+        attributes = {name: values.to(device) for name, values in self.attributes.items()}
+        return Batch(self.image.to(device), label, attributes, self.rows)
+
 
 def to_batch(image: Tensor, columns: Mapping[str, Tensor], rows: Ints, device: torch.device) -> Batch:
     """Make a batch of rows that were read.
@@ -67,6 +77,36 @@ def read_batch(shards: ShardSet, rows: Ints, device: torch.device | str = "cpu")
     read = shards.read(rows)
     columns = {name: torch.from_numpy(values) for name, values in read.columns.items()}
     return to_batch(torch.from_numpy(read.image), columns, rows, torch.device(device))
+
+
+@contextmanager
+def read_batches(
+    splits: Mapping[str, ShardSet], ranges: Sequence[range], device: torch.device
+) -> Iterator[Iterator[dict[str, Batch]]]:
+    """Read ranges of rows of some splits, one after another; while one is in use, a thread reads the next.
+
+    The context gives an iterator of the batches of each range by the names of the splits; its end waits for the thread.
+
+    Args:
+        splits: the splits by name, each of images of one size.
+        ranges: the numbers of the rows to read, the same of each split.
+        device: the device to copy to.
+
+    Raises:
+        DataError: as :meth:`genlab.data.format.shards.ShardSet.read`.
+    """
+
+    def read(rows: range) -> dict[str, Batch]:
+        return {name: read_batch(shards, np.arange(rows.start, rows.stop)) for name, shards in splits.items()}
+
+    def batches() -> Iterator[dict[str, Batch]]:
+        due = deque(thread.submit(read, rows) for rows in ranges[:1])
+        for number in range(len(ranges)):
+            due.extend(thread.submit(read, rows) for rows in ranges[number + 1 : number + 2])
+            yield {name: batch.to(device) for name, batch in due.popleft().result().items()}
+
+    with ThreadPoolExecutor(1, thread_name_prefix="read-batches") as thread:
+        yield batches()
 
 
 class DeviceBatches(Iterator[Batch]):

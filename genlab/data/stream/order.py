@@ -63,6 +63,28 @@ def rank_slice(count: int, rank: int, world_size: int) -> slice:
     return slice(begin, begin + size + (rank < extra))
 
 
+def group_slice(count: int, rank: int, world_size: int, group: int) -> slice:
+    """Return the part of ``count`` rows that ``rank`` takes when each ``group`` neighbouring rows stay together.
+
+    It is :func:`rank_slice` of the groups; ``count`` is a multiple of ``group``.
+    """
+    part = rank_slice(count // group, rank, world_size)
+    return slice(part.start * group, part.stop * group)
+
+
+def pieces_of_batches(rows: range, batch: int, largest: int) -> list[range]:
+    """Cut neighbouring rows where batches of ``batch`` rows begin, and into pieces of at most ``largest`` rows.
+
+    The same rows, cut for more workers, lie in the same batches.
+    """
+    pieces, start = [], rows.start
+    while start < rows.stop:
+        stop = min(rows.stop, start + largest, (start // batch + 1) * batch)
+        pieces.append(range(start, stop))
+        start = stop
+    return pieces
+
+
 def substream_count(batch: int) -> int:
     """Return how many substreams a windowed order has: the largest divisor of ``batch`` up to 64.
 

@@ -23,7 +23,7 @@ from genlab.core.errors import ConfigError
 from genlab.data.format.shards import Column, RowSelection, ShardSet
 from genlab.data.stream.augment import Augmentation, Draws
 from genlab.data.stream.buffers import Buffers, decoders
-from genlab.data.stream.order import Ints, RowSequence, WindowedOrder, rank_slice, substream_count
+from genlab.data.stream.order import Ints, RowSequence, WindowedOrder, group_slice, substream_count
 from genlab.data.stream.readahead import BlockGroups, ReadAhead
 
 CHUNK_BYTES = 1 << 20
@@ -64,10 +64,11 @@ class ShardStream(Iterator[StreamBatch]):
             ``None`` shuffles all rows, which lie in memory maps when they are local, and in memory when they are not.
         prefetch: batches to keep ready, at least 1.
         augmentation: changes the images at random.
+        group: neighbouring rows of the global batch that go to one worker together.
 
     Raises:
-        ConfigError: when the batch is smaller than the number of workers, ``prefetch`` is less than 1, or ``start`` is
-            not where a batch begins.
+        ConfigError: when the batch is smaller than the number of workers, or no multiple of ``group``, ``prefetch`` is
+            less than 1, or ``start`` is not where a batch begins.
         DataError: when the images differ in size.
     """
 
@@ -88,12 +89,16 @@ class ShardStream(Iterator[StreamBatch]):
         window: int | None = None,
         prefetch: int = 2,
         augmentation: Augmentation | None = None,
+        group: int = 1,
     ) -> None:
-        if batch < world_size:
+        if batch < world_size * group:
+            least = "one row" if group == 1 else f"a group of {group} rows"
             raise ConfigError(
-                f"batch = {batch} is less than one row for each of the {world_size} workers; "
+                f"batch = {batch} is less than {least} for each of the {world_size} workers; "
                 "raise batch or use fewer workers"
             )
+        if batch % group:
+            raise ConfigError(f"batch = {batch} is not a multiple of the {group} rows of a group")
         if prefetch < 1:
             raise ConfigError(f"prefetch = {prefetch}: must be at least 1")
         if start % batch:
@@ -102,7 +107,7 @@ class ShardStream(Iterator[StreamBatch]):
         self._shape = shards.fixed_shape()
         self._batch = batch
         self._augmentation = augmentation
-        slots = rank_slice(batch, rank, world_size)
+        slots = group_slice(batch, rank, world_size, group)
         self._rows = slots.stop - slots.start
         self._chunk = min(MOST_BATCHES, max(1, CHUNK_BYTES // (self._rows * math.prod(self._shape))))
         self._ahead: ReadAhead | None = None

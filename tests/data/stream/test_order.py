@@ -8,7 +8,9 @@ from genlab.data.stream.order import (
     RowSequence,
     WindowedOrder,
     evenly_spaced,
+    group_slice,
     permutation,
+    pieces_of_batches,
     rank_slice,
     substream_count,
 )
@@ -142,3 +144,25 @@ def test_rows_at_even_distances_are_of_the_whole_split() -> None:
     assert evenly_spaced(10, 4).tolist() == [0, 2, 5, 7]
     assert evenly_spaced(3, 5).tolist() == [0, 1, 2]
     assert evenly_spaced(7, 0).tolist() == []
+
+
+@given(groups=st.integers(1, 60), group=st.integers(1, 9), world_size=st.integers(1, 9))
+def test_groups_fall_whole_on_the_ranks(groups: int, group: int, world_size: int) -> None:
+    count = groups * group
+    slices = [group_slice(count, rank, world_size, group) for rank in range(world_size)]
+    assert [row for one in slices for row in range(one.start, one.stop)] == list(range(count))
+    assert all(one.start % group == one.stop % group == 0 for one in slices)
+    sizes = [one.stop - one.start for one in slices]
+    assert max(sizes) - min(sizes) <= group
+
+
+@given(rows=st.integers(0, 100), batch=st.integers(1, 40), world_size=st.integers(1, 5), largest=st.integers(1, 40))
+def test_pieces_of_any_number_of_ranks_lie_in_the_same_batches(
+    rows: int, batch: int, world_size: int, largest: int
+) -> None:
+    shares = [rank_slice(rows, rank, world_size) for rank in range(world_size)]
+    pieces = [piece for one in shares for piece in pieces_of_batches(range(one.start, one.stop), batch, largest)]
+    assert [row for piece in pieces for row in piece] == list(range(rows))
+    for piece in pieces:
+        assert 0 < len(piece) <= largest
+        assert piece[0] // batch == piece[-1] // batch

@@ -1,6 +1,6 @@
 """Training of the toy autoencoder on the squared error of its reconstructions."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,7 +12,7 @@ from genlab.models.pixels import to_unit
 from genlab.models.precision import full_precision
 from genlab.models.toyae import ToyAE, ToyAEArchitecture
 from genlab.recipes.options import ImageData, Optimization, Run
-from genlab.recipes.recipe import Batches, DomainInfo, Recipe, StepContext
+from genlab.recipes.recipe import Batches, DomainInfo, Metrics, Phase, Recipe, StepContext
 
 
 @dataclass(frozen=True)
@@ -40,13 +40,16 @@ class ToyAERecipe(Recipe[ToyAEConfig]):
         """Return the autoencoder."""
         return self.autoencoder
 
-    def step(self, batches: Batches, step: StepContext) -> dict[str, Tensor]:
-        """Take one step down the gradient of the squared error."""
-        error = self._error(batches, step)
-        step.update("autoencoder", error)
-        return {"error": error.detach()}
+    def phases(self) -> Sequence[Phase]:
+        """Return the only phase."""
+        return (Phase("autoencoder", "autoencoder", self._loss),)
 
-    def test_metrics(self, batches: Batches, step: StepContext) -> dict[str, Tensor]:
+    def _loss(self, batches: Batches, step: StepContext) -> tuple[Tensor, Metrics]:
+        """Return the squared error."""
+        error = self._error(batches, step)
+        return error, {"error": error.detach()}
+
+    def test_metrics(self, batches: Batches, step: StepContext) -> Metrics:
         """Return the squared error of held-out rows."""
         return {"error": self._error(batches, step)}
 
