@@ -64,6 +64,9 @@ class Gradients:
         """Wait for the sums; then each parameter's ``grad`` is its gradient."""
         for bucket in self._buckets:
             bucket.receive()
+        for parameter in self.parameters:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
 
     def _hook(self, bucket: "_Bucket") -> Callable[[Tensor], None]:
         def accumulated(_: Tensor) -> None:

@@ -101,6 +101,15 @@ def test_channels_last_weights_get_gradients_in_their_own_layout(link: Link) -> 
     torch.testing.assert_close(net.weight.grad, expected)
 
 
+def test_a_parameter_without_a_gradient_counts_as_zeros_alone_too() -> None:
+    net = Network()
+    gradients = Gradients(list(net.parameters()), alone=True)
+    gradients.backward(net.first(torch.randn(3, 4)).sum(), first=True, last=True)
+    gradients.wait()
+    assert net.last.weight.grad is not None
+    assert not net.last.weight.grad.any()
+
+
 def test_alone_nothing_is_sent(link: Link) -> None:
     net = Network()
     gradients = Gradients(list(net.parameters()), alone=True)
