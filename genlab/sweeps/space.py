@@ -19,8 +19,8 @@ class Space:
     vary: Mapping[str, Sequence[Any]]
     """The values each option takes, by its dotted name; every combination is a trial."""
     metric: str
-    """The number that trials are compared by: a metric of the trained model, such as ``test/neg_elbo``, or a score of
-    its report, such as ``score/translation.a_to_b.gain``."""
+    """The number that trials are compared by: a metric of the trained model, such as ``val/neg_elbo`` or
+    ``test/neg_elbo``, or a score of its report, such as ``score/translation.a_to_b.gain``."""
     mode: Literal["min", "max"]
     """Whether the lowest or the highest number is the best."""
     base: Mapping[str, Any] = field(default_factory=dict)

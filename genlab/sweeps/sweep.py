@@ -19,6 +19,7 @@ from genlab.core.ray_cluster import connected
 from genlab.core.storage import locate, read_json, require_absolute, write_json
 from genlab.core.text import counted
 from genlab.data.format.shards import ShardSet
+from genlab.data.format.splits import VALIDATION
 from genlab.reports.family import family_report
 from genlab.reports.report import make_report
 from genlab.store import model_directory
@@ -83,6 +84,8 @@ def sweep(space: Space, config: Any, name: str) -> list[Trial]:
     if not trials[0].metrics.keys() & {space.metric, metric_name(space.metric, trials[0].plan)}:
         raise RunError(f"no trial has the metric {space.metric!r}; there are: {', '.join(sorted(trials[0].metrics))}")
     print(f"\nthe best, {space.metric} {best:.5g}: {trials[0].plan.directory}/model")
+    if metric_name(space.metric, trials[0].plan).partition("/")[0] in ("test", "score"):
+        print("it is chosen on these images, so it looks better on them than on others")
     print(f"train it again: genlab train {space.family} {command_of(config, trials[0])}")
     return trials
 
@@ -102,10 +105,11 @@ def _check_metric(metric: str, plan: Plan) -> None:
     manifests = {domain: ShardSet.open(data.url).manifest for domain, data in plan.domains.items()}
     data = ", ".join(f"data.{domain} = {one.url}" for domain, one in plan.domains.items())
     split = plan.config.data.test_split
-    if kind == "test" and not plan.has_test_rows:
+    if kind in ("val", "test") and kind not in plan.measured_splits:
+        missing, option = (split, "--test-fraction") if kind == "test" else (VALIDATION, "--validation-fraction")
         raise ConfigError(
-            f"the metric {metric!r} is measured on the split {split!r}, which is missing ({data}); "
-            "ingest with --test-fraction"
+            f"the metric {metric!r} is measured on the split {missing!r}, which is missing ({data}); "
+            f"ingest with {option}"
         )
     if kind == "score":
         report = family_report(plan.family)

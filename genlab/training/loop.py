@@ -160,10 +160,13 @@ def train(plan: Plan, session: Session) -> TrainingState:
                         ProgressUpdate(done, plan.steps, plan.epoch(done), speed["images_per_second"], metrics)
                     )
             if last or plan.ends_epoch(done):
-                test = _test_metrics(plan, state, session)
-                if tracker and test:
-                    tracker.log("test", done, images, plan.epoch(done), test)
-                session.report({"step": done, "epoch": plan.epoch(done)} | {f"test/{k}": v for k, v in test.items()})
+                reported = {"step": done, "epoch": plan.epoch(done)}
+                for kind, split in plan.measured_splits.items():
+                    measured = _test_metrics(plan, split, state, session)
+                    if tracker and measured:
+                        tracker.log(kind, done, images, plan.epoch(done), measured)
+                    reported |= {f"{kind}/{name}": value for name, value in measured.items()}
+                session.report(reported)
             if tracker and (last or (done % run.figures_every == 0 if run.figures_every else plan.ends_epoch(done))):
                 _write_pictures(plan, state, session, tracker, done)
             stopwatch.lap("other")
@@ -277,15 +280,13 @@ def _require_sound_weights(state: TrainingState, session: Session, done: int, sa
             )
 
 
-def _test_metrics(plan: Plan, state: TrainingState, session: Session) -> dict[str, float]:
-    """Return the recipe's test metrics over the whole test split, but for an incomplete last group of rows.
+def _test_metrics(plan: Plan, split: str, state: TrainingState, session: Session) -> dict[str, float]:
+    """Return the recipe's test metrics over a held-out split or half of one, but for an incomplete last group of rows.
 
     Each rank measures its own share of the rows, in pieces no larger than its parts of a training step. A row's noise
     depends on the row alone, so the metrics do not depend on the number of ranks.
     """
-    if not plan.has_test_rows:
-        return {}
-    splits = {name: open_split(plan, name, plan.held_out_split) for name in plan.domains}
+    splits = {name: open_split(plan, name, split) for name in plan.domains}
     rows = min(map(len, splits.values())) // plan.group * plan.group
     batch = plan.run.batch
     share = group_slice(rows, session.rank, session.world_size, plan.group)

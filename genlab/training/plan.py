@@ -116,6 +116,16 @@ class Plan:
         return whole_split(self.held_out.report) == test_split
 
     @property
+    def measured_splits(self) -> dict[str, str]:
+        """The splits, or halves of one, that the recipe's test metrics are of, by the kind of metric.
+
+        ``test``: the rows that results are reported on. ``val``: those that choices are made on, where there are such.
+        """
+        choice = self.held_out.choice
+        found = {} if choice is None or self.held_out.shared else {"val": choice}
+        return found | ({"test": self.held_out.report} if self.has_test_rows else {})
+
+    @property
     def evaluation_kind(self) -> str:
         """First part of the names of what evaluated checkpoints are measured at: ``val``, as in ``val/kid``."""
         return self.held_out.kind(self.config.data.test_split)

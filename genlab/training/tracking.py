@@ -1,8 +1,9 @@
 """The files in which a run is followed: ``metrics.jsonl``, TensorBoard event files and sample pictures.
 
 Every line of ``metrics.jsonl`` is an object with ``kind`` (``train``: means over the steps since the last such line;
-``test``: metrics of the held-out split), ``step`` (steps done), ``images`` (images seen), ``epoch``, and the metrics.
-The fields in :data:`CLOCK_FIELDS` depend on the clock and the machine; all others are reproducible bit for bit.
+``val`` and ``test``: metrics of held-out rows, for choices and for results), ``step`` (steps done), ``images`` (images
+seen), ``epoch``, and the metrics. The fields in :data:`CLOCK_FIELDS` depend on the clock and the machine; all others
+are reproducible bit for bit.
 """
 
 import json

@@ -53,7 +53,8 @@ def space(metric: str) -> Space:
     [
         ("score/translation.a_to_b.gain", "photos", "score/translation.b_to_a.gain.*exist for drawn scenes alone"),
         ("score/translation.a_to_b.gian", "scenes", "there are: .*score/translation.a_to_b.gain"),
-        ("test/fid", "photos", "measured on the split 'test', which is missing"),
+        ("test/fid", "photos", "measured on the split 'test', which is missing.*--test-fraction"),
+        ("val/fid", "scenes", "measured on the split 'validation', which is missing.*--validation-fraction"),
     ],
 )
 def test_a_metric_that_cannot_be_measured_is_refused_before_any_trial(

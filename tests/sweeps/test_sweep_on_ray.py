@@ -26,6 +26,7 @@ def test_a_sweep_finds_the_best_and_says_how_to_train_it(drawn: Callable[[str], 
     assert f"the best, test/neg_elbo {figures[0]:.5g}: {best['run']}/model" in log
     model = model_directory.load(f"{best['run']}/model")
     assert model.architecture.latent_dim == best["point"]["model.latent_dim"]
+    assert "it is chosen on these images" in log
     command = log.split("train it again: genlab train vae ")[1].splitlines()[0]
     assert ("--model.latent-dim" in command) == (best["point"]["model.latent_dim"] != 2)
 

@@ -82,6 +82,24 @@ def test_the_model_of_a_data_set_with_a_range_reads_by_it(tiny: Tiny, tmp_path: 
     np.testing.assert_array_equal(engine.read((tmp_path / "scans" / key).read_bytes()), stored)
 
 
+def test_a_validation_split_is_measured_beside_the_test_split(tiny: Tiny, tmp_path: Path) -> None:
+    data = str(tmp_path / "data")
+    ingest(IngestConfig("synthetic:digits", data, count=40, test_fraction=0.25, validation_fraction=0.25))
+    launch("vae", tiny("vae", {"data.images": data, "run.batch": 8, "run.steps": 3}))
+    lines = read_metrics(tmp_path / "run" / "metrics.jsonl")
+    measured = {line["kind"]: line for line in lines if line["kind"] != "train"}
+    assert measured.keys() == {"val", "test"}
+    assert measured["val"]["neg_elbo"] != measured["test"]["neg_elbo"]
+    metrics = model_directory.describe(tmp_path / "run" / "model")["provenance"]["metrics"]
+    assert metrics["val/neg_elbo"] == measured["val"]["neg_elbo"]
+    assert metrics["test/neg_elbo"] == measured["test"]["neg_elbo"]
+    changes = {"data.images": data, "data.test_split": "validation", "run.batch": 8, "run.steps": 3}
+    launch("vae", tiny("vae", changes | {"run.name": "other"}))
+    lines = read_metrics(tmp_path / "other" / "metrics.jsonl")
+    measured_there = {line["kind"]: line["neg_elbo"] for line in lines if line["kind"] != "train"}
+    assert measured_there == {"test": measured["val"]["neg_elbo"]}, "the rows are those of the split"
+
+
 @pytest.mark.slow
 def test_a_longer_stop_goes_on_unless_the_schedule_depends_on_it(tiny: Tiny, tmp_path: Path) -> None:
     constant = {"optimization.schedule": "constant"}

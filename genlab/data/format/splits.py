@@ -19,8 +19,8 @@ def half_name(split: str, half: Half) -> str:
 
 def whole_split(name: str) -> str:
     """Return the split of which ``name`` is a half; ``name`` itself if it is no name of a half."""
-    split, _, half = name.rpartition(":")
-    return split if half in get_args(Half) else name
+    split, colon, half = name.rpartition(":")
+    return split if colon and half in get_args(Half) else name
 
 
 def is_half(name: str) -> bool:

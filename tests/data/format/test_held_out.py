@@ -119,6 +119,14 @@ def test_there_is_no_half_of_a_split_that_is_not_there_and_no_stream_of_a_half(m
         data.part("test:half")
 
 
+def test_a_validation_split_is_no_half(make_splits: MakeSplits) -> None:
+    data = make_splits("train", "validation", "test", rows=6)
+    part = data.part("validation")
+    assert part.keys(np.arange(len(part))) == [f"image-{row:02}" for row in range(6, 12)]
+    halves = [data.part(f"validation:{half}") for half in ("validation", "reporting")]
+    assert sum(map(len, halves)) == 6
+
+
 def test_splits_overlap_unless_they_are_two_or_the_two_halves_of_one() -> None:
     assert overlap("test", "test")
     assert overlap("test", "test:reporting")
@@ -126,3 +134,4 @@ def test_splits_overlap_unless_they_are_two_or_the_two_halves_of_one() -> None:
     assert not overlap("test:validation", "test:reporting")
     assert not overlap("validation", "test:validation")
     assert not overlap("", "test")
+    assert not overlap("", "validation")
