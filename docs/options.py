@@ -8,19 +8,17 @@ import contextlib
 import dataclasses
 import importlib
 import sys
-import types
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, get_args, get_type_hints
 from unittest import mock
 
-import annotated_types
-import docstring_parser
 import tyro
 
 from genlab.cli.main import COMMANDS
 from genlab.core.config import OPERATIONAL
 from genlab.core.families import families
+from genlab.core.option_text import base_type, field_texts, joined, marks, values_text
 
 COMMAND = "make docs-options"
 NO_PAGE = ("train", "sweep")
@@ -85,7 +83,7 @@ def options(config: type, default: Any = None, prefix: str = "") -> Iterator[tup
         prefix: the dotted name of the section, with a dot at its end.
     """
     hints = get_type_hints(config, include_extras=True)
-    texts = _field_texts(config)
+    texts = field_texts(config)
     rows: list[Option] = []
     sections = []
     for field in dataclasses.fields(config):
@@ -95,7 +93,7 @@ def options(config: type, default: Any = None, prefix: str = "") -> Iterator[tup
             sections.append((hint, value, f"{prefix}{field.name}."))
         else:
             rows.append(_option(prefix + field.name, hint, value, texts.get(field.name, "")))
-    yield prefix.rstrip("."), _text(config.__doc__), rows
+    yield prefix.rstrip("."), joined(config.__doc__), rows
     for section in sections:
         yield from options(*section)
 
@@ -150,11 +148,11 @@ def _table(rows: Sequence[Option]) -> list[str]:
 
 
 def _option(name: str, hint: Any, default: Any, text: str) -> Option:
-    marks = _marks(hint)
-    positional = any(mark is _POSITIONAL for mark in marks)
-    metavar = next((mark.metavar for mark in marks if getattr(mark, "metavar", None)), None)
+    found = marks(hint)
+    positional = any(mark is _POSITIONAL for mark in found)
+    metavar = next((mark.metavar for mark in found if getattr(mark, "metavar", None)), None)
     dashed = name.replace("_", "-")
-    base = _base(hint)
+    base = base_type(hint)
     if positional:
         shown = metavar or dashed.upper()
     elif base is bool:
@@ -162,57 +160,8 @@ def _option(name: str, hint: Any, default: Any, text: str) -> Option:
         shown = f"--{dashed}`, `--{f'{section}.' if section else ''}no-{field}"
     else:
         shown = f"--{dashed}"
-    values = "" if base is bool else _values(hint)
-    return Option(shown, values, _shown_default(default), text, OPERATIONAL in marks)
-
-
-def _marks(hint: Any) -> tuple[Any, ...]:
-    """Return everything that annotates a type, also inside a union with None."""
-    if get_origin(hint) is Annotated:
-        inner, *marks = get_args(hint)
-        return (*marks, *_marks(inner))
-    if get_origin(hint) in (Union, types.UnionType):
-        return tuple(mark for part in get_args(hint) for mark in _marks(part))
-    return ()
-
-
-def _base(hint: Any) -> Any:
-    while get_origin(hint) is Annotated:
-        hint = get_args(hint)[0]
-    if get_origin(hint) in (Union, types.UnionType):
-        parts = [part for part in get_args(hint) if part is not type(None)]
-        return _base(parts[0]) if len(parts) == 1 else hint
-    return hint
-
-
-def _values(hint: Any) -> str:
-    base = _base(hint)
-    origin = get_origin(base)
-    if origin is Literal:
-        return ", ".join(str(value) for value in get_args(base))
-    if origin is tuple:
-        parts = [part for part in get_args(base) if part is not Ellipsis]
-        several = "one or more of" if annotated_types.MinLen(1) in _marks(hint) else "any number of"
-        return f"{several if Ellipsis in get_args(base) else len(parts)} {_values(parts[0])}"
-    if origin in (Union, types.UnionType):
-        return " or ".join(_values(part) for part in get_args(base) if part is not type(None))
-    kind = {int: "whole number", float: "number", str: "text"}.get(base, getattr(base, "__name__", str(base)))
-    return " ".join([kind, _range(_marks(hint))]).strip()
-
-
-def _range(marks: Sequence[Any]) -> str:
-    bounds = []
-    for mark in marks:
-        for sign, name in ((">", "gt"), ("≥", "ge"), ("<", "lt"), ("≤", "le")):
-            bound = getattr(mark, name, None)
-            if bound is not None:
-                bounds.append(f"{sign} {_number(bound)}")
-    return ", ".join(bounds)
-
-
-def _number(value: float) -> str:
-    exponent = value.bit_length() - 1 if isinstance(value, int) else 0
-    return f"2^{exponent}" if exponent > 30 and value == 2**exponent else f"{value:,}"
+    values = "" if base is bool else values_text(hint)
+    return Option(shown, values, _shown_default(default), text, OPERATIONAL in found)
 
 
 def _default(field: dataclasses.Field[Any]) -> Any:
@@ -229,23 +178,6 @@ def _shown_default(value: Any) -> str:
     if isinstance(value, tuple):
         return " ".join(f"`{part}`" for part in value)
     return f"`{value}`"
-
-
-def _field_texts(config: type) -> dict[str, str]:
-    """Return the docstring of each field, those of the classes that it inherits from included."""
-    texts: dict[str, str] = {}
-    for base in reversed(config.__mro__):
-        if dataclasses.is_dataclass(base):
-            for parameter in docstring_parser.parse_from_object(base).params:
-                if parameter.description:
-                    texts[parameter.arg_name] = _text(parameter.description)
-    return texts
-
-
-def _text(docstring: str | None) -> str:
-    """Return a docstring with its lines joined; paragraphs stay."""
-    paragraphs = (docstring or "").split("\n\n")
-    return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs).strip()
 
 
 def _cell(text: str) -> str:

@@ -1,11 +1,14 @@
 """Fixtures shared by all tests."""
 
 import contextlib
+import importlib
 import multiprocessing.util
 import os
 import secrets
+import shutil
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -19,10 +22,11 @@ import torch
 from hypothesis import settings
 from s3fs import S3FileSystem
 
+import genlab.models
 from genlab.data.ingest.ingest import IngestConfig, ingest
 from genlab.models.cvae import CVAE, CVAEArchitecture
 from genlab.models.cyclegan import CycleGAN, CycleGANArchitecture
-from genlab.models.model import Model
+from genlab.models.model import Model, model_type
 from genlab.models.vae import VAE, VAEArchitecture
 from genlab.store import model_directory
 from tests.cluster_support import TIMEOUT_SECONDS, Cluster, environment
@@ -194,6 +198,25 @@ def model_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_run(root / "monet", CycleGAN((8, 12, 3), CycleGANArchitecture(width=2)), contrast=10)
     save_run(root / "resnet", CycleGAN((8, 12, 3), CycleGANArchitecture("resnet-6", width=2)), contrast=10)
     return root
+
+
+@pytest.fixture
+def gan_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A run of the toy GAN of tests/training/families, 28x28x1, a family that genlab has during the test.
+
+    Its ``sample`` has an option of its own, ``truncation``.
+    """
+    modules = tmp_path / "modules"
+    modules.mkdir()
+    shutil.copyfile(Path(__file__).parent / "training" / "families" / "toygan" / "model.py", modules / "toygan.py")
+    monkeypatch.setattr(genlab.models, "__path__", [*genlab.models.__path__, str(modules)])
+    importlib.invalidate_caches()
+    kind = model_type("toygan")
+    torch.manual_seed(0)
+    save_run(tmp_path / "gan", kind((28, 28, 1), kind.Architecture()))
+    yield tmp_path / "gan"
+    sys.modules.pop("genlab.models.toygan")
+    vars(genlab.models).pop("toygan", None)
 
 
 @pytest.fixture(scope="session")

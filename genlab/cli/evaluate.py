@@ -18,7 +18,8 @@ from rich.text import Text
 from upath import UPath
 
 from genlab.cli.classifier_training import NO_CLASSIFIER, split_to_train_on, trained_classifier
-from genlab.core.config import parse
+from genlab.cli.model_options import parse_for_model
+from genlab.core.config import from_dict
 from genlab.core.errors import ConfigError, DataError, run_command
 from genlab.core.storage import locate, write_atomic
 from genlab.data.format.shards import ShardSet
@@ -26,7 +27,7 @@ from genlab.data.format.splits import overlap
 from genlab.evaluation.compare import settings_lines
 from genlab.evaluation.evaluate import (
     EvaluationOptions,
-    Measurable,
+    domain_names,
     evaluate,
     require_fit,
     require_measurable,
@@ -38,30 +39,33 @@ from genlab.evaluation.held_out import CHOSEN, HeldOut
 from genlab.evaluation.measurements import Evaluation, evaluation_file
 from genlab.evaluation.trained_classifier import TrainedClassifier, load_classifier
 from genlab.inference.engine import best_device
-from genlab.models.latent_model import LatentModel
+from genlab.models.model import Model
 from genlab.recipes.options import Data
 from genlab.store import model_directory
 
 
 @dataclasses.dataclass(frozen=True)
 class EvaluateConfig:
-    """Measure a trained VAE, conditional VAE or CycleGAN on held-out images, and write evaluation.json."""
+    """Measure a trained model on held-out images, and write evaluation.json.
+
+    A model may have options of its own that samples are drawn by: `genlab evaluate MODEL --help` lists them.
+    """
 
     model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
     """Run directory or model directory, or its s3:// URL."""
     data: str | None = None
     """Data set made by `genlab ingest`: a folder or URL. By default the one that the model was trained on. Not for a
-    CycleGAN, which has two."""
+    translator, such as a CycleGAN, which has two."""
     data_a: str | None = None
-    """A CycleGAN's data set of domain a. By default the one that it was trained on."""
+    """A translator's data set of domain a. By default the one that it was trained on."""
     data_b: str | None = None
-    """A CycleGAN's data set of domain b. By default the one that it was trained on."""
+    """A translator's data set of domain b. By default the one that it was trained on."""
     split: str | None = None
     """The split to measure on, or half of one: test:validation or test:reporting. By default the test split; for a
     checkpoint that was chosen on half of it, the other half."""
     classifier: str | None = None
     """Run or model directory of a classifier of these images; `none` for none. By default one is trained, once for each
-    data set, if the images have labels. Not for a CycleGAN."""
+    data set, if the images have labels. Not for a translator."""
     inception: str | None = None
     """Weights of torch-fidelity's Inception-v3, for FID and KID in the features of published results. By default they
     are taken in the classifier's features for grey images with labels, and in EfficientNet-Lite0's for others."""
@@ -70,7 +74,7 @@ class EvaluateConfig:
     in the split, at most 10,000."""
     iwae_images: Annotated[Annotated[int, Ge(2)] | None, tyro.conf.arg(metavar="N")] = None
     """How many images, drawn at random, the importance-weighted bounds are of. By default 1,000 on a CPU, all on a
-    GPU. Not for a CycleGAN."""
+    GPU. Not for a translator."""
     seed: Annotated[int, Ge(0)] = 0
     """Seed of all noise, and of what is drawn at random."""
     output: str | None = None
@@ -81,15 +85,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command ``genlab evaluate``."""
 
     def command() -> None:
-        evaluation, file = run_evaluation(parse(EvaluateConfig, arguments, prog="genlab evaluate"))
+        config, sampling = parse_for_model(EvaluateConfig, "sample", arguments, "genlab evaluate")
+        evaluation, file = run_evaluation(config, sampling)
         show(evaluation)
         print(f"evaluation: {file}")
 
     run_command(command)
 
 
-def run_evaluation(config: EvaluateConfig) -> tuple[Evaluation, UPath]:
+def run_evaluation(config: EvaluateConfig, sampling: Mapping[str, Any] | None = None) -> tuple[Evaluation, UPath]:
     """Measure the model that ``config`` names and write the evaluation; return it, and the file that holds it.
+
+    Samples are drawn by the options ``sampling`` of the model's own, by default their defaults.
 
     Raises:
         ConfigError, DataError, RunError: the model, its data, or what was given to measure with cannot be used.
@@ -97,32 +104,33 @@ def run_evaluation(config: EvaluateConfig) -> tuple[Evaluation, UPath]:
     directory = model_directory.find_one(config.model)
     provenance = model_directory.describe(directory)["provenance"]
     device = best_device()
-    model = require_measurable(model_directory.load(directory, device), config.model)
+    model = model_directory.load(directory, device)
+    require_measurable(model, config.model)
     domains = open_held_out(config, model, provenance)
     file = locate(config.output) if config.output else evaluation_file(directory)
     _require_writable(file)
     inception = Inception(config.inception, device) if config.inception else None
     torch.backends.cudnn.allow_tf32 = False  # A measurement's last digits are worth more than a minute.
     classifier = None
-    if isinstance(model, LatentModel):
+    if "images" in domains:
         classifier = _classifier(config, domains["images"].shards, provenance, device)
-    options = EvaluationOptions(config.samples, config.iwae_images, config.seed)
+    chosen = from_dict(model.operations["sample"], sampling) if sampling else None
+    options = EvaluationOptions(config.samples, config.iwae_images, config.seed, chosen)
     evaluation = evaluate(directory, model, domains, options, extractor=inception, classifier=classifier)
     with _writing(file):
         evaluation.save(file)
     return evaluation, file
 
 
-def open_held_out(config: EvaluateConfig, model: Measurable, provenance: Mapping[str, Any]) -> dict[str, HeldOut]:
-    """Open the rows to measure on, by domain: ``images`` for a VAE, ``a`` and ``b`` for a CycleGAN.
+def open_held_out(config: EvaluateConfig, model: Model, provenance: Mapping[str, Any]) -> dict[str, HeldOut]:
+    """Open the rows to measure on, by domain: ``images``, or ``a`` and ``b`` for a translator.
 
     Raises:
         ConfigError: an option that is for another kind of model, or a data set that must be named.
         DataError: a data set or split is gone, the run's own data set was changed, or it does not fit the model.
     """
-    latent = isinstance(model, LatentModel)
-    options = {"images": "data"} if latent else {"a": "data_a", "b": "data_b"}
-    for name in ("data_a", "data_b") if latent else ("data", "classifier", "iwae_images"):
+    options = {domain: "data" if domain == "images" else f"data_{domain}" for domain in domain_names(model)}
+    for name in ("data_a", "data_b") if "images" in options else ("data", "classifier", "iwae_images"):
         if getattr(config, name) is not None:
             named = " and ".join(map(_flag, options.values()))
             raise ConfigError(f"{_flag(name)}: not for a {model.family} model, whose data is given by {named}")

@@ -1,15 +1,16 @@
 """``genlab interpolate MODEL A B OUT``: go from one picture or draw to another through a trained model."""
 
 import io
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
-from annotated_types import Ge, Interval
+from annotated_types import Interval
 from PIL import Image
 
-from genlab.core.config import parse
+from genlab.cli.model_options import parse_for_model
 from genlab.core.errors import ConfigError, run_command
 from genlab.core.storage import locate
 from genlab.imaging.images import Pixels, encode_png
@@ -33,19 +34,19 @@ class InterpolateConfig:
     seeds: tuple[Annotated[int, Interval(ge=0, lt=2**63)], Annotated[int, Interval(ge=0, lt=2**63)]] | None = None
     """Go between what `genlab sample MODEL --count 1` draws by these two seeds: genlab interpolate MODEL OUT --seeds 1
     2."""
-    steps: Annotated[int, Ge(2)] = 10
-    """Images from end to end, both included."""
     label: str | None = None
     """Class of the pictures, by its name or number; needed by a model that knows classes."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command ``genlab interpolate``."""
-    run_command(lambda: interpolate(parse(InterpolateConfig, arguments, prog="genlab interpolate")))
+    words = sys.argv[2:] if arguments is None else arguments
+    operation = "interpolate_draws" if any(word.partition("=")[0] == "--seeds" for word in words) else "interpolate"
+    run_command(lambda: interpolate(*parse_for_model(InterpolateConfig, operation, words, "genlab interpolate")))
 
 
-def interpolate(config: InterpolateConfig) -> None:
-    """Interpolate as ``config`` says and print where it is.
+def interpolate(config: InterpolateConfig, options: Mapping[str, Any]) -> None:
+    """Interpolate as ``config`` says, by the options of the operation, and print where it is.
 
     Raises:
         ConfigError: neither two pictures nor two seeds, an unknown or missing class, or a destination of another kind.
@@ -61,18 +62,18 @@ def interpolate(config: InterpolateConfig) -> None:
     one_file = is_file(dest, ".png", ".gif")
     engine = Engine(model.directory)
     if config.seeds:
-        images = engine.interpolate_draws(config.seeds, config.steps, label)
+        images = engine.interpolate_draws(config.seeds, label, **options)
     else:
         begin, end = (load_fitting(locate(end), engine) for end in ends)
-        images = engine.interpolate(begin, end, config.steps, label)
+        images = engine.interpolate(begin, end, label, **options)
     if not one_file:
         for number, image in enumerate(images):
             save(dest / f"{number:05d}.png", encode_png(image))
     elif dest.suffix.lower() == ".gif":
         save(dest, _animate(images))
     else:
-        save(dest, encode_sheet(images, columns=config.steps))
-    print(f"{dest}: {config.steps} steps")
+        save(dest, encode_sheet(images, columns=len(images)))
+    print(f"{dest}: {len(images)} steps")
 
 
 def _animate(images: Pixels) -> bytes:

@@ -1,14 +1,14 @@
 """``genlab reconstruct MODEL IN OUT``: send pictures through a trained model and back."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 from upath import UPath
 
-from genlab.core.config import parse
+from genlab.cli.model_options import parse_for_model
 from genlab.core.errors import ConfigError, DataError, run_command
 from genlab.core.progress import progress
 from genlab.core.storage import locate
@@ -38,11 +38,13 @@ class ReconstructConfig:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command ``genlab reconstruct``."""
-    run_command(lambda: reconstruct(parse(ReconstructConfig, arguments, prog="genlab reconstruct")))
+    run_command(
+        lambda: reconstruct(*parse_for_model(ReconstructConfig, "reconstruct", arguments, "genlab reconstruct"))
+    )
 
 
-def reconstruct(config: ReconstructConfig) -> None:
-    """Reconstruct what ``config`` names and print what was written.
+def reconstruct(config: ReconstructConfig, options: Mapping[str, Any]) -> None:
+    """Reconstruct what ``config`` names, by the options of the model's own, and print what was written.
 
     Pictures of a folder that cannot be used are reported and left out.
 
@@ -59,18 +61,20 @@ def reconstruct(config: ReconstructConfig) -> None:
     if source.is_dir():
         if is_file(dest, ".png") or dest.is_file():
             raise ConfigError(f"dest = {str(dest)!r}: a file; a folder of pictures needs a folder to go to")
-        _reconstruct_folder(Engine(model.directory), source, dest, label)
+        _reconstruct_folder(Engine(model.directory), source, dest, label, options)
     elif source.is_file():
         file = dest if is_file(dest, ".png") else dest / png_name(source.name)
         engine = Engine(model.directory)
-        [reconstructed] = engine.reconstruct([load_fitting(source, engine)], label)
+        [reconstructed] = engine.reconstruct([load_fitting(source, engine)], label, **options)
         save(file, encode_png(reconstructed))
         print(f"{file}: reconstructed")
     else:
         raise DataError(f"{config.source}: no such file or folder")
 
 
-def _reconstruct_folder(engine: Engine, source: UPath, folder: UPath, label: int | None) -> None:
+def _reconstruct_folder(
+    engine: Engine, source: UPath, folder: UPath, label: int | None, options: Mapping[str, Any]
+) -> None:
     keys = folder_keys(source)
     done = 0
     with progress("reconstruct", len(keys), "images") as advance:
@@ -82,7 +86,7 @@ def _reconstruct_folder(engine: Engine, source: UPath, folder: UPath, label: int
                 except ImageError as error:
                     print(f"skipped: {error}", file=sys.stderr)
             if pictures:
-                images = engine.reconstruct(list(pictures.values()), label)
+                images = engine.reconstruct(list(pictures.values()), label, **options)
                 for key, image in zip(pictures, images, strict=True):
                     save(folder / png_name(key), encode_png(image))
             done += len(pictures)

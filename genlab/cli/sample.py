@@ -1,15 +1,15 @@
 """``genlab sample MODEL OUT``: draw pictures from a trained model."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 from annotated_types import Gt, Interval
 from upath import UPath
 
-from genlab.core.config import parse
+from genlab.cli.model_options import parse_for_model
 from genlab.core.errors import run_command
 from genlab.core.storage import locate
 from genlab.core.text import counted
@@ -21,7 +21,10 @@ from genlab.inference.pictures import encode_sheet, is_file, save
 
 @dataclass(frozen=True)
 class SampleConfig:
-    """Draw pictures from a trained model."""
+    """Draw pictures from a trained model.
+
+    A model may have options of its own, such as a truncation: `genlab sample MODEL --help` lists them.
+    """
 
     model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
     """Directory or s3:// URL of a model that samples, or of the run that trained it."""
@@ -31,18 +34,18 @@ class SampleConfig:
     count: Annotated[int, Gt(0)] = 16
     """How many pictures."""
     seed: Annotated[int, Interval(ge=0, lt=2**63)] = 0
-    """The same seed and count draw the same pictures."""
+    """Picture i of a seed is the same for any count."""
     label: str | None = None
     """Class of all pictures, by its name or number, for a model that knows classes; by default all classes in turn."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command ``genlab sample``."""
-    run_command(lambda: sample(parse(SampleConfig, arguments, prog="genlab sample")))
+    run_command(lambda: sample(*parse_for_model(SampleConfig, "sample", arguments, "genlab sample")))
 
 
-def sample(config: SampleConfig) -> None:
-    """Draw what ``config`` asks for and print where it is.
+def sample(config: SampleConfig, options: Mapping[str, Any]) -> None:
+    """Draw what ``config`` asks for, by the options of the model's own, and print where it is.
 
     Raises:
         ConfigError: an unknown class, or a destination of another kind.
@@ -53,7 +56,7 @@ def sample(config: SampleConfig) -> None:
     label = model.class_number(config.label)
     dest = locate(config.dest)
     one_file = is_file(dest, ".png")
-    images = Engine(model.directory).sample(config.count, config.seed, label)
+    images = Engine(model.directory).sample(config.count, config.seed, label, **options)
     if one_file:
         in_turn = label is None and 0 < len(model.classes) <= config.count
         save(dest, encode_sheet(images, columns=len(model.classes) if in_turn else None))  # a class a column

@@ -1,13 +1,13 @@
 """``genlab translate MODEL IN OUT``: translate a picture, a folder or a data set with a trained model."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 from upath import UPath
 
-from genlab.core.config import parse
+from genlab.cli.model_options import parse_for_model
 from genlab.core.errors import ConfigError, DataError, run_command
 from genlab.core.storage import (
     locate,
@@ -48,10 +48,10 @@ class TranslateConfig:
 
 def main(arguments: Sequence[str] | None = None, run: Runner = on_ray) -> None:
     """Run the command ``genlab translate``; ``run`` is that of :func:`translate`."""
-    run_command(lambda: translate(parse(TranslateConfig, arguments, prog="genlab translate"), run))
+    run_command(lambda: translate(*parse_for_model(TranslateConfig, "translate", arguments, "genlab translate"), run))
 
 
-def translate(config: TranslateConfig, run: Runner = on_ray) -> None:
+def translate(config: TranslateConfig, options: Mapping[str, Any], run: Runner = on_ray) -> None:
     """Translate what ``config`` names and print what was written.
 
     Pictures of a folder or a data set that cannot be used are reported and left out, and those that are done already
@@ -59,6 +59,7 @@ def translate(config: TranslateConfig, run: Runner = on_ray) -> None:
 
     Args:
         config: what to translate.
+        options: the options of the model's own, by name.
         run: translates the pictures of a folder or a data set.
 
     Raises:
@@ -79,22 +80,22 @@ def translate(config: TranslateConfig, run: Runner = on_ray) -> None:
     if config.split is not None and not is_data_set(source):
         raise ConfigError(f"split = {config.split!r}: {config.source} is no data set (no {MANIFEST}); leave it out")
     if source.is_dir():
-        job = Job(str(model.directory), str(source), config.split, str(dest), direction)
+        job = Job(str(model.directory), str(source), config.split, str(dest), direction, options)
         translate_all(job, model.weights, run)
     elif source.is_file():
-        _translate_file(model.directory, source, dest, direction)
+        _translate_file(model.directory, source, dest, direction, options)
     else:
         raise DataError(f"{config.source}: no such file or folder")
 
 
-def _translate_file(directory: UPath, source: UPath, dest: UPath, direction: str) -> None:
+def _translate_file(directory: UPath, source: UPath, dest: UPath, direction: str, options: Mapping[str, Any]) -> None:
     if not is_file(dest, ".png"):
         dest = dest / png_name(source.name)
     if (dest.parent / RECORD).exists():  # the picture would pass for one of the record's
         raise ConfigError(f"dest = {str(dest)!r}: its folder holds the pictures of {RECORD}; write to another place")
     engine = Engine(directory)
     try:
-        translated = engine.translate(read_bytes(source), direction)
+        translated = engine.translate(read_bytes(source), direction, **options)
     except ImageError as error:
         raise DataError(f"{source}: {error}") from None
     except OSError as error:

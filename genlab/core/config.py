@@ -186,5 +186,5 @@ def _field_names(config: type, prefix: str = "") -> list[str]:
 def _unknown(name: str, known: Mapping[str, Any] | Sequence[str]) -> str:
     """Return the message for a dotted name that no field has, with the nearest names."""
     near = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"there are: {', '.join(known)}"
+    hint = f"did you mean {' or '.join(near)}?" if near else f"there are: {', '.join(known) or 'none'}"
     return f"{name}: no such option; {hint}"

@@ -14,16 +14,15 @@ from upath import UPath
 from genlab.core.errors import RunError
 from genlab.core.storage import locate, write_atomic
 from genlab.core.text import counted
+from genlab.evaluation.evaluate import measure_pictures
 from genlab.evaluation.extractors import EfficientNetLite
 from genlab.evaluation.held_out import HeldOut
 from genlab.evaluation.measurements import Measurement
-from genlab.evaluation.translation import measure_translations
-from genlab.models.cyclegan import CycleGAN
 from genlab.store import model_directory
 
 EVALUATIONS = "evaluations.jsonl"
 IMAGES = 1000
-"""The most images of a domain, drawn at random, that are translated for an evaluation."""
+"""The most images of a domain that are translated, drawn at random, or that samples are compared with, one for each."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +47,7 @@ class CheckpointEvaluation:
 def measure_model(
     directory: str, data: Mapping[str, str], split: str, reported_too: bool, seed: int
 ) -> dict[str, Measurement]:
-    """Measure the CycleGAN in a model directory, and print nothing.
+    """Measure the pictures that the model in a directory makes, and print nothing.
 
     Args:
         directory: the model directory.
@@ -58,14 +57,12 @@ def measure_model(
         seed: seed of everything that is drawn at random.
 
     Raises:
-        GenlabError: when the model or the data cannot be read, or the model is of another family.
+        GenlabError: when the model or the data cannot be read, or the model neither samples nor translates.
     """
     with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):
         model = model_directory.load(directory)
-        if not isinstance(model, CycleGAN):
-            raise RunError(f"{directory}: a {model.family} model; only those of cyclegan are evaluated beside training")
         domains = {domain: HeldOut.open(url, split, chosen=reported_too) for domain, url in data.items()}
-        return measure_translations(model, domains, EfficientNetLite(model.device), IMAGES, seed)
+        return measure_pictures(model, domains, EfficientNetLite(model.device), IMAGES, seed)
 
 
 def read_evaluations(directory: UPath) -> list[CheckpointEvaluation]:

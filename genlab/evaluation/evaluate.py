@@ -1,10 +1,11 @@
-"""The evaluation of one model: everything that is measured of its family, in one order.
+"""The evaluation of one model: everything that is measured of what it can do, in one order.
 
 A model comes loaded, its images come opened, and a classifier comes trained: nothing is loaded or trained here.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from upath import UPath
 
@@ -12,22 +13,20 @@ from genlab.core.errors import ConfigError, DataError, RunError
 from genlab.core.text import counted
 from genlab.data.format.shards import ShardSet
 from genlab.evaluation.extractors import ClassifierFeatures, EfficientNetLite, Extractor
-from genlab.evaluation.features import FEWEST, extract, held_out_features, measure_distances
+from genlab.evaluation.features import FEWEST
 from genlab.evaluation.held_out import HeldOut
 from genlab.evaluation.latent_models import (
-    classes_to_sample,
     measure_bounds,
     measure_consistency,
     measure_elbo,
     measure_reconstructions,
-    samples,
 )
 from genlab.evaluation.measurements import Evaluation, Measurement
+from genlab.evaluation.samples import measure_samples
 from genlab.evaluation.trained_classifier import TrainedClassifier
 from genlab.evaluation.translation import measure_translations
-from genlab.models.cyclegan import CycleGAN
 from genlab.models.latent_model import LatentModel
-from genlab.models.model import Model, Shape
+from genlab.models.model import Model, Sampler, Shape, Translator
 from genlab.store import model_directory
 
 SAMPLES = 10_000
@@ -35,8 +34,8 @@ SAMPLES = 10_000
 BOUND_IMAGES = 1000
 """Images that the importance-weighted bounds are taken of on a CPU, unless the options say otherwise."""
 
-Measurable = LatentModel | CycleGAN
-"""A model of a family that can be evaluated."""
+MEASURED = ("sample", "translate", "reconstruct")
+"""The operations whose results are measured."""
 
 
 @dataclass(frozen=True)
@@ -49,11 +48,13 @@ class EvaluationOptions:
     """Images that the importance-weighted bounds are taken of; by default 1,000 on a CPU, all on a GPU."""
     seed: int = 0
     """Seed of all noise, and of every random choice of images."""
+    sampling: Any = None
+    """Options that samples are drawn by; by default the model's defaults."""
 
 
 def evaluate(
     directory: UPath,
-    model: Measurable,
+    model: Model,
     domains: Mapping[str, HeldOut],
     options: EvaluationOptions,
     *,
@@ -65,20 +66,20 @@ def evaluate(
     Args:
         directory: the model directory that ``model`` was loaded from; it names the model in the evaluation.
         model: the model to measure.
-        domains: the images, which :func:`require_fit`: ``images`` for a latent model, ``a`` and ``b`` for a CycleGAN.
+        domains: the images, which :func:`require_fit`, by the names that :func:`domain_names` gives.
         options: how much to measure.
         extractor: the network in whose features FID and KID are taken; by default see :func:`default_extractor`.
-        classifier: what recognises the classes of a latent model's images; without one, the measurements that need it
-            are left out. A CycleGAN needs none.
+        classifier: what recognises the classes of the model's images; without one, the measurements that need it are
+            left out. A translator needs none.
 
     Raises:
         DataError: the data cannot be read.
     """
     extractor = extractor or default_extractor(model, domains, classifier)
-    if isinstance(model, LatentModel):
-        measurements = _measure_latent_model(model, domains["images"], options, extractor, classifier)
-    else:
+    if isinstance(model, Translator):
         measurements = measure_translations(model, domains, extractor, options.samples or SAMPLES, options.seed)
+    else:
+        measurements = _measure_images(model, domains["images"], options, extractor, classifier)
     description = model_directory.describe(directory)
     identity = {
         "path": str(directory),
@@ -90,27 +91,54 @@ def evaluate(
     return Evaluation(name, identity, measurements)
 
 
-def default_extractor(
-    model: Measurable, domains: Mapping[str, HeldOut], classifier: TrainedClassifier | None
-) -> Extractor:
+def default_extractor(model: Model, domains: Mapping[str, HeldOut], classifier: TrainedClassifier | None) -> Extractor:
     """Choose the network in whose features FID and KID are taken: the classifier for grey images, if there is one."""
     if classifier is not None and domains["images"].shards.manifest.channels == 1:
         return ClassifierFeatures(classifier)
     return EfficientNetLite(model.device)
 
 
-def require_measurable(model: Model, name: str) -> Measurable:
-    """Return ``model`` if its family can be evaluated.
+def measure_pictures(
+    model: Model, domains: Mapping[str, HeldOut], extractor: Extractor, images: int, seed: int
+) -> dict[str, Measurement]:
+    """Measure the pictures that a model makes: its translations or its samples.
+
+    Args:
+        model: the model to measure.
+        domains: real images, by the names that :func:`domain_names` gives.
+        extractor: the network in whose features FID and KID are taken.
+        images: how many images of each domain are translated, or how many samples are drawn, at most.
+        seed: seed of all that is drawn at random.
 
     Raises:
-        RunError: it cannot; the message calls the model ``name``.
+        RunError: it makes none.
     """
-    if not isinstance(model, LatentModel | CycleGAN):
-        raise RunError(f"{name}: a {model.family} model; vae, cvae and cyclegan are what can be evaluated")
-    return model
+    if isinstance(model, Translator):
+        return measure_translations(model, domains, extractor, images, seed)
+    if isinstance(model, Sampler):
+        held_out = domains["images"].drawn(images, seed)
+        return measure_samples(model, held_out, extractor, len(held_out), seed)
+    raise RunError(f"a {model.family} model neither samples nor translates, so it makes no pictures to measure")
 
 
-def require_fit(model: Measurable, held_out: HeldOut, label_names: Sequence[str]) -> None:
+def domain_names(model: Model) -> list[str]:
+    """Return the names of the domains that a model is measured on: ``images``, or those that a translator joins."""
+    if isinstance(model, Translator):
+        return sorted({domain for direction in model.directions for domain in direction.split("_to_")})
+    return ["images"]
+
+
+def require_measurable(model: Model, name: str) -> None:
+    """Check that a model has operations whose results can be measured.
+
+    Raises:
+        RunError: it has none; the message calls the model ``name``.
+    """
+    if not set(MEASURED) & set(model.operations):
+        raise RunError(f"{name}: a {model.family} model; only models that {', '.join(MEASURED)} can be evaluated")
+
+
+def require_fit(model: Model, held_out: HeldOut, label_names: Sequence[str]) -> None:
     """Check that a model can be measured on these images.
 
     Args:
@@ -131,7 +159,7 @@ def require_fit(model: Measurable, held_out: HeldOut, label_names: Sequence[str]
             f"{shards.directory}: {counted(len(held_out), 'image')} in split {held_out.split!r}; {FEWEST} are needed: "
             "ingest with a larger --test-fraction, or choose another --split"
         )
-    if not isinstance(model, LatentModel) or not model.classes:
+    if not model.classes:
         return
     if not 0 < len(shards.manifest.label_names) <= model.classes:
         found = len(shards.manifest.label_names)
@@ -153,25 +181,27 @@ def require_same_classes(classifier: TrainedClassifier, shards: ShardSet, name: 
         raise ConfigError(f"classifier: {name} was trained on other labels: {difference}")
 
 
-def _measure_latent_model(
-    model: LatentModel,
+def _measure_images(
+    model: Model,
     held_out: HeldOut,
     options: EvaluationOptions,
     extractor: Extractor,
     classifier: TrainedClassifier | None,
 ) -> dict[str, Measurement]:
     seed = options.seed
-    measurements = measure_elbo(model, held_out, seed)
-    images = options.bound_images or (BOUND_IMAGES if model.device.type == "cpu" else len(held_out))
-    measurements |= measure_bounds(model, held_out.drawn(images, seed), seed)
-    measurements |= measure_reconstructions(model, held_out, classifier)
-    count = options.samples or min(SAMPLES, len(held_out))
-    if classifier is not None and model.classes:
-        measurements |= measure_consistency(model, held_out, classifier, count, seed)
-    reference = held_out_features(held_out, extractor)
-    label = classes_to_sample(held_out, count, seed) if model.classes else None
-    made = extract(extractor, samples(model, label, count, seed), count, "features of samples")
-    return measurements | measure_distances(extractor, reference, held_out.settings, made, seed)
+    measurements: dict[str, Measurement] = {}
+    if isinstance(model, LatentModel):
+        measurements |= measure_elbo(model, held_out, seed)
+        images = options.bound_images or (BOUND_IMAGES if model.device.type == "cpu" else len(held_out))
+        measurements |= measure_bounds(model, held_out.drawn(images, seed), seed)
+    if "reconstruct" in model.operations:
+        measurements |= measure_reconstructions(model, held_out, classifier)
+    if isinstance(model, Sampler):
+        count = options.samples or min(SAMPLES, len(held_out))
+        if classifier is not None and model.classes:
+            measurements |= measure_consistency(model, held_out, classifier, count, seed, options.sampling)
+        measurements |= measure_samples(model, held_out, extractor, count, seed, options.sampling)
+    return measurements
 
 
 def _first_difference(shards: ShardSet, label_names: Sequence[str]) -> str:

@@ -16,20 +16,7 @@ from genlab.data.format.splits import is_half
 from genlab.data.stream.batches import Batch, read_batch
 from genlab.data.stream.order import Ints, permutation
 from genlab.evaluation.measurements import Settings
-from genlab.models.model import Shape
-
-MOST_ROWS, MOST_PIXELS = 500, 2**21
-"""The most rows, and the most pixels, that go through a model at a time."""
-
-
-def rows_per_pass(image_shape: Shape) -> int:
-    """Return how many images of ``image_shape`` go through a model at a time, so that its layers fit in a few GiB.
-
-    Noise is drawn for each pass: measurements are a function of the seed and of this number.
-    """
-    height, width, _ = image_shape
-    return max(1, min(MOST_ROWS, MOST_PIXELS // (height * width)))
-
+from genlab.models.model import images_per_pass
 
 CHOSEN = "on these images"
 """The setting ``chosen`` of the measurements of a model that was chosen from others on the images that it is measured
@@ -101,7 +88,7 @@ class HeldOut:
         return settings if self.part is None else settings | {"subset": f"random by seed {self.seed}"}
 
     def batches(self) -> Iterator[Batch]:
-        """Read these rows in their order, :func:`rows_per_pass` at a time."""
-        step = rows_per_pass(self.shards.fixed_shape())
+        """Read these rows in their order, :func:`images_per_pass` at a time."""
+        step = images_per_pass(self.shards.fixed_shape())
         for first in range(0, len(self), step):
             yield read_batch(self.shards, self.rows[first : first + step])

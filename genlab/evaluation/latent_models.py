@@ -1,7 +1,8 @@
-"""Measurements of models with a Gaussian latent (VAE, conditional VAE): likelihood, reconstructions, and samples."""
+"""Measurements of likelihood, of models with a Gaussian latent; of reconstructions, and of the classes of pictures."""
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -9,9 +10,9 @@ from torch import Tensor
 from genlab.core.progress import progress
 from genlab.core.seeds import derived_seed
 from genlab.data.stream.batches import Batch
-from genlab.data.stream.order import permutation
-from genlab.evaluation.held_out import HeldOut, rows_per_pass
+from genlab.evaluation.held_out import HeldOut
 from genlab.evaluation.measurements import Better, Measurement, Settings
+from genlab.evaluation.samples import sample_settings
 from genlab.evaluation.trained_classifier import TrainedClassifier
 from genlab.metrics.elbo import (
     active_units,
@@ -23,6 +24,7 @@ from genlab.metrics.elbo import (
 from genlab.metrics.intervals import mean_interval, proportion_interval
 from genlab.metrics.neighbours import nearest_neighbour_accuracy
 from genlab.models.latent_model import LatentModel
+from genlab.models.model import Model, Sampler, images_per_pass
 
 BOUND_SAMPLES = (1, 50, 500, 1000)
 """The K of the importance-weighted bounds (Burda et al. 2016)."""
@@ -76,14 +78,14 @@ def measure_elbo(model: LatentModel, held_out: HeldOut, seed: int) -> dict[str, 
 @torch.inference_mode()
 def measure_bounds(model: LatentModel, held_out: HeldOut, seed: int) -> dict[str, Measurement]:
     """Measure importance-weighted bounds of −log p(x), upper bounds on average, for the K of :data:`BOUND_SAMPLES`."""
-    images_per_pass = max(1, rows_per_pass(model.image_shape) // SAMPLES_PER_PASS)
+    part_size = max(1, images_per_pass(model.image_shape) // SAMPLES_PER_PASS)
     found, first = [], 0
     with progress("importance-weighted bounds", len(held_out), "images") as advance:
         for batch in held_out.batches():
             observed, label = observe_rows(model, batch, seed)
             mean, log_variance = model.infer(observed, label)
-            for begin in range(0, len(mean), images_per_pass):
-                part = slice(begin, begin + images_per_pass)
+            for begin in range(0, len(mean), part_size):
+                part = slice(begin, begin + part_size)
                 weights = _log_weights(
                     model,
                     observed[part],
@@ -105,19 +107,21 @@ def measure_bounds(model: LatentModel, held_out: HeldOut, seed: int) -> dict[str
 
 
 def measure_reconstructions(
-    model: LatentModel, held_out: HeldOut, classifier: TrainedClassifier | None
+    model: Model, held_out: HeldOut, classifier: TrainedClassifier | None
 ) -> dict[str, Measurement]:
-    """Measure the error of reconstructions from the posterior mean, and whether a classifier recognises their class.
+    """Measure the error of reconstructions, and whether a classifier recognises their class.
 
     Args:
-        model: the model.
+        model: a model that reconstructs.
         held_out: the rows to reconstruct, all of them.
         classifier: a classifier of these images, if there is one; it is not used for images without labels.
     """
+    reconstruct: Any = model.reconstruct
+    options = model.operations["reconstruct"]()
     errors, correct_reconstructions, correct_originals = [], 0, 0
     with progress("reconstructions", len(held_out), "images") as advance:
         for batch in held_out.batches():
-            pixels = model.reconstruct(batch.image, batch.label if model.classes else None).cpu()
+            pixels = reconstruct(batch.image, batch.label if model.classes else None, options).cpu()
             errors.append(((pixels.double() - batch.image.double()) / 255).square().flatten(1).mean(1))
             if classifier is not None and batch.label is not None:
                 made, original = (classifier.model.classify(images).cpu() for images in (pixels, batch.image))
@@ -148,7 +152,7 @@ def measure_reconstructions(
 
 
 def measure_consistency(
-    model: LatentModel, held_out: HeldOut, classifier: TrainedClassifier, count: int, seed: int
+    model: Sampler, held_out: HeldOut, classifier: TrainedClassifier, count: int, seed: int, options: Any = None
 ) -> dict[str, Measurement]:
     """Measure how often a classifier recognises the class that a sample was drawn for.
 
@@ -160,50 +164,21 @@ def measure_consistency(
         classifier: a classifier of these classes.
         count: the number of samples in all, up to rounding.
         seed: seed of the draws.
+        options: the options that they are drawn by; by default the model's defaults.
     """
     classes = min(model.classes, len(classifier.label_names))
     label = torch.arange(max(1, count // classes) * classes) % classes
-    drawn = samples(model, label, len(label), seed)
+    drawn = model.sample_in_parts(len(label), seed, label, options)
     seen = torch.cat([classifier.model.classify(pixels).cpu() for pixels in drawn])
     settings = held_out.settings | {
         "classifier_weights": classifier.weights,
         "samples": len(label),
         "classes": classes,
         "seed": seed,
+        **sample_settings(model, options),
     }
     correct = int(torch.count_nonzero(seen == label))
     return {"sample_consistency": _share("samples recognised as their class", correct, len(label), settings, "higher")}
-
-
-def classes_to_sample(held_out: HeldOut, count: int, seed: int) -> Tensor | None:
-    """Return the labels of rows in a random order, repeated: int64 [count], with the rows' fraction of each class.
-
-    Args:
-        held_out: the rows; ``None`` is returned where they have no labels.
-        count: the number of labels.
-        seed: seed of the order.
-    """
-    labels = held_out.labels
-    if labels is None:
-        return None
-    order = torch.from_numpy(permutation(derived_seed(seed, "classes"), 0, len(labels)))
-    return labels[order[torch.arange(count) % len(order)]]
-
-
-def samples(model: LatentModel, label: Tensor | None, count: int, seed: int) -> Iterator[Tensor]:
-    """Decode ``count`` draws from the prior: uint8 [N, H, W, C], :func:`rows_per_pass` at a time.
-
-    Args:
-        model: the model.
-        label: int64 [count], the classes that a conditional model is told.
-        count: the number of samples.
-        seed: seed of the draws.
-    """
-    step = rows_per_pass(model.image_shape)
-    for first in range(0, count, step):
-        size = min(step, count - first)
-        classes = label[first : first + size] if model.classes and label is not None else None
-        yield model.decode(_noise(seed, "samples", first, size, model.architecture.latent_dim), classes)
 
 
 def observe_rows(model: LatentModel, batch: Batch, seed: int) -> tuple[Tensor, Tensor | None]:
@@ -263,7 +238,7 @@ def _likelihood_settings(model: LatentModel, held_out: HeldOut, seed: int) -> Se
     }
 
 
-def _class_settings(model: LatentModel) -> Settings:
+def _class_settings(model: Model) -> Settings:
     """Return the setting that says whether the model is given the class of an image.
 
     Measurements of how well classes are recognised are easier for such a model, and not compared with those of others.

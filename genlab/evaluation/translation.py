@@ -1,4 +1,4 @@
-"""Measurements of CycleGANs: the distance of translations from the other domain, and from true counterparts if known.
+"""Measurements of translators: the distance of translations from the other domain, and from true counterparts if known.
 
 Beside each stands the same measurement of the untranslated images, which shows what translating gained.
 """
@@ -26,7 +26,7 @@ from genlab.metrics.image import (
     ssim,
 )
 from genlab.metrics.intervals import mean_interval
-from genlab.models.cyclegan import CycleGAN
+from genlab.models.model import Translator
 from genlab.models.pixels import from_signed, to_signed
 
 SIMILARITIES: dict[str, tuple[str, Better]] = {
@@ -39,7 +39,7 @@ COLOUR_CURVE = "256 levels a channel, least squares on these very rows"
 
 
 def measure_translations(
-    model: CycleGAN, domains: Mapping[str, HeldOut], extractor: Extractor, images: int, seed: int
+    model: Translator, domains: Mapping[str, HeldOut], extractor: Extractor, images: int, seed: int
 ) -> dict[str, Measurement]:
     """Measure each direction of a model, see :func:`measure_direction`; and ``kid``, the mean of both KIDs.
 
@@ -63,7 +63,7 @@ def measure_translations(
 
 
 def measure_direction(
-    model: CycleGAN, direction: str, source: HeldOut, target: HeldOut, extractor: Extractor, seed: int
+    model: Translator, direction: str, source: HeldOut, target: HeldOut, extractor: Extractor, seed: int
 ) -> dict[str, Measurement]:
     """Measure the translations of one direction.
 
@@ -86,8 +86,7 @@ def measure_direction(
         seed: seed of the draws for their intervals.
     """
     here, _, there = direction.partition("_to_")
-    generator, opposite = model.generator(direction), f"{there}_to_{here}"
-    back = model.generator(opposite) if opposite in model.directions else None
+    opposite = f"{there}_to_{here}"
     network = None
     if counterparts_are_known(source, target):
         network = extractor if isinstance(extractor, EfficientNetLite) else EfficientNetLite(model.device)
@@ -99,10 +98,10 @@ def measure_direction(
     def translations() -> Iterator[Tensor]:
         for rows in source.batches():
             images = to_signed(rows.image.to(model.device))
-            outputs = generator(images)
-            if back is not None:
-                errors["cycle"].append(_error(back(outputs), images))
-                errors["identity"].append(_error(back(images), images))
+            outputs = model.translate_signed(images, direction)
+            if opposite in model.directions:
+                errors["cycle"].append(_error(model.translate_signed(outputs, opposite), images))
+                errors["identity"].append(_error(model.translate_signed(images, opposite), images))
             pixels = from_signed(outputs).cpu()
             if network is not None:
                 truth = _counterparts(source, rows)

@@ -26,7 +26,8 @@ def best_device() -> str:
 class Engine:
     """A model from a model directory, on a device. It takes pictures as files or pixels, and gives pixels: uint8.
 
-    Each operation checks that the model has it, and its direction or class. Pictures come upright, in the model's
+    Each operation checks that the model has it, its direction or class, and the options of the model's own, which are
+    given by name, as in ``sample(16, 0, truncation=0.5)``. Pictures come upright, in the model's
     channels, whatever their own, and in 8 bits, by the range of values that training read deeper ones by; all but
     :meth:`translate` take them in the size of the model's images.
 
@@ -36,63 +37,64 @@ class Engine:
 
     Raises:
         RunError: the model cannot be loaded; and, from an operation, the model does not have it.
+        ConfigError: from an operation, it has no such option, or a value is out of range.
     """
 
     def __init__(self, directory: model_directory.Location, device: str | torch.device | None = None) -> None:
         self.info = ModelInfo.read(directory)
         self._model: Any = model_directory.load(directory, device or best_device())
 
-    def sample(self, count: int, seed: int, label: str | int | None = None) -> Pixels:
-        """Draw ``count`` pictures, all of the class ``label`` if given: uint8 [count, H, W, C].
+    def sample(self, count: int, seed: int, label: str | int | None = None, **options: Any) -> Pixels:
+        """Draw a seed's first ``count`` pictures, all of the class ``label`` if given: uint8 [count, H, W, C].
 
         Raises:
             ConfigError: the model has no such class.
         """
-        self.info.require("sample")
-        return _pixels(self._model.sample(count, seed, _labels(self.info.class_number(label), count)))
+        chosen = self.info.options("sample", options)
+        return _pixels(self._model.sample(count, seed, _labels(self.info.class_number(label), count), chosen))
 
-    def translate(self, picture: ImageInput, direction: str | None = None) -> Pixels:
+    def translate(self, picture: ImageInput, direction: str | None = None, **options: Any) -> Pixels:
         """Translate a picture of any size, by default in the model's first direction: uint8 [H, W, C], its size.
 
         Raises:
             ConfigError: the model has no such direction.
             ImageError: the picture cannot be decoded.
         """
-        self.info.require("translate")
+        chosen = self.info.options("translate", options)
         direction = self.info.direction(direction)
-        return _pixels(self._model.translate(torch.tensor(self.read(picture, direction))[None], direction))[0]
+        return _pixels(self._model.translate(torch.tensor(self.read(picture, direction))[None], direction, chosen))[0]
 
-    def reconstruct(self, pictures: Sequence[ImageInput], label: str | int | None = None) -> Pixels:
+    def reconstruct(self, pictures: Sequence[ImageInput], label: str | int | None = None, **options: Any) -> Pixels:
         """Encode and decode pictures of the class ``label``, which a model with classes needs: uint8 [N, H, W, C].
 
         Raises:
             ConfigError: the model has no such class, or needs one.
             ImageError: a picture cannot be decoded, or has not the size of the model's images.
         """
-        self.info.require("reconstruct")
+        chosen = self.info.options("reconstruct", options)
         number = self.info.class_number(label, needed=True)
-        return _pixels(self._model.reconstruct(self._batch(pictures), _labels(number, len(pictures))))
+        return _pixels(self._model.reconstruct(self._batch(pictures), _labels(number, len(pictures)), chosen))
 
-    def interpolate(self, begin: ImageInput, end: ImageInput, steps: int, label: str | int | None = None) -> Pixels:
-        """Go from one picture to another, both included, in ``steps`` pictures: uint8 [steps, H, W, C].
+    def interpolate(self, begin: ImageInput, end: ImageInput, label: str | int | None = None, **options: Any) -> Pixels:
+        """Go from one picture to another, both included, in as many ``steps`` as asked for: uint8 [steps, H, W, C].
 
         Raises:
             ConfigError: the model has no such class, or needs one.
             ImageError: a picture cannot be decoded, or has not the size of the model's images.
         """
-        self.info.require("interpolate")
+        chosen = self.info.options("interpolate", options)
         number = self.info.class_number(label, needed=True)
-        return _pixels(self._model.interpolate(self._batch((begin, end)), steps, _labels(number, 2)))
+        return _pixels(self._model.interpolate(self._batch((begin, end)), _labels(number, 2), chosen))
 
-    def interpolate_draws(self, seeds: tuple[int, int], steps: int, label: str | int | None = None) -> Pixels:
-        """Go from the sample of one seed to that of another, both included: uint8 [steps, H, W, C].
+    def interpolate_draws(self, seeds: tuple[int, int], label: str | int | None = None, **options: Any) -> Pixels:
+        """Go from the first picture of one seed to that of another, both included: uint8 [steps, H, W, C].
 
         Raises:
             ConfigError: the model has no such class, or needs one.
         """
-        self.info.require("interpolate_draws")
+        chosen = self.info.options("interpolate_draws", options)
         number = self.info.class_number(label, needed=True)
-        return _pixels(self._model.interpolate_draws(seeds, steps, _labels(number, 2)))
+        return _pixels(self._model.interpolate_draws(seeds, _labels(number, 2), chosen))
 
     def read(self, picture: ImageInput, direction: str | None = None) -> Pixels:
         """Decode a picture as the model takes it: upright, uint8 [H, W, C] in the model's channels, of its own size.

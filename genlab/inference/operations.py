@@ -25,8 +25,8 @@ class ModelInfo:
     family: str
     image_shape: Shape
     """(height, width, channels) of the images it was made for."""
-    operations: tuple[str, ...]
-    """Names of the operations of :class:`genlab.models.model.Model` that it has."""
+    operations: Mapping[str, type]
+    """The operations of :class:`genlab.models.model.Model` that it has, each with the dataclass of its options."""
     directions: tuple[str, ...]
     """Directions that it translates in, the default first; empty for a model that does not translate."""
     classes: tuple[str, ...]
@@ -96,6 +96,16 @@ class ModelInfo:
                 f"{self.directory}: this {self.family} model does not {operation.replace('_', ' ')}; "
                 f"its operations are: {', '.join(self.operations) or 'none'}"
             )
+
+    def options(self, operation: str, values: Mapping[str, Any]) -> Any:
+        """Return the options of an operation: ``values`` by name, and defaults of the others.
+
+        Raises:
+            RunError: the model does not have the operation.
+            ConfigError: the operation has no such option, or a value is out of range.
+        """
+        self.require(operation)
+        return from_dict(self.operations[operation], values)
 
     def direction(self, wanted: str | None) -> str:
         """Return the direction ``wanted``, or the model's first for ``None``; see :func:`choose_direction`."""

@@ -6,7 +6,7 @@ lies there under the same record is done, and the same command goes on with the 
 
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -80,6 +80,8 @@ class Job:
     """Folder of the translated pictures."""
     direction: str
     """Direction of the model."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Values of the options of the model's own, by name."""
 
 
 Runner = Callable[[Sequence[Picture], Job], Iterator[Outcome]]
@@ -92,7 +94,7 @@ class Worker:
     def __init__(self, job: Job) -> None:
         self._engine = Engine(job.model)
         self._read = _reader(locate(job.source), job.split)
-        self._dest, self._direction = locate(job.dest), job.direction
+        self._dest, self._direction, self._options = locate(job.dest), job.direction, job.options
         self._stopped = ""
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
@@ -105,7 +107,7 @@ class Worker:
         if self._stopped:
             return Outcome(picture.key, self._stopped, stop=True)
         try:
-            translated = encode_png(self._engine.translate(self._read(picture), self._direction))
+            translated = encode_png(self._engine.translate(self._read(picture), self._direction, **self._options))
         except StorageError as error:
             self._stopped = str(error)
         except (DataError, OSError) as error:
@@ -148,6 +150,7 @@ def translate_all(job: Job, weights: str, run: Runner) -> None:
         "source": job.source,
         "data set": shards and shards.checksum,
         "split": job.split,
+        **({"options": dict(job.options)} if job.options else {}),
     }
     done = _begin(dest, record, {picture.name for picture in pictures})
     left = [picture for picture in pictures if picture.name not in done]

@@ -6,8 +6,9 @@ it is a statistic of a batch.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import torch
 from annotated_types import Ge, Gt, Interval
@@ -43,7 +44,7 @@ class Classifier(Model):
 
     family = "classifier"
     Architecture = ClassifierArchitecture
-    operations = ()
+    operations: ClassVar[Mapping[str, type]] = {}
     architecture: ClassifierArchitecture
 
     def __init__(self, image_shape: Shape, architecture: ClassifierArchitecture) -> None:

@@ -125,7 +125,6 @@ class CVAE(LatentModel):
                 f"{image_shape[0]}x{image_shape[1]} images are too small for {len(architecture.channels)} unpadded "
                 f"convolutions (model.channels has that many); use images of {least} pixels or more, or fewer channels"
             )
-        self.classes = architecture.classes
         self.encoder = Encoder(image_shape, architecture)
         self.decoder = Decoder(image_shape, architecture)
         self.initialise()

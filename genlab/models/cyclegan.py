@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Literal, cast
+from typing import Annotated, ClassVar, Literal, cast
 
 import torch
 from annotated_types import Ge, Gt, Interval, MinLen
@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from genlab.models.graph import Graph, TensorSpec
-from genlab.models.model import Shape, Translator
+from genlab.models.model import NoOptions, Shape, Translator
 from genlab.models.padding import reflection_indices
 from genlab.models.pixels import from_signed, to_signed
 from genlab.models.resnet import ResNet
@@ -87,7 +87,7 @@ class CycleGAN(Translator):
 
     family = "cyclegan"
     Architecture = CycleGANArchitecture
-    operations = ("translate",)
+    operations: ClassVar[Mapping[str, type]] = {"translate": NoOptions}
     architecture: CycleGANArchitecture
     a_to_b: Generator
     b_to_a: Generator
@@ -107,7 +107,7 @@ class CycleGAN(Translator):
         return self.a_to_b if direction == "a_to_b" else self.b_to_a
 
     @torch.inference_mode()
-    def translate(self, pixels: Tensor, direction: str = "a_to_b") -> Tensor:
+    def translate(self, pixels: Tensor, direction: str = "a_to_b", options: NoOptions | None = None) -> Tensor:
         """Translate uint8 [N, H, W, C] into the other domain, the same shape.
 
         Height and width may be any: images are padded by reflection to the next size that the generator takes
@@ -125,6 +125,11 @@ class CycleGAN(Translator):
         return translate_in_tiles(
             lambda tile: self.translate_whole(generator, tile), pixels.to(self.device), generator.size_multiple
         )
+
+    def translate_signed(self, images: Tensor, direction: str) -> Tensor:
+        """Translate float [N, C, H, W] in [-1, 1] of the sizes that the generator takes: the same shape and range."""
+        translated: Tensor = self.generator(direction)(images)
+        return translated
 
     def translate_whole(self, generator: Generator, pixels: Tensor) -> Tensor:
         """Translate uint8 [N, H, W, C] of any height and width by one generator, without tiles: the same shape."""

@@ -2,15 +2,16 @@
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from itertools import count as numbers
-from itertools import repeat
 from typing import Any, ClassVar, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from genlab.models.graph import Graph, TensorSpec
-from genlab.models.model import Sampler, Shape
+from genlab.models.model import InterpolationOptions, NoOptions, Sampler, Shape
+from genlab.models.noise import Noise
 from genlab.models.pixels import from_unit, to_unit
 
 Likelihood = Literal["bernoulli", "binary", "gaussian"]
@@ -23,8 +24,7 @@ Rybkin et al. 2021)."""
 INITIAL_SIGMA = 0.1
 """Value of σ before training, on the scale [0, 1] of pixels."""
 
-DECODE_BATCH = 1024
-"""Number of samples that are decoded at a time, to bound the memory."""
+NO_OPTIONS, INTERPOLATION = NoOptions(), InterpolationOptions()
 
 
 class LatentArchitecture(Protocol):
@@ -46,12 +46,15 @@ class LatentModel(Sampler, ABC):
         log_sigma: log σ of a Gaussian likelihood, a scalar; ``None`` for the others.
     """
 
-    operations: ClassVar[tuple[str, ...]] = ("sample", "reconstruct", "interpolate", "interpolate_draws")
+    operations: ClassVar[Mapping[str, type]] = {
+        "sample": NoOptions,
+        "reconstruct": NoOptions,
+        "interpolate": InterpolationOptions,
+        "interpolate_draws": InterpolationOptions,
+    }
     architecture: Any
     encoder: nn.Module
     decoder: nn.Module
-    classes: int = 0
-    """Number of classes the model is conditioned on; 0 for none."""
 
     def __init__(self, image_shape: Shape, architecture: LatentArchitecture) -> None:
         super().__init__(image_shape, architecture)
@@ -121,45 +124,38 @@ class LatentModel(Sampler, ABC):
         """Decode as :meth:`decode` does, from tensors on the model's device and outside inference mode, for tracing."""
         return from_unit(self.generate(latents, label).float().sigmoid())
 
-    def draw_latents(self, count: int, seed: int) -> Tensor:
-        """Draw ``count`` latent vectors from the prior N(0, I): float32 [count, latent_dim], on the CPU."""
-        generator = torch.Generator().manual_seed(seed)
-        return torch.randn(count, self.architecture.latent_dim, generator=generator)
+    def draw_latents(self, noise: Noise) -> Tensor:
+        """Draw the latent vectors of pictures from the prior N(0, I): float32 [len(noise), latent_dim]."""
+        return noise.normal("z", self.architecture.latent_dim)
 
-    def sample(self, count: int, seed: int, label: Tensor | None = None) -> Tensor:
-        """Decode ``count`` draws from the prior: uint8 [count, H, W, C].
+    def draw(self, noise: Noise, label: Tensor | None, options: NoOptions) -> Tensor:
+        """Decode draws from the prior, see :meth:`Sampler.draw`."""
+        return self.decode(self.draw_latents(noise), label)
 
-        Args:
-            count: number of images.
-            seed: seed of the draws.
-            label: class of each image, int64 [count], for a model with classes; by default all classes in turn.
-        """
-        if label is None and self.classes:
-            label = torch.arange(count) % self.classes
-        labels = repeat(None) if label is None else label.split(DECODE_BATCH)
-        parts = zip(self.draw_latents(count, seed).split(DECODE_BATCH), labels, strict=False)
-        return torch.cat([self.decode(latents, classes) for latents, classes in parts])
-
-    def reconstruct(self, pixels: Tensor, label: Tensor | None = None) -> Tensor:
+    def reconstruct(self, pixels: Tensor, label: Tensor | None = None, options: NoOptions = NO_OPTIONS) -> Tensor:
         """Decode the posterior means of uint8 [N, H, W, C] into images of the same shape."""
         return self.decode(self.encode(pixels, label)[0], label)
 
-    def interpolate(self, pixels: Tensor, steps: int, label: Tensor | None = None) -> Tensor:
+    def interpolate(
+        self, pixels: Tensor, label: Tensor | None = None, options: InterpolationOptions = INTERPOLATION
+    ) -> Tensor:
         """Decode the straight line between the posterior means of two images.
 
         Args:
             pixels: uint8 [2, H, W, C].
-            steps: number of images on the line, the reconstructions of both ends included; at least 2.
             label: classes of the two images, int64 [2], for a model with classes; the line has the first class.
+            options: the number of images on the line, the reconstructions of both ends included.
 
         Returns:
             uint8 [steps, H, W, C].
         """
         begin, end = self.encode(pixels, label)[0]
-        share = _fractions(steps).to(begin.device)
-        return self.decode(torch.lerp(begin, end, share), None if label is None else label[:1].expand(steps))
+        share = _fractions(options.steps).to(begin.device)
+        return self.decode(torch.lerp(begin, end, share), _expanded(label, options.steps))
 
-    def interpolate_draws(self, seeds: tuple[int, int], steps: int, label: Tensor | None = None) -> Tensor:
+    def interpolate_draws(
+        self, seeds: tuple[int, int], label: Tensor | None = None, options: InterpolationOptions = INTERPOLATION
+    ) -> Tensor:
         """Decode a line between two draws from the prior, each point of which is distributed as the prior.
 
         A point (1 - t) z₁ + t z₂ between two draws is nearer to the origin than draws are, the more so the larger the
@@ -167,16 +163,16 @@ class LatentModel(Sampler, ABC):
 
         Args:
             seeds: seeds of the two ends, which are the images that ``sample(1, seed)`` gives.
-            steps: number of images on the line, both ends included; at least 2.
             label: classes, int64 [2], for a model with classes; the line has the first.
+            options: the number of images on the line, both ends included.
 
         Returns:
             uint8 [steps, H, W, C].
         """
-        begin, end = (self.draw_latents(1, seed) for seed in seeds)
-        share = _fractions(steps)
+        begin, end = (self.draw_latents(Noise(seed, range(1))) for seed in seeds)
+        share = _fractions(options.steps)
         line = torch.lerp(begin, end, share) / (share**2 + (1 - share) ** 2).sqrt()
-        return self.decode(line, None if label is None else label[:1].expand(steps))
+        return self.decode(line, _expanded(label, options.steps))
 
     def graphs(self) -> dict[str, Graph]:
         """Return the graphs ``encoder``, pixels to mean and log-variance, and ``decoder``, z to pixels.
@@ -221,6 +217,11 @@ class _DecoderGraph(nn.Module):
 
     def forward(self, latents: Tensor, label: Tensor | None = None) -> Tensor:
         return self._decode(latents, label)
+
+
+def _expanded(label: Tensor | None, count: int) -> Tensor | None:
+    """Repeat the first class of a line for each of its images: int64 [count]."""
+    return None if label is None else label[:1].expand(count)
 
 
 def _fractions(steps: int) -> Tensor:

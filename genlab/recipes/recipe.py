@@ -9,7 +9,7 @@ import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import MISSING, dataclass, fields, is_dataclass
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 import numpy as np
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from genlab.core.errors import ConfigError
 from genlab.core.families import defined, module_file, undefined
 from genlab.data.stream.batches import Batch
-from genlab.models.model import OPERATIONS, Model, Shape
+from genlab.models.model import OPERATIONS, RESERVED_NAMES, Model, NoOptions, Shape
 from genlab.recipes.options import Data, Optimization, Run
 
 
@@ -249,18 +249,20 @@ def check_family(family: str, recipe: type[Recipe[Any]]) -> None:
     if not is_dataclass(getattr(model, "Architecture", None)):
         raise ConfigError(f"{file}: {model.__name__} needs Architecture, the dataclass of its values")
     operations = getattr(model, "operations", None)
-    if not isinstance(operations, tuple) or not set(operations) <= OPERATIONS.keys():
+    if not isinstance(operations, dict) or not set(operations) <= OPERATIONS.keys():
         raise ConfigError(
-            f"{file}: {model.__name__} needs operations, a tuple of names out of: {', '.join(OPERATIONS)}; "
+            f"{file}: {model.__name__} needs operations, a dictionary with names out of: {', '.join(OPERATIONS)}; "
             f"it is {operations!r}"
         )
-    for operation in operations:
-        method, arguments = getattr(model, operation, None), ("self", *OPERATIONS[operation])
+    for operation, options in operations.items():
+        where = f"{file}: operations of {model.__name__} name {operation!r}"
+        known = OPERATIONS[operation]
+        _check_options(f"{where}, whose options", options, known.options)
+        if not issubclass(model, known.base):
+            raise ConfigError(f"{where}, for which it must derive from {known.base.__module__}.{known.base.__name__}")
+        method, arguments = getattr(model, operation, None), ("self", *known.arguments, "options")
         if not callable(method) or not _takes(method, len(arguments)):
-            raise ConfigError(
-                f"{file}: operations of {model.__name__} name {operation!r}, for which it needs a method "
-                f"{operation}({', '.join(arguments)})"
-            )
+            raise ConfigError(f"{where}, for which it needs a method {operation}({', '.join(arguments)})")
 
 
 def check_networks(family: str, recipe: Recipe[Any]) -> None:
@@ -313,6 +315,18 @@ def _check_class(what: str, found: Any, base: type) -> None:
         raise ConfigError(f"{what} must be a class derived from {base.__module__}.{base.__name__}")
     if missing := sorted(getattr(found, "__abstractmethods__", ())):
         raise ConfigError(f"{what}: {found.__name__} does not define {', '.join(missing)}")
+
+
+def _check_options(what: str, options: Any, base: type) -> None:
+    if not isinstance(options, type) or not is_dataclass(options):
+        raise ConfigError(f"{what} must be a dataclass; they are {options!r}")
+    if base is not NoOptions and not issubclass(options, base):
+        raise ConfigError(f"{what} must be of a class derived from {base.__module__}.{base.__name__}")
+    for field in fields(options):
+        if field.name in RESERVED_NAMES:
+            raise ConfigError(f"{what} include {field.name!r}, which commands call something else; rename it")
+        if field.default is MISSING:
+            raise ConfigError(f"{what} need a default for {field.name!r}")
 
 
 def _takes(method: Callable[..., Any], count: int) -> bool:

@@ -12,30 +12,46 @@ from typing import Annotated, Any, Protocol
 from fastapi import Body, FastAPI, HTTPException, Path, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, RedirectResponse, Response
+from pydantic import BaseModel
 
 from genlab import __version__
 from genlab.core.errors import ConfigError
+from genlab.core.option_text import with_options
 from genlab.imaging.images import ImageError
 from genlab.inference.operations import choose_direction, class_number
-from genlab.serving.schema import MAX_SEED, Health, ModelCard, Problem, SampleRequest
+from genlab.models.model import model_type
+from genlab.serving.schema import (
+    MAX_SEED,
+    Health,
+    ModelCard,
+    Problem,
+    ReconstructQuery,
+    SampleRequest,
+    TranslateQuery,
+)
 from genlab.serving.uploads import UPLOAD, BodyLimit, read_upload
 
 SEED_HEADER = "X-Genlab-Seed"
 
 
+Options = Mapping[str, Any]
+"""Values of the options of a model's own, by name."""
+
+
 class Backend(Protocol):
     """Runs the operations of the served models; see :class:`genlab.serving.served_models.ServedModels`.
 
-    Its methods may raise ImageError for a picture that cannot be used, and HTTPException.
+    Its methods take the options of the model's own last, all of them. They may raise ImageError for a picture that
+    cannot be used, and HTTPException.
     """
 
-    async def sample(self, name: str, count: int, seed: int, label: int | None) -> bytes:
+    async def sample(self, name: str, count: int, seed: int, label: int | None, options: Options) -> bytes:
         """Draw ``count`` pictures, of the class ``label`` if it is not ``None``: one PNG."""
 
-    async def translate(self, name: str, picture: bytes, direction: str) -> bytes:
+    async def translate(self, name: str, picture: bytes, direction: str, options: Options) -> bytes:
         """Translate a picture into a PNG."""
 
-    async def reconstruct(self, name: str, picture: bytes, label: int | None) -> bytes:
+    async def reconstruct(self, name: str, picture: bytes, label: int | None, options: Options) -> bytes:
         """Reconstruct a picture as a PNG; ``label`` is its class where the model has classes."""
 
 
@@ -49,7 +65,10 @@ Name = Annotated[str, Path(description="The model's name, from `GET /v1/models`.
 
 
 def create_api(cards: Mapping[str, ModelCard], backend: Backend) -> FastAPI:
-    """Create the web application that serves the models of ``cards``, by name, which ``backend`` runs."""
+    """Create the web application that serves the models of ``cards``, by name, which ``backend`` runs.
+
+    Each operation of each model has a route of its own, with a schema of the options that this model takes.
+    """
     api = FastAPI(
         title="genlab",
         version=__version__,
@@ -57,14 +76,6 @@ def create_api(cards: Mapping[str, ModelCard], backend: Backend) -> FastAPI:
         description=__doc__.partition("\n\n")[2],
     )
     api.add_middleware(BodyLimit)
-
-    def card_of(name: str, operation: str | None = None) -> ModelCard:
-        card = cards.get(name)
-        if card is None:
-            raise HTTPException(404, f"no model {name!r}; there are: {', '.join(cards)}")
-        if operation is not None and operation not in card.operations:
-            raise HTTPException(404, f"{name} has no operation {operation!r}; it has: {', '.join(card.operations)}")
-        return card
 
     @api.get("/", include_in_schema=False)
     def root() -> RedirectResponse:
@@ -80,55 +91,22 @@ def create_api(cards: Mapping[str, ModelCard], backend: Backend) -> FastAPI:
 
     @api.get("/v1/models/{name}", summary="One model", responses=_problems(404, 422))
     def model(name: Name) -> ModelCard:
-        return card_of(name)
+        if name not in cards:
+            raise HTTPException(404, f"no model {name!r}; there are: {', '.join(cards)}")
+        return cards[name]
 
-    @api.post(
-        "/v1/models/{name}/sample",
-        summary="Draw pictures",
-        response_class=PngResponse,
-        responses=_picture("One picture, or a sheet of several.", seed=True) | _problems(404, 413, 422, 503),
-    )
-    async def sample(name: Name, request: Annotated[SampleRequest | None, Body()] = None) -> PngResponse:
-        card = card_of(name, "sample")
-        request = request or SampleRequest()
-        label = class_number(card.classes, request.label)
-        seed = secrets.randbelow(MAX_SEED + 1) if request.seed is None else request.seed
-        return PngResponse(await backend.sample(name, request.count, seed, label), headers={SEED_HEADER: str(seed)})
+    for card in cards.values():
+        for operation, add in (
+            ("sample", _add_sample),
+            ("translate", _add_translate),
+            ("reconstruct", _add_reconstruct),
+        ):
+            if operation in card.operations:
+                add(api, card, model_type(card.family).operations[operation], backend)
 
-    @api.post(
-        "/v1/models/{name}/translate",
-        summary="Translate a picture",
-        response_class=PngResponse,
-        responses=_picture("The translated picture, of the same size.") | _problems(404, 413, 415, 422, 503),
-        openapi_extra=UPLOAD,
-    )
-    async def translate(
-        name: Name,
-        request: Request,
-        direction: Annotated[
-            str | None, Query(description="One of the model's directions; by default the first.")
-        ] = None,
-    ) -> PngResponse:
-        direction = choose_direction(card_of(name, "translate").directions, direction)
-        return PngResponse(await backend.translate(name, await read_upload(request), direction))
-
-    @api.post(
-        "/v1/models/{name}/reconstruct",
-        summary="Reconstruct a picture",
-        description="What the model makes of a picture, which must have the size of the model's images.",
-        response_class=PngResponse,
-        responses=_picture("The reconstructed picture.") | _problems(404, 413, 415, 422, 503),
-        openapi_extra=UPLOAD,
-    )
-    async def reconstruct(
-        name: Name,
-        request: Request,
-        label: Annotated[
-            str | None, Query(description="The picture's class, by name or number; needed if the model has classes.")
-        ] = None,
-    ) -> PngResponse:
-        number = class_number(card_of(name, "reconstruct").classes, label, needed=True)
-        return PngResponse(await backend.reconstruct(name, await read_upload(request), number))
+    @api.post("/v1/models/{name}/{operation}", include_in_schema=False)
+    def absent(name: str, operation: str) -> None:
+        raise HTTPException(404, f"{name} has no operation {operation!r}; it has: {', '.join(model(name).operations)}")
 
     @api.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
@@ -148,6 +126,63 @@ def create_api(cards: Mapping[str, ModelCard], backend: Backend) -> FastAPI:
         return _refusal(500, "internal error; the server's log has more")
 
     return api
+
+
+def _add_sample(api: FastAPI, card: ModelCard, options: type, backend: Backend) -> None:
+    body = with_options(f"SampleRequest_{card.name}", SampleRequest, options)
+
+    @api.post(
+        f"/v1/models/{card.name}/sample",
+        summary=f"Draw pictures from {card.name}",
+        response_class=PngResponse,
+        responses=_picture("One picture, or a sheet of several.", seed=True) | _problems(404, 413, 422, 503),
+    )
+    async def sample(request: Annotated[body | None, Body()] = None) -> PngResponse:  # type: ignore[valid-type]
+        asked: SampleRequest = request or body()
+        label = class_number(card.classes, asked.label)
+        seed = secrets.randbelow(MAX_SEED + 1) if asked.seed is None else asked.seed
+        pictures = await backend.sample(card.name, asked.count, seed, label, _own(asked, SampleRequest))
+        return PngResponse(pictures, headers={SEED_HEADER: str(seed)})
+
+
+def _add_translate(api: FastAPI, card: ModelCard, options: type, backend: Backend) -> None:
+    parameters = with_options(f"TranslateQuery_{card.name}", TranslateQuery, options)
+
+    @api.post(
+        f"/v1/models/{card.name}/translate",
+        summary=f"Translate a picture by {card.name}",
+        response_class=PngResponse,
+        responses=_picture("The translated picture, of the same size.") | _problems(404, 413, 415, 422, 503),
+        openapi_extra=UPLOAD,
+    )
+    async def translate(request: Request, query: Annotated[parameters, Query()]) -> PngResponse:  # type: ignore[valid-type]
+        asked: TranslateQuery = query
+        direction = choose_direction(card.directions, asked.direction)
+        picture = await read_upload(request)
+        return PngResponse(await backend.translate(card.name, picture, direction, _own(asked, TranslateQuery)))
+
+
+def _add_reconstruct(api: FastAPI, card: ModelCard, options: type, backend: Backend) -> None:
+    parameters = with_options(f"ReconstructQuery_{card.name}", ReconstructQuery, options)
+
+    @api.post(
+        f"/v1/models/{card.name}/reconstruct",
+        summary=f"Reconstruct a picture by {card.name}",
+        description="What the model makes of a picture, which must have the size of the model's images.",
+        response_class=PngResponse,
+        responses=_picture("The reconstructed picture.") | _problems(404, 413, 415, 422, 503),
+        openapi_extra=UPLOAD,
+    )
+    async def reconstruct(request: Request, query: Annotated[parameters, Query()]) -> PngResponse:  # type: ignore[valid-type]
+        asked: ReconstructQuery = query
+        number = class_number(card.classes, asked.label, needed=True)
+        picture = await read_upload(request)
+        return PngResponse(await backend.reconstruct(card.name, picture, number, _own(asked, ReconstructQuery)))
+
+
+def _own(request: BaseModel, base: type[BaseModel]) -> dict[str, Any]:
+    """Return the options of the model's own in a request: all that ``base`` does not have."""
+    return request.model_dump(exclude=set(base.model_fields))
 
 
 def _refusal(status: int, detail: str) -> JSONResponse:

@@ -16,7 +16,7 @@ from ray.serve.exceptions import BackPressureError
 from ray.serve.handle import DeploymentHandle
 
 from genlab.core.errors import GenlabError
-from genlab.serving.api import create_api
+from genlab.serving.api import Options, create_api
 from genlab.serving.schema import read_card
 from genlab.serving.served_models import ServedModels
 from genlab.store import model_directory
@@ -57,17 +57,17 @@ class RayBackend:
     def __init__(self, replicas: DeploymentHandle) -> None:
         self._replicas = replicas
 
-    async def sample(self, name: str, count: int, seed: int, label: int | None) -> bytes:
+    async def sample(self, name: str, count: int, seed: int, label: int | None, options: Options) -> bytes:
         """Call :meth:`ServedModels.sample` on a replica."""
-        return await self._ask("sample", name, count, seed, label)
+        return await self._ask("sample", name, count, seed, label, options)
 
-    async def translate(self, name: str, picture: bytes, direction: str) -> bytes:
+    async def translate(self, name: str, picture: bytes, direction: str, options: Options) -> bytes:
         """Call :meth:`ServedModels.translate` on a replica."""
-        return await self._ask("translate", name, picture, direction)
+        return await self._ask("translate", name, picture, direction, options)
 
-    async def reconstruct(self, name: str, picture: bytes, label: int | None) -> bytes:
+    async def reconstruct(self, name: str, picture: bytes, label: int | None, options: Options) -> bytes:
         """Call :meth:`ServedModels.reconstruct` on a replica."""
-        return await self._ask("reconstruct", name, picture, label)
+        return await self._ask("reconstruct", name, picture, label, options)
 
     async def _ask(self, operation: str, *arguments: Any) -> bytes:
         try:

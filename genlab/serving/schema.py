@@ -1,12 +1,13 @@
 """JSON bodies of requests and responses of the HTTP interface."""
 
 import math
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 from upath import UPath
 
 from genlab.core.errors import RunError
+from genlab.core.option_text import options_schema
 from genlab.inference.operations import ModelInfo
 from genlab.store import model_directory
 
@@ -29,6 +30,9 @@ class ModelCard(BaseModel):
     name: str = Field(description="Its name in paths: that of its run.")
     family: str
     operations: list[str] = Field(description="The operations that may be asked of it, such as sample or translate.")
+    options: dict[str, dict[str, Any]] = Field(
+        description="By operation, the options of the model's own by name, each as a JSON schema."
+    )
     image: ImageForm = Field(description="The images it was trained on; translate takes any height and width.")
     directions: list[str] = Field(description="Of translate, the default first; empty if it does not translate.")
     label_names: list[str] = Field(description="Names of the labels 0, 1, ...; empty if its images have none.")
@@ -43,7 +47,7 @@ class ModelCard(BaseModel):
 
 
 class SampleRequest(BaseModel):
-    """Request for pictures to draw."""
+    """Request for pictures to draw; that of a model has the options of its own as well."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -56,7 +60,7 @@ class SampleRequest(BaseModel):
             ge=0,
             le=MAX_SEED,
             strict=True,
-            description="The same seed and count give the same pictures; by default a random one.",
+            description="Picture i of a seed is the same for any count; by default a random one.",
         ),
     ] = None
     label: Annotated[
@@ -64,6 +68,24 @@ class SampleRequest(BaseModel):
         Field(
             description="Class of all pictures, by name or number, if the model has classes; by default all in turn."
         ),
+    ] = None
+
+
+class TranslateQuery(BaseModel):
+    """Parameters of a translation; those of a model have the options of its own as well."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    direction: Annotated[str | None, Field(description="One of the model's directions; by default the first.")] = None
+
+
+class ReconstructQuery(BaseModel):
+    """Parameters of a reconstruction; those of a model have the options of its own as well."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    label: Annotated[
+        str | None, Field(description="The picture's class, by name or number; needed if the model has classes.")
     ] = None
 
 
@@ -93,6 +115,7 @@ def read_card(name: str, directory: str | UPath) -> ModelCard:
             name=name,
             family=model.family,
             operations=list(model.operations),
+            options={operation: options_schema(options) for operation, options in model.operations.items()},
             image=ImageForm(height=height, width=width, channels=channels),
             directions=list(model.directions),
             label_names=model.provenance["label_names"],

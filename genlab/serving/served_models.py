@@ -1,6 +1,7 @@
 """The served models in one process: bytes of image files in, PNG files out."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 
@@ -18,28 +19,29 @@ class ServedModels:
 
     Raises:
         RunError: a model cannot be loaded; and, from a method, the model does not have the operation.
+        ConfigError: from a method, the options of the model's own, which are given by name, are others.
     """
 
     def __init__(self, directories: Mapping[str, str], device: str | torch.device = "cpu") -> None:
         self._engines = {name: Engine(directory, device) for name, directory in directories.items()}
 
-    def sample(self, name: str, count: int, seed: int, label: int | None = None) -> bytes:
+    def sample(self, name: str, count: int, seed: int, label: int | None, options: Mapping[str, Any]) -> bytes:
         """Draw pictures, all of the class ``label`` if given: a PNG of one, or of a square sheet of several."""
-        return encode_sheet(self._engines[name].sample(count, seed, label))
+        return encode_sheet(self._engines[name].sample(count, seed, label, **options))
 
-    def translate(self, name: str, picture: bytes, direction: str) -> bytes:
+    def translate(self, name: str, picture: bytes, direction: str, options: Mapping[str, Any]) -> bytes:
         """Translate a picture of any size into a PNG of that size.
 
         Raises:
             ImageError: it cannot be decoded.
         """
-        return encode_png(self._engines[name].translate(picture, direction))
+        return encode_png(self._engines[name].translate(picture, direction, **options))
 
-    def reconstruct(self, name: str, picture: bytes, label: int | None = None) -> bytes:
+    def reconstruct(self, name: str, picture: bytes, label: int | None, options: Mapping[str, Any]) -> bytes:
         """Reconstruct a picture of the class ``label``, where the model knows classes, as PNG.
 
         Raises:
             ImageError: it cannot be decoded, or has not the size of the model's images.
         """
-        [reconstructed] = self._engines[name].reconstruct([picture], label)
+        [reconstructed] = self._engines[name].reconstruct([picture], label, **options)
         return encode_png(reconstructed)

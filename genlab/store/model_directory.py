@@ -3,7 +3,7 @@
 import dataclasses
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast, get_type_hints
 
 import safetensors.torch
 import torch
@@ -13,6 +13,7 @@ from upath import UPath
 from genlab import __version__
 from genlab.core.config import from_dict, to_dict
 from genlab.core.errors import ConfigError, GenlabError, RunError
+from genlab.core.option_text import field_texts, options_schema, values_text
 from genlab.core.storage import locate, read_bytes, read_json, sha256, write_atomic, write_json
 from genlab.core.text import counted
 from genlab.data.format.splits import overlap
@@ -69,6 +70,7 @@ def save(directory: Location, model: Model, provenance: Provenance) -> None:
             "family": model.family,
             "architecture": to_dict(model.architecture),
             "operations": list(model.operations),
+            "options": {name: options_schema(options) for name, options in model.operations.items()},
             "image": {"height": height, "width": width, "channels": channels, "dtype": "uint8", "range": [0, 255]},
             "weights": {"file": WEIGHTS, "bytes": len(weights), "sha256": sha256(weights)},
             "provenance": dataclasses.asdict(provenance),
@@ -174,6 +176,7 @@ def _card(model: Model, provenance: Provenance) -> str:
         "| | |",
         "| --- | --- |",
         f"| operations | {', '.join(model.operations)} |",
+        *(row for operation in model.operations for row in _option_rows(operation, model.operations[operation])),
         *([f"| directions | {', '.join(model.directions)} |"] if isinstance(model, Translator) else []),
         *(
             f"| data `{name}` | {data['path']} (manifest {data['checksum'][:12]}{_range_text(data)}) |"
@@ -199,6 +202,16 @@ def _choice(provenance: Provenance) -> list[str]:
             f"| checkpoint | the best of its run by {images}; measurements on that split are chosen on these images |"
         ]
     return [f"| checkpoint | the best of its run by {images}; to be reported on `{provenance.reported_on}` |"]
+
+
+def _option_rows(operation: str, options: type) -> list[str]:
+    """Describe the options of an operation, a row for each."""
+    hints, texts = get_type_hints(options, include_extras=True), field_texts(options)
+    return [
+        f"| {operation}, `{field.name}` | {values_text(hints[field.name])}, by default {field.default}. "
+        f"{texts.get(field.name, '')} |"
+        for field in dataclasses.fields(cast("Any", options))
+    ]
 
 
 def _range_text(data: Mapping[str, Any]) -> str:

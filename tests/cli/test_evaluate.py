@@ -226,7 +226,7 @@ def test_what_cannot_be_measured_is_refused(
         ([told, "--data", str(labelled_digits)], f"class 3 is '3' in {labelled_digits}, and was 'three'"),
         (
             [trained, "--data", str(labelled_digits)],
-            "a classifier model; vae, cvae and cyclegan are what can be evaluated",
+            "a classifier model; only models that sample, translate, reconstruct can be evaluated",
         ),
         ([str(labelled_digits)], "not a model directory"),
     ):

@@ -14,6 +14,7 @@ from genlab.cli import interpolate, reconstruct, sample
 from genlab.core.errors import ConfigError
 from genlab.core.storage import locate, read_bytes
 from genlab.inference.operations import class_number
+from genlab.models.model import InterpolationOptions
 from genlab.store import model_directory
 from tests.s3 import Bucket
 
@@ -129,7 +130,7 @@ def test_an_interpolation_is_a_strip_or_frames_or_an_animation(model_runs: Path,
     run, model = str(model_runs / "digits"), model_of(model_runs / "digits")
     ends = torch.cat([picture(tmp_path / "a.png"), picture(tmp_path / "b.png", seed=1)])
     places = [run, str(tmp_path / "a.png"), str(tmp_path / "b.png")]
-    line = model.interpolate(ends, 5)[:, :, :, 0].numpy()
+    line = model.interpolate(ends, options=InterpolationOptions(steps=5))[:, :, :, 0].numpy()
     interpolate.main([*places, str(tmp_path / "strip.png"), "--steps", "5"])
     np.testing.assert_array_equal(cut(tmp_path / "strip.png", 5, (8, 12)), line)
     interpolate.main([*places, str(tmp_path / "frames"), "--steps", "5"])
@@ -154,10 +155,9 @@ def test_the_line_between_draws_stays_where_the_prior_has_its_mass(
     model_runs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = model_of(model_runs / "digits")
-    noise = np.random.default_rng(0).standard_normal((2, 1, 10_000)).astype(np.float32)
-    monkeypatch.setattr(model, "draw_latents", lambda count, seed: torch.from_numpy(noise[seed]))
+    monkeypatch.setattr(model, "draw_latents", lambda noise: noise.normal("z", 10_000))
     monkeypatch.setattr(model, "decode", lambda latents, label: latents)
-    line = model.interpolate_draws((0, 1), 5)
+    line = model.interpolate_draws((0, 1), options=InterpolationOptions(steps=5))
     torch.testing.assert_close(line.std(1), torch.ones(5), atol=0.05, rtol=0)
 
 

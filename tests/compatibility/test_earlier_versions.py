@@ -3,10 +3,11 @@
 import json
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from genlab.cli import compare, report, sample, train, translate
@@ -16,6 +17,8 @@ from genlab.data.format.held_out import HeldOutSplits
 from genlab.data.format.shards import ShardSet
 from genlab.evaluation.checkpoint_evaluations import read_evaluations
 from genlab.evaluation.measurements import Evaluation
+from genlab.inference.pictures import encode_sheet, save
+from genlab.models.vae import VAE
 from genlab.recipes.cyclegan import CycleGANConfig
 from genlab.store import model_directory
 from genlab.training.plan import earlier_config, make_plan
@@ -63,8 +66,13 @@ def test_labels_and_attributes_of_a_data_set_are_read() -> None:
     assert columns["age"].tolist() == list(range(20, 28))
 
 
-def test_a_model_draws_and_translates_what_it_did(earlier: Path, tmp_path: Path) -> None:
-    sample.main([str(earlier / "runs" / "digits"), str(tmp_path / "sample.png"), "--count", "6", "--seed", "3"])
+def test_a_model_decodes_and_translates_as_it_did(earlier: Path, tmp_path: Path) -> None:
+    """Samples were drawn by another rule, that of ``torch.randn``; of the same latent vectors they are the same."""
+    model = cast("VAE", model_directory.load(earlier / "runs" / "digits" / "model"))
+    latents = torch.randn(6, model.architecture.latent_dim, generator=torch.Generator().manual_seed(3))
+    save(locate(tmp_path / "sample.png"), encode_sheet(model.decode(latents).numpy()))
+    sample.main([str(earlier / "runs" / "digits"), str(tmp_path / "now.png"), "--count", "6", "--seed", "3"])
+    assert (tmp_path / "now.png").exists()
     (scene,) = (earlier / "made").glob("scene-*.png")
     shards = ShardSet.open(str(earlier / "data" / "day")).split("test")
     row = shards.keys(np.arange(len(shards))).index(scene.stem)

@@ -16,7 +16,9 @@ from genlab.evaluation.checkpoint_evaluations import (
 )
 from genlab.evaluation.measurements import Measurement
 from genlab.models.classifier import Classifier, ClassifierArchitecture
+from genlab.models.noise import RULE
 from genlab.store.model_directory import Provenance, save
+from tests.evaluation.support import held_out
 
 WRITTEN_BEFORE = (
     '{"step": 3, "images": 12, "epoch": 1.5, "weights": "ffff", "figures": {"kid": {"title": "KID", "value": 0.25, '
@@ -44,9 +46,20 @@ def test_a_damaged_file_is_refused(tmp_path: Path) -> None:
         read_evaluations(locate(tmp_path))
 
 
-def test_a_model_of_another_family_is_refused(tmp_path: Path) -> None:
+def test_a_model_that_draws_is_measured_by_its_samples(
+    gan_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GENLAB_CACHE", str(tmp_path / "cache"))
+    rows = held_out(tmp_path / "digits")
+    measurements = measure_model(str(gan_run / "model"), {"images": str(tmp_path / "digits")}, "test", False, 0)
+    assert measurements.keys() >= {"fid", "kid"}
+    settings = measurements["kid"].settings
+    assert settings.items() >= {"samples": len(rows), "noise": RULE, "sample_truncation": 1.0}.items()
+
+
+def test_a_model_that_makes_no_pictures_is_refused(tmp_path: Path) -> None:
     model = Classifier((8, 8, 1), ClassifierArchitecture(width=2, features=2, classes=2))
     origin = Provenance(run="", step=0, images=0, data={}, config={}, metrics={}, label_names=())
     save(locate(tmp_path / "model"), model, origin)
-    with pytest.raises(RunError, match="a classifier model; only those of cyclegan are evaluated beside training"):
+    with pytest.raises(RunError, match="a classifier model neither samples nor translates"):
         measure_model(str(tmp_path / "model"), {}, "test", False, 0)

@@ -9,17 +9,16 @@ import torch
 from scipy.spatial import cKDTree
 
 from genlab.data.stream.batches import Batch
-from genlab.evaluation.held_out import HeldOut, rows_per_pass
+from genlab.evaluation.held_out import HeldOut
 from genlab.evaluation.latent_models import (
     BOUND_SAMPLES,
-    classes_to_sample,
     measure_bounds,
     measure_consistency,
     measure_elbo,
     measure_reconstructions,
     observe_rows,
-    samples,
 )
+from genlab.evaluation.samples import classes_to_sample
 from genlab.metrics.elbo import gaussian_kl
 from genlab.models.latent_model import Likelihood
 from tests.evaluation.support import TEN, blind, cvae, held_out, sorted_by_class, trained_classifier, vae
@@ -108,7 +107,6 @@ def test_all_noise_comes_from_the_seed(digit_rows: HeldOut) -> None:
     ]
     assert values[0] == values[1]
     assert values[0] != values[2]
-    assert torch.equal(*(torch.cat(list(samples(model, None, 3, 5))) for _ in range(2)))
 
 
 def test_a_digit_is_drawn_the_same_whichever_others_are_measured(digit_rows: HeldOut) -> None:
@@ -167,15 +165,6 @@ def test_what_a_classifier_sees_in_its_own_training_images_is_marked(digit_rows:
     assert "trained on these images" in trained_classifier(trained_on=digit_rows).caution(half)
 
 
-def test_samples_are_of_the_classes_asked_for() -> None:
-    model, label = cvae(), torch.tensor([7, 2, 7, 2, 7])
-    (drawn,) = samples(model, label, 5, seed=0)
-    (sevens,) = samples(model, torch.full((5,), 7), 5, seed=0)
-    assert drawn.shape == (5, 28, 28, 1)
-    assert torch.equal(drawn[::2], sevens[::2])
-    assert not torch.equal(drawn[1::2], sevens[1::2])
-
-
 def test_what_is_drawn_from_a_set_sorted_by_class_is_of_all_of_them(tmp_path: Path) -> None:
     digit_rows = sorted_by_class(tmp_path / "animals", ("cat", "dog"), each=40)
     few = digit_rows.drawn(20, seed=0)
@@ -196,9 +185,3 @@ def test_what_is_drawn_from_a_set_sorted_by_class_is_of_all_of_them(tmp_path: Pa
         assert told is not None
         assert len(told) == count
         assert int(told.sum()) in dogs
-
-
-def test_large_images_go_through_a_few_at_a_time() -> None:
-    assert rows_per_pass((28, 28, 1)) == 500
-    assert rows_per_pass((256, 256, 3)) == 32
-    assert rows_per_pass((4096, 4096, 3)) == 1

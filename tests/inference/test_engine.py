@@ -13,6 +13,7 @@ from genlab.core.errors import ConfigError, RunError
 from genlab.imaging.images import ImageError, Pixels
 from genlab.inference.engine import Engine
 from genlab.inference.operations import ModelInfo
+from genlab.models.model import InterpolationOptions
 from genlab.store import model_directory
 from tests.imaging.support import tiff
 from tests.inference.support import with_ranges
@@ -53,15 +54,18 @@ def test_a_picture_of_any_size_is_translated_from_a_file_or_pixels(model_runs: P
 
 def test_pictures_are_reconstructed_and_interpolated_between(model_runs: Path) -> None:
     engine, model = Engine(model_runs / "digits" / "model"), model_of(model_runs / "digits")
+    four = InterpolationOptions(steps=4)
     pixels = np.stack([noise(8, 12, 1, seed=seed) for seed in range(2)])
     files = [file_of(picture) for picture in pixels]
     expected = model.reconstruct(torch.from_numpy(pixels))
     np.testing.assert_array_equal(engine.reconstruct(list(pixels)), expected)
     np.testing.assert_array_equal(engine.reconstruct(files), expected)
     np.testing.assert_array_equal(
-        engine.interpolate(files[0], pixels[1], 4), model.interpolate(torch.from_numpy(pixels), 4)
+        engine.interpolate(files[0], pixels[1], steps=4), model.interpolate(torch.from_numpy(pixels), options=four)
     )
-    np.testing.assert_array_equal(engine.interpolate_draws((3, 4), 5), model.interpolate_draws((3, 4), 5))
+    np.testing.assert_array_equal(
+        engine.interpolate_draws((3, 4), steps=4), model.interpolate_draws((3, 4), options=four)
+    )
 
 
 def test_what_a_model_cannot_do_is_refused(model_runs: Path) -> None:
@@ -69,11 +73,15 @@ def test_what_a_model_cannot_do_is_refused(model_runs: Path) -> None:
     with pytest.raises(RunError, match="this vae model does not translate; its operations are: sample, reconstruct"):
         digits.translate(noise(8, 12, 1))
     with pytest.raises(RunError, match="this cyclegan model does not interpolate draws"):
-        monet.interpolate_draws((0, 1), 3)
+        monet.interpolate_draws((0, 1))
     with pytest.raises(ConfigError, match="direction = 'sideways': choose from a_to_b, b_to_a"):
         monet.translate(noise(8, 12, 3), "sideways")
     with pytest.raises(ConfigError, match="label: no class 'bird'; choose from cat, 2, a dog/puppy"):
         classes.sample(1, 0, "bird")
+    with pytest.raises(ConfigError, match="steps = 1: should be greater than or equal to 2"):
+        digits.interpolate_draws((0, 1), steps=1)
+    with pytest.raises(ConfigError, match="truncation: no such option; there are: none"):
+        digits.sample(1, 0, truncation=0.5)
     with pytest.raises(ConfigError, match="must be told the class"):
         classes.reconstruct([noise(8, 8, 3)])
     with pytest.raises(ImageError, match="is 12x9 pixels; the model takes 12x8"):
@@ -105,7 +113,7 @@ def test_a_model_of_one_data_set_reads_by_its_range(model_runs: Path, tmp_path: 
     pixels = noise(8, 12, 1)
     deep = tiff(pixels[:, :, 0].astype("<i2") * 10 - 1000)
     np.testing.assert_array_equal(engine.reconstruct([deep]), engine.reconstruct([pixels]))
-    np.testing.assert_array_equal(engine.interpolate(deep, pixels, 3), engine.interpolate(pixels, pixels, 3))
+    np.testing.assert_array_equal(engine.interpolate(deep, pixels), engine.interpolate(pixels, pixels))
 
 
 def test_without_a_range_16_bits_keep_their_upper_8_and_floats_are_refused(model_runs: Path) -> None:

@@ -17,6 +17,7 @@ from genlab.inference import graph_export as module
 from genlab.inference.graph_export import export_graphs
 from genlab.models.cyclegan import CycleGAN
 from genlab.models.graph import Graph, TensorSpec
+from genlab.models.noise import Noise
 from genlab.models.vae import VAE
 from genlab.store import model_directory
 
@@ -77,7 +78,7 @@ def test_a_latent_models_graphs_encode_and_decode_as_it_does(
     encode, decode = (graph(exported(run, to) / (name + FORMATS[to])) for name in ("encoder", "decoder"))
     for count in (1, 5):
         label = [torch.arange(count) % model.classes] if model.classes else []
-        images, latents = pixels(count, *model.image_shape), model.draw_latents(count, 3)
+        images, latents = pixels(count, *model.image_shape), model.draw_latents(Noise(3, range(count)))
         for found, expected in zip(encode(images, *label), model.encode(images, *label), strict=True):
             torch.testing.assert_close(found, expected.clone(), rtol=1e-4, atol=1e-5)
         assert_pixels(decode(latents, *label), model.decode(latents, *label))

@@ -8,6 +8,8 @@ from torch import Tensor, nn
 
 from genlab.models.cvae import CVAE, CVAEArchitecture
 from genlab.models.latent_model import LatentModel, Likelihood
+from genlab.models.model import InterpolationOptions, images_per_pass
+from genlab.models.noise import Noise
 from genlab.models.vae import VAE, VAEArchitecture
 
 
@@ -57,6 +59,12 @@ def test_both_networks_of_a_conditional_vae_hear_the_label() -> None:
         model.encode(image)
 
 
+def test_large_images_go_through_a_few_at_a_time() -> None:
+    assert images_per_pass((28, 28, 1)) == 500
+    assert images_per_pass((256, 256, 3)) == 32
+    assert images_per_pass((4096, 4096, 3)) == 1
+
+
 def test_samples_of_a_conditional_vae_are_of_the_classes_asked_for_or_all_in_turn() -> None:
     model = make("cvae")
     assert isinstance(model, CVAE)
@@ -69,11 +77,23 @@ def test_samples_of_a_conditional_vae_are_of_the_classes_asked_for_or_all_in_tur
 def test_many_samples_are_decoded_a_part_at_a_time(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model = make(family)
     label = label_of(model, 10)
-    whole = model.decode(model.draw_latents(10, seed=3), label)
-    monkeypatch.setattr("genlab.models.latent_model.DECODE_BATCH", 4)
-    parts = model.sample(10, seed=3, label=label)
-    assert (parts.int() - whole.int()).abs().max() <= 1, "a batch of another size may round otherwise"
-    assert torch.equal(parts, model.sample(10, seed=3)), "classes come in turn"
+    whole = model.decode(model.draw_latents(Noise(3, range(10))), label)
+    monkeypatch.setattr("genlab.models.model.MOST_IMAGES", 4)
+    parts = list(model.sample_in_parts(10, seed=3, label=label))
+    assert [len(part) for part in parts] == [4, 4, 2]
+    assert (torch.cat(parts).int() - whole.int()).abs().max() <= 1, "a batch of another size may round otherwise"
+    assert torch.equal(torch.cat(parts), model.sample(10, seed=3)), "classes come in turn"
+
+
+@pytest.mark.parametrize("family", ["vae", "cvae"])
+def test_a_picture_of_a_seed_is_the_same_however_many_are_drawn(family: str) -> None:
+    model = make(family)
+    many = model.sample(64, seed=3)
+    for count in (1, 11):
+        few = model.sample(count, seed=3)
+        assert (few.int() - many[:count].int()).abs().max() <= 1, "a batch of another size may round otherwise"
+    assert not torch.equal(many[10], many[20]), "of one class"
+    assert not torch.equal(many, model.sample(64, seed=4))
 
 
 @pytest.mark.parametrize("family", ["vae", "cvae"])
@@ -81,7 +101,7 @@ def test_interpolation_runs_from_one_reconstruction_to_the_other(family: str) ->
     model = make(family)
     ends = pixels(2, 28, 28, 1)
     label = None if not model.classes else torch.tensor([4, 4])
-    line = model.interpolate(ends, 5, label)
+    line = model.interpolate(ends, label, InterpolationOptions(steps=5))
     assert line.shape == (5, 28, 28, 1)
     difference = (line[[0, -1]].int() - model.reconstruct(ends, label).int()).abs().max()
     assert difference <= 1, "a batch of another size may round otherwise"

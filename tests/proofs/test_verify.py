@@ -21,7 +21,7 @@ MODEL = '''
 """A toy: every sample is one learned image."""
 from dataclasses import dataclass
 import torch
-from genlab.models.model import Sampler
+from genlab.models.model import NoOptions, Sampler
 from genlab.models.pixels import from_unit
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class FaultyArchitecture:
     """Nothing to choose."""
 
 class Faulty(Sampler):
-    family, Architecture, operations = "faulty", FaultyArchitecture, ("sample",)
+    family, Architecture, operations = "faulty", FaultyArchitecture, {"sample": NoOptions}
 
     def __init__(self, image_shape, architecture):
         super().__init__(image_shape, architecture)
@@ -37,9 +37,8 @@ class Faulty(Sampler):
         self.image = torch.nn.Parameter(torch.zeros(channels, height, width))
         self.norm = torch.nn.BatchNorm2d(channels)
 
-    @torch.inference_mode()
-    def sample(self, count, seed, label=None):
-        return from_unit(self.image.sigmoid().expand(count, -1, -1, -1))
+    def draw(self, noise, label, options):
+        return from_unit(self.image.sigmoid().expand(len(noise), -1, -1, -1))
 
 MODEL = Faulty
 '''

@@ -16,6 +16,8 @@ from genlab.training.plan import build_on_meta
 from tests.training.test_toy_family import FAMILIES
 
 DOMAINS = {"images": DomainInfo(100, (28, 28, 1), ())}
+OPERATIONS = '    operations: ClassVar[Mapping[str, type]] = {"reconstruct": NoOptions}'
+OWN_OPTIONS = '__import__("dataclasses").make_dataclass("Own", [("{}", int{})])}}'
 AddFamily = Callable[[str, str, str], None]
 
 
@@ -68,11 +70,30 @@ def test_a_whole_family_passes(add_family: AddFamily) -> None:
         ("model", '    family = "toyae"', "", "genlab/models/toyae.py: ToyAE needs family = 'toyae', the name of its"),
         ("model", '    family = "toyae"', '    family = "vae"', "ToyAE needs family = 'toyae', the name of its module"),
         ("model", "    Architecture = ", "    kind = ", "toyae.py: ToyAE needs Architecture, the dataclass of its val"),
-        ("model", '("reconstruct",)', '("reconstruct")', "tuple of names out of: sample, .* it is 'reconstruct'"),
-        ("model", '("reconstruct",)', '("encode",)', r"a tuple of names out of: sample, .* it is \('encode',\)"),
-        ("model", '    operations = ("reconstruct",)', "", "a tuple of names out of: sample, translate, .* it is None"),
-        ("model", "def reconstruct", "def rebuild", r"needs a method reconstruct\(self, pixels, label\)"),
-        ("model", ", label: Tensor | None = None", "", r"needs a method reconstruct\(self, pixels, label\)"),
+        ("model", '{"reconstruct": NoOptions}', '("reconstruct",)', r"with names out of: sample, .* it is \('recons"),
+        (
+            "model",
+            '{"reconstruct": NoOptions}',
+            '{"encode": NoOptions}',
+            "with names out of: sample, .* it is {'encode'",
+        ),
+        ("model", OPERATIONS, "", "a dictionary with names out of: sample, translate, .* it is None"),
+        ("model", "def reconstruct", "def rebuild", r"needs a method reconstruct\(self, pixels, label, options\)"),
+        ("model", ", options: Any = None", "", r"needs a method reconstruct\(self, pixels, label, options\)"),
+        ("model", ": NoOptions}", ": 3}", "'reconstruct', whose options must be a dataclass; they are 3"),
+        (
+            "model",
+            '{"reconstruct": NoOptions}',
+            '{"interpolate": NoOptions}',
+            "derived from .*model.InterpolationOptions",
+        ),
+        (
+            "model",
+            "NoOptions}",
+            OWN_OPTIONS.format("label", ", 0"),
+            "include 'label', which commands call something el",
+        ),
+        ("model", "NoOptions}", OWN_OPTIONS.format("width", ""), "whose options need a default for 'width'"),
     ],
 )
 def test_a_class_that_lacks_something_is_refused(

@@ -5,7 +5,7 @@ import struct
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -15,13 +15,23 @@ from PIL import Image
 from torch import Tensor
 
 from genlab.models.cvae import CVAE
-from genlab.serving.api import create_api
+from genlab.serving.api import Options, create_api
 from genlab.serving.schema import read_card
 from genlab.serving.served_models import ServedModels
 from genlab.serving.uploads import MAX_BODY_BYTES
 from genlab.store import model_directory
 from tests.imaging.support import tiff
 from tests.inference.support import with_ranges
+
+LINE = {
+    "steps": {
+        "type": "integer",
+        "minimum": 2,
+        "default": 10,
+        "title": "Steps",
+        "description": "Images from end to end, both included.",
+    }
+}
 
 
 class Direct:
@@ -30,14 +40,14 @@ class Direct:
     def __init__(self, models: ServedModels) -> None:
         self.models = models
 
-    async def sample(self, name: str, count: int, seed: int, label: int | None) -> bytes:
-        return self.models.sample(name, count, seed, label)
+    async def sample(self, name: str, count: int, seed: int, label: int | None, options: Options) -> bytes:
+        return self.models.sample(name, count, seed, label, options)
 
-    async def translate(self, name: str, picture: bytes, direction: str) -> bytes:
-        return self.models.translate(name, picture, direction)
+    async def translate(self, name: str, picture: bytes, direction: str, options: Options) -> bytes:
+        return self.models.translate(name, picture, direction, options)
 
-    async def reconstruct(self, name: str, picture: bytes, label: int | None) -> bytes:
-        return self.models.reconstruct(name, picture, label)
+    async def reconstruct(self, name: str, picture: bytes, label: int | None, options: Options) -> bytes:
+        return self.models.reconstruct(name, picture, label, options)
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +86,12 @@ def test_models_are_listed_with_what_they_can_do(client: TestClient) -> None:
         "name": "digits",
         "family": "vae",
         "operations": ["sample", "reconstruct", "interpolate", "interpolate_draws"],
+        "options": {
+            "sample": {},
+            "reconstruct": {},
+            "interpolate": LINE,
+            "interpolate_draws": LINE,
+        },
         "image": {"height": 28, "width": 28, "channels": 1},
         "directions": [],
         "label_names": ["zero", "one"],
@@ -278,14 +294,14 @@ def test_a_fault_of_the_server_is_json_without_its_secrets(served_runs: Path) ->
 
 def test_openapi_describes_every_route(client: TestClient) -> None:
     paths = client.get("/openapi.json").json()["paths"]
-    assert set(paths) == {"/healthz", "/v1/models", "/v1/models/{name}"} | {
-        f"/v1/models/{{name}}/{operation}" for operation in ("sample", "translate", "reconstruct")
+    assert set(paths) == {"/healthz", "/v1/models", "/v1/models/{name}", "/v1/models/monet/translate"} | {
+        f"/v1/models/{name}/{operation}" for name in ("digits", "classes") for operation in ("sample", "reconstruct")
     }
-    translate = paths["/v1/models/{name}/translate"]["post"]
+    translate = paths["/v1/models/monet/translate"]["post"]
     assert set(translate["responses"]) == {"200", "404", "413", "415", "422", "503"}
     assert set(translate["responses"]["200"]["content"]) == {"image/png"}
     assert set(translate["requestBody"]["content"]) == {"image/*", "multipart/form-data"}
-    assert "X-Genlab-Seed" in paths["/v1/models/{name}/sample"]["post"]["responses"]["200"]["headers"]
+    assert "X-Genlab-Seed" in paths["/v1/models/digits/sample"]["post"]["responses"]["200"]["headers"]
     for operation in (operation for path in paths.values() for operation in path.values()):
         assert operation["summary"]
         for code, response in operation["responses"].items():
@@ -312,3 +328,36 @@ def test_deep_pictures_are_read_by_the_range_of_training(served_runs: Path, tmp_
     refused = client.post("/v1/models/digits/reconstruct", content=scan)
     assert refused.status_code == 422
     assert "has signed, 32-bit or float values and no range of them" in refused.json()["detail"]
+
+
+def test_options_of_a_models_own_are_taken_by_its_route_and_described(gan_run: Path) -> None:
+    directories = {"gan": str(gan_run / "model")}
+    api = create_api({"gan": read_card("gan", directories["gan"])}, Direct(ServedModels(directories)))
+    model: Any = model_directory.load(directories["gan"])
+    with TestClient(api) as client:
+        response = client.post("/v1/models/gan/sample", json={"seed": 3, "truncation": 0.25})
+        expected = model.sample(1, 3, options=model.operations["sample"](0.25))[0, :, :, 0]
+        np.testing.assert_array_equal(pixels_of(response.content), expected)
+        assert client.post("/v1/models/gan/sample", json={"seed": 3}).content != response.content
+        for value, detail in (
+            (1.5, "truncation: Input should be less than or equal to 1"),
+            ("wide", "truncation: Input should be a valid number"),
+        ):
+            refused = client.post("/v1/models/gan/sample", json={"truncation": value})
+            assert refused.status_code == 422
+            assert refused.json()["detail"].startswith(detail)
+        [name] = client.get("/v1/models/gan").json()["options"]["sample"]
+        assert name == "truncation"
+        schemas = client.get("/openapi.json").json()["components"]["schemas"]
+    truncation = schemas["SampleRequest_gan"]["properties"]["truncation"]
+    assert truncation.items() >= {"type": "number", "minimum": 0, "maximum": 1, "default": 1}.items()
+    assert truncation["description"].startswith("Scale of the latent vectors")
+    assert "count" in schemas["SampleRequest_gan"]["properties"]
+
+
+def test_options_of_other_models_are_refused(client: TestClient) -> None:
+    body = client.post("/v1/models/digits/sample", json={"truncation": 0.5})
+    query = client.post("/v1/models/monet/translate?strength=0.5", content=encoded(photo()))
+    for refused, name in ((body, "truncation"), (query, "strength")):
+        assert refused.status_code == 422
+        assert refused.json()["detail"].startswith(f"{name}: ")

@@ -84,10 +84,16 @@ def test_the_description_says_what_the_model_is_and_where_it_came_from(tmp_path:
     assert description["family"] == "vae"
     assert description["architecture"]["latent_dim"] == 3
     assert description["operations"] == ["sample", "reconstruct", "interpolate", "interpolate_draws"]
+    assert description["options"]["sample"] == {}
+    steps = description["options"]["interpolate"]["steps"]
+    assert steps.items() >= {"type": "integer", "minimum": 2, "default": 10}.items()
+    assert steps["description"] == "Images from end to end, both included."
     assert description["image"] == {"height": 28, "width": 28, "channels": 1, "dtype": "uint8", "range": [0, 255]}
     assert description["provenance"]["data"]["train"]["checksum"] == "a" * 64
     assert description["provenance"]["metrics"] == {"test/elbo": -101.5}
-    assert "-101.5" in (tmp_path / "README.md").read_text()
+    card = (tmp_path / "README.md").read_text()
+    assert "-101.5" in card
+    assert "| interpolate, `steps` | whole number ≥ 2, by default 10. Images from end to end, both included. |" in card
 
 
 def test_a_flipped_bit_in_the_weights_is_refused(tmp_path: Path) -> None:

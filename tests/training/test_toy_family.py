@@ -21,6 +21,7 @@ FAMILIES = Path(__file__).parent / "families"
 USE = """
 import json, runpy, sys
 import numpy as np
+from genlab.cli.evaluate import EvaluateConfig, run_evaluation
 from genlab.data.format.shards import ShardSet
 from genlab.inference.engine import Engine
 job, run, data = sys.argv[1], sys.argv.pop(), sys.argv.pop()
@@ -28,13 +29,45 @@ sys.argv = sys.argv[1:]
 runpy.run_path(job, run_name="__main__")
 engine, answer = Engine(run + "/model"), {}
 if "sample" in engine.info.operations:
-    images = engine.sample(2, 0)
+    images = engine.sample(64, 0)
     answer |= {"samples": images.shape, "level": images.mean()}
 if "reconstruct" in engine.info.operations:
     inputs = ShardSet.open(data).split("test").read(np.arange(16)).image
     outputs = engine.reconstruct(list(inputs))
     differences = [np.square(np.subtract(of, inputs, dtype=float)).mean() for of in (outputs, inputs.mean())]
     answer |= {"reconstructions": outputs.shape, "error": differences[0], "error_of_grey": differences[1]}
+    answer["measured"] = list(run_evaluation(EvaluateConfig(run, classifier="none"))[0].measurements)
+print(json.dumps(answer))
+"""
+
+DRAW = """
+import io, json, sys
+import numpy as np
+from fastapi.testclient import TestClient
+from PIL import Image
+from genlab.cli import sample
+from genlab.cli.evaluate import EvaluateConfig, run_evaluation
+from genlab.inference.engine import Engine
+from genlab.serving.api import create_api
+from genlab.serving.schema import read_card
+from genlab.serving.served_models import ServedModels
+run, answer = sys.argv[1], {}
+
+class Direct:
+    async def sample(self, *arguments):
+        return ServedModels({"gan": run + "/model"}).sample(*arguments)
+
+expected = Engine(run + "/model").sample(1, 3, truncation=0.25)[0, :, :, 0]
+sample.main([run, run + "/one.png", "--count", "1", "--seed", "3", "--truncation", "0.25"])
+body = {"seed": 3, "truncation": 0.25}
+answer["card"] = "| sample, `truncation` | number ≥ 0, ≤ 1, by default 1.0. " in open(run + "/model/README.md").read()
+api = TestClient(create_api({"gan": read_card("gan", run + "/model")}, Direct()))
+pictures = {"command": run + "/one.png", "http": io.BytesIO(api.post("/v1/models/gan/sample", json=body).content)}
+answer |= {name: bool((np.asarray(Image.open(file)) == expected).all()) for name, file in pictures.items()}
+for name, options in (("whole", {}), ("narrow", {"truncation": 0.25})):
+    evaluation, _ = run_evaluation(EvaluateConfig(run, classifier="none"), options)
+    kid = evaluation.measurements["kid"]
+    answer[name] = {"measurements": sorted(evaluation.measurements), "kid": kid.value, "settings": kid.settings}
 print(json.dumps(answer))
 """
 
@@ -92,6 +125,20 @@ def train_and_use(folder: Path, family: str, steps: int, data: str) -> tuple[lis
     return lines, json.loads(answer.splitlines()[-1])
 
 
+def draw_and_evaluate(folder: Path) -> dict[str, Any]:
+    """Draw from the toy GAN that :func:`train_and_use` has trained, by every way that there is, and evaluate it."""
+    answer = subprocess.run(
+        [sys.executable, "-c", DRAW, str(folder / "run")],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(folder), "GENLAB_CACHE": str(folder / "cache")},
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+    ).stdout
+    found: dict[str, Any] = json.loads(answer.splitlines()[-1])
+    return found
+
+
 @pytest.mark.slow
 def test_an_autoencoder_takes_three_files(tiny_data: dict[str, str], tmp_path: Path) -> None:
     lines, use = train_and_use(tmp_path, "toyae", 60, tiny_data["data.images"])
@@ -100,6 +147,7 @@ def test_an_autoencoder_takes_three_files(tiny_data: dict[str, str], tmp_path: P
     assert lines[-1]["kind"] == "test"
     assert use["reconstructions"] == [16, 28, 28, 1]
     assert use["error"] < 0.9 * use["error_of_grey"], "a reconstruction is nearer to its image than grey is"
+    assert use["measured"] == ["mse"], "that is all it can do"
     assert list((tmp_path / "run").rglob("*reconstructions*.png")), "its figure is drawn"
 
 
@@ -107,8 +155,8 @@ def test_an_autoencoder_takes_three_files(tiny_data: dict[str, str], tmp_path: P
 def test_a_gan_takes_the_same_three_files(tiny_data: dict[str, str], tmp_path: Path) -> None:
     lines, use = train_and_use(tmp_path, "toygan", 60, tiny_data["data.images"])
     assert lines[0]["discriminator"] < 1.3, "the discriminator learns: at first its loss is about 2 log 2"
-    assert use["samples"] == [2, 28, 28, 1]
-    assert use["level"] < 100, "the generator learns: digits are darker than the grey that it begins with"
+    assert use["samples"] == [64, 28, 28, 1]
+    assert use["level"] < 115, "the generator learns: digits are darker than the grey that it begins with"
     lazy = [line["step"] for line in lines if "r1" in line]
     assert lazy == [10, 20, 30, 40, 50, 60], "the penalty of every other step is logged"
     assert lines[0]["learning_rate_discriminator"] == lines[0]["learning_rate"] / 2
@@ -117,6 +165,15 @@ def test_a_gan_takes_the_same_three_files(tiny_data: dict[str, str], tmp_path: P
     for network, count in (("generator", 60), ("discriminator", 90)):
         steps = {int(value) for name, value in tensors.items() if re.fullmatch(rf"optimizer.{network}..*.step", name)}
         assert steps == {count}, "phases that move one network share one optimiser"
+    drawn = draw_and_evaluate(tmp_path)
+    assert drawn["card"], "the card lists the option of its own"
+    assert drawn["command"], "the command line takes it"
+    assert drawn["http"], "and the server"
+    assert {"fid", "kid"} <= set(drawn["whole"]["measurements"])
+    settings = [drawn[name]["settings"] for name in ("whole", "narrow")]
+    assert [one["sample_truncation"] for one in settings] == [1, 0.25]
+    assert all(one["noise"] == "Philox by seed, name and picture" for one in settings)
+    assert drawn["narrow"]["kid"] != drawn["whole"]["kid"]
 
 
 @pytest.mark.cluster

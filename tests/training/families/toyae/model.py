@@ -1,14 +1,15 @@
 """A toy autoencoder: two small dense networks, from pixels to a code and back."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any, ClassVar
 
 import torch
 from annotated_types import Gt
 from torch import Tensor, nn
 
-from genlab.models.model import Model, Shape
+from genlab.models.model import Model, NoOptions, Shape
 from genlab.models.pixels import from_unit, to_unit
 
 
@@ -31,7 +32,7 @@ class ToyAE(Model):
 
     family = "toyae"
     Architecture = ToyAEArchitecture
-    operations = ("reconstruct",)
+    operations: ClassVar[Mapping[str, type]] = {"reconstruct": NoOptions}
     architecture: ToyAEArchitecture
 
     def __init__(self, image_shape: Shape, architecture: ToyAEArchitecture) -> None:
@@ -57,7 +58,7 @@ class ToyAE(Model):
         return decoded
 
     @torch.inference_mode()
-    def reconstruct(self, pixels: Tensor, label: Tensor | None = None) -> Tensor:
+    def reconstruct(self, pixels: Tensor, label: Tensor | None = None, options: Any = None) -> Tensor:
         """Encode and decode uint8 [N, H, W, C]: the same shape."""
         return from_unit(self(to_unit(pixels.to(self.device))))
 

@@ -1,14 +1,15 @@
 """A toy GAN: an image is a linear map of a latent vector, then tanh."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, ClassVar
 
-import torch
-from annotated_types import Gt
+from annotated_types import Gt, Interval
 from torch import Tensor, nn
 
 from genlab.models.model import Sampler, Shape
+from genlab.models.noise import Noise
 from genlab.models.pixels import from_signed
 
 
@@ -20,12 +21,20 @@ class ToyGANArchitecture:
     """Size of the latent vector z."""
 
 
+@dataclass(frozen=True)
+class ToyGANOptions:
+    """Options of sampling."""
+
+    truncation: Annotated[float, Interval(ge=0, le=1)] = 1.0
+    """Scale of the latent vectors (Brock et al. 2019): less than 1 draws images nearer to the one of z = 0."""
+
+
 class ToyGAN(Sampler):
     """A generator of one dense layer."""
 
     family = "toygan"
     Architecture = ToyGANArchitecture
-    operations = ("sample",)
+    operations: ClassVar[Mapping[str, type]] = {"sample": ToyGANOptions}
     architecture: ToyGANArchitecture
 
     def __init__(self, image_shape: Shape, architecture: ToyGANArchitecture) -> None:
@@ -42,12 +51,9 @@ class ToyGAN(Sampler):
         images: Tensor = self.generator(latents)
         return images
 
-    @torch.inference_mode()
-    def sample(self, count: int, seed: int, label: Tensor | None = None) -> Tensor:
-        """Draw ``count`` images, uint8 [count, H, W, C]."""
-        generator = torch.Generator().manual_seed(seed)
-        latents = torch.randn(count, self.architecture.latent_dim, generator=generator)
-        return from_signed(self(latents.to(self.device)))
+    def draw(self, noise: Noise, label: Tensor | None, options: ToyGANOptions) -> Tensor:
+        """Draw an image for each picture of ``noise``, uint8 [len(noise), H, W, C]."""
+        return from_signed(self(options.truncation * noise.normal("z", self.architecture.latent_dim)))
 
 
 MODEL = ToyGAN
