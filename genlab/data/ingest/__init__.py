@@ -4,6 +4,5 @@ In: a folder, an archive, a table, or a seed to draw pictures from. Out: a data 
 Nothing here knows how data sets are read for training. Read ``ingest`` first; then ``shard_task``. ``ingest`` goes the
 whole way from a source to a manifest. ``sources`` has a module for each kind of source, and ``synthetic`` draws
 pictures; ``attributes`` gives images their labels and other columns; ``shard_task`` makes one shard, ``shard_makers``
-all of them, in this process or on Ray; ``claim`` keeps other processes out of the folder. ``to_files`` goes the way
-back.
+all of them, in this process or on Ray. ``to_files`` goes the way back.
 """

@@ -25,12 +25,12 @@ from annotated_types import Ge, Gt, Le
 from upath import UPath
 
 from genlab.core import config as configs
+from genlab.core.claims import ClaimLostError, claimed, is_claimed
 from genlab.core.errors import ConfigError, DataError, GenlabError
 from genlab.core.storage import locate, require_absolute, sha256, write_json
 from genlab.data.format.manifest import FILE_NAME, Attribute, Manifest, Origin, Skipped
 from genlab.data.format.splits import SPLITS, TEST, TRAIN, VALIDATION
 from genlab.data.ingest.attributes import FOLDER, AttributesConfig, Row, class_folders, resolve
-from genlab.data.ingest.claim import LOCK, ClaimLostError, claimed
 from genlab.data.ingest.shard_makers import ShardMaker, ShardMeter, make_locally, measure_locally
 from genlab.data.ingest.shard_task import (
     VERSIONS,
@@ -50,6 +50,9 @@ from genlab.imaging.value_range import ValueRange, parse_range
 
 SPECIFICATION = "ingest.json"
 """The file that says what an unfinished data set is to become; it is removed when the data set is complete."""
+
+WORK = "ingest"
+"""What the claim on the directory is for, see :mod:`genlab.core.claims`."""
 
 FOUND_RANGE = "range of values"
 """The key in that file under which stands the range that ``--range auto`` found."""
@@ -154,12 +157,13 @@ def ingest(
 
     Raises:
         ConfigError: options contradict each other or do not go with the source.
-        DataError: the source or one of its images cannot be used; or ``dest`` holds a data set, another process is at
-            work in it, or a killed ingest of another source or other options left it. No manifest is left behind.
+        DataError: the source or one of its images cannot be used; or ``dest`` holds a data set, or a killed ingest of
+            another source or other options left it. No manifest is left behind.
+        ClaimError: another process is at work in ``dest``.
     """
     require_absolute("dest", config.dest)
     dest = locate(config.dest)
-    if (dest / FILE_NAME).exists() and not any((dest / name).exists() for name in (SPECIFICATION, LOCK)):
+    if (dest / FILE_NAME).exists() and not ((dest / SPECIFICATION).exists() or is_claimed(dest, WORK)):
         raise _occupied(dest)
     _check_options(config)
     source = open_source(
@@ -194,7 +198,7 @@ def ingest(
     per_shard = max(1, int(config.shard_size * 2**20 / max(1, image_bytes)))
     tasks = list(_tasks(source, image_format, dest, _assign(columns.rows, config), per_shard))
     specification = _specification(config, source, columns.rows)
-    with _writing(dest), claimed(dest) as check_claim:
+    with _writing(dest), claimed(dest, WORK, "choose another place") as claim:
         # Checked again, for another process may have finished it in the meantime.
         if (dest / FILE_NAME).exists():
             if _read_specification(dest)[0] != specification:
@@ -204,7 +208,7 @@ def ingest(
             found_range = _check_unfinished(dest, specification, config.start_over)
             if config.range == AUTO:
                 value_range = found_range or _measured(source, measure_shards(tasks))
-                check_claim()
+                claim.require()
                 image_format = dataclasses.replace(image_format, value_range=value_range)
                 tasks = [dataclasses.replace(task, image_format=image_format) for task in tasks]
                 specification[FOUND_RANGE] = value_range
@@ -212,7 +216,7 @@ def ingest(
             try:
                 results = []
                 for result in make_shards(tasks):
-                    check_claim()
+                    claim.require()
                     results.append(result)
             except ClaimLostError:
                 raise
@@ -221,7 +225,7 @@ def ingest(
                 (dest / SPECIFICATION).unlink(missing_ok=True)
                 raise
             manifest = _manifest(config, source, image_format, label_names, columns.skipped, results)
-            check_claim()
+            claim.require()
             manifest.save(dest)
             _warn_of_unused_range(config.dest, results)
         _clear(dest, [*(record_path(task.path) for task in tasks), str(dest / SPECIFICATION)])

@@ -7,7 +7,7 @@ import sys
 from multiprocessing.synchronize import Barrier, Event
 from typing import Any
 
-from genlab.core.errors import DataError
+from genlab.core.errors import DataError, GenlabError
 from genlab.data.ingest.ingest import IngestConfig, ingest
 
 
@@ -51,7 +51,7 @@ def ingest_with_others(config: IngestConfig, barrier: Barrier, results: Any) -> 
     try:
         ingest(config)
         results.put("made")
-    except DataError as error:
+    except GenlabError as error:
         results.put(str(error))
 
 

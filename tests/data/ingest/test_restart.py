@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import multiprocessing
-import os
 import random
 import signal
 import subprocess
@@ -15,12 +14,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from genlab.core import claims
+from genlab.core.claims import ClaimError
 from genlab.core.errors import DataError
 from genlab.core.storage import locate, write_atomic
 from genlab.data.format.manifest import Manifest
 from genlab.data.format.shards import ShardSet
-from genlab.data.ingest import claim
-from genlab.data.ingest.claim import claimed
 from genlab.data.ingest.ingest import IngestConfig, ingest
 from tests.data.ingest.children import ingest_and_die, ingest_and_wait, ingest_little, ingest_with_others
 
@@ -154,7 +153,7 @@ def test_a_second_ingest_is_refused_while_the_first_is_at_work(ingest_config: In
     first = SPAWN.Process(target=ingest_and_wait, args=(ingest_config, there, go))
     first.start()
     there.wait()
-    with pytest.raises(DataError, match=rf"another ingest is at work there \(process {first.pid} on "):
+    with pytest.raises(ClaimError, match=rf"another ingest is at work there \(process {first.pid} on "):
         ingest(ingest_config)
     go.set()
     first.join()
@@ -229,31 +228,6 @@ def bucket() -> str:
     return url
 
 
-def test_a_lease_keeps_others_out_and_ends_with_its_holder(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(claim, "HEARTBEAT", 0.05)
-    with claimed(locate(bucket)) as check:
-        at_work = rf"another ingest is at work there \(process {os.getpid()} on "
-        with pytest.raises(DataError, match=at_work), claimed(locate(bucket)):
-            pass
-        check()
-    with claimed(locate(bucket)):
-        pass
-    assert [file.name for file in locate(bucket).iterdir()] == ["neighbour"]
-
-
-def test_a_dead_lease_is_taken_over_and_its_holder_stops_if_it_wakes(
-    bucket: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(claim, "LEASE_TIMEOUT", 0.2)
-    with claimed(locate(bucket)) as check_sleeper:  # its signs come every 5 s: for the other it is dead
-        monkeypatch.setattr(claim, "HEARTBEAT", 0.05)
-        with claimed(locate(bucket)) as check:
-            check()
-            with pytest.raises(DataError, match="another ingest took over"):
-                check_sleeper()
-    assert [file.name for file in locate(bucket).iterdir()] == ["neighbour"]
-
-
 def test_who_lost_the_claim_leaves_the_plan_of_who_took_over(ingest_config: IngestConfig, bucket: str) -> None:
     there = dataclasses.replace(ingest_config, dest=bucket)
 
@@ -263,7 +237,7 @@ def test_who_lost_the_claim_leaves_the_plan_of_who_took_over(ingest_config: Inge
         write_atomic(locate(bucket) / "ingest-00001.lease", b"{}")
         yield make_shard(tasks[0])
 
-    with pytest.raises(DataError, match="another ingest took over"):
+    with pytest.raises(ClaimError, match="another ingest took over"):
         ingest(there, lose)
     assert (locate(bucket) / "ingest.json").exists()
     assert (locate(bucket) / "ingest-00001.lease").exists()
@@ -273,8 +247,8 @@ def test_who_lost_the_claim_leaves_the_plan_of_who_took_over(ingest_config: Inge
 def test_a_killed_ingest_on_an_object_store_is_gone_on_with(
     ingest_config: IngestConfig, bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(claim, "HEARTBEAT", 0.05)
-    monkeypatch.setattr(claim, "LEASE_TIMEOUT", 0.2)
+    monkeypatch.setattr(claims, "HEARTBEAT", 0.05)
+    monkeypatch.setattr(claims, "LEASE_TIMEOUT", 0.2)
     unbroken = ingest(ingest_config)
     there = dataclasses.replace(ingest_config, dest=bucket)
 
