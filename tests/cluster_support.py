@@ -98,5 +98,6 @@ def reproducible(run: Path) -> list[dict[str, Any]]:
 def indexes(run: Path) -> dict[str, Any]:
     """What the indexes of a run's checkpoints say of their files."""
     return {
-        path.parent.name: json.loads(path.read_text())["files"] for path in sorted(run.glob("checkpoints/*/index.json"))
+        path.parent.name: [*json.loads(path.read_text())["files"].values()]
+        for path in sorted(run.glob("checkpoints/*/index.json"))
     }

@@ -57,7 +57,7 @@ def trained_classifier(shards: ShardSet, split: str) -> UPath:
     steps = max(FEWEST_STEPS, math.ceil((config.run.epochs or 0) * rows / batch))
     options = dataclasses.replace(config.run, name=run.name, workers=0, batch=batch, steps=steps)
     with _torch_settings_kept():
-        launch("classifier", dataclasses.replace(config, run=options))
+        launch("classifier", dataclasses.replace(config, run=options), otherwise="name one with --classifier")
     return run / "model"
 
 

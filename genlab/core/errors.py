@@ -24,6 +24,10 @@ class StorageError(GenlabError):
     """A file system or object store refuses or does not answer; the message names the path and the last cause."""
 
 
+class StorageTimeoutError(StorageError):
+    """A file system or object store did not answer, or answered with errors, for as long as requests are repeated."""
+
+
 class ConfigError(GenlabError):
     """An option is unknown, out of range, or at odds with another; the message names the option."""
 

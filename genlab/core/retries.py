@@ -16,7 +16,7 @@ from typing import TypeVar
 import botocore.exceptions as boto
 from upath import UPath
 
-from genlab.core.errors import StorageError
+from genlab.core.errors import StorageError, StorageTimeoutError
 
 RETRY_SECONDS = 120.0
 """How long a call is repeated after its first failure."""
@@ -80,8 +80,9 @@ def with_retries(path: UPath, call: Callable[[], T]) -> T:
     Raises:
         FileNotFoundError: at once.
         FileExistsError: at once.
-        StorageError: when access is denied or the request is refused for good (at once), or when
-            :data:`RETRY_SECONDS` have gone by since the first failure. Names ``path`` and the last cause.
+        StorageError: at once, when access is denied or the request is refused for good.
+        StorageTimeoutError: when :data:`RETRY_SECONDS` have gone by since the first failure. Names ``path`` and the
+            last cause.
     """
     tries, deadline = 0, math.inf
     while True:
@@ -96,7 +97,7 @@ def with_retries(path: UPath, call: Callable[[], T]) -> T:
         wait = _random.uniform(0, min(BACKOFF_SECONDS[0] * 2.0**tries, BACKOFF_SECONDS[1]))
         tries += 1
         if now + wait >= deadline:
-            raise StorageError(
+            raise StorageTimeoutError(
                 f"{path}: gave up after {tries} tries in {RETRY_SECONDS:g} s; the last time: {cause}; "
                 "check that the store can be reached, then start again: what was done so far is kept"
             )

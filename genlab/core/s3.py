@@ -76,6 +76,20 @@ def get(path: UPath) -> bytes:
     return body
 
 
+def exists(path: UPath) -> bool:
+    """Return whether there is an object, by one request. Thread-safe.
+
+    Raises:
+        StorageError: see :func:`with_retries`.
+    """
+    store = _store(path)
+    try:
+        with_retries(path, lambda: _request(store, "head_object", path, READ_SECONDS))
+    except FileNotFoundError:
+        return False
+    return True
+
+
 def get_range(path: UPath, offset: int, length: int) -> bytes:
     """Read ``length`` > 0 bytes from ``offset`` on in one request. Thread-safe.
 

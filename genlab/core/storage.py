@@ -120,6 +120,19 @@ def read_bytes(path: UPath) -> bytes:
     return with_retries(path, lambda: path.fs.cat_file(path.path))
 
 
+def exists(path: UPath) -> bool:
+    """Return whether there is a file at ``path``; one request to an object store. Thread-safe.
+
+    Raises:
+        StorageError: when access is denied (at once), or the store did not answer within ``RETRY_SECONDS``.
+    """
+    if not is_remote(path):
+        return Path(str(path)).exists()
+    if s3.is_s3(path):
+        return s3.exists(path)
+    return with_retries(path, lambda: bool(path.fs.exists(path.path)))
+
+
 def write_atomic(path: UPath, data: bytes | bytearray | memoryview) -> None:
     """Write ``data`` so that a reader sees the old file, the new one, or none: never a part.
 

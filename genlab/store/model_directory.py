@@ -12,7 +12,7 @@ from upath import UPath
 
 from genlab import __version__
 from genlab.core.config import from_dict, to_dict
-from genlab.core.errors import ConfigError, GenlabError, RunError
+from genlab.core.errors import ConfigError, GenlabError, RunError, StorageError
 from genlab.core.option_text import field_texts, options_schema, values_text
 from genlab.core.storage import locate, read_bytes, read_json, sha256, write_atomic, write_json
 from genlab.core.text import counted
@@ -83,10 +83,13 @@ def describe(directory: Location) -> dict[str, Any]:
 
     Raises:
         RunError: ``directory`` is not a model directory, or its format is newer.
+        StorageError: the storage cannot be reached.
     """
     file = locate(directory) / DESCRIPTION
     try:
         description = read_json(file)
+    except StorageError:
+        raise
     except GenlabError as error:
         raise RunError(f"{directory}: not a model directory ({error})") from None
     if not isinstance(description, dict) or description.get("format") != FORMAT:

@@ -25,7 +25,15 @@ from genlab.reports.report import make_report
 from genlab.store import model_directory
 from genlab.sweeps.space import Space
 from genlab.training.console import RunConsole
-from genlab.training.plan import Plan, default_storage, earlier_config, finished_step, make_plan, start_or_resume
+from genlab.training.plan import (
+    Plan,
+    default_storage,
+    earlier_config,
+    finished_step,
+    make_plan,
+    owned,
+    start_or_resume,
+)
 from genlab.training.ray.driver import fit
 
 TRIAL_CPUS = 0.01
@@ -158,10 +166,11 @@ def _tune(
 def _trial(parameters: dict[str, Any], plans: list[Plan]) -> None:
     """Train one plan, write its report, and report the metrics to Ray Tune; runs in a process of Tune's."""
     plan = plans[parameters["trial"]]
-    start_or_resume(plan)
-    if finished_step(plan) is None:
-        with RunConsole() as console:
-            fit(plan, console, callbacks=[TuneReportCallback()])
+    with owned(plan, "give the sweep another name") as mine:
+        start_or_resume(mine)
+        if finished_step(mine) is None:
+            with RunConsole() as console:
+                fit(mine, console, callbacks=[TuneReportCallback()])
     make_report(plan.directory)
     directory = locate(plan.directory)
     metrics = dict(model_directory.describe(directory / "model")["provenance"]["metrics"])

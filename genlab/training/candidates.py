@@ -23,6 +23,7 @@ from genlab.evaluation.measurements import Measurement
 from genlab.models.model import Model
 from genlab.recipes.recipe import recipe_type
 from genlab.store import model_directory
+from genlab.training.attempts import Attempt
 from genlab.training.checkpoints import remove_folder
 from genlab.training.plan import Plan
 from genlab.training.session import Session
@@ -38,6 +39,7 @@ class Candidates:
     Args:
         plan: the run.
         session: the session whose ``background`` measures.
+        attempt: the attempt, which must be the last wherever files are changed.
         done: the step the run goes on from. Candidates up to it that an earlier attempt did not measure are measured
             now; later ones are deleted, because the run makes them again.
         record: called with the kind of metric (``val``, as in ``val/kid``), a step and its measurements, to write them
@@ -45,10 +47,16 @@ class Candidates:
     """
 
     def __init__(
-        self, plan: Plan, session: Session, done: int, record: Callable[[str, int, dict[str, float]], None]
+        self,
+        plan: Plan,
+        session: Session,
+        attempt: Attempt,
+        done: int,
+        record: Callable[[str, int, dict[str, float]], None],
     ) -> None:
         self._plan = plan
         self._session = session
+        self._attempt = attempt
         self._record = record
         self._directory = locate(plan.directory)
         self._ranked_by = recipe_type(plan.family).ranked_by
@@ -66,6 +74,7 @@ class Candidates:
             if complete and step <= done and evaluation is None:
                 unmeasured.append(folder)
             elif evaluation is None:
+                attempt.require_last()
                 remove_folder(folder)
         self._delete_all_but_best()
         self._measured.extend(self._measurer.submit(self._measure, folder) for folder in unmeasured)
@@ -123,11 +132,13 @@ class Candidates:
         provenance.metrics.update({f"{kind}/{name}": one.value for name, one in best.measurements.items()})
         provenance.metrics.update(self._results(folder))
         chosen = replace(provenance, chosen_on=self._chosen_on, reported_on=self._plan.held_out.report)
+        self._attempt.require_last()
         model_directory.save(self._directory / "model", model_directory.load(folder), chosen)
         return True
 
     def _write(self, model: Model, provenance: model_directory.Provenance) -> None:
         folder = candidate_directory(self._plan.directory, provenance.step)
+        self._attempt.require_last()
         model_directory.save(folder, model, provenance)
         self._measured.append(self._measurer.submit(self._measure, folder))
 
@@ -151,6 +162,7 @@ class Candidates:
             if self._abandoned:  # Training ended with an error: another attempt may write the run's files by now.
                 return
             others = [other for other in read_evaluations(self._directory) if other.step != step]
+            self._attempt.require_last()
             write_evaluations(self._directory, [*others, evaluation] if evaluation else others)
             if evaluation:
                 self._record(self._plan.evaluation_kind, step, evaluation.better)
@@ -199,6 +211,7 @@ class Candidates:
         measured = {evaluation.step for evaluation in evaluations}
         for step, folder in _candidates(self._directory).items():
             if step in measured and best is not None and step != best.step:
+                self._attempt.require_last()
                 remove_folder(folder)
 
     def _rank_text(self, evaluation: CheckpointEvaluation) -> str:

@@ -1,12 +1,13 @@
 """Checkpoints: self-describing folders that a thread writes beside training and that are read only when complete.
 
-``checkpoints/step-00000100/`` holds ``state.safetensors`` and ``index.json``. The index, with the size and checksum of
-each file, is written last: a folder without one was torn by a crash.
+``checkpoints/step-00000100/`` holds ``state-00001.safetensors``, numbered by the attempt that wrote it
+(:mod:`genlab.training.attempts`), and ``index.json``. The index, with the attempt and the size and checksum of the
+file, is written last: a folder without one was torn by a crash.
 """
 
 import contextlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -18,13 +19,15 @@ from upath import UPath
 
 from genlab import __version__
 from genlab.core.errors import GenlabError, RunError, StorageError
-from genlab.core.storage import is_remote, read_bytes, read_json, write_atomic, write_json
+from genlab.core.storage import create_exclusive, is_remote, json_bytes, read_bytes, read_json, write_atomic, write_json
 from genlab.store.tensor_file import TensorFile, layout_of
+from genlab.training.attempts import Attempt
 
 FORMAT = "genlab-checkpoint"
-VERSION = 1
+VERSION = 2
+READABLE_VERSIONS = (1, 2)
+"""Version 1 has no attempts, and its file is called ``state.safetensors``."""
 INDEX = "index.json"
-STATE = "state.safetensors"
 
 
 class Checkpoints:
@@ -36,11 +39,14 @@ class Checkpoints:
     Args:
         directory: the run's ``checkpoints`` folder.
         keep: how many of the newest complete checkpoints stay.
+        attempt: the attempt that writes them; ``None`` if nothing else can, or to read them only.
     """
 
-    def __init__(self, directory: UPath, keep: int) -> None:
+    def __init__(self, directory: UPath, keep: int, attempt: Attempt | None = None) -> None:
         self.directory = directory
         self.keep = keep
+        self._attempt = attempt
+        self._kept: list[int] | None = None  # Another attempt may add to those in the folder.
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._pending: Future[None] | None = None
         self._file: TensorFile | None = None
@@ -56,7 +62,11 @@ class Checkpoints:
             self._executor.shutdown(wait=True)
 
     def save(
-        self, step: int, tensors: Mapping[str, Tensor], facts: Mapping[str, Any], after: Future[None] | None = None
+        self,
+        step: int,
+        tensors: Mapping[str, Tensor],
+        facts: Mapping[str, Any],
+        after: Sequence[Future[None] | None] = (),
     ) -> None:
         """Write a checkpoint of ``tensors`` (on any device) as they are now; return when they are copied.
 
@@ -66,7 +76,7 @@ class Checkpoints:
             step: steps done.
             tensors: the state.
             facts: further fields of the index.
-            after: another write, which must end before this one: this write waits for it, and fails if it failed.
+            after: other writes, which must end before this one: this write waits for them, and fails if one failed.
         """
         self.wait()
         layout = layout_of(tensors)
@@ -81,25 +91,36 @@ class Checkpoints:
             pending, self._pending = self._pending, None
             pending.result()
 
-    def _write(self, step: int, state: memoryview, facts: Mapping[str, Any], after: Future[None] | None) -> None:
-        if after is not None:
-            after.result()
+    def _write(
+        self, step: int, state: memoryview, facts: Mapping[str, Any], after: Sequence[Future[None] | None]
+    ) -> None:
+        for other in after:
+            if other is not None:
+                other.result()
+        if self._kept is None:
+            self._kept = self.steps()
         folder = self._folder(step)
         folder.mkdir(parents=True, exist_ok=True)
-        write_atomic(folder / STATE, state)
-        write_json(
-            folder / INDEX,
-            {
-                "format": FORMAT,
-                "version": VERSION,
-                "genlab": __version__,
-                "step": step,
-                **facts,
-                "files": {STATE: {"bytes": len(state), "xxh3": xxhash.xxh3_128_hexdigest(state)}},
-            },
-        )
-        for old in self.steps()[: -self.keep]:
-            self._delete(old)
+        number = self._attempt.number if self._attempt else 0
+        file = folder / f"state-{number:05d}.safetensors"
+        write_atomic(file, state)
+        index = {
+            "format": FORMAT,
+            "version": VERSION,
+            "genlab": __version__,
+            "step": step,
+            "attempt": number,
+            **facts,
+            "files": {file.name: {"bytes": len(state), "xxh3": xxhash.xxh3_128_hexdigest(state)}},
+        }
+        self._require_last_attempt()
+        if not create_exclusive(folder / INDEX, json_bytes(index)):
+            # That of an earlier attempt, which does not count; or this attempt is over, and it is that of a later one.
+            self._require_last_attempt()
+            write_json(folder / INDEX, index)
+        self._kept = sorted({*self._kept, step})
+        while len(self._kept) > self.keep:
+            self._delete(self._kept.pop(0))
 
     def steps(self) -> list[int]:
         """Return the steps of the complete checkpoints, which are those with an index, oldest first."""
@@ -109,31 +130,38 @@ class Checkpoints:
         """Read the newest checkpoint that is complete and undamaged. Rank 0 calls it when a run starts.
 
         Checkpoints that a crash left incomplete are deleted, as are the parts of unfinished uploads to an object store.
-        A damaged checkpoint is set aside: it is renamed ``damaged-...``; on an object store its index is deleted.
+        A damaged checkpoint, and one that an attempt wrote when a later one had taken over, is set aside: it is renamed
+        ``damaged-...``; on an object store its index is deleted.
 
         Returns:
             Its step and tensors (0 and none when there is no such checkpoint), and messages for the user.
+
+        Raises:
+            SupersededError: a later attempt goes on with the run.
         """
-        messages = [f"swept the parts of an upload that never ended: {key}" for key in _abort_uploads(self.directory)]
+        # All that is found while this attempt is the last is older than it: a later one will name its files otherwise.
         complete = self.steps()
-        for step, folder in self._folders().items():
-            if step not in complete:
-                remove_folder(folder)
-                messages.append(f"swept {folder}: a checkpoint whose write was cut short")
+        torn = {folder: list(folder.iterdir()) for step, folder in self._folders().items() if step not in complete}
+        uploads, messages = _unfinished_uploads(self.directory)
+        self._require_last_attempt()
+        messages += _abort(self.directory, uploads)
+        for folder, files in torn.items():
+            _remove(folder, files)
+            messages.append(f"swept {folder}: a checkpoint whose write was cut short")
+        found, tensors = 0, dict[str, Tensor]()
         for step in reversed(complete):
             try:
-                return step, self.read(step), messages
+                self._require_not_overruled(step)
+                found, tensors = step, self.read(step)
+                break
             except RunError as error:
                 messages.append(f"set aside a damaged checkpoint: {error}")
-            folder = self._folder(step)
-            if is_remote(folder):
-                (folder / INDEX).unlink()
-                continue
-            aside = folder.with_name(f"damaged-{folder.name}")
-            if aside.exists():
-                remove_folder(aside)
-            folder.rename(aside)
-        return 0, {}, messages
+            self._require_last_attempt()
+            self._set_aside(step)
+        if self._attempt:
+            self._attempt.resume_from(found)
+        self._kept = [step for step in complete if step <= found]
+        return found, tensors, messages
 
     def read(self, step: int) -> dict[str, Tensor]:
         """Read the tensors of a checkpoint to the CPU.
@@ -144,23 +172,63 @@ class Checkpoints:
         """
         folder = self._folder(step)
         try:
-            index = read_json(folder / INDEX)
-            if index.get("format") != FORMAT or index.get("version") != VERSION or index.get("step") != step:
-                raise RunError(f"{folder / INDEX}: not an index of checkpoint format {VERSION} for step {step}")
-            state = read_bytes(folder / STATE)
-            if xxhash.xxh3_128_hexdigest(state) != index["files"][STATE]["xxh3"]:
-                raise RunError(f"{folder / STATE}: damaged (its checksum does not match)")
+            index = self._index(step)
+            ((name, facts),) = index["files"].items()
+            if "/" in name:
+                raise RunError(f"{folder / INDEX}: {name!r} is not the name of a file in its folder")
+            state = read_bytes(folder / name)
+            if xxhash.xxh3_128_hexdigest(state) != facts["xxh3"]:
+                raise RunError(f"{folder / name}: damaged (its checksum does not match)")
             return safetensors.torch.load(state)
         except StorageError:
             raise
-        except (FileNotFoundError, KeyError, AttributeError, TypeError, SafetensorError, GenlabError) as error:
-            raise error if isinstance(error, RunError) else RunError(f"{folder}: {error}") from None
+        except (FileNotFoundError, KeyError, ValueError, AttributeError, TypeError, SafetensorError) as error:
+            raise RunError(f"{folder}: {error}") from None
+
+    def _index(self, step: int) -> dict[str, Any]:
+        """Read the index of a checkpoint.
+
+        Raises:
+            RunError: when it is missing, damaged, or of another checkpoint format.
+        """
+        file = self._folder(step) / INDEX
+        try:
+            index: dict[str, Any] = read_json(file)
+            expected = index.get("format") == FORMAT and index.get("step") == step
+            if not expected or index.get("version") not in READABLE_VERSIONS:
+                raise RunError(f"{file}: not an index of checkpoint format {VERSION} for step {step}")
+        except StorageError:
+            raise
+        except (AttributeError, GenlabError) as error:
+            raise error if isinstance(error, RunError) else RunError(str(error)) from None
+        return index
+
+    def _require_not_overruled(self, step: int) -> None:
+        """Raise a RunError if an attempt wrote the checkpoint of ``step`` when a later one had taken over."""
+        number = self._index(step).get("attempt", 0)
+        if self._attempt and self._attempt.overrules(number, step):
+            raise RunError(f"{self._folder(step)}: attempt {number} wrote it when a later one had taken over")
+
+    def _require_last_attempt(self) -> None:
+        if self._attempt:
+            self._attempt.require_last()
+
+    def _set_aside(self, step: int) -> None:
+        folder = self._folder(step)
+        if is_remote(folder):
+            (folder / INDEX).unlink()
+            return
+        aside = folder.with_name(f"damaged-{folder.name}")
+        if aside.exists():
+            remove_folder(aside)
+        folder.rename(aside)
 
     def _delete(self, step: int) -> None:
         """Delete a checkpoint, its index first: without it the rest does not count as a checkpoint."""
         folder = self._folder(step)
-        (folder / INDEX).unlink(missing_ok=True)
-        remove_folder(folder)
+        files = [file for file in folder.iterdir() if file.name != INDEX] if folder.exists() else []
+        self._require_last_attempt()
+        _remove(folder, [folder / INDEX, *files])
 
     def _folder(self, step: int) -> UPath:
         return self.directory / f"step-{step:08d}"
@@ -172,20 +240,59 @@ class Checkpoints:
         return {step: self._folder(step) for step in sorted(int(name[1]) for name in names if name)}
 
 
-def _abort_uploads(directory: UPath) -> list[str]:
-    """Abort the multipart uploads into ``directory`` that a killed worker left on S3, and return their keys.
+def _unfinished_uploads(directory: UPath) -> tuple[list[dict[str, str]], list[str]]:
+    """List the multipart uploads into ``directory`` that have not ended, and messages for the user.
 
-    Such uploads cost storage and appear in no listing. Other object stores delete them by themselves.
+    Such uploads, which a killed worker leaves on S3, cost storage and appear in no listing. Other object stores delete
+    them by themselves.
     """
     if not is_remote(directory) or not hasattr(directory.fs, "list_multipart_uploads"):
-        return []
+        return [], []
     bucket, _, prefix = directory.path.strip("/").partition("/")
-    uploads = [
-        upload for upload in directory.fs.list_multipart_uploads(bucket) if upload["Key"].startswith(f"{prefix}/")
-    ]
+    uploads: list[dict[str, str]] = []
+    page: dict[str, str] = {}
+    try:
+        while True:
+            answer = directory.fs.call_s3("list_multipart_uploads", Bucket=bucket, Prefix=f"{prefix}/", **page)
+            uploads += answer.get("Uploads", [])
+            if not answer.get("IsTruncated"):
+                return uploads, []
+            page = {"KeyMarker": answer["NextKeyMarker"], "UploadIdMarker": answer["NextUploadIdMarker"]}
+    except PermissionError:
+        return [], [_not_swept(directory)]
+
+
+def _abort(directory: UPath, uploads: list[dict[str, str]]) -> list[str]:
+    """Abort unfinished uploads, and return messages for the user."""
+    messages: list[str] = []
+    bucket = directory.path.strip("/").partition("/")[0]
     for upload in uploads:
-        directory.fs.call_s3("abort_multipart_upload", Bucket=bucket, Key=upload["Key"], UploadId=upload["UploadId"])
-    return [upload["Key"] for upload in uploads]
+        try:
+            directory.fs.call_s3(
+                "abort_multipart_upload", Bucket=bucket, Key=upload["Key"], UploadId=upload["UploadId"]
+            )
+        except FileNotFoundError:  # It has ended meanwhile.
+            continue
+        except PermissionError:
+            return [*messages, _not_swept(directory)]
+        messages.append(f"swept the parts of an upload that never ended: {upload['Key']}")
+    return messages
+
+
+def _not_swept(directory: UPath) -> str:
+    return (
+        f"{directory}: may not look for uploads that never ended (access denied); a lifecycle rule of the bucket can "
+        "abort them"
+    )
+
+
+def _remove(folder: UPath, files: list[UPath]) -> None:
+    """Delete these files of a folder, and the folder if nothing else is in it."""
+    for file in files:
+        file.unlink(missing_ok=True)
+    if not is_remote(folder):
+        with contextlib.suppress(OSError):
+            folder.rmdir()
 
 
 def remove_folder(folder: UPath) -> None:

@@ -1,5 +1,6 @@
 """The way from a config to a finished run: what ``genlab train FAMILY`` and ``python jobs/FAMILY.py`` do."""
 
+import dataclasses
 import shlex
 from collections.abc import Callable
 from typing import Any
@@ -8,13 +9,23 @@ from genlab.core.errors import ConfigError
 from genlab.core.storage import locate
 from genlab.core.text import counted
 from genlab.training.console import RunConsole
-from genlab.training.plan import Plan, default_storage, earlier_config, finished_step, make_plan, start_or_resume
+from genlab.training.plan import (
+    Plan,
+    default_storage,
+    earlier_config,
+    finished_step,
+    make_plan,
+    owned,
+    start_or_resume,
+)
 from genlab.training.session import LocalSession, Session
 
 Prepare = Callable[[Plan, Session], None]
 
 
-def launch(family: str, config: Any, prepare: Prepare | None = None) -> Plan:
+def launch(
+    family: str, config: Any, prepare: Prepare | None = None, otherwise: str = "choose another run.name"
+) -> Plan:
     """Check the config, start or resume its run, train to the end and print where the results are.
 
     A finished run is left as it is.
@@ -23,12 +34,14 @@ def launch(family: str, config: Any, prepare: Prepare | None = None) -> Plan:
         family: name of the recipe.
         config: the family's config.
         prepare: a function that each worker calls before it trains.
+        otherwise: what a user may do instead of waiting if another process trains the run, see :func:`owned`.
 
     Returns:
         The plan of the run.
 
     Raises:
         GenlabError: when the config, its data or an earlier run of its name do not allow it, or training fails.
+        ClaimError: when another process trains the run, or took it over.
     """
     with RunConsole() as console:
         console.say(f"runs folder: {locate(config.run.storage or default_storage())}")
@@ -43,18 +56,21 @@ def launch(family: str, config: Any, prepare: Prepare | None = None) -> Plan:
             session = LocalSession(console, plan.run.threads)
             if plan.run.cuda_graphs and session.device.type != "cuda":
                 raise ConfigError("run.cuda_graphs: there is no GPU here; leave it out, or try run.compile")
-            _begin(plan, console)
-            if prepare:
-                prepare(plan, session)
-            train(plan, session)
+            with owned(plan, otherwise) as mine:
+                _begin(mine, console)
+                session = dataclasses.replace(session, claim=mine.claim)
+                if prepare:
+                    prepare(mine, session)
+                train(mine, session)
         else:
             from genlab.core.ray_cluster import connected
             from genlab.training.ray.driver import fit, worker_resources
 
             with connected():
                 worker_resources(plan.run)  # first, so that a run that does not fit leaves no directory
-                _begin(plan, console)
-                fit(plan, console, prepare=prepare)
+                with owned(plan, otherwise) as mine:
+                    _begin(mine, console)
+                    fit(mine, console, prepare=prepare)
         console.say("done")
         console.say(f"model:       {plan.directory}/model")
         console.say(f"tensorboard: tensorboard --logdir {shlex.quote(plan.directory)}/tensorboard")

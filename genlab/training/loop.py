@@ -8,7 +8,6 @@ import math
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -24,6 +23,7 @@ from genlab.data.stream.order import evenly_spaced, group_slice, pieces_of_batch
 from genlab.evaluation.checkpoint_evaluations import read_evaluations
 from genlab.recipes.recipe import recipe_type
 from genlab.store import model_directory
+from genlab.training.attempts import begin_attempt
 from genlab.training.candidates import Candidates
 from genlab.training.checkpoints import Checkpoints
 from genlab.training.console import ProgressUpdate
@@ -41,7 +41,7 @@ from genlab.training.torch_settings import (
     cpu_multiplies_bf16,
     set_up_torch,
 )
-from genlab.training.tracking import CLOCK_FIELDS, TIME_FIELDS, Tracker, read_metrics
+from genlab.training.tracking import Tracker
 
 MOST_STEPS_BETWEEN_CHECKPOINTS = 1000
 """Upper limit of the default of ``run.checkpoint_every``, which is an epoch."""
@@ -62,6 +62,7 @@ def train(plan: Plan, session: Session) -> TrainingState:
     Raises:
         RunError: when a loss or a weight is not finite any more, the ranks' weights differ, or a checkpoint is of
             another architecture.
+        SupersededError, ClaimLostError: on rank 0, when another process goes on with the run.
     """
     config, run = plan.config, plan.run
     directory = locate(plan.directory)
@@ -83,16 +84,17 @@ def train(plan: Plan, session: Session) -> TrainingState:
         compile_networks(recipe, run.cuda_graphs)
 
     with ExitStack() as stack:
-        checkpoints = stack.enter_context(Checkpoints(directory / "checkpoints", run.keep))
+        attempt = begin_attempt(directory, plan.claim) if session.rank == 0 else None
+        checkpoints = stack.enter_context(Checkpoints(directory / "checkpoints", run.keep, attempt))
         done = saved = _restore(checkpoints, state, session)
-        tracker = stack.enter_context(Tracker(directory, done)) if session.rank == 0 else None
+        tracker = stack.enter_context(Tracker(directory, done, attempt)) if attempt else None
         if tracker:
             for evaluation in read_evaluations(directory):
                 if evaluation.step <= done:
                     tracker.evaluation(plan.evaluation_kind, evaluation.step, evaluation.better)
         candidates = None
-        if tracker and run.evaluate_every:
-            candidates = stack.enter_context(Candidates(plan, session, done, tracker.evaluation))
+        if tracker and attempt and run.evaluate_every:
+            candidates = stack.enter_context(Candidates(plan, session, attempt, done, tracker.evaluation))
         domains = {
             name: stack.enter_context(open_batches(plan, name, session, start=done * run.batch))
             for name in plan.domains
@@ -174,18 +176,18 @@ def train(plan: Plan, session: Session) -> TrainingState:
                 _require_sound_weights(state, session, done, saved)
                 last_saved, saved = saved, done
                 if tracker:
-                    tracker.flush()
+                    followed = tracker.flush()
                     facts = {"family": plan.family, "images": images, "world_size": session.world_size}
                     written = None
                     every = run.evaluate_every
                     if candidates and every and (last or _multiple_between(every, last_saved, done)):
                         with state.ema_weights():
-                            provenance = _make_provenance(plan, done, tracker.metrics_file)
+                            provenance = _make_provenance(plan, done, tracker.latest)
                             written = candidates.add(state.recipe.model(), provenance)
-                    checkpoints.save(done, state.tensors(), facts, after=written)
+                    checkpoints.save(done, state.tensors(), facts, after=(followed, written))
                 stopwatch.lap("checkpoint")
 
-        if tracker:
+        if tracker and attempt:
             checkpoints.wait()
             stopwatch.lap("checkpoint")
             stopwatch.read()
@@ -193,7 +195,8 @@ def train(plan: Plan, session: Session) -> TrainingState:
                 session.say(sentence)
             if candidates is None or not candidates.promote():
                 with state.ema_weights():
-                    provenance = _make_provenance(plan, done, tracker.metrics_file)
+                    provenance = _make_provenance(plan, done, tracker.latest)
+                    attempt.require_last()
                     model_directory.save(directory / "model", state.recipe.model(), provenance)
     return state
 
@@ -329,12 +332,8 @@ def _write_pictures(plan: Plan, state: TrainingState, session: Session, tracker:
             tracker.table(done, name, table)
 
 
-def _make_provenance(plan: Plan, done: int, metrics: Path) -> model_directory.Provenance:
-    """Return the provenance of the model as it is after ``done`` steps."""
-    values: dict[str, float] = {}
-    for line in read_metrics(metrics):
-        kind = line.pop("kind")
-        values |= {f"{kind}/{name}": value for name, value in line.items() if name not in TIME_FIELDS | CLOCK_FIELDS}
+def _make_provenance(plan: Plan, done: int, metrics: Mapping[str, float]) -> model_directory.Provenance:
+    """Return the provenance of the model as it is after ``done`` steps, with these metrics."""
     info = next(iter(plan.domains.values())).info
     return model_directory.Provenance(
         run=plan.directory,
@@ -342,6 +341,6 @@ def _make_provenance(plan: Plan, done: int, metrics: Path) -> model_directory.Pr
         images=done * plan.run.batch,
         data={name: domain.provenance for name, domain in plan.domains.items()},
         config=to_dict(plan.config),
-        metrics=values,
+        metrics=dict(metrics),
         label_names=info.label_names,
     )

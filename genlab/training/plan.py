@@ -4,7 +4,8 @@ import dataclasses
 import math
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch.overrides import TorchFunctionMode
 from upath import UPath
 
 from genlab import __version__
+from genlab.core.claims import Claim, claimed, is_claim_file
 from genlab.core.config import differences, from_dict, to_dict, validate
 from genlab.core.errors import ConfigError, DataError, RunError
 from genlab.core.storage import is_remote, locate, read_json, require_absolute, write_json
@@ -39,6 +41,8 @@ HELD_OUT = "held_out"
 """The key in ``config.json`` under which stand the held-out rows of a run."""
 TEST_FRACTION = 0.1
 """Fraction of such a data set that is its test split."""
+WORK = "training"
+"""What the claim on a run directory is for, see :mod:`genlab.core.claims`."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +96,8 @@ class Plan:
     """The rows that checkpoints are chosen on, and those that results are reported on."""
     group: int = 1
     """Neighbouring rows of a global batch that belong together, see :class:`genlab.recipes.recipe.Recipe`."""
+    claim: Claim | None = None
+    """The claim on the run directory, see :func:`owned`; ``None`` if nothing else can write there."""
 
     @property
     def run(self) -> Run:
@@ -316,14 +322,33 @@ def earlier_config(plan: Plan) -> dict[str, Any] | None:
     directory = locate(plan.directory)
     file = directory / "config.json"
     if not file.exists():
-        # Hidden files do not count: a run that was killed while it wrote its config.json leaves a hidden part of one.
-        if not is_remote(directory) and directory.exists() and any(f.name[0] != "." for f in directory.iterdir()):
+        # Some files do not count: a run that was killed while it wrote its config.json leaves a hidden part of one.
+        names = [file.name for file in directory.iterdir()] if not is_remote(directory) and directory.exists() else []
+        if any(name[0] != "." and not is_claim_file(name, WORK) for name in names):
             raise RunError(f"{directory} holds something else than a run; choose another run.name")
         return None
     found: dict[str, Any] = read_json(file)
     for fault in _conflicts(plan, found):
         raise RunError(f"run.name = {plan.run.name!r} is taken: {directory} {fault}; choose another run.name")
     return found
+
+
+@contextmanager
+def owned(plan: Plan, otherwise: str = "choose another run.name") -> Iterator[Plan]:
+    """Hold the claim on the run directory: one process at a time starts the run or goes on with it.
+
+    Args:
+        plan: the run.
+        otherwise: what a user may do instead of waiting until another process ends, for the message of a refusal.
+
+    Yields:
+        The plan with the claim, by which the workers know whether their driver still holds it.
+
+    Raises:
+        ClaimError: another process holds the claim.
+    """
+    with claimed(locate(plan.directory), WORK, otherwise) as claim:
+        yield dataclasses.replace(plan, claim=claim)
 
 
 def start_or_resume(plan: Plan) -> list[str]:

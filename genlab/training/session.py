@@ -14,6 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from genlab.core.claims import Claim
 from genlab.core.processes import end_with_parent
 from genlab.training.console import ProgressUpdate, RunConsole
 
@@ -50,7 +51,7 @@ class Session(Protocol):
         ...
 
     def progress(self, update: ProgressUpdate) -> None:
-        """Show the run's progress. Called by rank 0; never waits."""
+        """Show the run's progress. Called by rank 0; never waits. Raises the error for which the run was given up."""
         ...
 
     def say(self, message: str) -> None:
@@ -72,12 +73,16 @@ class LocalSession:
     world_size: int = 1
     device: torch.device = field(default_factory=lambda: torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     """The device to compute on; by default the GPU if there is one, else the CPU."""
+    claim: Claim | None = None
+    """This process's claim on the run directory."""
 
     def report(self, metrics: Mapping[str, float]) -> None:
         """Do nothing: the metrics are in the run directory."""
 
     def progress(self, update: ProgressUpdate) -> None:
-        """Show the progress on the console."""
+        """Show the progress on the console; raise a ClaimLostError if another process took over the run."""
+        if self.claim and self.claim.lost.is_set():
+            raise self.claim.lost_error()
         self.console.show(update)
 
     def say(self, message: str) -> None:

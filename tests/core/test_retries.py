@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from s3fs import S3FileSystem
 
-from genlab.core.errors import StorageError
+from genlab.core.errors import StorageError, StorageTimeoutError
 from genlab.core.storage import create_exclusive, locate, read_bytes, read_range, write_atomic
 from tests.s3 import CREDENTIALS, READ_FAULTS, WRITE_FAULTS, Bucket, FaultProxy, hurry
 
@@ -70,11 +70,11 @@ def test_retries_end_with_one_message(s3: Bucket, fault_proxy: FaultProxy, monke
     ]
     for call in calls:
         with pytest.raises(
-            StorageError, match=rf"{file}: gave up after \d+ tries in 0\.2 s; the last time: .*SlowDown"
+            StorageTimeoutError, match=rf"{file}: gave up after \d+ tries in 0\.2 s; the last time: .*SlowDown"
         ):
             call()
     fault_proxy.away()
-    with pytest.raises(StorageError, match=rf"{file}: gave up .*Could not connect") as error:
+    with pytest.raises(StorageTimeoutError, match=rf"{file}: gave up .*Could not connect") as error:
         read_range(file, 0, 4)
     assert not any(secret in str(error.value) for secret in CREDENTIALS.values())
 

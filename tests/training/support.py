@@ -1,6 +1,7 @@
 """Helpers of the training tests: tiny configs, processes that are killed, and comparison of run directories."""
 
 import dataclasses
+import json
 import multiprocessing
 import os
 import signal
@@ -22,7 +23,7 @@ from torch import Tensor
 
 from genlab.core.config import override
 from genlab.core.processes import end_with_parent
-from genlab.core.storage import write_json
+from genlab.core.storage import create_exclusive
 from genlab.models.vae import VAEArchitecture
 from genlab.recipes.cyclegan import CycleGANConfig, CycleGANData, CycleGANModel, CycleGANObjective
 from genlab.recipes.options import ImageData, Optimization, Run
@@ -190,10 +191,10 @@ def _train_and_die(
         if update.step >= step:
             die()
 
-    def write_json_or_die(path: Any, value: Any) -> None:
-        if value["step"] == step:
+    def create_or_die(path: Any, data: bytes) -> bool:
+        if json.loads(data)["step"] == step:
             die()
-        write_json(path, value)
+        return create_exclusive(path, data)
 
     def write_and_die(self: Any, now: int, *state: Any) -> None:
         write(self, now, *state)
@@ -214,7 +215,7 @@ def _train_and_die(
             case "logged":
                 patches.enter_context(mock.patch.object(QuietSession, "progress", progress_or_die))
             case "half a checkpoint":
-                patches.enter_context(mock.patch("genlab.training.checkpoints.write_json", write_json_or_die))
+                patches.enter_context(mock.patch("genlab.training.checkpoints.create_exclusive", create_or_die))
             case "a checkpoint":
                 patches.enter_context(mock.patch.object(Checkpoints, "_write", write_and_die))
             case "export":
@@ -269,7 +270,13 @@ def checkpoint_steps(run: Path) -> list[int]:
 
 def state(run: Path, step: int) -> dict[str, Tensor]:
     """Every tensor of a checkpoint."""
-    return safetensors.torch.load_file(run / "checkpoints" / f"step-{step:08d}" / "state.safetensors")
+    return safetensors.torch.load_file(state_file(run / "checkpoints" / f"step-{step:08d}"))
+
+
+def state_file(checkpoint: Path) -> Path:
+    """The file of a checkpoint's tensors, which the index names after the attempt."""
+    (name,) = json.loads((checkpoint / "index.json").read_text())["files"]
+    return checkpoint / name
 
 
 def assert_same_state(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> None:

@@ -3,17 +3,22 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import pytest
 import safetensors.torch
 import torch
 from torch import Tensor
+from upath import UPath
 
 from genlab.core.errors import RunError
 from genlab.core.storage import locate
 from genlab.store.tensor_file import DTYPES
 from genlab.training.checkpoints import Checkpoints
-from tests.s3 import Bucket
+from tests.s3 import Bucket, FaultProxy
+
+STATE = "state-00000.safetensors"
 
 
 def state(value: float) -> dict[str, Tensor]:
@@ -50,7 +55,7 @@ def newest(folder: Path) -> tuple[int, list[str]]:
 
 
 def test_what_was_saved_is_read_by_anyone_who_knows_the_format(folder: Path) -> None:
-    tensors = safetensors.torch.load_file(folder / "step-00000002" / "state.safetensors")
+    tensors = safetensors.torch.load_file(folder / "step-00000002" / STATE)
     expected = state(2)
     assert {name: tensor.dtype for name, tensor in tensors.items()} == {n: t.dtype for n, t in expected.items()}
     assert {name: tensor.shape for name, tensor in tensors.items()} == {n: t.shape for n, t in expected.items()}
@@ -70,14 +75,14 @@ def test_training_goes_on_while_a_checkpoint_is_written(tmp_path: Path) -> None:
 
 
 def test_a_flipped_byte_anywhere_is_found(folder: Path) -> None:
-    file = folder / "step-00000003" / "state.safetensors"
+    file = folder / "step-00000003" / STATE
     whole = file.read_bytes()
     with Checkpoints(locate(folder), keep=5) as checkpoints:
         for position in range(0, len(whole), max(1, len(whole) // 97)):
             data = bytearray(whole)
             data[position] ^= 1 << position % 8
             file.write_bytes(data)
-            with pytest.raises(RunError, match=r"state\.safetensors: damaged"):
+            with pytest.raises(RunError, match=rf"{STATE}: damaged"):
                 checkpoints.read(3)
     file.write_bytes(whole)
     assert newest(folder) == (3, [])
@@ -97,7 +102,7 @@ def test_a_flipped_byte_anywhere_is_found(folder: Path) -> None:
 )
 def test_a_damaged_checkpoint_is_set_aside_for_the_one_before(damage: str, folder: Path) -> None:
     broken = folder / "step-00000003"
-    index, tensors = broken / "index.json", broken / "state.safetensors"
+    index, tensors = broken / "index.json", broken / STATE
     match damage:
         case "truncated state":
             tensors.write_bytes(tensors.read_bytes()[:-1])
@@ -108,10 +113,10 @@ def test_a_damaged_checkpoint_is_set_aside_for_the_one_before(damage: str, folde
         case "truncated index":
             index.write_bytes(index.read_bytes()[:-20])
         case "flipped index":
-            digest = json.loads(index.read_text())["files"]["state.safetensors"]["xxh3"]
+            digest = json.loads(index.read_text())["files"][STATE]["xxh3"]
             index.write_text(index.read_text().replace(digest, digest[::-1]))
         case "newer format":
-            index.write_text(index.read_text().replace('"version": 1', '"version": 2'))
+            index.write_text(index.read_text().replace('"version": 2', '"version": 3'))
         case "another's index":
             shutil.copy(folder / "step-00000002" / "index.json", index)
     step, said = newest(folder)
@@ -126,7 +131,7 @@ def test_a_damaged_checkpoint_is_set_aside_for_the_one_before(damage: str, folde
 def test_what_a_crash_left_is_swept_and_what_is_not_ours_is_left_alone(folder: Path) -> None:
     torn = folder / "step-00000004"
     torn.mkdir()
-    (torn / ".state.safetensors.0123abcd.partial").write_bytes(b"half")
+    (torn / f".{STATE}.0123abcd.partial").write_bytes(b"half")
     shutil.rmtree(folder / "step-00000003")
     for name in ("step-best", "notes"):
         (folder / name).mkdir()
@@ -135,7 +140,7 @@ def test_what_a_crash_left_is_swept_and_what_is_not_ours_is_left_alone(folder: P
 
 
 def test_none_of_them_good(folder: Path) -> None:
-    for file in folder.glob("*/state.safetensors"):
+    for file in folder.glob(f"*/{STATE}"):
         file.write_bytes(b"")
     step, said = newest(folder)
     assert (step, len(said)) == (0, 3)
@@ -148,11 +153,11 @@ def test_on_s3_uploads_that_never_ended_are_aborted_and_torn_folders_swept(s3: B
         for step in (1, 2, 3):
             checkpoints.save(step, state(step), {})
         checkpoints.wait()
-        key = "checkpoints/step-00000004/state.safetensors"
+        key = f"checkpoints/step-00000004/{STATE}"
         for owner in ("one", "other"):
             run.fs.call_s3("create_multipart_upload", Bucket=s3.name, Key=f"runs/{owner}/{key}")
-        (run / "checkpoints" / "step-00000004" / "state.safetensors").write_bytes(b"no index follows")
-        (run / "checkpoints" / "step-00000003" / "state.safetensors").write_bytes(b"damaged")
+        (run / "checkpoints" / "step-00000004" / STATE).write_bytes(b"no index follows")
+        (run / "checkpoints" / "step-00000003" / STATE).write_bytes(b"damaged")
         step, tensors, said = checkpoints.newest()
         assert step == 2
         assert torch.equal(tensors["step"], torch.tensor(2.0))
@@ -160,3 +165,51 @@ def test_on_s3_uploads_that_never_ended_are_aborted_and_torn_folders_swept(s3: B
         assert checkpoints.steps() == [1, 2]
     left = [upload["Key"] for upload in run.fs.list_multipart_uploads(s3.name)]
     assert left == [f"runs/other/{key}"], "another run's uploads are its own affair"
+
+
+def begin_uploads(run: UPath, bucket: str, count: int) -> None:
+    for step in range(count):
+        key = f"runs/one/checkpoints/step-{step:08d}/{STATE}"
+        run.fs.call_s3("create_multipart_upload", Bucket=bucket, Key=key)
+
+
+def test_all_pages_of_the_uploads_of_this_run_are_aborted(s3: Bucket) -> None:
+    run = locate(f"{s3.url}/runs/one")
+    begin_uploads(run, s3.name, 3)
+    call = run.fs.call_s3
+
+    def by_pages_of_one(method: str, **arguments: Any) -> Any:
+        if method != "list_multipart_uploads":
+            return call(method, **arguments)
+        assert arguments["Prefix"] == "runs/one/checkpoints/"
+        marker = arguments.pop("KeyMarker", ""), arguments.pop("UploadIdMarker", "")
+        uploads = call(method, **arguments)["Uploads"]
+        uploads = sorted(uploads, key=lambda upload: (upload["Key"], upload["UploadId"]))
+        rest = [upload for upload in uploads if (upload["Key"], upload["UploadId"]) > marker]
+        page: dict[str, Any] = {"Uploads": rest[:1], "IsTruncated": len(rest) > 1}
+        return page | {"NextKeyMarker": rest[0]["Key"], "NextUploadIdMarker": rest[0]["UploadId"]}
+
+    with (
+        mock.patch.object(run.fs, "call_s3", by_pages_of_one),
+        Checkpoints(run / "checkpoints", keep=5) as checkpoints,
+    ):
+        step, _, said = checkpoints.newest()
+    assert (step, len(said)) == (0, 3)
+    assert not run.fs.list_multipart_uploads(s3.name)
+
+
+@pytest.mark.parametrize(("method", "path"), [("GET", "uploads"), ("DELETE", "uploadId")])
+def test_a_store_that_denies_looking_for_uploads_or_aborting_them_holds_up_nothing(
+    method: str, path: str, s3: Bucket, fault_proxy: FaultProxy
+) -> None:
+    run = locate(f"{s3.url}/runs/one")
+    begin_uploads(run, s3.name, 2)
+    with Checkpoints(run / "checkpoints", keep=5) as checkpoints:
+        checkpoints.save(1, state(1), {})
+        checkpoints.wait()
+        fault_proxy.plan(rate=1, kinds=["denied"], seed=0, method=method, path=path)
+        step, _, said = checkpoints.newest()
+    assert step == 1
+    assert [message for message in said if "access denied" in message]
+    fault_proxy.reset()
+    assert len(run.fs.list_multipart_uploads(s3.name)) == 2

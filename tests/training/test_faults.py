@@ -20,6 +20,7 @@ from tests.training.support import (
     checkpoint_steps,
     cyclegan_config,
     metrics,
+    state_file,
     train_to_the_end,
     train_until_killed,
     vae_config,
@@ -51,12 +52,12 @@ def planned(request: pytest.FixtureRequest, digits: Path, scenes: Path, tmp_path
 
 
 def truncate(checkpoint: Path, dice: random.Random) -> None:
-    file = checkpoint / "state.safetensors"
+    file = state_file(checkpoint)
     file.write_bytes(file.read_bytes()[: dice.randrange(file.stat().st_size)])
 
 
 def flip(checkpoint: Path, dice: random.Random) -> None:
-    file = checkpoint / "state.safetensors"
+    file = state_file(checkpoint)
     data = bytearray(file.read_bytes())
     data[dice.randrange(len(data))] ^= 1 << dice.randrange(8)
     file.write_bytes(data)
@@ -114,6 +115,5 @@ def test_a_store_that_goes_away_during_a_checkpoint(
     assert lines == metrics(tmp_path / "near")
     with Checkpoints(far / "checkpoints", keep=1) as checkpoints:
         assert checkpoints.steps() == [9, 12]
-        (tmp_path / "state").write_bytes((far / "checkpoints" / "step-00000012" / "state.safetensors").read_bytes())
-    near = tmp_path / "near" / "checkpoints" / "step-00000012" / "state.safetensors"
-    assert (tmp_path / "state").read_bytes() == near.read_bytes()
+    near = state_file(tmp_path / "near" / "checkpoints" / "step-00000012")
+    assert (far / "checkpoints" / "step-00000012" / near.name).read_bytes() == near.read_bytes()

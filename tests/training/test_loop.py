@@ -23,6 +23,7 @@ from genlab.training.console import ProgressUpdate, RunConsole
 from genlab.training.launch import launch
 from genlab.training.ray.driver import worker_resources
 from genlab.training.tracking import CLOCK_FIELDS, read_metrics
+from tests.training.support import state_file
 
 Tiny = Callable[..., Any]
 
@@ -32,7 +33,7 @@ def metrics(run: Path) -> list[dict[str, Any]]:
 
 
 def tensors(run: Path, step: int) -> dict[str, Tensor]:
-    return safetensors.torch.load_file(run / "checkpoints" / f"step-{step:08d}" / "state.safetensors")
+    return safetensors.torch.load_file(state_file(run / "checkpoints" / f"step-{step:08d}"))
 
 
 @pytest.fixture(scope="module", params=["vae", "cyclegan"])

@@ -18,6 +18,7 @@ from tests.training.support import (
     metrics,
     scalars,
     state,
+    state_file,
     train_until_killed,
     vae_config,
 )
@@ -108,12 +109,13 @@ def test_a_checkpoint_damaged_twice_is_set_aside_for_the_one_before(
     digits: Path, unbroken_vae: Path, killed_vae: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     newest = killed_vae / "checkpoints" / "step-00000009"
-    data = bytearray((newest / "state.safetensors").read_bytes())
+    file = state_file(newest)
+    data = bytearray(file.read_bytes())
     data[len(data) // 2] ^= 4
-    (newest / "state.safetensors").write_bytes(data)
+    file.write_bytes(data)
     plan = make_plan("vae", vae_config(digits, name=killed_vae.name, storage=str(killed_vae.parent)))
     train_until_killed(plan, "step", 11)
-    aside = killed_vae / "checkpoints" / "damaged-step-00000009" / "state.safetensors"
+    aside = killed_vae / "checkpoints" / "damaged-step-00000009" / file.name
     assert aside.read_bytes() == data
     (newest / "index.json").write_bytes((newest / "index.json").read_bytes()[:-20])
     start_again(digits, killed_vae)

@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 import safetensors.torch
 
+from tests.training.support import state_file
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 FAMILIES = Path(__file__).parent / "families"
 
@@ -160,7 +162,7 @@ def test_a_gan_takes_the_same_three_files(tiny_data: dict[str, str], tmp_path: P
     lazy = [line["step"] for line in lines if "r1" in line]
     assert lazy == [10, 20, 30, 40, 50, 60], "the penalty of every other step is logged"
     assert lines[0]["learning_rate_discriminator"] == lines[0]["learning_rate"] / 2
-    tensors = safetensors.torch.load_file(tmp_path / "run" / "checkpoints" / "step-00000060" / "state.safetensors")
+    tensors = safetensors.torch.load_file(state_file(tmp_path / "run" / "checkpoints" / "step-00000060"))
     assert tensors["recipe.recognised"].any()
     for network, count in (("generator", 60), ("discriminator", 90)):
         steps = {int(value) for name, value in tensors.items() if re.fullmatch(rf"optimizer.{network}..*.step", name)}

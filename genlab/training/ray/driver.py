@@ -6,6 +6,7 @@ Ray Train's controller imports this module, so it keeps clear of torch; what wor
 
 import os
 import pickle
+import secrets
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,6 +25,7 @@ from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
+from genlab.core.claims import Claim
 from genlab.core.errors import ClusterError, GenlabError, RunError
 from genlab.core.storage import is_remote, locate
 from genlab.core.text import counted
@@ -38,7 +40,8 @@ if TYPE_CHECKING:
 
 POLL_SECONDS = 0.5
 RAY_STATE = "ray"
-"""Folder of the run directory for Ray Train's own state. genlab never reads it and deletes it at each start."""
+"""Folder of the run directory for Ray Train's own state, a folder in it for each start, so that none finds what another
+writes. genlab never reads it and deletes it at each start."""
 
 QUIET = {"RAY_TRAIN_ENABLE_PRINT_PATCH": "0", "RAY_TRAIN_METRICS_ENABLED": "0"}
 """Environment variables with which Ray Train prints nothing of its own; it hands them on to its workers."""
@@ -139,6 +142,7 @@ def fit(
 
     Raises:
         ClusterError: when the workers do not fit, see :func:`worker_resources`.
+        ClaimLostError: when another process took over the run.
         RunError: when the run failed more often than ``run.max_failures``.
     """
     run = plan.run
@@ -147,6 +151,8 @@ def fit(
     if not _autoscaled():  # Only an autoscaler announces that a node will be removed; the watcher is one more actor.
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
     storage = locate(plan.directory) / RAY_STATE
+    if plan.claim:
+        plan.claim.require()
     if storage.exists():
         storage.fs.rm(storage.path, recursive=True)
     filesystem = pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(storage.fs)) if is_remote(storage) else None
@@ -161,8 +167,8 @@ def fit(
             num_workers=run.workers, use_gpu=gpu, resources_per_worker={"CPU": threads} | ({"GPU": 1} if gpu else {})
         ),
         run_config=RunConfig(
-            name=RAY_STATE,
-            storage_path=storage.parent.path if filesystem else str(storage.parent),
+            name=secrets.token_hex(4),
+            storage_path=storage.path if filesystem else str(storage),
             storage_filesystem=filesystem,
             failure_config=FailureConfig(max_failures=run.max_failures),
             callbacks=callbacks or [],
@@ -173,7 +179,7 @@ def fit(
         f"{counted(run.workers, 'worker')}, {counted(threads, 'thread')}{each}, on {'GPUs' if gpu else 'CPUs'}; "
         f"starting {'them' if run.workers > 1 else 'it'}"
     )
-    with _watching(messages, console):
+    with _watching(messages, console, plan.claim):
         try:
             trainer.fit()
         except ray.train.TrainingFailedError as error:
@@ -197,13 +203,20 @@ def _fault(messages: Any, plan: "Plan") -> GenlabError | None:
 
 
 @contextmanager
-def _watching(messages: Any, console: RunConsole) -> Iterator[None]:
-    """Show the workers' messages and progress, from a thread, until the context ends."""
+def _watching(messages: Any, console: RunConsole, claim: Claim | None) -> Iterator[None]:
+    """Show the workers' messages and progress, from a thread, until the context ends.
+
+    If the claim on the run is lost, the workers are told, and rank 0 ends them.
+    """
     over = threading.Event()
 
     def watch() -> None:
+        told = False
         while True:
             ended = over.wait(POLL_SECONDS)
+            if claim and claim.lost.is_set() and not told:
+                messages.fail.remote(claim.lost_error())
+                told = True
             try:
                 new, update = ray.get(messages.collect.remote())
             except RayError:  # The actor is lost; _fault reports that after the run.

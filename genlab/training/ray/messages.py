@@ -16,9 +16,10 @@ class RunMessages:
         """Add a message for the user."""
         self._messages.append(message)
 
-    def show(self, update: ProgressUpdate) -> None:
-        """Replace the run's progress."""
+    def show(self, update: ProgressUpdate) -> GenlabError | None:
+        """Replace the run's progress, and return what :meth:`fault` does."""
         self._update = update
+        return self._fault
 
     def fail(self, fault: GenlabError) -> None:
         """Keep the first fault that only the user can put right."""

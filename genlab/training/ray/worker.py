@@ -1,5 +1,6 @@
 """The function that each Ray Train worker runs: join the process group, then train."""
 
+import contextlib
 import datetime
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
@@ -9,9 +10,11 @@ import ray
 import ray.train
 import torch
 import torch.distributed as dist
+from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from genlab.core.errors import GenlabError
+from genlab.core.errors import GenlabError, StorageTimeoutError
+from genlab.training.attempts import SupersededError
 from genlab.training.console import ProgressUpdate
 from genlab.training.loop import train
 from genlab.training.ray.task import Task
@@ -36,14 +39,20 @@ class RaySession:
         self.device: torch.device = _gpu() if task.gpu else torch.device("cpu")
         self.threads: int | None = task.threads
         self._messages = messages
+        self._shown: Any = None
 
     def report(self, metrics: Mapping[str, float]) -> None:
         """Report ``metrics`` to Ray Train."""
         ray.train.report(dict(metrics))
 
     def progress(self, update: ProgressUpdate) -> None:
-        """Send the progress to the driver; does not wait."""
-        self._messages.show.remote(update)
+        """Send the progress to the driver; never waits. Raises the fault that was known when it was last sent."""
+        shown, self._shown = self._shown, self._messages.show.remote(update)
+        if shown is not None and ray.wait([shown], timeout=0)[0]:
+            with contextlib.suppress(RayError):  # The actor is lost; the driver reports that after the run.
+                fault = ray.get(shown)
+                if fault is not None:
+                    raise fault
 
     def say(self, message: str) -> None:
         """Send ``message`` to the driver; does not wait."""
@@ -67,8 +76,9 @@ def _call_in_background(training_device: torch.device, function: Callable[..., T
 def work(task: Task, messages: Any) -> None:
     """Join the process group and train.
 
-    A :class:`GenlabError` would come again after a restart: once one was sent to the driver, later attempts return at
-    once.
+    A :class:`GenlabError` would come again after a restart: once one was sent to the driver, later groups of workers
+    return at once. Two of them are otherwise: that a later group goes on with the run ends only this group, and a store
+    that was away for longer than requests are repeated may be back after the restart.
 
     Args:
         task: the worker's input.
@@ -87,6 +97,9 @@ def work(task: Task, messages: Any) -> None:
         if task.prepare:
             task.prepare(task.plan, session)
         train(task.plan, session)
+    except (SupersededError, StorageTimeoutError) as end:
+        session.say(f"rank {session.rank}: {end}")
+        raise
     except GenlabError as fault:
         ray.get(messages.fail.remote(fault))
         raise

@@ -6,12 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from upath import UPath
 
 from genlab.core.storage import locate
 from genlab.store import model_directory
 from genlab.training.tracking import read_metrics
-from tests.cluster_support import finish, indexes, reproducible, start_job, wait_for
-from tests.s3 import Bucket
+from tests.cluster_support import TIMEOUT_SECONDS, finish, indexes, reproducible, start_job, wait_for
+from tests.s3 import Bucket, FaultProxy
 
 pytestmark = pytest.mark.cluster
 
@@ -49,3 +50,83 @@ def test_a_run_directory_on_s3(s3: Bucket, drawn: Callable[[str], Path]) -> None
     assert model_directory.load(str(run / "model")).family == "vae"
     assert list((run / "tensorboard").iterdir())
     assert (run / "figures" / "step-00000060" / "samples.png").exists()
+
+
+SLOW_RUN = """
+import sys, time
+from genlab.core import claims, retries, s3
+from genlab.core.config import override
+from genlab.recipes.vae import VAEConfig
+from genlab.training.launch import launch
+
+def prepare(plan, session):
+    from genlab.training.state import TrainingState
+
+    retries.RETRY_SECONDS, s3.CLIENT_TRIES = 2, 2
+    update = TrainingState.update_ema
+
+    def update_slowly(*arguments):
+        time.sleep(0.1)
+        update(*arguments)
+
+    TrainingState.update_ema = update_slowly
+
+data, storage, workers = sys.argv[1:]
+claims.HEARTBEAT, claims.LEASE_TIMEOUT = 0.2, 2
+changes = {"data.images": data, "run.storage": storage, "run.name": "run", "run.workers": int(workers)}
+changes |= {"run.batch": 32, "run.steps": 100, "run.log_every": 5, "run.checkpoint_every": 10}
+if __name__ == "__main__":
+    launch("vae", override(VAEConfig(), changes), prepare)
+"""
+"""A run of ten seconds, with leases that end soon and a store that is given up soon."""
+
+
+def read_until(job: subprocess.Popen[str], text: str) -> str:
+    """What a job printed up to a line with this text."""
+    assert job.stdout is not None
+    said = ""
+    for line in job.stdout:
+        said += line
+        if text in line:
+            return said
+    raise AssertionError(f"it ended without {text!r}: {said}")
+
+
+def slow_run(drawn: Callable[[str], Path], storage: str, workers: int) -> subprocess.Popen[str]:
+    return start_job("-u", "-c", SLOW_RUN, str(drawn("digits")), storage, str(workers))
+
+
+def logged_steps(run: UPath) -> list[int]:
+    return [line["step"] for line in read_metrics(run / "metrics.jsonl") if line["kind"] == "train"]
+
+
+def test_a_store_that_is_away_for_longer_than_requests_are_repeated(
+    s3: Bucket, fault_proxy: FaultProxy, drawn: Callable[[str], Path]
+) -> None:
+    run = locate(f"{s3.url}/runs/run")
+    job = slow_run(drawn, f"{s3.url}/runs", 1)
+    wait_for("a checkpoint", lambda: list(run.glob("checkpoints/*/index.json")))
+    fault_proxy.away()
+    read_until(job, "gave up after")
+    fault_proxy.back()
+    log = finish(job)
+    assert "goes on from the checkpoint of step" in log
+    assert logged_steps(run) == [*range(5, 101, 5)]
+
+
+def test_a_driver_that_is_taken_for_dead_stops_with_its_workers(s3: Bucket, drawn: Callable[[str], Path]) -> None:
+    run = locate(f"{s3.url}/runs/run")
+    first = slow_run(drawn, f"{s3.url}/runs", 1)
+    wait_for("a checkpoint", lambda: list(run.glob("checkpoints/*/index.json")))
+    first.send_signal(signal.SIGSTOP)
+    second = slow_run(drawn, f"{s3.url}/runs", 0)
+    said = finish(second)
+    assert "was claimed by process" in said
+    assert "goes on from the checkpoint of step" in said
+    first.send_signal(signal.SIGCONT)
+    log, _ = first.communicate(timeout=TIMEOUT_SECONDS)
+    assert first.returncode != 0
+    assert "another training took over, because this one gave no sign of life" in log
+    assert logged_steps(run) == [*range(5, 101, 5)]
+    attempts = [file.name for file in (run / "attempts").iterdir()]
+    assert sorted(attempts) == ["00001.json", "00002.json"], "the workers of the first took no number after that"
