@@ -32,14 +32,14 @@ test: lint unit slow-test cluster-test ## Linters, types, unit tests, then those
 unit: setup ## Unit tests, in an order drawn from SEED (default 1)
 	OMP_NUM_THREADS=1 pytest --quiet --numprocesses auto --dist loadscope --randomly-seed=$(SEED)
 
-slow-test: setup ## Slower tests that run beside each other: exports, evaluations, stores that fail
+slow-test: setup ## Slower tests that run beside each other: exports, evaluations, torch.compile, stores that fail
 	OMP_NUM_THREADS=1 pytest --quiet -m 'slow and not reliability' --numprocesses auto --dist worksteal -p no:randomly
 
-cluster-test: setup ## Slower tests that have the machine for themselves: real Ray clusters on loopback, several workers, torch.compile
+cluster-test: setup ## Slower tests that have the machine for themselves: real Ray clusters on loopback, several workers
 	pytest --quiet -m cluster -p no:randomly
 
-reliability: setup ## Kill and damage runs over and over with 1, 2 and 3 workers (about an hour); prints the table of docs/reproducibility.md
-	GENLAB_CPUS=2 python benchmarks/reliability.py
+reliability: setup ## Kill and damage runs over and over with 1, 2, 3 and 5 workers (hours); prints the table of docs/reproducibility.md
+	GENLAB_CPUS=4 python benchmarks/reliability.py
 
 lint: setup ## Style, types and the layers of the house
 	ruff check .

@@ -104,23 +104,29 @@ def verify_ddp(family: str, config: Any, *, workers: int, steps: int, storage: s
             _train([run for run in runs if run.world_size == world], world, Path(logs))
         root = locate(folder)
         agree = True
+        failures = {run.name: _failure(Path(logs), run) for run in runs}
         for world in worlds[1:]:
-            pair = root / "float64-1", root / f"float64-{world}"
-            metrics, tensors = largest_metric_difference(*pair), largest_tensor_difference(*pair)
-            within = max(metrics.size, tensors.size) <= ALLOWED
-            agree &= within
-            print(
-                f"float64, 1 and {world} workers: {'agree' if within else 'DIFFER'}: "
-                f"metrics by {metrics}, tensors by {tensors}; allowed {ALLOWED:g}"
-            )
-            pair = root / f"{precision}-1", root / f"{precision}-{world}"
-            print(
-                f"{precision}, 1 and {world} workers, for comparison: "
-                f"metrics by {largest_metric_difference(*pair)}, tensors by {largest_tensor_difference(*pair)}"
-            )
+            exact, own = f"float64-{world}", f"{precision}-{world}"
+            pairs = {name: (root / f"{name.rpartition('-')[0]}-1", root / name) for name in (exact, own)}
+            if failures[exact]:
+                agree = False
+                print(f"float64, 1 and {world} workers: DIFFER: {failures[exact]}")
+            else:
+                metrics, tensors = largest_metric_difference(*pairs[exact]), largest_tensor_difference(*pairs[exact])
+                within = max(metrics.size, tensors.size) <= ALLOWED
+                agree &= within
+                print(
+                    f"float64, 1 and {world} workers: {'agree' if within else 'DIFFER'}: "
+                    f"metrics by {metrics}, tensors by {tensors}; allowed {ALLOWED:g}"
+                )
+            if not failures[own]:
+                print(
+                    f"{precision}, 1 and {world} workers, for comparison: metrics by "
+                    f"{largest_metric_difference(*pairs[own])}, tensors by {largest_tensor_difference(*pairs[own])}"
+                )
         for run in runs:
             if run.world_size > 1:
-                fault = _difference_between_ranks(json.loads(_hashes_file(Path(logs), run).read_text()))
+                fault = _difference_between_ranks(_hashes_of_ranks(Path(logs), run))
                 setting = "with dropout, as configured" if run.dropout else "without dropout"
                 agree &= fault is None
                 print(f"{run.name}, {setting}: {fault or 'all workers are equal bit for bit'}")
@@ -173,6 +179,16 @@ def _without_dropout(module: nn.Module, inputs: Any) -> None:
 
 def _hashes_file(logs: Path, run: ComparedRun) -> Path:
     return logs / f"{run.name}.json"
+
+
+def _hashes_of_ranks(logs: Path, run: ComparedRun) -> list[dict[str, str]]:
+    hashes: list[dict[str, str]] = json.loads(_hashes_file(logs, run).read_text())
+    return hashes
+
+
+def _failure(logs: Path, run: ComparedRun) -> str | None:
+    """Return the error that ended ``run``; ``None`` when it came to its end."""
+    return _hashes_of_ranks(logs, run)[0].get("")
 
 
 def _difference_between_ranks(hashes: list[dict[str, str]]) -> str | None:

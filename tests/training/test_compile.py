@@ -14,7 +14,7 @@ from genlab.core.config import as_arguments
 from genlab.store import model_directory
 from tests.training.support import metrics
 
-pytestmark = pytest.mark.cluster  # Inductor calls a C++ compiler for a minute.
+pytestmark = pytest.mark.slow  # Inductor calls a C++ compiler for a minute.
 
 NEEDS_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "TORCHINDUCTOR_CUDAGRAPH_OR_ERROR": "1"}
