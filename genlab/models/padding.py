@@ -5,7 +5,6 @@ from typing import Any, cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 
 class ReflectionPad2d(nn.ReflectionPad2d):
@@ -27,7 +26,7 @@ class ReflectionPad2d(nn.ReflectionPad2d):
 
 
 class Reflection(torch.autograd.Function):
-    """Reflection padding whose gradient is computed by slices and sums."""
+    """Reflection padding whose gradient is computed by slices and sums, and so has derivatives itself."""
 
     @staticmethod
     def forward(ctx: Any, input: Tensor, pad: int) -> Tensor:
@@ -36,7 +35,6 @@ class Reflection(torch.autograd.Function):
         return F.pad(input, (pad, pad, pad, pad), mode="reflect")
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         """Add the gradients of the borders to those of the rows and columns that they mirror."""
         pad = ctx.pad

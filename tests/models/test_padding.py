@@ -24,6 +24,15 @@ def test_values_and_gradients_are_those_of_pytorchs_layer(
         torch.testing.assert_close(found, results[0])
 
 
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
+@pytest.mark.parametrize(("pad", "height", "width"), [(1, 2, 4), (3, 4, 5)])
+def test_second_derivatives_are_right(layout: torch.memory_format, pad: int, height: int, width: int) -> None:
+    torch.manual_seed(0)
+    image = torch.randn(2, 2, height, width, dtype=torch.float64).to(memory_format=layout).requires_grad_()
+    assert torch.autograd.gradcheck(lambda image: Reflection.apply(image, pad), image, fast_mode=True)
+    assert torch.autograd.gradgradcheck(lambda image: Reflection.apply(image, pad).square(), image, fast_mode=True)
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_a_gpus_gradient_is_deterministic() -> None:
     torch.use_deterministic_algorithms(True)

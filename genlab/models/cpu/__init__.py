@@ -7,7 +7,8 @@ them from here, and needs to know nothing else of this folder. The switch is the
 allocator is left as it is (to tell whether a fault lies here, or to compare times). Within a process :func:`kernels`
 turns the layers off and on. On a GPU, and in exported graphs, they are PyTorch's own in any case.
 
-Read this file first, then ``winograd`` (3x3 convolutions), ``transposed`` (transposed convolutions) or ``allocator``.
+Read this file first, then ``winograd`` (3x3 convolutions) or ``transposed`` (transposed convolutions), both under the
+derivatives of ``bilinear``; or ``allocator``.
 """
 
 import os

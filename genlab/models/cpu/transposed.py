@@ -6,12 +6,15 @@ folded (col2im); and so is the output of few pixels, whose gradients are matrix 
 PyTorch's by rounding.
 """
 
-from typing import Any
+from dataclasses import dataclass
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
+
+from genlab.models.cpu import bilinear
+from genlab.models.cpu.bilinear import Gradients, Wanted
 
 FEW_CHANNELS = 4
 """Output channels up to which a product and a fold are about twice as fast as oneDNN's transposed convolution."""
@@ -21,8 +24,6 @@ of the work is then to read the kernel, which oneDNN reorders first. Forward and
 time at best (the innermost levels of a U-Net)."""
 
 _Sizes = tuple[int, ...]
-_Geometry = tuple[_Sizes, _Sizes, _Sizes, int, _Sizes]
-"""Stride, padding, output padding, groups and dilation of a transposed convolution; all but groups are [2]."""
 
 
 def convolve(layer: nn.ConvTranspose2d, input: Tensor) -> Tensor:
@@ -32,55 +33,83 @@ def convolve(layer: nn.ConvTranspose2d, input: Tensor) -> Tensor:
         dtype = torch.get_autocast_dtype("cpu")
         input, weight = input.to(dtype), weight.to(dtype)
         bias = None if bias is None else bias.to(dtype)
-    geometry = layer.stride, layer.padding, layer.output_padding, layer.groups, layer.dilation
-    output: Tensor = _Transposed.apply(input, weight, bias, geometry)
-    return output
+    padding = cast("_Sizes", layer.padding)
+    transposed = Transposed(layer.stride, padding, layer.output_padding, layer.groups, layer.dilation)
+    return bilinear.convolve(transposed, input, weight, bias)
 
 
-class _Transposed(torch.autograd.Function):
+@dataclass(frozen=True)
+class Transposed:
     """Transposed convolution: [N, in, H, W], [in, out / groups, h, w] and [out] → [N, out, H', W']."""
 
-    @staticmethod
-    def forward(ctx: Any, input: Tensor, weight: Tensor, bias: Tensor | None, geometry: _Geometry) -> Tensor:
-        ctx.save_for_backward(input, weight)
-        ctx.geometry = geometry
-        stride, padding, output_padding, groups, dilation = geometry
-        foldable = groups == 1 and input.dtype != torch.bfloat16
-        ctx.products = foldable and len(input) * input.shape[2] * input.shape[3] <= FEW_PIXELS
-        if not ctx.products and not (foldable and weight.shape[1] <= FEW_CHANNELS):
-            return F.conv_transpose2d(input, weight, bias, *geometry)
+    stride: _Sizes
+    padding: _Sizes
+    output_padding: _Sizes
+    groups: int
+    dilation: _Sizes
+
+    def value(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """Return the output, [N, out, H', W']."""
+        few_pixels = self._few_pixels(input)
+        if not few_pixels and not (self._foldable(input) and weight.shape[1] <= FEW_CHANNELS):
+            return F.conv_transpose2d(
+                input, weight, bias, self.stride, self.padding, self.output_padding, self.groups, self.dilation
+            )
         sizes = tuple(
             (length - 1) * step - 2 * pad + spread * (kernel - 1) + more + 1
             for length, step, pad, spread, kernel, more in zip(
-                input.shape[2:], stride, padding, dilation, weight.shape[2:], output_padding, strict=True
+                input.shape[2:],
+                self.stride,
+                self.padding,
+                self.dilation,
+                weight.shape[2:],
+                self.output_padding,
+                strict=True,
             )
         )
-        if ctx.products:
+        if few_pixels:
             patches = _unstacked(weight.flatten(1).t() @ _stacked(input.flatten(2)), len(input))
         else:
             patches = weight.flatten(1).t() @ input.flatten(2)
-        output = F.fold(patches, sizes, tuple(weight.shape[2:]), dilation, padding, stride)
+        output = F.fold(patches, sizes, tuple(weight.shape[2:]), self.dilation, self.padding, self.stride)
         return output if bias is None else output + bias[:, None, None]
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        input, weight = ctx.saved_tensors
-        stride, padding, output_padding, groups, dilation = ctx.geometry
-        to_bias = gradient.sum((0, 2, 3)) if ctx.needs_input_grad[2] else None
-        if not ctx.products:
-            wanted = (*ctx.needs_input_grad[:2], False)
+    def gradients(self, gradient: Tensor, input: Tensor, weight: Tensor, wanted: Wanted) -> Gradients:
+        """Return the gradients of input, weight and bias for a gradient [N, out, H', W']."""
+        wants_input, wants_weight, wants_bias = wanted
+        to_bias = gradient.sum((0, 2, 3)) if wants_bias else None
+        if not self._few_pixels(input):
             to_input, to_weight, _ = torch.ops.aten.convolution_backward(
-                gradient, input, weight, None, stride, padding, dilation, True, output_padding, groups, wanted
+                gradient,
+                input,
+                weight,
+                None,
+                self.stride,
+                self.padding,
+                self.dilation,
+                True,
+                self.output_padding,
+                self.groups,
+                (wants_input, wants_weight, False),
             )
-            return to_input, to_weight, to_bias, None
-        patches = _stacked(F.unfold(gradient, tuple(weight.shape[2:]), dilation, padding, stride))
+            return to_input, to_weight, to_bias
+        patches = _stacked(F.unfold(gradient, tuple(weight.shape[2:]), self.dilation, self.padding, self.stride))
         to_input = to_weight = None
-        if ctx.needs_input_grad[0]:
+        if wants_input:
             to_input = _unstacked(weight.flatten(1) @ patches, len(input)).reshape(input.shape)
-        if ctx.needs_input_grad[1]:
+        if wants_weight:
             to_weight = (_stacked(input.flatten(2)) @ patches.t()).reshape(weight.shape)
-        return to_input, to_weight, to_bias, None
+        return to_input, to_weight, to_bias
+
+    def broadcast(self, bias: Tensor, like: Tensor) -> Tensor:
+        """Return a bias [out] in the shape of an output ``like``, [N, out, H', W']."""
+        return bias[:, None, None].expand_as(like)
+
+    def _foldable(self, input: Tensor) -> bool:
+        return self.groups == 1 and input.dtype != torch.bfloat16
+
+    def _few_pixels(self, input: Tensor) -> bool:
+        return self._foldable(input) and len(input) * input.shape[2] * input.shape[3] <= FEW_PIXELS
 
 
 def _stacked(columns: Tensor) -> Tensor:

@@ -10,12 +10,13 @@ much for bf16, where F(2x2, 3x3) takes its place: 16 multiplications instead of 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
+
+from genlab.models.cpu import bilinear
+from genlab.models.cpu.bilinear import Gradients, Wanted
 
 CHUNK_BYTES = 24 * 2**20
 """Bytes of transformed inputs that are held at a time: to bound the memory, and to stay near the caches."""
@@ -113,9 +114,9 @@ def convolve(layer: nn.Conv2d, input: Tensor) -> Tensor:
     form = FORMS[dtype]
     height, width = input.shape[2] - 2, input.shape[3] - 2
     padded = F.pad(input.to(dtype), (0, -width % form.out, 0, -height % form.out))
-    with torch.autocast("cpu", enabled=False):
-        output: Tensor = _Winograd.apply(padded, layer.weight, layer.bias, form)
-    return output[:, :, :height, :width]
+    pixels = padded.permute(0, 2, 3, 1).contiguous()
+    output = bilinear.convolve(Winograd(form), pixels, layer.weight, layer.bias)
+    return output.permute(0, 3, 1, 2)[:, :, :height, :width]
 
 
 def _dtype(weight: Tensor) -> torch.dtype:
@@ -125,18 +126,18 @@ def _dtype(weight: Tensor) -> torch.dtype:
     return weight.dtype
 
 
-class _Winograd(torch.autograd.Function):
-    """Convolution: [N, C, out * h + 2, out * w + 2], [O, C, 3, 3], [O] or ``None`` → [N, O, out * h, out * w].
+@dataclass(frozen=True)
+class Winograd:
+    """Convolution: [N, out * h + 2, out * w + 2, C], [O, C, 3, 3], [O] or ``None`` → [N, out * h, out * w, O].
 
-    The output has the dtype of the input.
+    The output has the dtype of the pixels, which weight and bias need not have.
     """
 
-    @staticmethod
-    def forward(ctx: Any, input: Tensor, weight: Tensor, bias: Tensor | None, form: Form) -> Tensor:
-        pixels = input.permute(0, 2, 3, 1).contiguous()
-        ctx.save_for_backward(pixels, weight)
-        ctx.form = form
-        outputs = len(weight)
+    form: Form
+
+    def value(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """Return the output."""
+        form, pixels, outputs = self.form, input.contiguous(), len(weight)
         transformed = _transformed_weights(form, weight).to(pixels.dtype).transpose(1, 2)
         bias = pixels.new_zeros(outputs) if bias is None else bias.to(pixels.dtype)
         images, height, width = pixels.shape[0], pixels.shape[1] - 2, pixels.shape[2] - 2
@@ -146,18 +147,15 @@ class _Winograd(torch.autograd.Function):
             tiles = _two_sided(form.output, products.dtype) @ products.view(form.products, -1)
             out = _output_tiles(form, output, chunk)
             torch.add(tiles.view(out.shape), bias, out=out)
-        return output.permute(0, 3, 1, 2)
+        return output
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        pixels, weight = ctx.saved_tensors
-        form: Form = ctx.form
+    def gradients(self, gradient: Tensor, input: Tensor, weight: Tensor, wanted: Wanted) -> Gradients:
+        """Return the gradients of pixels, weight and bias for a gradient [N, out * h, out * w, O]."""
+        form, pixels, gradient = self.form, input.contiguous(), gradient.contiguous()
         outputs, channels = weight.shape[:2]
-        gradient = gradient.permute(0, 2, 3, 1).contiguous()
         spread = _two_sided(form.output, gradient.dtype).T
         gather = _two_sided(form.input, gradient.dtype).T
-        wants_input, wants_weight, wants_bias, _ = ctx.needs_input_grad
+        wants_input, wants_weight, wants_bias = wanted
         to_input = torch.zeros_like(pixels) if wants_input else None
         transformed = _transformed_weights(form, weight).to(pixels.dtype) if wants_input else None
         to_weight = None
@@ -179,7 +177,11 @@ class _Winograd(torch.autograd.Function):
             flat = _two_sided(form.weight, weight.dtype).T @ to_weight.view(form.products, -1)
             to_weight = flat.view(3, 3, outputs, channels).permute(2, 3, 0, 1)
         to_bias = gradient.sum((0, 1, 2), dtype=weight.dtype) if wants_bias else None
-        return None if to_input is None else to_input.permute(0, 3, 1, 2), to_weight, to_bias, None
+        return to_input, to_weight, to_bias
+
+    def broadcast(self, bias: Tensor, like: Tensor) -> Tensor:
+        """Return a bias [O] in the shape and dtype of an output ``like``, [N, out * h, out * w, O]."""
+        return bias.to(like.dtype).expand_as(like)
 
 
 Chunk = tuple[slice, slice]
