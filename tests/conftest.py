@@ -166,6 +166,18 @@ def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 @pytest.fixture
+def tf32_allowed() -> Iterator[None]:
+    """Let GPUs compute fp32 products in TF32, and set all as it was in the end."""
+    modules: tuple[Any, ...] = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = [module.allow_tf32 for module in modules]
+    for module in modules:
+        module.allow_tf32 = True
+    yield
+    for module, allowed in zip(modules, before, strict=True):
+        module.allow_tf32 = allowed
+
+
+@pytest.fixture
 def tiny(tiny_data: dict[str, str], tmp_path: Path) -> Callable[..., Any]:
     """Make a config: ``tiny("vae", {"run.name": "x", ...})``."""
 

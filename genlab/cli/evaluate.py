@@ -9,7 +9,6 @@ import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any
 
-import torch
 import tyro
 from annotated_types import Ge
 from rich.console import Console
@@ -110,7 +109,6 @@ def run_evaluation(config: EvaluateConfig, sampling: Mapping[str, Any] | None = 
     file = locate(config.output) if config.output else evaluation_file(directory)
     _require_writable(file)
     inception = Inception(config.inception, device) if config.inception else None
-    torch.backends.cudnn.allow_tf32 = False  # A measurement's last digits are worth more than a minute.
     classifier = None
     if "images" in domains:
         classifier = _classifier(config, domains["images"].shards, provenance, device)

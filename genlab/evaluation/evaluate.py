@@ -27,6 +27,7 @@ from genlab.evaluation.trained_classifier import TrainedClassifier
 from genlab.evaluation.translation import measure_translations
 from genlab.models.latent_model import LatentModel
 from genlab.models.model import Model, Sampler, Shape, Translator
+from genlab.models.precision import allow_tf32
 from genlab.store import model_directory
 
 SAMPLES = 10_000
@@ -61,7 +62,7 @@ def evaluate(
     extractor: Extractor | None = None,
     classifier: TrainedClassifier | None = None,
 ) -> Evaluation:
-    """Measure a model on held-out images.
+    """Measure a model on held-out images, in fp32, on a GPU too.
 
     Args:
         directory: the model directory that ``model`` was loaded from; it names the model in the evaluation.
@@ -75,6 +76,7 @@ def evaluate(
     Raises:
         DataError: the data cannot be read.
     """
+    allow_tf32(False)
     extractor = extractor or default_extractor(model, domains, classifier)
     if isinstance(model, Translator):
         measurements = measure_translations(model, domains, extractor, options.samples or SAMPLES, options.seed)

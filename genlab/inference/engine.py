@@ -12,6 +12,7 @@ from torch import Tensor
 
 from genlab.imaging.images import Channels, ImageError, Pixels, prepare
 from genlab.inference.operations import ModelInfo
+from genlab.models.precision import allow_tf32
 from genlab.store import model_directory
 
 ImageInput = bytes | Pixels
@@ -29,7 +30,8 @@ class Engine:
     Each operation checks that the model has it, its direction or class, and the options of the model's own, which are
     given by name, as in ``sample(16, 0, truncation=0.5)``. Pictures come upright, in the model's
     channels, whatever their own, and in 8 bits, by the range of values that training read deeper ones by; all but
-    :meth:`translate` take them in the size of the model's images.
+    :meth:`translate` take them in the size of the model's images. Computes in fp32, on a GPU too: what a model gives
+    does not depend on the device, but for rounding.
 
     Args:
         directory: the model directory.
@@ -41,6 +43,7 @@ class Engine:
     """
 
     def __init__(self, directory: model_directory.Location, device: str | torch.device | None = None) -> None:
+        allow_tf32(False)
         self.info = ModelInfo.read(directory)
         self._model: Any = model_directory.load(directory, device or best_device())
 

@@ -1,4 +1,7 @@
-"""Full precision: that of inputs, losses and statistics, also where autocast runs the forward pass in bf16."""
+"""Full precision: that of inputs, losses and statistics, also where autocast runs the forward pass in bf16.
+
+And the precision of fp32 itself: a GPU may be allowed to compute products of fp32 numbers in TF32.
+"""
 
 import torch
 from torch import Tensor
@@ -11,3 +14,12 @@ def full_precision(tensor: Tensor) -> Tensor:
     rounding; so losses are cast by this function and never by ``.float()``.
     """
     return tensor.to(torch.get_default_dtype())
+
+
+def allow_tf32(allowed: bool) -> None:
+    """Say whether GPUs may round the factors of fp32 matrix products and convolutions to TF32, 10 bits of mantissa.
+
+    By default PyTorch allows it for convolutions. It holds for the process, and changes nothing on a CPU.
+    """
+    torch.backends.cudnn.allow_tf32 = allowed
+    torch.backends.cuda.matmul.allow_tf32 = allowed

@@ -35,8 +35,9 @@ class Run:
     """CPU threads (and Ray CPUs) of a worker. By default the cluster's CPUs shared evenly between the workers."""
     seed: Annotated[int, Interval(ge=0, lt=2**31)] = 0
     """Seed of the weights, the order of the rows and all noise."""
-    precision: Literal["fp32", "bf16"] = "fp32"
-    """bf16 runs forward passes under autocast; losses, weights and optimisers stay in fp32."""
+    precision: Literal["fp32", "tf32", "bf16"] = "fp32"
+    """tf32 lets GPUs round the factors of matrix products and convolutions to 10 bits, which is faster; fp32 does not.
+    bf16 runs forward passes under autocast. Losses, weights and optimisers stay in fp32."""
     compile: bool = False
     """Compile the networks with torch.compile, which costs minutes at the start. Results differ by rounding."""
     cuda_graphs: bool = False
@@ -57,6 +58,18 @@ class Run:
     """How many of the newest checkpoints are kept."""
     max_failures: Annotated[int, Ge(0), OPERATIONAL] = 3
     """How many failures of workers a run survives before it gives up."""
+
+    def without_gpus(self, found: str) -> str | None:
+        """Return why the run cannot go on without GPUs; ``None`` if it can.
+
+        Args:
+            found: that there are no GPUs, as the message puts it.
+        """
+        if self.cuda_graphs:
+            return f"run.cuda_graphs: {found}; leave it out, or try run.compile"
+        if self.precision == "tf32":
+            return f"run.precision = tf32: {found}, which tf32 is for; use fp32"
+        return None
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,7 @@ def open_batches(plan: Plan, domain: str, session: Session, start: int) -> Devic
         window=plan.domains[domain].window or None,
         augmentation=None if gpu else augmentation,
         group=plan.group,
+        pinned=gpu,
     )
     return DeviceBatches(stream, session.device, augmentation if gpu else None)
 

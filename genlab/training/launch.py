@@ -54,8 +54,8 @@ def launch(
             from genlab.training.loop import train
 
             session = LocalSession(console, plan.run.threads)
-            if plan.run.cuda_graphs and session.device.type != "cuda":
-                raise ConfigError("run.cuda_graphs: there is no GPU here; leave it out, or try run.compile")
+            if session.device.type != "cuda" and (fault := plan.run.without_gpus("there is no GPU here")):
+                raise ConfigError(fault)
             with owned(plan, otherwise) as mine:
                 _begin(mine, console)
                 session = dataclasses.replace(session, claim=mine.claim)

@@ -67,7 +67,7 @@ def train(plan: Plan, session: Session) -> TrainingState:
     config, run = plan.config, plan.run
     directory = locate(plan.directory)
     device = session.device
-    set_up_torch(run.exact, session.threads)
+    set_up_torch(run.exact, session.threads, tf32=run.precision == "tf32")
     if run.precision == "bf16" and session.rank == 0 and device.type == "cpu" and not cpu_multiplies_bf16():
         session.say("run.precision=bf16 is emulated on this CPU (no AVX512-BF16); fp32 is many times faster here")
 

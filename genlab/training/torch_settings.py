@@ -1,4 +1,4 @@
-"""PyTorch's settings for a run: threads, determinism, compiled networks and CUDA graphs."""
+"""PyTorch's settings for a run: threads, determinism, TF32, compiled networks and CUDA graphs."""
 
 import os
 from typing import Any
@@ -6,15 +6,17 @@ from typing import Any
 import torch
 
 from genlab.models.cpu import keep_freed_memory
+from genlab.models.precision import allow_tf32
 from genlab.recipes.recipe import Recipe
 
 
-def set_up_torch(exact: bool, threads: int | None) -> None:
-    """Set PyTorch's threads and determinism for this process.
+def set_up_torch(exact: bool, threads: int | None, tf32: bool = False) -> None:
+    """Set PyTorch's threads, determinism and precision of fp32 for this process.
 
     Args:
         exact: use deterministic algorithms only.
         threads: CPU threads to compute with; ``None`` leaves PyTorch's choice.
+        tf32: let GPUs compute fp32 products in TF32, see :func:`genlab.models.precision.allow_tf32`.
     """
     if threads is not None:
         torch.set_num_threads(threads)
@@ -25,6 +27,7 @@ def set_up_torch(exact: bool, threads: int | None) -> None:
     # Deterministic mode would also fill every new tensor, which exactness does not need and which costs much time.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = not exact
+    allow_tf32(tf32)
 
 
 def compile_networks(recipe: Recipe[Any], cuda_graphs: bool = False) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
 from genlab.core.errors import ConfigError, DataError, RunError
@@ -43,11 +44,14 @@ def evaluated_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> HeldOut:
     return held_out(tmp_path / "digits")
 
 
+@pytest.mark.usefixtures("tf32_allowed")
 def test_a_model_is_measured_with_what_it_is_handed(evaluated_data: HeldOut, tmp_path: Path) -> None:
     model = cvae()
     directory = locate(save(tmp_path / "run", model, tmp_path / "digits") / "model")
     threes = trained_classifier(always=3)
     evaluation = evaluate(directory, model, {"images": evaluated_data}, FEW, extractor=Levels(), classifier=threes)
+    assert not torch.backends.cudnn.allow_tf32, "measured in fp32, on a GPU too"
+    assert not torch.backends.cuda.matmul.allow_tf32
     weights = model_directory.describe(directory)["weights"]["sha256"]
     assert evaluation.name == "run"
     assert evaluation.model == {"path": str(directory), "family": "cvae", "step": 7, "weights": weights}

@@ -33,6 +33,13 @@ def file_of(pixels: Pixels, kind: str = "PNG") -> bytes:
     return file.getvalue()
 
 
+@pytest.mark.usefixtures("tf32_allowed")
+def test_a_model_computes_in_fp32_on_a_gpu_too(model_runs: Path) -> None:
+    Engine(model_runs / "digits" / "model")
+    assert not torch.backends.cudnn.allow_tf32
+    assert not torch.backends.cuda.matmul.allow_tf32
+
+
 @pytest.mark.parametrize("label", [None, 1, "2", "cat"])
 def test_a_sample_is_what_the_model_draws(model_runs: Path, label: str | int | None) -> None:
     number = {None: None, 1: 1, "2": 1, "cat": 0}[label]

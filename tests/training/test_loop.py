@@ -12,7 +12,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
 
-from genlab.core.errors import ClusterError, ConfigError, DataError, GenlabError, RunError
+from genlab.core.errors import ConfigError, DataError, GenlabError, RunError
 from genlab.core.storage import locate
 from genlab.data.format.shards import ShardSet
 from genlab.data.ingest.ingest import IngestConfig, ingest
@@ -21,7 +21,9 @@ from genlab.store import model_directory
 from genlab.training.checkpoints import Checkpoints
 from genlab.training.console import ProgressUpdate, RunConsole
 from genlab.training.launch import launch
-from genlab.training.ray.driver import worker_resources
+from genlab.training.loop import train
+from genlab.training.plan import make_plan, start_or_resume
+from genlab.training.session import LocalSession
 from genlab.training.tracking import CLOCK_FIELDS, read_metrics
 from tests.training.support import state_file
 
@@ -180,14 +182,30 @@ def test_what_cannot_work_is_refused_before_anything_starts(
     assert not list(tmp_path.iterdir())
 
 
-def test_cuda_graphs_without_a_gpu_are_refused(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [({"run.cuda_graphs": True}, r"run\.cuda_graphs: there is no GPU"), ({"run.precision": "tf32"}, "use fp32")],
+)
+def test_what_needs_a_gpu_is_refused_without_one(
+    option: dict[str, Any], message: str, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(ConfigError, match=r"run\.cuda_graphs: there is no GPU"):
-        launch("vae", tiny("vae", {"run.cuda_graphs": True}))
+    with pytest.raises(ConfigError, match=message):
+        launch("vae", tiny("vae", option))
     assert not list(tmp_path.iterdir())
-    monkeypatch.setattr("genlab.training.ray.driver.ray.nodes", lambda: [{"Alive": True, "Resources": {"CPU": 2}}])
-    with pytest.raises(ClusterError, match=r"run\.cuda_graphs: the cluster has no GPUs"):
-        worker_resources(tiny("vae", {"run.cuda_graphs": True}).run)
+
+
+def test_a_cpus_session_leaves_the_gpu_alone(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def context(*_: Any) -> None:
+        raise AssertionError("a CUDA context was made")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "_lazy_init", context)
+    plan = make_plan("vae", tiny("vae", {"run.steps": 2, "data.flip": True}))
+    start_or_resume(plan)
+    with RunConsole() as console:
+        train(plan, LocalSession(console, device=torch.device("cpu")))
+    assert (tmp_path / "run" / "model" / "genlab.json").exists()
 
 
 def test_domains_of_different_shapes_are_refused(tiny: Tiny, tiny_data: dict[str, str]) -> None:

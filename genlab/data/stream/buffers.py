@@ -15,12 +15,13 @@ class Buffers:
     Args:
         shape: shape of each array, uint8.
         most: how many arrays are kept.
+        pinned: whether they are page-locked memory, which makes a CUDA context.
     """
 
-    def __init__(self, shape: tuple[int, ...], most: int) -> None:
+    def __init__(self, shape: tuple[int, ...], most: int, pinned: bool = False) -> None:
         self._shape = shape
         self._most = most
-        self._pinned = torch.cuda.is_available()
+        self._pinned = pinned
         self._arrays: list[NDArray[np.uint8]] = []
         # How many references Python counts when only a list holds an array; versions of Python differ in that.
         alone = [np.empty(0)]

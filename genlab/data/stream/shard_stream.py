@@ -36,7 +36,7 @@ class StreamBatch(NamedTuple):
     """One rank's slice of a global batch: b rows, in their order."""
 
     image: torch.Tensor
-    """uint8 [b, height, width, channels], 0..255; in pinned memory where there is a GPU."""
+    """uint8 [b, height, width, channels], 0..255."""
     columns: Mapping[str, torch.Tensor]
     """[b] each: ``label`` (int64) where images are labelled, and attributes, int64 or float64."""
     row: Ints
@@ -65,6 +65,7 @@ class ShardStream(Iterator[StreamBatch]):
         prefetch: batches to keep ready, at least 1.
         augmentation: changes the images at random.
         group: neighbouring rows of the global batch that go to one worker together.
+        pinned: hand out images in page-locked memory, from which a GPU copies while it computes.
 
     Raises:
         ConfigError: when the batch is smaller than the number of workers, or no multiple of ``group``, ``prefetch`` is
@@ -90,6 +91,7 @@ class ShardStream(Iterator[StreamBatch]):
         prefetch: int = 2,
         augmentation: Augmentation | None = None,
         group: int = 1,
+        pinned: bool = False,
     ) -> None:
         if batch < world_size * group:
             least = "one row" if group == 1 else f"a group of {group} rows"
@@ -134,7 +136,7 @@ class ShardStream(Iterator[StreamBatch]):
         self._pool = None if light else decoders(shards.threads)
         self._depth = 1 if light else prefetch + 1
         self._close = weakref.finalize(self, _close, self._pool, self._ahead)
-        self._buffers = Buffers((self._chunk * self._rows, *self._shape), self._depth + 2)
+        self._buffers = Buffers((self._chunk * self._rows, *self._shape), self._depth + 2, pinned)
         self._pending: deque[_Chunk] = deque()
         self._ready: deque[StreamBatch] = deque()
         self._position = start
