@@ -105,6 +105,11 @@ def _require_fit(file: str, weights: Mapping[str, Tensor], wanted: Mapping[str, 
     for key, tensor in wanted.items():
         if key not in weights or weights[key].shape != tensor.shape:
             raise RunError(f"{file}: {key} {_form(weights.get(key))}, where {_sides(tensor)} is needed; {WANTED}")
+        if weights[key].dtype != tensor.dtype:
+            raise RunError(
+                f"{file}: {key} is {_dtype(weights[key])}, where {_dtype(tensor)} is needed; cast the weights and save "
+                "them again"
+            )
     for key in weights:
         if key not in wanted:
             raise RunError(f"{file}: {key} has no place; {WANTED}")
@@ -112,6 +117,10 @@ def _require_fit(file: str, weights: Mapping[str, Tensor], wanted: Mapping[str, 
 
 def _form(tensor: Tensor | None) -> str:
     return "is missing" if tensor is None else f"is {_sides(tensor)}"
+
+
+def _dtype(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
 
 
 def _sides(tensor: Tensor) -> str:

@@ -152,7 +152,10 @@ def find_one(url: str) -> UPath:
 
 
 def _require_fit(found: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor]) -> None:
-    """Check names and shapes of weights; the error names the first that does not fit, where PyTorch would list all."""
+    """Check names, shapes and dtypes of weights; the error names the first that does not fit.
+
+    PyTorch would list all, and cast other dtypes without a word.
+    """
     for name in [*wanted, *found]:
         sides = [list(tensors[name].shape) if name in tensors else "not there" for tensors in (found, wanted)]
         if sides[0] != sides[1]:
@@ -160,6 +163,15 @@ def _require_fit(found: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.T
                 f"its weights are of another architecture than {DESCRIPTION} says: {name} is {sides[0]} in {WEIGHTS}, "
                 f"and {sides[1]} in that architecture; take both files from one model directory"
             )
+        if found[name].dtype != wanted[name].dtype:
+            raise ValueError(
+                f"{name} is {_name(found[name].dtype)} in {WEIGHTS}, and {_name(wanted[name].dtype)} in the model that "
+                "genlab makes; save it again with weights of that dtype"
+            )
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def _card(model: Model, provenance: Provenance) -> str:

@@ -24,6 +24,7 @@ from genlab.data.format.shards import ShardSet
 from genlab.data.format.splits import whole_split
 from genlab.data.ingest.ingest import IngestConfig, ingest
 from genlab.data.stream.cache import BlockCache
+from genlab.data.stream.readahead import order_constants
 from genlab.evaluation.checkpoint_evaluations import best_step
 from genlab.evaluation.features import FEWEST
 from genlab.imaging.value_range import ValueRange
@@ -390,10 +391,22 @@ def start_or_resume(plan: Plan) -> list[str]:
     return messages
 
 
+def _listed(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in values.items())
+
+
 def _data(plan: Plan) -> dict[str, dict[str, Any]]:
-    """Return what ``config.json`` says of the data sets, by domain."""
+    """Return what ``config.json`` says of the data sets, by domain.
+
+    The constants of genlab that the order of rows depends on are of those that are shuffled within a window.
+    """
     return {
-        name: {"path": domain.url, "checksum": domain.checksum, "window": domain.window}
+        name: {
+            "path": domain.url,
+            "checksum": domain.checksum,
+            "window": domain.window,
+            **({"order": order_constants()} if domain.window else {}),
+        }
         for name, domain in plan.domains.items()
     }
 
@@ -413,6 +426,13 @@ def _conflicts(plan: Plan, found: dict[str, Any]) -> list[str]:
         if facts["window"] != found["data"][name].get("window", 0):
             before_mib, now_mib = (one / 2**20 for one in (found["data"][name].get("window", 0), facts["window"]))
             return [f"was shuffled otherwise (data.window of {name} was {before_mib:g} MiB, now {now_mib:g})"]
+        order, their_order = facts.get("order", {}), found["data"][name].get("order")
+        if their_order not in (None, order):  # Runs from before they were recorded have none.
+            version = found["attempts"][-1]["genlab"]
+            return [
+                f"was shuffled otherwise by genlab {version} (order of data.{name}: {_listed(their_order)}, now "
+                f"{_listed(order)})"
+            ]
     steps = found["attempts"][-1]["steps"]
     if steps != plan.steps and plan.config.optimization.schedule != "constant":
         return [f"was to end after {steps} steps, on which its learning-rate schedule depends, now {plan.steps}"]

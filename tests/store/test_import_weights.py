@@ -138,6 +138,7 @@ def changed(**tensors: Tensor | None) -> Weights:
         (changed(model__1__bias=None), "model.1.bias is missing, where 4 is needed"),
         (changed(model__26__weight=torch.ones(1, 4, 7, 7)), "model.26.weight is 1x4x7x7, where 3x4x7x7 is needed"),
         (changed(model__2__weight=torch.ones(4)), "model.2.weight has no place"),
+        (trained().half().state_dict(), "model.1.weight is float16, where float32 is needed; cast the weights"),
         ({"epoch": 3, "model": {}}, "not a state dict"),
         ([torch.ones(1)], "not a state dict"),
     ],

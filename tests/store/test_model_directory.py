@@ -148,6 +148,14 @@ def test_the_first_tensor_that_does_not_fit_is_named_in_one_line(tmp_path: Path)
     assert len(str(refusal.value).splitlines()) == 1
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
+def test_weights_of_another_dtype_are_not_cast(tmp_path: Path, dtype: torch.dtype) -> None:
+    model_directory.save(str(tmp_path), save_vae(tmp_path).to(dtype), PROVENANCE)
+    message = rf"\S+ is {str(dtype)[6:]} in model\.safetensors, and float32 in the model"
+    with pytest.raises(RunError, match=message):
+        model_directory.load(str(tmp_path))
+
+
 def test_a_missing_weights_file_is_named(tmp_path: Path) -> None:
     save_vae(tmp_path)
     (tmp_path / "model.safetensors").unlink()

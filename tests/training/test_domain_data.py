@@ -9,12 +9,14 @@ from upath import UPath
 
 from genlab.core.config import override
 from genlab.core.errors import RunError
-from genlab.core.storage import locate, read_json
+from genlab.core.storage import locate, read_json, write_json
 from genlab.data.ingest.attributes import AttributesConfig
 from genlab.data.ingest.ingest import IngestConfig, ingest
+from genlab.data.stream import readahead
+from genlab.data.stream.readahead import order_constants
 from genlab.training.domain_data import open_batches
 from genlab.training.launch import launch
-from genlab.training.plan import REMOTE_WINDOW, make_plan
+from genlab.training.plan import REMOTE_WINDOW, earlier_config, make_plan, start_or_resume
 from tests.s3 import Bucket
 from tests.training.support import QuietSession, assert_same_run, vae_config
 
@@ -44,6 +46,21 @@ def test_a_run_keeps_the_window_it_began_with(digits: Path, s3: Bucket, tmp_path
     launch("vae", override(config, {"data.images": remote}))
     with pytest.raises(RunError, match=r"data\.window of images was 0 MiB, now 1"):
         launch("vae", override(config, {"data.window": 1.0}))
+
+
+def test_a_run_keeps_the_order_it_began_with(digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = override(vae_config(digits), {"run.storage": str(tmp_path), "run.name": "run", "data.window": 1.0})
+    plan, file = make_plan("vae", config), locate(tmp_path / "run" / "config.json")
+    start_or_resume(plan)
+    recorded = read_json(file)
+    assert recorded["data"]["images"]["order"] == order_constants()
+    assert earlier_config(plan) == recorded
+    monkeypatch.setattr(readahead, "GROUPS_PER_WINDOW", 5)
+    with pytest.raises(RunError, match=r"order of data\.images: .*groups_per_window 4.*, now .*groups_per_window 5"):
+        start_or_resume(plan)
+    del recorded["data"]["images"]["order"]  # as in a run of before it was recorded
+    write_json(file, recorded)
+    start_or_resume(plan)
 
 
 def test_attributes_reach_the_recipe(tmp_path: Path) -> None:

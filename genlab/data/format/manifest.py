@@ -7,9 +7,9 @@ enough to check on the way to the GPU), and each whole file has a SHA-256 that `
 
 import dataclasses
 import json
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import AfterValidator, TypeAdapter, ValidationError
 from upath import UPath
 
 from genlab.core.errors import DataError
@@ -37,11 +37,18 @@ class Block:
     """Hexadecimal XXH3-64 of these bytes."""
 
 
+def _bare_name(file: str) -> str:
+    """Refuse a path: a data set reads no file outside its folder."""
+    if file in {"", ".", ".."} or set(file) & {"/", "\\", "\0"}:
+        raise ValueError(f"shard file {file!r}: not the name of a file in the data set's folder")
+    return file
+
+
 @dataclasses.dataclass(frozen=True)
 class Shard:
     """One Arrow IPC file. All its rows belong to one split."""
 
-    file: str
+    file: Annotated[str, AfterValidator(_bare_name)]
     """Name of the file in the data set's folder."""
     split: str
     rows: int
@@ -184,9 +191,9 @@ class Manifest:
         try:
             manifest = _ADAPTER.validate_python(content, extra="forbid")
         except ValidationError as error:
-            raise DataError(
-                f"{file}: damaged ({counted(error.error_count(), 'fault')}); ingest the data again"
-            ) from None
+            named = [fault["ctx"]["error"] for fault in error.errors() if fault["type"] == "value_error"]
+            fault = named[0] if named else counted(error.error_count(), "fault")
+            raise DataError(f"{file}: damaged ({fault}); ingest the data again") from None
         if manifest.checksum != checksum:
             raise DataError(f"{file}: damaged (its checksum does not match); ingest the data again")
         return manifest

@@ -133,7 +133,9 @@ def load_finished_result(task: ShardTask) -> ShardResult | None:
         return None
     shard = record.result.shard
     try:
-        if shard is not None and sha256(locate(task.path).read_bytes()) != shard.sha256:
+        if shard is not None and (
+            shard.file != locate(task.path).name or sha256(locate(task.path).read_bytes()) != shard.sha256
+        ):
             return None
     except OSError:
         return None

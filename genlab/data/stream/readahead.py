@@ -8,10 +8,19 @@ import numpy as np
 
 from genlab.data.format.block_fetcher import BlockFetcher
 from genlab.data.format.shards import REQUEST_BYTES, RowSelection, ShardSet
-from genlab.data.stream.order import Ints
+from genlab.data.stream.order import MOST_SUBSTREAMS, Ints
 
 GROUPS_PER_WINDOW = 4
 """Fewest block groups in a substream's shuffle window, if blocks are small enough. The windowed order depends on it."""
+
+
+def order_constants() -> dict[str, int]:
+    """Return the constants of genlab that a windowed order depends on, by name."""
+    return {
+        "request_bytes": REQUEST_BYTES,
+        "groups_per_window": GROUPS_PER_WINDOW,
+        "most_substreams": MOST_SUBSTREAMS,
+    }
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,10 @@ import dataclasses
 import json
 from pathlib import Path
 
+import pytest
 from upath import UPath
 
+from genlab.core.errors import DataError
 from genlab.data.format.manifest import Manifest
 
 
@@ -30,3 +32,15 @@ def test_a_range_is_written_and_part_of_the_checksum(tmp_path: Path) -> None:
     assert ranged.checksum != manifest.checksum
     ranged.save(UPath(tmp_path))
     assert Manifest.load(UPath(tmp_path)) == ranged
+
+
+@pytest.mark.parametrize("file", ["/etc/passwd", "../shard-00000.arrow", "a/b.arrow", "a\\b", "..", "."])
+def test_a_shard_outside_the_data_sets_folder_is_refused(tmp_path: Path, file: str) -> None:
+    _write_earlier(tmp_path)
+    manifest = Manifest.load(UPath(tmp_path))
+    dataclasses.replace(manifest, shards=(dataclasses.replace(manifest.shards[0], file=file),)).save(UPath(tmp_path))
+    with pytest.raises(
+        DataError, match=r"manifest\.json: damaged \(shard file .*: not the name of a file in"
+    ) as refusal:
+        Manifest.load(UPath(tmp_path))
+    assert repr(file) in str(refusal.value)
