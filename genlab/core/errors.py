@@ -4,6 +4,7 @@ import os
 import select
 import signal
 import sys
+import warnings
 from collections.abc import Callable
 from typing import IO
 
@@ -50,6 +51,8 @@ def run_command(command: Callable[[], object]) -> None:
     The process then exits with status 0 on success, 2 on a :class:`GenlabError`, 130 when it was interrupted, and
     :data:`CLOSED_PIPE`, without a word, when what reads its output has ended, as in ``genlab inspect DATA | head``.
     """
+    # Pillow warns of pictures from half the size on that genlab refuses.
+    warnings.filterwarnings("ignore", r"Image size \(.*decompression bomb", RuntimeWarning)
     try:
         try:
             command()

@@ -13,6 +13,7 @@ import os
 import re
 import secrets
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from typing import Any
 
 import botocore.exceptions as boto
@@ -40,23 +41,30 @@ _MOST_PARTS = 10_000
 _OWNER = "genlab-owner"
 """S3 metadata that says which call created an object."""
 
-# A forked process must not collect the S3 clients that it inherits: s3fs would close their connections, and so strike
-# them off the epoll that both processes share; the parent would hear no answer until its request times out.
-os.register_at_fork(after_in_child=gc.freeze)
-
 
 def is_s3(path: str | UPath) -> bool:
     """Return whether ``path`` names an object in S3."""
     return str(path).startswith(("s3://", "s3a://"))
 
 
+@cache
+def _spare_clients_in_forks() -> None:
+    """Have no process that is forked from now on collect the S3 clients that it inherits.
+
+    There s3fs would close their connections, and so strike them off the epoll that both processes share; the parent
+    would hear no answer until its request times out.
+    """
+    os.register_at_fork(after_in_child=gc.freeze)
+
+
 def client_settings(tries: int = CLIENT_TRIES, read_seconds: float | None = None) -> dict[str, Any]:
-    """Return botocore's settings for a client.
+    """Return botocore's settings for a client; from the first call on, forked processes spare their parent's clients.
 
     Args:
         tries: how often botocore makes a request before it raises.
         read_seconds: after how long without a byte a connection has stalled; :data:`READ_SECONDS` by default.
     """
+    _spare_clients_in_forks()
     return {
         "connect_timeout": CONNECT_SECONDS,
         "read_timeout": READ_SECONDS if read_seconds is None else read_seconds,

@@ -9,7 +9,6 @@ is signed, 32-bit or float is refused. Of 16-bit colour Pillow reads the upper 8
 
 import dataclasses
 import io
-import warnings
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -18,10 +17,6 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from genlab.core.errors import DataError
 from genlab.imaging.value_range import ValueRange, to_8_bits
-
-warnings.filterwarnings(
-    "ignore", category=Image.DecompressionBombWarning
-)  # Pillow warns from half the size that prepare refuses
 
 Pixels = NDArray[np.uint8]
 Channels = Literal[1, 3]

@@ -26,7 +26,6 @@ from genlab.training.tracking import CLOCK_FIELDS, METRICS, read_metrics
 
 PROCESSES = multiprocessing.get_context("forkserver")
 """A server that has imported the loop and forks the processes, which so start fast and inherit no threads."""
-PROCESSES.set_forkserver_preload(["genlab.training.loop"])
 
 LOG_LINES = 30
 """Number of lines of a failed process's log that are shown."""
@@ -151,6 +150,7 @@ class LoggedProcess:
         except FileNotFoundError:
             # The folder of a Ray job can be deleted while the job runs, when two Ray nodes of one machine share it.
             os.chdir(log.parent)
+        PROCESSES.set_forkserver_preload(["genlab.training.loop"])
         self.process: BaseProcess = PROCESSES.Process(target=_logged, args=(str(log), target, *arguments), daemon=True)
         self.process.start()
 

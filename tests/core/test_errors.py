@@ -1,6 +1,10 @@
 """How a command ends: silently, with one message, or with a traceback where that was asked for."""
 
+import io
+import warnings
+
 import pytest
+from PIL import Image
 
 from genlab.core.errors import ClusterError, ConfigError, DataError, GenlabError, RunError, run_command
 
@@ -45,3 +49,15 @@ def test_an_interrupt_ends_with_the_shells_status(capsys: pytest.CaptureFixture[
 def test_a_command_that_succeeds_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     run_command(lambda: 3)
     assert capsys.readouterr() == ("", "")
+
+
+def test_a_command_says_nothing_of_a_large_picture_that_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    picture = io.BytesIO()
+    Image.new("L", (4, 4)).save(picture, "PNG")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        Image.open(picture)
+        assert len(heard) == 1
+        run_command(lambda: Image.open(picture))
+    assert len(heard) == 1
