@@ -211,12 +211,10 @@ def _choice(provenance: Provenance) -> list[str]:
     """Say in a row of the card on which images the model was chosen, if it was."""
     if not provenance.chosen_on:
         return []
-    images = f"the split `{provenance.chosen_on}`"
+    best = f"the best of its run on the split `{provenance.chosen_on}`"
     if overlap(provenance.chosen_on, provenance.reported_on):
-        return [
-            f"| checkpoint | the best of its run by {images}; measurements on that split are chosen on these images |"
-        ]
-    return [f"| checkpoint | the best of its run by {images}; to be reported on `{provenance.reported_on}` |"]
+        return [f"| checkpoint | {best}; results on that split are chosen on these images |"]
+    return [f"| checkpoint | {best}; results are of `{provenance.reported_on}` |"]
 
 
 def _option_rows(operation: str, options: type) -> list[str]:

@@ -3,12 +3,14 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import pytest
 import torch
 
 from genlab.cli.compare import main as compare
-from genlab.cli.evaluate import main
+from genlab.cli.evaluate import EvaluateConfig, main, open_held_out
 from genlab.data.format.shards import ShardSet
 from genlab.data.ingest.ingest import IngestConfig, ingest
 from genlab.evaluation.measurements import Evaluation
@@ -199,6 +201,42 @@ def test_a_place_that_cannot_be_written_is_refused_before_the_work(
         assert "--output" in printed.err
         assert "training a classifier" not in printed.out
     assert not list(tmp_path.glob("**/.*probe"))
+
+
+@pytest.mark.parametrize(
+    ("facts", "given", "split", "chosen"),
+    [
+        ({}, {}, "test", False),
+        ({"chosen_on": "validation", "reported_on": "test"}, {}, "test", False),
+        ({"chosen_on": "test", "reported_on": "test"}, {}, "test", True),
+        ({"chosen_on": "test:validation", "reported_on": "test:reporting"}, {}, "test:reporting", False),
+        ({"chosen_on": "test:validation", "reported_on": "test:reporting"}, {"split": "test"}, "test", True),
+        ({"metrics": {"evaluation/kid": 0.5}}, {}, "test", True),  # as an earlier genlab wrote it
+    ],
+)
+def test_a_model_is_measured_on_other_images_than_it_was_chosen_on_or_that_is_said(
+    facts: dict[str, Any], given: dict[str, Any], split: str, chosen: bool, scenes: Path, tmp_path: Path
+) -> None:
+    def measured(config: EvaluateConfig) -> dict[str, tuple[str, bool]]:
+        return {name: (rows.split, rows.chosen) for name, rows in open_held_out(config, model, provenance).items()}
+
+    def known(domain: str) -> dict[str, str]:
+        return {"path": str(scenes / domain), "checksum": ShardSet.open(str(scenes / domain)).checksum}
+
+    model = cyclegan()
+    of_run = {"data": {"split": "train", "test_split": "test"}}
+    provenance = {
+        "config": of_run,
+        "label_names": (),
+        "metrics": {},
+        "data": {"a": known("a"), "b": known("b")},
+    } | facts
+    with mock.patch("genlab.evaluation.evaluate.FEWEST", 0):
+        assert measured(EvaluateConfig("run", **given)) == {"a": (split, chosen), "b": (split, chosen)}
+        copy = tmp_path / "other"
+        ingest(IngestConfig("synthetic:scenes-b", str(copy), size=32, count=4, test_fraction=0.5))
+        on_another = measured(EvaluateConfig("run", data_b=str(copy), **given))
+        assert on_another == {"a": (split, chosen), "b": ("test", False)}, "nothing was chosen on that data set"
 
 
 def test_what_cannot_be_measured_is_refused(

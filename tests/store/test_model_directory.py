@@ -1,3 +1,4 @@
+import dataclasses
 import json
 from pathlib import Path
 
@@ -94,6 +95,25 @@ def test_the_description_says_what_the_model_is_and_where_it_came_from(tmp_path:
     card = (tmp_path / "README.md").read_text()
     assert "-101.5" in card
     assert "| interpolate, `steps` | whole number ≥ 2, by default 10. Images from end to end, both included. |" in card
+
+
+@pytest.mark.parametrize(
+    ("chosen_on", "reported_on", "said"),
+    [
+        ("", "", ""),
+        ("test", "test", "on the split `test`; results on that split are chosen on these images"),
+        ("test:validation", "test:reporting", "on the split `test:validation`; results are of `test:reporting`"),
+    ],
+)
+def test_the_card_says_on_which_images_the_model_was_chosen(
+    chosen_on: str, reported_on: str, said: str, tmp_path: Path
+) -> None:
+    chosen = dataclasses.replace(PROVENANCE, chosen_on=chosen_on, reported_on=reported_on)
+    model_directory.save(tmp_path, VAE((28, 28, 1), VAEArchitecture(channels=(4,), hidden=4)), chosen)
+    card = (tmp_path / "README.md").read_text()
+    assert ("the best of its run" in card) == bool(said)
+    assert said in card
+    assert model_directory.describe(tmp_path)["provenance"]["chosen_on"] == chosen_on
 
 
 def test_a_flipped_bit_in_the_weights_is_refused(tmp_path: Path) -> None:

@@ -138,7 +138,7 @@ def test_a_checkpoint_is_chosen_on_one_half_of_the_test_split_and_reported_on_th
     assert (provenance["step"], provenance["metrics"]["val/kid"]) == (best.step, best.measurements["kid"].value)
     result = provenance["metrics"]["test/kid"]
     assert result != provenance["metrics"]["val/kid"]
-    assert "to be reported on `test:reporting`" in (divided / "model" / "README.md").read_text()
+    assert "results are of `test:reporting`" in (divided / "model" / "README.md").read_text()
     main([str(divided)])
     assert "chosen" not in capsys.readouterr().out
     evaluation = Evaluation.load(str(divided)).measurements["kid"]

@@ -45,6 +45,15 @@ def test_a_run_that_chooses_a_checkpoint_divides_its_test_split(planned: Planned
     assert planned(4).has_test_rows
 
 
+def test_metrics_are_of_the_rows_for_results_and_of_those_for_choices_where_they_are_others(
+    planned: Planned, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert planned(None).measured_splits == {"test": "test"}
+    assert planned(4).measured_splits == {"val": "test:validation", "test": "test:reporting"}
+    monkeypatch.setattr("genlab.data.format.held_out.FEWEST_OF_HALF", 25)
+    assert planned(4).measured_splits == {"test": "test"}
+
+
 def test_a_run_goes_on_with_the_rows_that_it_began_with(planned: Planned, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = planned(4)
     start_or_resume(plan)
