@@ -23,10 +23,11 @@ from genlab.evaluation.measurements import Measurement
 from genlab.models.model import Model
 from genlab.recipes.recipe import recipe_type
 from genlab.store import model_directory
-from genlab.training.attempts import Attempt
+from genlab.training.attempts import Attempt, begin_attempt
 from genlab.training.checkpoints import remove_folder
 from genlab.training.plan import Plan
 from genlab.training.session import Session
+from genlab.training.tracking import Tracker
 
 
 class Candidates:
@@ -35,6 +36,8 @@ class Candidates:
     :meth:`add` copies the model in memory. One thread writes the copy to ``RUN/candidates``; another has it measured in
     a background process, adds the measurements to ``RUN/evaluations.jsonl`` and deletes the copy unless it is the best
     so far. Training does not wait for any of this. Every model is measured, so the choice does not depend on the clock.
+    Workers of a cluster end with training; what is not measured by then is measured again from its beginning, by
+    :func:`promote_best`.
 
     Args:
         plan: the run.
@@ -83,10 +86,11 @@ class Candidates:
         return self
 
     def __exit__(self, *error: object) -> None:
+        finish = error[0] is None and not self._session.reserved
         with self._files_lock:
-            self._abandoned = error[0] is not None
+            self._abandoned = not finish
         self._writer.shutdown()  # the last checkpoint waits for its writes
-        self._measurer.shutdown(wait=error[0] is None, cancel_futures=True)
+        self._measurer.shutdown(wait=finish, cancel_futures=True)
 
     def add(self, model: Model, provenance: model_directory.Provenance) -> Future[None]:
         """Queue ``model`` as it is now.
@@ -98,6 +102,15 @@ class Candidates:
         written = self._writer.submit(self._write, copy.deepcopy(model).cpu(), provenance)
         self._writes.append(written)
         return written
+
+    def left_to_driver(self) -> bool:
+        """Return whether the driver is to measure what is left, and to write the best as the run's model.
+
+        It is where waiting for that would keep resources from others, see :attr:`Session.reserved`.
+        """
+        for written in self._writes:
+            written.result()
+        return self._session.reserved and bool(_candidates(self._directory))
 
     def promote(self) -> bool:
         """Wait until all candidates are measured, and write the best as the run's model.
@@ -159,7 +172,7 @@ class Candidates:
                 epoch = self._plan.epoch(step)
                 evaluation = CheckpointEvaluation(step, provenance["images"], epoch, weights, measurements)
         with self._files_lock:
-            if self._abandoned:  # Training ended with an error: another attempt may write the run's files by now.
+            if self._abandoned:  # Another attempt, or the driver, may write the run's files by now.
                 return
             others = [other for other in read_evaluations(self._directory) if other.step != step]
             self._attempt.require_last()
@@ -218,6 +231,31 @@ class Candidates:
         """Return the measurement that candidates are ranked by, with its name."""
         measurement = evaluation.measurements[self._ranked_by]
         return f"{measurement.title} {measurement}"
+
+
+def promote_best(plan: Plan, session: Session) -> None:
+    """Measure the candidates that training left, and write the best as the run's model; the last if none can be.
+
+    The driver calls it when the workers have ended, if they left it to do (:meth:`Candidates.left_to_driver`).
+
+    Args:
+        plan: the run, whose steps are done.
+        session: the driver's session.
+    """
+    directory = locate(plan.directory)
+    folders = _candidates(directory)
+    if not folders:
+        return
+    last, _ = _provenance_and_weights(folders[max(folders)])
+    model = model_directory.load(folders[max(folders)])
+    attempt = begin_attempt(directory, plan.claim)
+    with Tracker(directory, plan.steps, attempt) as tracker:
+        for evaluation in read_evaluations(directory):
+            tracker.evaluation(plan.evaluation_kind, evaluation.step, evaluation.better)
+        with Candidates(plan, session, attempt, plan.steps, tracker.evaluation) as candidates:
+            if not candidates.promote():
+                attempt.require_last()
+                model_directory.save(directory / "model", model, model_directory.Provenance(**last))
 
 
 def _provenance_and_weights(folder: UPath) -> tuple[dict[str, Any], str]:

@@ -193,7 +193,7 @@ def train(plan: Plan, session: Session) -> TrainingState:
             stopwatch.read()
             if sentence := stopwatch.bottleneck():
                 session.say(sentence)
-            if candidates is None or not candidates.promote():
+            if candidates is None or not (candidates.left_to_driver() or candidates.promote()):
                 with state.ema_weights():
                     provenance = _make_provenance(plan, done, tracker.latest)
                     attempt.require_last()

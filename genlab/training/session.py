@@ -46,6 +46,14 @@ class Session(Protocol):
         """The number of CPU threads to compute with; ``None`` leaves PyTorch's choice."""
         ...
 
+    @property
+    def reserved(self) -> bool:
+        """Whether a cluster keeps this worker's CPUs and GPU from others, so that it ends as soon as training is done.
+
+        What is left to do then, such as to measure checkpoints, is done by the driver.
+        """
+        ...
+
     def report(self, metrics: Mapping[str, float]) -> None:
         """Report metrics to what started the run, such as Ray Tune. Every rank calls it, at the same steps."""
         ...
@@ -75,6 +83,8 @@ class LocalSession:
     """The device to compute on; by default the GPU if there is one, else the CPU."""
     claim: Claim | None = None
     """This process's claim on the run directory."""
+    reserved: bool = False
+    """Nothing is kept from others."""
 
     def report(self, metrics: Mapping[str, float]) -> None:
         """Do nothing: the metrics are in the run directory."""

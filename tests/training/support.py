@@ -73,6 +73,7 @@ class QuietSession:
     rank: int = 0
     world_size: int = 1
     threads: int | None = 1
+    reserved: bool = False
 
     @property
     def device(self) -> torch.device:

@@ -27,6 +27,7 @@ from genlab.evaluation.measurements import Evaluation
 from genlab.recipes.cyclegan import CycleGANConfig, CycleGANRecipe
 from genlab.reports.report import make_report
 from genlab.store import model_directory
+from genlab.training.candidates import promote_best
 from genlab.training.launch import launch
 from genlab.training.loop import train
 from genlab.training.plan import finished_step, make_plan, start_or_resume
@@ -305,6 +306,36 @@ def test_an_evaluation_that_failed_once_is_made_up_for(
     train(plan, session)
     assert [Path(folder).name for folder in session.tried] == ["step-00000006", "step-00000012", "step-00000006"]
     assert read_evaluations(locate(plan.directory)) == read_evaluations(locate(evaluated))
+
+
+def test_workers_of_a_cluster_end_with_training_and_the_driver_chooses_the_same(
+    evaluated: Path, config: dict[str, Any], tiny_data: dict[str, str]
+) -> None:
+    class Reserved(QuietSession):
+        def background(self, function: Callable[..., T], *arguments: Any) -> Future[T]:
+            return Future()  # it takes for ever
+
+    plan = make_plan("cyclegan", tiny_config("cyclegan", tiny_data, config | {"run.name": "reserved"}))
+    start_or_resume(plan)
+    train(plan, Reserved(reserved=True))
+    run = Path(plan.directory)
+    assert not (run / "model").exists()
+    promote_best(plan, QuietSession())
+    assert read_evaluations(locate(run)) == read_evaluations(locate(evaluated))
+    weights = [model_directory.describe(one / "model")["weights"] for one in (evaluated, run)]
+    assert weights[0] == weights[1]
+    assert shown_in_tensorboard(run) == kids(run)
+    assert finished_step(plan) == plan.steps
+
+
+def test_the_driver_takes_the_last_model_if_none_can_be_measured(
+    config: dict[str, Any], tiny_data: dict[str, str]
+) -> None:
+    plan = make_plan("cyclegan", tiny_config("cyclegan", tiny_data, config | {"run.name": "unmeasured"}))
+    start_or_resume(plan)
+    train(plan, Failing(reserved=True))
+    promote_best(plan, Failing())
+    assert model_directory.describe(f"{plan.directory}/model")["provenance"]["step"] == plan.steps
 
 
 def test_an_evaluation_that_outlives_its_training_leaves_the_run_alone(

@@ -188,6 +188,13 @@ def fit(
     fault = _fault(messages, plan)
     if fault is not None:
         raise fault
+    if run.evaluate_every:
+        import torch
+
+        from genlab.training.candidates import promote_best
+        from genlab.training.ray.worker import DriverSession
+
+        promote_best(plan, DriverSession(console, device=torch.device("cuda" if gpu else "cpu")))
 
 
 def _fault(messages: Any, plan: "Plan") -> GenlabError | None:

@@ -4,6 +4,7 @@ import contextlib
 import datetime
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
+from dataclasses import dataclass
 from typing import Any
 
 import ray
@@ -18,7 +19,7 @@ from genlab.training.attempts import SupersededError
 from genlab.training.console import ProgressUpdate
 from genlab.training.loop import train
 from genlab.training.ray.task import Task
-from genlab.training.session import T, become_background_process
+from genlab.training.session import LocalSession, T, become_background_process
 
 TIMEOUT = datetime.timedelta(minutes=30)
 """How long a collective operation waits for a missing worker before it fails."""
@@ -38,6 +39,7 @@ class RaySession:
         self.world_size: int = context.get_world_size()
         self.device: torch.device = _gpu() if task.gpu else torch.device("cpu")
         self.threads: int | None = task.threads
+        self.reserved = True
         self._messages = messages
         self._shown: Any = None
 
@@ -60,12 +62,25 @@ class RaySession:
 
     def background(self, function: Callable[..., T], *arguments: Any) -> Future[T]:
         """Call ``function`` in a Ray task on this node, for which Ray reserves no CPU."""
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        # max_calls=1: Ray ends the process after the call, as become_background_process changes it for good.
-        options: dict[str, Any] = {"num_cpus": 0, "max_calls": 1, "scheduling_strategy": here}
-        task: Any = ray.remote(**options)(_call_in_background)
-        future: Future[T] = task.remote(self.device, function, *arguments).future()
-        return future
+        return _in_background(self.device, function, *arguments)
+
+
+@dataclass(frozen=True)
+class DriverSession(LocalSession):
+    """The driver's session, for what is left to do when the workers have ended."""
+
+    def background(self, function: Callable[..., T], *arguments: Any) -> Future[T]:
+        """Call ``function`` in a Ray task on this node, for which Ray reserves no CPU."""
+        return _in_background(self.device, function, *arguments)
+
+
+def _in_background(training_device: torch.device, function: Callable[..., T], *arguments: Any) -> Future[T]:
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    # max_calls=1: Ray ends the process after the call, as become_background_process changes it for good.
+    options: dict[str, Any] = {"num_cpus": 0, "max_calls": 1, "scheduling_strategy": here}
+    task: Any = ray.remote(**options)(_call_in_background)
+    future: Future[T] = task.remote(training_device, function, *arguments).future()
+    return future
 
 
 def _call_in_background(training_device: torch.device, function: Callable[..., T], *arguments: Any) -> T:
