@@ -60,21 +60,20 @@ class ToyGANRecipe(Recipe[ToyGANConfig]):
         """Return the generator's phase, the discriminator's, and that of its penalty."""
         return (
             Phase("generator", "generator", self._generator_loss),
-            Phase("discriminator", "discriminator", self._discriminator_loss, reads=("discriminator",)),
+            Phase("discriminator", "discriminator", self._discriminator_loss),
             Phase("penalty", "discriminator", self._penalty, every=PENALTY_EVERY, reads=("discriminator",)),
         )
 
     def _generator_loss(self, batches: Batches, step: StepContext) -> tuple[Tensor, Metrics]:
         with step.autocast():
-            fake = self.generator(step.noise("z", self.config.model.latent_dim))
-            logits = self.discriminator(fake)
-        step.leave("fake", fake)
+            logits = self.discriminator(self.generator(step.noise("z", self.config.model.latent_dim)))
         loss = adversarial_loss("bce", full_precision(logits), real=True)
         return loss, {"adversarial": loss.detach()}
 
     def _discriminator_loss(self, batches: Batches, step: StepContext) -> tuple[Tensor, Metrics]:
         with step.autocast():
-            logits = self.discriminator(torch.cat([to_signed(batches["images"].image), step.left("fake")]))
+            fake = self.generator(step.noise("z of the discriminator", self.config.model.latent_dim))
+            logits = self.discriminator(torch.cat([to_signed(batches["images"].image), fake]))
         real, fake = full_precision(logits).chunk(2)
         rows, recognised = step.gather((real > 0).to(real.dtype).flatten())()
         self.recognised[list(rows)] = recognised.to(self.recognised.dtype)
