@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+import xxhash
 from torch import Tensor
 
 from genlab.core.errors import RunError
@@ -15,7 +16,7 @@ from genlab.training.adam import Adam
 EMA_RAMP = 0.05
 """The half-life of the average is at most this fraction of the images seen so far, as in StyleGAN3."""
 FINGERPRINT_COLUMNS = 1 << 14
-"""Different factors in a fingerprint, which are used again and again; each row of so many words counts differently."""
+"""Different factors in a fingerprint on a GPU, used again and again; each row of so many words counts differently."""
 
 
 class TrainingState:
@@ -169,14 +170,19 @@ class TrainingState:
 
     @torch.no_grad()
     def fingerprints(self) -> dict[str, int]:
-        """Return for each tensor a number that almost surely differs between tensors that differ in any bit.
-
-        Each 32 bits are multiplied by a number that depends on their place, and added up.
-        """
-        tensors = self.tensors()
+        """Return for each tensor a number that almost surely differs between tensors that differ in any bit."""
+        tensors = {name: _octets(tensor) for name, tensor in self.tensors().items()}
+        if all(octets.device.type == "cpu" for octets in tensors.values()):
+            return {name: xxhash.xxh3_64_intdigest(octets.numpy().data) for name, octets in tensors.items()}
         factors = _odd_numbers(FINGERPRINT_COLUMNS, next(iter(tensors.values())).device)
-        sums = torch.stack([_weighted_sum(tensor, factors) for tensor in tensors.values()])
+        sums = torch.stack([_weighted_sum(octets, factors) for octets in tensors.values()])
         return dict(zip(tensors, sums.tolist(), strict=True))
+
+
+def _octets(tensor: Tensor) -> Tensor:
+    """Return the bytes of a tensor in the order of its memory, uint8 [n]; a copy only where there are gaps."""
+    order = sorted(range(tensor.dim()), key=tensor.stride, reverse=True)
+    return tensor.permute(order).contiguous().flatten().view(torch.uint8)
 
 
 def _odd_numbers(count: int, device: torch.device) -> Tensor:
@@ -185,16 +191,15 @@ def _odd_numbers(count: int, device: torch.device) -> Tensor:
     return (torch.randint(0, 2**30, (count,), generator=generator, dtype=torch.int32) * 2 + 1).to(device)
 
 
-def _weighted_sum(tensor: Tensor, factors: Tensor) -> Tensor:
-    """Return the sum of the tensor's bits, 32 at a time, each times the factor of its place, int64."""
-    octets = tensor.contiguous().flatten().view(torch.uint8)
-    words = F.pad(octets, (0, -len(octets) % 4)).view(torch.int32) if len(octets) % 4 else octets.view(torch.int32)
+def _weighted_sum(octets: Tensor, factors: Tensor) -> Tensor:
+    """Return the sum of bytes, 4 at a time as a whole number, each times the factor of its place: int64, on a GPU."""
+    words = F.pad(octets, (0, -len(octets) % 4)).view(torch.int32)
     whole = len(words) // len(factors) * len(factors)
     rest = (words[whole:] * factors[: len(words) - whole]).sum(dtype=torch.int64)
     if not whole:
         return rest
     rows = (words[:whole].view(-1, len(factors)) * factors).sum(1, dtype=torch.int64)
-    places = torch.arange(1, len(rows) + 1, device=tensor.device)
+    places = torch.arange(1, len(rows) + 1, device=octets.device)
     return rest * (len(rows) + 1) + (rows * places).sum()
 
 

@@ -43,8 +43,8 @@ class PhasedRecipe(VAERecipe):
     def _recorded(self, name: str, loss: Any) -> Any:
         def recorded(batches: Batches, step: StepContext) -> tuple[Tensor, Metrics]:
             networks = self.vae, self.follower
-            sums = (sum(float(p.detach().double().sum()) for p in network.parameters()) for network in networks)
-            PhasedRecipe.seen.append((name, step.index, *sums))
+            vae, follower = (float(sum(p.detach().double().sum() for p in net.parameters())) for net in networks)
+            PhasedRecipe.seen.append((name, step.index, vae, follower))
             constants = [not any(p.requires_grad for p in network.parameters()) for network in networks]
             assert constants == [name == "follow", name != "follow"]
             return loss(batches, step)
