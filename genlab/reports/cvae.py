@@ -8,7 +8,8 @@ from genlab.models.cvae import CVAE
 from genlab.recipes.latent_pictures import CLASS_PICTURES, CLASS_ROWS, SHEET_SIDE, class_planes, decoded_classes
 from genlab.reports import latent_space as latent
 from genlab.reports.family import FamilyReport, ModelReport
-from genlab.reports.latent_space import COLUMNS, Subject, first_classes
+from genlab.reports.latent_space import Subject, first_classes
+from genlab.reports.operations import COLUMNS
 from genlab.reports.page import Figure, image_grid, pictures, sheet_picture
 from genlab.reports.run import RunRecord
 

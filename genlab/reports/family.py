@@ -1,7 +1,8 @@
 """The part of a report that a model family adds.
 
 It is defined as ``REPORT`` in the module of ``genlab.reports`` that is named after the family. The report of a family
-without one has its curves, each metric in a panel, and the pictures that training drew.
+without one has its curves, each metric in a panel, what the model can do (``operations``), and the pictures that
+training drew.
 """
 
 from collections.abc import Callable, Iterable, Mapping

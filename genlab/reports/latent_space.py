@@ -23,12 +23,12 @@ from genlab.recipes.latent_pictures import (
     posterior_means,
     posterior_spread,
 )
+from genlab.reports import operations
 from genlab.reports.curves import Panel
+from genlab.reports.operations import COLUMNS
 from genlab.reports.page import Figure, Section, Table, grey_chart, image_grid, pictures, sheet_picture
 from genlab.reports.run import RunRecord
 
-COLUMNS = 14
-SAMPLE_ROWS = 6
 SCATTERED_IMAGES = 10_000
 """The most images whose posterior means are drawn."""
 CHUNK = 500
@@ -132,9 +132,8 @@ def elbo(run: RunRecord) -> Section:
 def reconstructions(subject: Subject) -> Figure:
     """Show inputs above their outputs."""
     images, label = subject.read(np.arange(min(COLUMNS, len(subject.shards))))
-    pixels = torch.cat([images, subject.model.reconstruct(images, label).cpu()]).numpy()
     caption = f"Top: {subject.source}. Below: their reconstructions, decoded from the posterior means."
-    return image_grid("reconstructions", caption, pixels, len(images), ("input", "output"))
+    return operations.reconstructions(subject.model, images, label, caption)
 
 
 def reconstructions_by_epoch(subject: Subject) -> Figure | None:
@@ -161,8 +160,7 @@ def reconstructions_by_epoch(subject: Subject) -> Figure | None:
 
 def samples(subject: Subject) -> Figure:
     """Show draws from the prior."""
-    pixels = subject.model.sample(COLUMNS * SAMPLE_ROWS, seed=subject.run.config["run"]["seed"]).cpu().numpy()
-    return image_grid("samples", "Decoded draws from the prior, N(0, I).", pixels, COLUMNS)
+    return operations.samples(subject.run, subject.model, "Decoded draws from the prior, N(0, I).")
 
 
 def scatters(subject: Subject) -> list[Figure]:

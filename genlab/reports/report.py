@@ -17,6 +17,7 @@ from genlab.core.progress import rate_text
 from genlab.core.storage import write_atomic, write_json
 from genlab.evaluation.checkpoint_evaluations import best_of
 from genlab.recipes.recipe import recipe_type
+from genlab.reports import operations
 from genlab.reports.curves import clock_figure, evaluation_figure, loss_figure
 from genlab.reports.family import ModelReport, family_report
 from genlab.reports.page import Section, Table, picture
@@ -68,10 +69,14 @@ def compose(run: str | UPath) -> Report:
     if family:
         notes.extend(family.warnings(record))
     model_report = _last_pictures(record)
-    if family and record.model_step is not None:
+    if record.model_step is not None:
         model = model_directory.load(record.model_directory)
         try:
-            model_report = family.report_model(record, model)
+            if family:
+                model_report = family.report_model(record, model)
+            else:
+                sections = operations.report_model(record, model).sections
+                model_report = ModelReport((*sections, *_last_pictures(record, besides=sections).sections))
             notes.extend(model_report.notes)
         except GenlabError as error:
             notes.append(f"The trained model could not be tried on the data: {error}")
@@ -179,8 +184,9 @@ def _where_chosen(run: RunRecord) -> str:
     return f"{text}." if result is None else f"{text}: {name.upper()} {result:.5g}, with intervals by genlab evaluate."
 
 
-def _last_pictures(run: RunRecord) -> ModelReport:
-    """Show the pictures that training drew last, for a run without a model or a family without a report."""
+def _last_pictures(run: RunRecord, besides: tuple[Section, ...] = ()) -> ModelReport:
+    """Show the pictures that training drew last, but for those of which ``besides`` has newer ones of the same name."""
+    shown = {one.name for section in besides for figure in section.figures for one in figure.pictures}
     folder = run.directory / "figures"
     steps = sorted(folder.glob("step-*"), key=lambda path: path.name)
     if not steps:
@@ -188,9 +194,10 @@ def _last_pictures(run: RunRecord) -> ModelReport:
     step = int(steps[-1].name.removeprefix("step-"))
     figures = []
     for file in sorted(steps[-1].glob("*.png"), key=lambda path: path.name):
-        caption = f"{file.stem.replace('_', ' ')}, after step {step:,}."
-        figures.append(picture(file.stem, caption, read_picture(file)))
-    return ModelReport((Section("Pictures", figures=tuple(figures)),))
+        if file.stem not in shown:
+            caption = f"{file.stem.replace('_', ' ')}, after step {step:,}."
+            figures.append(picture(file.stem, caption, read_picture(file)))
+    return ModelReport((Section("Pictures", figures=tuple(figures)),) if figures else ())
 
 
 def _data_table(run: RunRecord) -> Table:

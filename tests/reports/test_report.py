@@ -266,13 +266,13 @@ def test_a_model_that_makes_one_image_of_all_is_warned_of(copy: Path) -> None:
     assert "Translations a → b are alike (mode collapse): two of them differ by 0.0 levels" in page(copy)
 
 
-def test_an_unknown_family_gets_head_curves_and_its_last_pictures(copy: Path) -> None:
+def test_an_unknown_family_gets_head_curves_and_what_its_model_can_do(copy: Path) -> None:
     config = json.loads((copy / "config.json").read_text())["config"]
     rewrite(copy / "config.json", family="toy", config=config | {"note": "<script>alert(1)</script>"})
     make_report(str(copy))
     html = page(copy)
     assert "Translation score" not in html
-    assert "a to b, after step 4." in html
+    assert "From a to b: held-out images" in html
     drawn = {"loss-cycle_a.png", "learning-rate.png", "speed.png", "data-wait.png", "a_to_b.png"}
     assert drawn <= {file.name for file in (copy / "figures/report").iterdir()}
     assert "<td>&lt;script&gt;alert(1)&lt;/script&gt;</td>" in html
@@ -328,3 +328,25 @@ def test_a_run_without_metrics_is_refused(copy: Path) -> None:
     with pytest.raises(RunError, match=r"metrics\.jsonl: no training metrics yet"):
         make_report(str(copy))
     assert not (copy / "report.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("family", "titles", "drawn"),
+    [("vae", ["Samples", "Reconstructions"], "latent-scatter"), ("cyclegan", ["Translations"], "")],
+)
+def test_a_family_without_a_report_of_its_own_shows_what_its_model_can_do(
+    family: str,
+    titles: list[str],
+    drawn: str,
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(request.getfixturevalue(family), run, ignore=shutil.ignore_patterns("report*"))
+    monkeypatch.setattr("genlab.reports.report.family_report", lambda family: None)
+    make_report(str(run))
+    headings = re.findall(r"<h2[^>]*>([^<]*)</h2>", page(run))
+    assert headings[: len(titles)] == titles
+    assert ("Pictures" in headings) == bool(drawn), "those that training drew, if there are others"
+    assert not drawn or (run / "figures" / "report" / f"{drawn}.png").exists()

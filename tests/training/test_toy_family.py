@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 import safetensors.torch
 
+from genlab.core.storage import locate
+from genlab.evaluation.checkpoint_evaluations import read_evaluations
 from tests.training.support import state_file
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -50,10 +52,12 @@ from PIL import Image
 from genlab.cli import sample
 from genlab.cli.evaluate import EvaluateConfig, run_evaluation
 from genlab.inference.engine import Engine
+from genlab.reports.report import make_report
 from genlab.serving.api import create_api
 from genlab.serving.schema import read_card
 from genlab.serving.served_models import ServedModels
 run, answer = sys.argv[1], {}
+make_report(run)
 
 class Direct:
     async def sample(self, *arguments):
@@ -106,7 +110,9 @@ def add_to_a_copy(folder: Path, family: str) -> None:
         shutil.copyfile(FAMILIES / family / f"{name}.py", folder / place / f"{family}.py")
 
 
-def train_and_use(folder: Path, family: str, steps: int, data: str) -> tuple[list[dict[str, float]], dict[str, Any]]:
+def train_and_use(
+    folder: Path, family: str, steps: int, data: str, *more: str
+) -> tuple[list[dict[str, float]], dict[str, Any]]:
     """Train a family that is added to a copy of genlab, in one process, and do the model's operations.
 
     Returns:
@@ -114,7 +120,7 @@ def train_and_use(folder: Path, family: str, steps: int, data: str) -> tuple[lis
     """
     add_to_a_copy(folder, family)
     options = ["--data.images", data, "--run.storage", str(folder), "--run.name", "run", "--run.steps", str(steps)]
-    options += ["--run.workers", "0", "--run.batch", "16"]
+    options += ["--run.workers", "0", "--run.batch", "16", *more]
     answer = subprocess.run(
         [sys.executable, "-c", USE, f"jobs/{family}.py", *options, data, str(folder / "run")],
         cwd=folder,
@@ -155,7 +161,7 @@ def test_an_autoencoder_takes_three_files(tiny_data: dict[str, str], tmp_path: P
 
 @pytest.mark.slow
 def test_a_gan_takes_the_same_three_files(tiny_data: dict[str, str], tmp_path: Path) -> None:
-    lines, use = train_and_use(tmp_path, "toygan", 60, tiny_data["data.images"])
+    lines, use = train_and_use(tmp_path, "toygan", 60, tiny_data["data.images"], "--run.evaluate-every", "30")
     assert lines[0]["discriminator"] < 1.3, "the discriminator learns: at first its loss is about 2 log 2"
     assert use["samples"] == [64, 28, 28, 1]
     assert use["level"] < 115, "the generator learns: digits are darker than the grey that it begins with"
@@ -167,7 +173,13 @@ def test_a_gan_takes_the_same_three_files(tiny_data: dict[str, str], tmp_path: P
     for network, count in (("generator", 60), ("discriminator", 90)):
         steps = {int(value) for name, value in tensors.items() if re.fullmatch(rf"optimizer.{network}..*.step", name)}
         assert steps == {count}, "phases that move one network share one optimiser"
+    evaluations = read_evaluations(locate(tmp_path / "run"))
+    assert [one.step for one in evaluations] == [30, 60], "checkpoints are ranked by the KID of their samples"
+    assert all({"kid", "fid"} <= one.measurements.keys() for one in evaluations)
     drawn = draw_and_evaluate(tmp_path)
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "<h2>Samples</h2>" in page
+    assert "<h2>Evaluated checkpoints</h2>" in page
     assert drawn["card"], "the card lists the option of its own"
     assert drawn["command"], "the command line takes it"
     assert drawn["http"], "and the server"

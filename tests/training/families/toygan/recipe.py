@@ -40,6 +40,7 @@ class ToyGANRecipe(Recipe[ToyGANConfig]):
 
     config_type = ToyGANConfig
     averaged = ("generator",)
+    ranked_by = "kid"
     recognised: Tensor
     """1 for each row of the last global batch whose real image got a positive logit, else 0, [batch]."""
 
