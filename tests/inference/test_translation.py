@@ -4,11 +4,14 @@ import json
 import struct
 import zlib
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import pytest
 import torch
+from annotated_types import Interval
 from PIL import Image
 
 from genlab.cli.translate import main
@@ -128,6 +131,38 @@ def test_a_folder_goes_on_where_it_stopped(
     (pictures / "more" / "bad.jpg").unlink()
     main(arguments, nothing)
     assert capsys.readouterr().out == f"{out}: 3 of 3 images a_to_b, 3 of them done before\n"
+
+
+@dataclass(frozen=True)
+class Brightness:
+    """Options of a translator that can make its pictures brighter."""
+
+    levels: Annotated[int, Interval(ge=0, le=255)] = 0
+    """Levels that are added to each value."""
+
+
+def test_options_of_the_model_reach_every_picture_and_stand_in_the_record(
+    run: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain = CycleGAN.translate
+
+    def brighter(model: CycleGAN, pixels: torch.Tensor, direction: str, options: Brightness) -> torch.Tensor:
+        return (plain(model, pixels, direction).int() + options.levels).clamp(max=255).to(torch.uint8)
+
+    source, out = pictures / "one.jpg", tmp_path / "out"
+    wanted = np.minimum(expected(run, source).astype(int) + 40, 255)
+    monkeypatch.setattr(CycleGAN, "operations", {"translate": Brightness})
+    monkeypatch.setattr(CycleGAN, "translate", brighter)
+    main([str(run), str(source), str(tmp_path / "one.png"), "--levels", "40"])
+    np.testing.assert_array_equal(written(tmp_path / "one.png"), wanted)
+    main([str(run), str(pictures), str(out), "--levels", "40"], here)
+    np.testing.assert_array_equal(written(out / "one.png"), wanted)
+    assert json.loads((out / RECORD).read_text())["options"] == {"levels": 40}
+    message = fails([str(run), str(pictures), str(out)], capsys)
+    assert "another translation (options {'levels': 40} then, {'levels': 0} now)" in message
+    assert "levels = 300: should be less than or equal to 255" in fails(
+        [str(run), str(pictures), str(out), "--levels", "300"], capsys
+    )
 
 
 def test_pictures_of_another_translation_do_not_pass_for_done(
