@@ -1,5 +1,6 @@
 """The classifier of an evaluation, trained where there is none."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -7,8 +8,11 @@ import torch
 
 from genlab.cli.classifier_training import trained_classifier
 from genlab.cli.evaluate import main
+from genlab.core.claims import ClaimError, claimed
+from genlab.core.storage import locate
 from genlab.data.format.shards import ShardSet
 from genlab.evaluation.trained_classifier import load_classifier
+from genlab.training.plan import WORK
 from tests.evaluation.support import held_out, save, sorted_by_class, vae
 
 
@@ -37,3 +41,14 @@ def test_the_classifier_is_trained_on_the_models_own_split(
     with pytest.raises(SystemExit):
         main([str(run), "--data", str(only.shards.directory)])
     assert "no split 'train' to train a classifier on; give one with --classifier RUN" in capsys.readouterr().err
+
+
+def test_a_classifier_that_another_process_trains_is_waited_for_or_another_named(
+    classifier_runs: Path, tmp_path: Path
+) -> None:
+    held_out(tmp_path / "digits")
+    shards = ShardSet.open(str(tmp_path / "digits"))
+    run = locate(classifier_runs / f"classifier-{shards.checksum[:12]}-test")
+    refused = rf"another training is at work there \(process {os.getpid()} on .*\); wait for it, or name one with --"
+    with claimed(run, WORK, ""), pytest.raises(ClaimError, match=refused):
+        trained_classifier(shards, "test")
