@@ -12,7 +12,7 @@ from rich.text import Text
 
 from genlab.core.config import parse
 from genlab.core.errors import ConfigError, run_command
-from genlab.evaluation.compare import Row, compare
+from genlab.evaluation.compare import LEVEL, Row, compare
 from genlab.evaluation.measurements import Evaluation
 
 
@@ -39,11 +39,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def show(rows: Sequence[Row], names: Sequence[str]) -> None:
-    """Print the table, and under it why rows are not ranked."""
+    """Print the table, and under it what it means and why rows are not ranked."""
     table = Table(show_edge=False)
     table.add_column("measurement")
     for name in names:
         table.add_column(Text(name), justify="right")
+    if len(names) == 2:
+        table.add_column("difference", justify="right")
     notes: dict[str, int] = {}
     for row in rows:
         mark = f" [{notes.setdefault(row.note, len(notes) + 1)}]" if row.note else ""
@@ -51,11 +53,17 @@ def show(rows: Sequence[Row], names: Sequence[str]) -> None:
             Text("–" if measurement is None else f"{measurement}{' *' if column == row.best else ''}")
             for column, measurement in enumerate(row.measurements)
         ]
+        if len(names) == 2:
+            cells.append(Text(f"{row.difference}{' =' if row.paired else ''}" if row.difference else ""))
         table.add_row(Text(row.title + mark), *cells)
     console = Console(soft_wrap=True, highlight=False)
     console.print(table)
     console.print("↓ lower is better, ↑ higher. ± is half of the 95% interval.")
-    console.print("* better than the others: equal settings, and intervals that do not overlap")
+    if len(names) == 2:
+        console.print("= the second less the first, image by image")
+    console.print(
+        f"* better than the others: p < {LEVEL:.0%} after Holm's correction for all comparisons of this table"
+    )
     for note, number in notes.items():
         console.print(f"[{number}] {note}", markup=False)
 

@@ -17,7 +17,7 @@ from genlab.core.text import counted
 from genlab.evaluation.evaluate import measure_pictures
 from genlab.evaluation.extractors import EfficientNetLite
 from genlab.evaluation.held_out import HeldOut
-from genlab.evaluation.measurements import Measurement
+from genlab.evaluation.measurements import Measurement, with_computation
 from genlab.store import model_directory
 
 EVALUATIONS = "evaluations.jsonl"
@@ -62,7 +62,8 @@ def measure_model(
     with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):
         model = model_directory.load(directory)
         domains = {domain: HeldOut.open(url, split, chosen=reported_too) for domain, url in data.items()}
-        return measure_pictures(model, domains, EfficientNetLite(model.device), IMAGES, seed)
+        measurements = measure_pictures(model, domains, EfficientNetLite(model.device), IMAGES, seed)
+        return with_computation(measurements, model.device)
 
 
 def read_evaluations(directory: UPath) -> list[CheckpointEvaluation]:

@@ -21,7 +21,7 @@ from genlab.evaluation.latent_models import (
     measure_elbo,
     measure_reconstructions,
 )
-from genlab.evaluation.measurements import Evaluation, Measurement
+from genlab.evaluation.measurements import Evaluation, Measurement, with_computation
 from genlab.evaluation.samples import measure_samples
 from genlab.evaluation.trained_classifier import TrainedClassifier
 from genlab.evaluation.translation import measure_translations
@@ -90,7 +90,7 @@ def evaluate(
         "weights": description["weights"]["sha256"],
     }
     name = directory.parent.name if directory.name == "model" else directory.name
-    return Evaluation(name, identity, measurements)
+    return Evaluation(name, identity, with_computation(measurements, model.device))
 
 
 def default_extractor(model: Model, domains: Mapping[str, HeldOut], classifier: TrainedClassifier | None) -> Extractor:

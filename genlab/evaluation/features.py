@@ -1,7 +1,6 @@
 """Features of data sets, computed once and cached, and of images that a model makes; FID and KID between them."""
 
 import contextlib
-import math
 import os
 from collections.abc import Iterable
 
@@ -14,23 +13,23 @@ from upath import UPath
 from genlab.core.progress import progress
 from genlab.core.seeds import derived_seed
 from genlab.core.storage import json_bytes, locate, read_bytes, sha256, write_atomic
+from genlab.data.stream.order import permutation
 from genlab.evaluation.extractors import Extractor
 from genlab.evaluation.held_out import HeldOut
 from genlab.evaluation.measurements import Measurement, Settings
 from genlab.metrics.distances import (
-    FID_RESAMPLES,
-    KID_SUBSETS,
+    FEWEST_ROWS,
+    FRECHET_GROUPS,
+    ROWS_PER_FEATURE,
     frechet_distance,
-    frechet_standard_error,
     kernel_distance,
+    unbiased_frechet_distance,
 )
-from genlab.metrics.intervals import normal_interval
+from genlab.metrics.intervals import FEWEST as FEWEST_FOR_INTERVAL
 from genlab.store.tensor_file import tensor_file
 
-FEWEST = 4
-"""The fewest images on each side: KID compares halves of both."""
-DISTINCT = 1 - 1 / math.e
-"""Fraction of the rows that are in a resample of the bootstrap: these must span the features."""
+FEWEST = FEWEST_ROWS
+"""The fewest images on each side."""
 
 
 def cache_folder() -> UPath:
@@ -41,8 +40,8 @@ def cache_folder() -> UPath:
 def held_out_features(held_out: HeldOut, extractor: Extractor) -> Tensor:
     """Return features of held-out rows, float32 [rows, D], on the CPU, from the cache if it has them."""
     shape = (len(held_out), extractor.dimension)
-    key = held_out.settings | extractor.settings
-    for name in ("genlab", "chosen"):  # features do not depend on them
+    key = held_out.settings | extractor.settings | {"torch": torch.__version__}
+    for name in ("genlab", "chosen"):  # features do not depend on them, unless the extractor's version says so
         key.pop(name, None)
     file = cache_folder() / "features" / f"{sha256(json_bytes(key))}.safetensors"
     with contextlib.suppress(OSError, SafetensorError, KeyError):
@@ -76,42 +75,43 @@ def extract(extractor: Extractor, images: Iterable[Tensor], count: int, what: st
 def measure_distances(
     extractor: Extractor, reference: Tensor, reference_settings: Settings, samples: Tensor, seed: int
 ) -> dict[str, Measurement]:
-    """Measure ``fid`` and ``kid`` of the images that a model made.
+    """Measure ``kid``, ``fid`` and, where both sides have enough images for it, ``fid_infinity`` of a model's images.
+
+    ``fid`` is the FID as it is published, which is too high by about 1/N: it has no interval. ``fid_infinity``
+    estimates without that bias what ``fid`` tends to as images become many.
 
     Args:
         extractor: the network of the features.
         reference: features of real images, [N, D].
         reference_settings: the settings of the real images.
         samples: features of the model's images, [M, D].
-        seed: seed of the model's draws; those of the intervals are derived from it.
+        seed: seed of the model's draws; that of the groups that the jackknife leaves out is derived from it.
     """
     settings = reference_settings | extractor.settings | {"samples": len(samples), "seed": seed}
-    fewest = min(len(samples), len(reference))
+    fewest, title = min(len(samples), len(reference)), f"in {extractor.label} features"
+    kid = kernel_distance(reference, samples)
+    interval = kid.interval if fewest >= FEWEST_FOR_INTERVAL else None
+    measurements = {
+        "kid": Measurement(f"KID {title}", kid.value, settings | {"kid": "all pairs"}, "", "lower", interval)
+    }
     caution = ""
     if fewest <= extractor.dimension:
         caution = f"{fewest:,} images for {extractor.dimension:,} features: singular covariance, FID far too high"
-    elif DISTINCT * fewest <= extractor.dimension:
-        caution = f"{fewest:,} images for {extractor.dimension:,} features: too few for an interval, FID too high"
+    elif fewest < ROWS_PER_FEATURE * extractor.dimension:
+        caution = f"{fewest:,} images for {extractor.dimension:,} features: too few, FID too high"
     fid = frechet_distance(reference, samples)
-    interval = None
-    if not caution:
-        error = frechet_standard_error(reference, samples, derived_seed(seed, "fid"))
-        interval = normal_interval(fid, error)
-    kid = kernel_distance(reference, samples, derived_seed(seed, "kid"))
-    return {
-        "fid": Measurement(
-            f"FID in {extractor.label} features",
-            fid,
-            settings | {"fid_resamples": FID_RESAMPLES},
+    measurements["fid"] = Measurement(f"FID {title}", fid, settings, better="lower", caution=caution)
+    if not caution and fewest >= FEWEST_FOR_INTERVAL:
+        shuffled = [
+            side[torch.from_numpy(permutation(derived_seed(seed, "fid", name), 0, len(side)))]
+            for name, side in (("reference", reference), ("samples", samples))
+        ]
+        unbiased = unbiased_frechet_distance(*shuffled)
+        measurements["fid_infinity"] = Measurement(
+            f"FID∞ {title}",
+            unbiased.value,
+            settings | {"fid_groups": FRECHET_GROUPS},
             better="lower",
-            interval=interval,
-            caution=caution,
-        ),
-        "kid": Measurement(
-            f"KID in {extractor.label} features",
-            kid.mean,
-            settings | {"kid_subsets": KID_SUBSETS, "kid_subset_rows": kid.rows},
-            better="lower",
-            interval=normal_interval(kid.mean, kid.standard_error),
-        ),
-    }
+            interval=unbiased.interval,
+        )
+    return measurements

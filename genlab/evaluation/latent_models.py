@@ -11,7 +11,7 @@ from genlab.core.progress import progress
 from genlab.core.seeds import derived_seed
 from genlab.data.stream.batches import Batch
 from genlab.evaluation.held_out import HeldOut
-from genlab.evaluation.measurements import Better, Measurement, Settings
+from genlab.evaluation.measurements import Better, Measurement, Settings, mean_measurement
 from genlab.evaluation.samples import sample_settings
 from genlab.evaluation.trained_classifier import TrainedClassifier
 from genlab.metrics.elbo import (
@@ -21,7 +21,7 @@ from genlab.metrics.elbo import (
     log_importance_weight,
     negative_log_likelihood,
 )
-from genlab.metrics.intervals import mean_interval, proportion_interval
+from genlab.metrics.intervals import FEWEST, proportion_interval
 from genlab.metrics.neighbours import nearest_neighbour_accuracy
 from genlab.models.latent_model import LatentModel
 from genlab.models.model import Model, Sampler, images_per_pass
@@ -57,8 +57,8 @@ def measure_elbo(model: LatentModel, held_out: HeldOut, seed: int) -> dict[str, 
     titles = {"reconstruction": f"reconstruction, −log p(x|z{given})", "kl": f"KL(q(z|x{given}) ‖ p(z))"}
     points, labels, seen = torch.cat(means), held_out.labels, held_out.settings | {"seed": seed}
     measurements = {
-        "neg_elbo": _nats("−ELBO", parts["reconstruction"] + parts["kl"], settings, "lower"),
-        **{name: _nats(titles[name], values, settings) for name, values in parts.items()},
+        "neg_elbo": mean_measurement("−ELBO", parts["reconstruction"] + parts["kl"], settings, "nats", "lower"),
+        **{name: mean_measurement(titles[name], values, settings, "nats") for name, values in parts.items()},
         "active_units": Measurement("active units", active_units(points), seen),
     }
     if labels is not None:
@@ -101,7 +101,9 @@ def measure_bounds(model: LatentModel, held_out: HeldOut, seed: int) -> dict[str
     values = torch.cat(found, dim=1)
     density = "−log p(x|y)" if model.classes else "−log p(x)"
     return {
-        f"nll_{draws}": _nats(f"{density} at most (in expectation), K = {draws:,}", bound, settings, "lower")
+        f"nll_{draws}": mean_measurement(
+            f"{density} at most (in expectation), K = {draws:,}", bound, settings, "nats", "lower"
+        )
         for draws, bound in zip(BOUND_SAMPLES, values, strict=True)
     }
 
@@ -118,34 +120,30 @@ def measure_reconstructions(
     """
     reconstruct: Any = model.reconstruct
     options = model.operations["reconstruct"]()
-    errors, correct_reconstructions, correct_originals = [], 0, 0
+    errors, right_reconstructions, right_originals = [], [], []
     with progress("reconstructions", len(held_out), "images") as advance:
         for batch in held_out.batches():
             pixels = reconstruct(batch.image, batch.label if model.classes else None, options).cpu()
             errors.append(((pixels.double() - batch.image.double()) / 255).square().flatten(1).mean(1))
             if classifier is not None and batch.label is not None:
                 made, original = (classifier.model.classify(images).cpu() for images in (pixels, batch.image))
-                correct_reconstructions += int(torch.count_nonzero(made == batch.label))
-                correct_originals += int(torch.count_nonzero(original == batch.label))
+                right_reconstructions.append(made == batch.label)
+                right_originals.append(original == batch.label)
             advance(len(pixels))
     settings = held_out.settings
-    error = torch.cat(errors)
     title = "reconstruction MSE, pixels in [0, 1]"
-    measurements = {"mse": Measurement(title, float(error.mean()), settings, "", "lower", mean_interval(error))}
+    measurements = {"mse": mean_measurement(title, torch.cat(errors), settings, "", "lower")}
     if classifier is not None and held_out.shards.labelled:
         settings, caution = settings | {"classifier_weights": classifier.weights}, classifier.caution(held_out)
         shares = {
             # A model that is told the class has it easier.
             "reconstruction_consistency": _share(
                 "reconstructions recognised as their class",
-                correct_reconstructions,
-                len(held_out),
+                torch.cat(right_reconstructions),
                 settings | _class_settings(model),
                 "higher",
             ),
-            "classifier_accuracy": _share(
-                "images recognised as their class", correct_originals, len(held_out), settings
-            ),
+            "classifier_accuracy": _share("images recognised as their class", torch.cat(right_originals), settings),
         }
         measurements |= {name: replace(measurement, caution=caution) for name, measurement in shares.items()}
     return measurements
@@ -177,8 +175,8 @@ def measure_consistency(
         "seed": seed,
         **sample_settings(model, options),
     }
-    correct = int(torch.count_nonzero(seen == label))
-    return {"sample_consistency": _share("samples recognised as their class", correct, len(label), settings, "higher")}
+    share = _share("samples recognised as their class", seen == label, settings, "higher")
+    return {"sample_consistency": replace(share, values=None)}  # samples of two models are not of the same images
 
 
 def observe_rows(model: LatentModel, batch: Batch, seed: int) -> tuple[Tensor, Tensor | None]:
@@ -246,9 +244,8 @@ def _class_settings(model: Model) -> Settings:
     return {"told_class": "yes" if model.classes else "no"}
 
 
-def _nats(title: str, values: Tensor, settings: Settings, better: Better | None = None) -> Measurement:
-    return Measurement(title, float(values.mean()), settings, "nats", better, mean_interval(values))
-
-
-def _share(title: str, hits: int, count: int, settings: Settings, better: Better | None = None) -> Measurement:
-    return Measurement(title, hits / count, settings, "share", better, proportion_interval(hits, count))
+def _share(title: str, right: Tensor, settings: Settings, better: Better | None = None) -> Measurement:
+    """Measure the share of images for which ``right``, bool [N], holds."""
+    hits, count = int(right.count_nonzero()), len(right)
+    interval = proportion_interval(hits, count) if count >= FEWEST else None
+    return Measurement(title, hits / count, settings, "share", better, interval, values=right.double())

@@ -19,7 +19,7 @@ from genlab.models.noise import RULE
 def measure_samples(
     model: Sampler, held_out: HeldOut, extractor: Extractor, count: int, seed: int, options: Any = None
 ) -> dict[str, Measurement]:
-    """Measure FID and KID of samples; a conditional model draws the classes of the rows.
+    """Measure KID and FID of samples; a conditional model draws the classes of the rows.
 
     Args:
         model: the model.

@@ -3,10 +3,9 @@
 Beside each stands the same measurement of the untranslated images, which shows what translating gained.
 """
 
-import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -16,7 +15,8 @@ from genlab.data.stream.batches import Batch
 from genlab.evaluation.extractors import EfficientNetLite, Extractor
 from genlab.evaluation.features import extract, held_out_features, measure_distances
 from genlab.evaluation.held_out import HeldOut
-from genlab.evaluation.measurements import Better, Measurement, Settings
+from genlab.evaluation.measurements import Better, Measurement, Settings, mean_measurement
+from genlab.metrics.distances import Distance, FeaturePair, mean_kernel_distance
 from genlab.metrics.image import (
     SSIM_WINDOW,
     apply_colour_curve,
@@ -25,7 +25,6 @@ from genlab.metrics.image import (
     psnr,
     ssim,
 )
-from genlab.metrics.intervals import mean_interval
 from genlab.models.model import Translator
 from genlab.models.pixels import from_signed, to_signed
 
@@ -50,24 +49,43 @@ def measure_translations(
         images: how many images of each domain are translated, at most; they are drawn at random.
         seed: seed of the draws.
     """
-    measurements: dict[str, Measurement] = {}
+    sources = {domain: held_out.drawn(images, seed) for domain, held_out in domains.items()}
+    measured = {}
     for direction in model.directions:
         source, _, target = direction.partition("_to_")
-        measurements |= measure_direction(
-            model, direction, domains[source].drawn(images, seed), domains[target], extractor, seed
-        )
-    if len(model.directions) < 2:
+        measured[direction] = measure_direction(model, direction, sources[source], domains[target], extractor, seed)
+    measurements = {name: one for direction in measured.values() for name, one in direction.measurements.items()}
+    if len(measured) < 2:
         return measurements
-    kids = {direction: measurements[f"kid_{direction}"] for direction in model.directions}
-    return {"kid": _mean_kid(extractor, kids)} | measurements
+    features = {domain: held_out_features(held_out, extractor) for domain, held_out in domains.items()}
+    rows = {domain: torch.from_numpy(held_out.rows) for domain, held_out in domains.items()}
+    drawn = {domain: torch.from_numpy(held_out.rows) for domain, held_out in sources.items()}
+    there, back = measured
+    a, _, b = there.partition("_to_")
+    both = mean_kernel_distance(
+        FeaturePair(measured[there].features, drawn[a], features[b], rows[b]),
+        FeaturePair(features[a], rows[a], measured[back].features, drawn[b]),
+    )
+    kids = {direction: measurements[f"kid_{direction}"] for direction in measured}
+    return {"kid": _mean_kid(extractor, kids, both)} | measurements
+
+
+@dataclass(frozen=True)
+class MeasuredDirection:
+    """What was measured of one direction."""
+
+    measurements: dict[str, Measurement]
+    features: Tensor
+    """Features of the translations, float32 [N, D], in the order of the source's rows."""
 
 
 def measure_direction(
     model: Translator, direction: str, source: HeldOut, target: HeldOut, extractor: Extractor, seed: int
-) -> dict[str, Measurement]:
+) -> MeasuredDirection:
     """Measure the translations of one direction.
 
-    * ``fid``, ``kid``: distances of the translations from real images of the other domain.
+    * ``kid``, ``fid``, ``fid_infinity``: distances of the translations from real images of the other domain, see
+      :func:`genlab.evaluation.features.measure_distances`.
     * ``cycle``, ``identity``: |F(G(x)) − x| and |F(x) − x| of images x of the source domain, G being the direction's
       generator and F the other: means over pixels in [-1, 1], as in training. No model is ranked by them, since a
       model that changes nothing has an error of 0. A model of a single direction, which has no F, has neither.
@@ -128,8 +146,8 @@ def measure_direction(
     formulas = {"cycle": f"{here} → {there} → {here}", "identity": f"{there} → {here} of {here}"}
     for kind, values in errors.items():
         title = f"{kind} error, {formulas[kind]}, mean |error| in range [-1, 1]"
-        measurements[f"{kind}_{here}"] = _mean(title, torch.cat(values), source.settings)
-    return measurements
+        measurements[f"{kind}_{here}"] = mean_measurement(title, torch.cat(values), source.settings)
+    return MeasuredDirection(measurements, features)
 
 
 def measure_psnr(
@@ -150,17 +168,17 @@ def measure_psnr(
     """
     here, _, there = direction.partition("_to_")
     title = f"PSNR to the true {there}"
-    after = _mean(f"{title}, {here} → {there}", translated, settings, "dB", "higher")
-    before = _mean(f"{title}, {here} untranslated", untranslated, settings, "dB")
+    after = mean_measurement(f"{title}, {here} → {there}", translated, settings, "dB", "higher")
+    before = mean_measurement(f"{title}, {here} untranslated", untranslated, settings, "dB")
     fitted = settings | {"colour_curve": COLOUR_CURVE}
-    gain, interval = after.value - before.value, mean_interval(translated - untranslated)
+    gain = mean_measurement(f"gain in {title}, {here} → {there}", translated - untranslated, settings, "dB", "higher")
     return {
         f"psnr_{direction}": after,
         f"untranslated_psnr_{direction}": before,
-        f"curve_psnr_{direction}": _mean(f"{title}, {here} under the best colour curve", curve, fitted, "dB"),
-        f"gain_{direction}": Measurement(
-            f"gain in {title}, {here} → {there}", gain, settings, "dB", "higher", interval
+        f"curve_psnr_{direction}": mean_measurement(
+            f"{title}, {here} under the best colour curve", curve, fitted, "dB"
         ),
+        f"gain_{direction}": replace(gain, value=after.value - before.value),
     }
 
 
@@ -183,17 +201,16 @@ def counterparts_are_known(source: HeldOut, target: HeldOut) -> bool:
     return has_counterparts(one) and has_counterparts(other) and one.origin.path != other.origin.path
 
 
-def _mean_kid(extractor: Extractor, directions: Mapping[str, Measurement]) -> Measurement:
-    """Average the KIDs of the directions; their errors are taken as independent, though the directions share images."""
+def _mean_kid(extractor: Extractor, directions: Mapping[str, Measurement], both: Distance) -> Measurement:
+    """Measure the mean of the KIDs of the directions, which is ``both``; no interval where one of them has none."""
     settings: Settings = {}
     for direction, measurement in directions.items():
         for name, value in measurement.settings.items():
             shared = all(other.settings.get(name) == value for other in directions.values())
             settings[name if shared else f"{name}_{direction}"] = value
-    mean = sum(measurement.value for measurement in directions.values()) / len(directions)
-    half = math.hypot(*(measurement.half_width or 0.0 for measurement in directions.values())) / len(directions)
     title = f"KID in {extractor.label} features, mean of both directions"
-    return Measurement(title, mean, settings, better="lower", interval=(mean - half, mean + half))
+    interval = both.interval if all(measurement.interval for measurement in directions.values()) else None
+    return Measurement(title, both.value, settings, better="lower", interval=interval)
 
 
 def _distances(
@@ -231,16 +248,10 @@ def _measure_similarities(
     for kind, values in similarities.items():
         name, better = SIMILARITIES[kind]
         settings = source.settings | (network.layers_settings if kind == "perceptual" else {})
-        measurements[kind] = _mean(f"{name} to the true {there}", torch.cat(values), settings, "", better)
+        measurements[kind] = mean_measurement(f"{name} to the true {there}", torch.cat(values), settings, "", better)
     return measurements
 
 
 def _error(images: Tensor, references: Tensor) -> Tensor:
     """Compute the mean absolute difference of each image, float64 [N], on the CPU."""
     return (images - references).abs().flatten(1).double().mean(1).cpu()
-
-
-def _mean(title: str, values: Tensor, settings: Settings, unit: str = "", better: Better | None = None) -> Measurement:
-    """Measure a mean over images: ``values`` is [N]."""
-    values = values.double()
-    return Measurement(title, float(values.mean()), settings, unit, better, mean_interval(values))

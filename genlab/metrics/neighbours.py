@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from genlab.metrics.intervals import Interval, proportion_interval
+from genlab.metrics.intervals import FEWEST, Interval, proportion_interval
 
 DISTANCES_AT_ONCE = 2**24
 """Number of distances that are held at a time: 64 MiB of float32."""
@@ -18,26 +18,35 @@ class NeighbourAccuracy:
 
     value: float
     """Share of points, in [0, 1]."""
-    interval: Interval
-    """Confidence interval of 95%, over draws of the points."""
+    interval: Interval | None
+    """Confidence interval of 95%, over draws of the points; ``None`` where they are too few."""
 
 
 def nearest_neighbour_accuracy(points: Tensor, labels: Tensor) -> NeighbourAccuracy:
     """Return the leave-one-out accuracy: the share of points whose nearest neighbour has the same class.
 
-    Two points that are each other's nearest are right or wrong together. If a share m of points is in such pairs, the
-    variance is 1 + m times the binomial one, and Wilson's interval is that of 1 + m times fewer points. In a plane m is
-    0.62; it falls with the dimension.
+    Whether two points are right depends on each other where they share a point: where they are each other's nearest, or
+    one point is the nearest of both. The variance sums over all such pairs (Fafchamps & Gubert 2007); if it is k times
+    the binomial one, Wilson's interval is that of k times fewer points. With a share m of points in pairs of each
+    other's nearest, k is 1 + m at least.
 
     Args:
         points: float [N, D], N >= 2.
         labels: int64 [N].
     """
     nearest = nearest_neighbours(points)
-    right = int(torch.count_nonzero(labels[nearest] == labels))
-    mutual = int(torch.count_nonzero(nearest[nearest] == torch.arange(len(nearest), device=nearest.device)))
-    inflation = 1 + mutual / len(points)
-    return NeighbourAccuracy(right / len(points), proportion_interval(right / inflation, len(points) / inflation))
+    right = labels[nearest] == labels
+    mutual = nearest[nearest] == torch.arange(len(nearest), device=nearest.device)
+    hits, count = int(right.count_nonzero()), len(points)
+    inflation = 1 + int(mutual.count_nonzero()) / count
+    if 0 < hits < count:
+        apart = right.double() - hits / count
+        at_point = apart.index_add(0, nearest, apart)  # of a point itself, and of those whose nearest it is
+        # A point shares two points with itself, and so do each other's nearest: both are counted twice in the sum.
+        shared = at_point.square().sum() - apart.square().sum() - (apart * apart[nearest])[mutual].sum()
+        inflation = max(inflation, float(shared / apart.square().sum()))
+    interval = proportion_interval(hits / inflation, count / inflation) if count >= FEWEST else None
+    return NeighbourAccuracy(hits / count, interval)
 
 
 def nearest_neighbours(points: Tensor) -> Tensor:

@@ -30,7 +30,8 @@ M = TypeVar("M", bound=Model)
 class Levels(Extractor):
     """Mean levels of the image's quarters."""
 
-    label, name, weights, resizer, dimension, batch = "mean-level", "levels", "0" * 64, "none", 4, 7
+    label, name, weights, version, resizer = "mean-level", "levels", "0" * 64, "1.0", "none"
+    dimension, batch = 4, 7
 
     def __init__(self) -> None:
         self.seen = 0

@@ -7,6 +7,7 @@ import torch
 
 from genlab.evaluation.features import cache_folder, extract, held_out_features, measure_distances
 from genlab.evaluation.held_out import HeldOut
+from genlab.evaluation.measurements import Measurement
 from tests.evaluation.support import Levels, colours, held_out
 
 
@@ -26,12 +27,16 @@ def test_features_of_a_data_set_are_taken_once(held_out_images: HeldOut) -> None
     assert again.seen == 0
 
 
-def test_other_weights_or_rows_or_a_damaged_file_are_taken_anew(held_out_images: HeldOut) -> None:
+def test_other_weights_or_code_or_rows_or_a_damaged_file_are_taken_anew(held_out_images: HeldOut) -> None:
     held_out_features(held_out_images, Levels())
     other = Levels()
     other.weights = "1" * 64
     held_out_features(held_out_images, other)
     assert other.seen == len(held_out_images)
+    newer = Levels()
+    newer.version = "2.0"
+    held_out_features(held_out_images, newer)
+    assert newer.seen == len(held_out_images)
     train = Levels()
     held_out_features(HeldOut(held_out_images.shards, "another"), train)
     assert train.seen == len(held_out_images)
@@ -55,8 +60,9 @@ def test_distances_carry_their_settings(held_out_images: HeldOut) -> None:
     reference = held_out_features(held_out_images, extractor)
     noise = extract(extractor, iter(colours(90, 28, 28, 1).split(40)), 90, "noise")
     measurements = measure_distances(extractor, reference, held_out_images.settings, noise, seed=3)
-    fid, kid = measurements["fid"], measurements["kid"]
-    for measurement in (fid, kid):
+    fid, endless, kid = measurements["fid"], measurements["fid_infinity"], measurements["kid"]
+    assert list(measurements) == ["kid", "fid", "fid_infinity"], "the one that few images do for leads"
+    for measurement in (fid, endless, kid):
         assert (
             measurement.settings.items()
             >= {
@@ -65,24 +71,51 @@ def test_distances_carry_their_settings(held_out_images: HeldOut) -> None:
                 "rows": len(held_out_images),
                 "extractor": "levels",
                 "extractor_weights": "0" * 64,
+                "extractor_version": "1.0",
                 "resizer": "none",
                 "samples": 90,
                 "seed": 3,
             }.items()
         )
+    for measurement in (endless, kid):
         assert measurement.interval is not None
         assert measurement.interval[0] < measurement.value < measurement.interval[1]
+    assert endless.value < fid.value
     assert fid.caution == ""
+    assert fid.interval is None, "it is biased, however many images there are"
     same = measure_distances(extractor, reference, held_out_images.settings, reference, seed=3)
     assert same["fid"].value == pytest.approx(0, abs=1e-6)
     assert same["kid"].value < 0.01 * kid.value
 
 
-def test_fid_of_fewer_images_than_features_is_marked(held_out_images: HeldOut) -> None:
+def test_few_images_give_no_interval_and_fid_is_marked(held_out_images: HeldOut) -> None:
     extractor = Levels()
     reference = held_out_features(held_out_images, extractor)
-    for count, caution in ((4, "4 images for 4 features: singular"), (6, "6 images for 4 features: too few"), (7, "")):
-        measurements = measure_distances(extractor, reference, held_out_images.settings, reference[:count], seed=0)
-        assert measurements["fid"].caution.startswith(caution)
-        assert bool(measurements["fid"].caution) == (measurements["fid"].interval is None) == (count < 7)
-        assert measurements["kid"].caution == ""
+
+    def measured(count: int) -> dict[str, Measurement]:
+        return measure_distances(extractor, reference, held_out_images.settings, reference[:count], seed=0)
+
+    for count, caution in ((4, "4 images for 4 features: singular"), (7, "7 images for 4 features: too few"), (8, "")):
+        found = measured(count)
+        assert found["fid"].caution.startswith(caution)
+        assert bool(found["fid"].caution) == (count < 8)
+        assert found["kid"].caution == ""
+        assert found["kid"].interval is None
+        assert found.keys() == {"kid", "fid"}
+    assert measured(24)["kid"].interval is None
+    assert measured(25)["kid"].interval is not None
+    assert measured(25)["fid_infinity"].interval is not None
+    extractor.dimension = 13
+    assert measured(25).keys() == {"kid", "fid"}
+    assert measured(26).keys() == {"kid", "fid", "fid_infinity"}
+
+
+def test_the_groups_of_the_jackknife_are_drawn_from_the_seed(held_out_images: HeldOut) -> None:
+    extractor = Levels()
+    reference = held_out_features(held_out_images, extractor)
+
+    def measured(seed: int) -> Measurement:
+        return measure_distances(extractor, reference, {}, reference[:30] + 1, seed)["fid_infinity"]
+
+    assert measured(0) == measured(0)
+    assert measured(0).value != measured(1).value

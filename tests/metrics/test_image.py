@@ -62,6 +62,16 @@ def test_ssim_is_that_of_the_paper() -> None:
     assert ssim(images, images).tolist() == pytest.approx([1, 1, 1], rel=1e-12)
 
 
+def test_ssim_is_that_of_torchmetrics_where_the_window_lies_inside_the_image() -> None:
+    """Its version 1.9.0, ``return_full_image`` less five pixels a side: it pads images, which is not done here."""
+    row = torch.arange(3 * 24 * 17 * 2).reshape(3, 24, 17, 2)
+    images = ((37 * row + row // 7 * 11) % 256).to(torch.uint8)
+    references = (images.int() * 3 // 4 + row * row % 61).clamp(0, 255).to(torch.uint8)
+    references[2] = 255 - images[2]
+    expected = [0.9135645383000751, 0.9044153916421526, -0.9869647837202635]
+    assert ssim(images, references).tolist() == pytest.approx(expected, rel=1e-12)
+
+
 def test_ssim_has_a_window_that_must_fit() -> None:
     small = noise(1, 10, 40, 3, seed=0)
     with pytest.raises(ValueError, match="10x40: smaller than SSIM's window, 11"):

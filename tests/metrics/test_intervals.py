@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from scipy.stats import binomtest
+from scipy.stats import binomtest, t, ttest_1samp
 
-from genlab.metrics.intervals import mean_interval, proportion_interval
+from genlab.metrics.intervals import holm, mean_interval, paired_p_value, proportion_interval, student_p_value
 
 
 @pytest.mark.parametrize(("hits", "count"), [(0, 10), (10, 10), (97, 100), (1234, 10_000)])
@@ -13,7 +13,24 @@ def test_shares_have_wilsons_interval(hits: int, count: int) -> None:
     assert proportion_interval(hits, count) == pytest.approx((theirs.low, theirs.high), abs=1e-9)
 
 
-def test_the_interval_of_a_mean_covers_it_nineteen_times_in_twenty() -> None:
-    values = torch.rand(2000, 100, generator=torch.Generator().manual_seed(0)).square()
-    covered = [low < 1 / 3 < high for low, high in map(mean_interval, values)]
-    assert 0.93 < sum(covered) / len(covered) < 0.97
+@pytest.mark.parametrize("count", [25, 26, 400])
+def test_means_have_students_interval(count: int) -> None:
+    values = torch.rand(count, generator=torch.Generator().manual_seed(0)).double()
+    theirs = ttest_1samp(values, 0).confidence_interval(0.95)
+    assert mean_interval(values) == pytest.approx((theirs.low, theirs.high), rel=1e-4)
+
+
+@pytest.mark.parametrize("freedom", [10, 24, 1000])
+def test_the_p_values_of_students_test_are_scipys(freedom: int) -> None:
+    for statistic in (0.0, 0.3, -2.0, 5.0, 9.0):
+        assert student_p_value(statistic, freedom) == pytest.approx(2 * t.sf(abs(statistic), freedom), rel=2e-3)
+    differences = torch.rand(30, generator=torch.Generator().manual_seed(0)).double() - 0.4
+    assert paired_p_value(differences) == pytest.approx(ttest_1samp(differences, 0).pvalue, rel=1e-3)
+    assert paired_p_value(torch.zeros(30)) == 1
+    assert paired_p_value(torch.ones(30)) == 0
+
+
+def test_holms_correction_is_the_textbooks() -> None:
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.6, 0.9]) == [1, 1]
+    assert holm([]) == []
