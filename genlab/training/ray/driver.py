@@ -7,22 +7,19 @@ Ray Train's controller imports this module, so it keeps clear of torch; what wor
 import os
 import pickle
 import secrets
+import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pyarrow.fs
 import ray
-import ray._private.state
 import ray.train
 from ray.exceptions import RayActorError, RayError
 from ray.train import BackendConfig, FailureConfig, RunConfig, ScalingConfig
-from ray.train._internal.utils import get_address_and_port
 from ray.train.backend import Backend
-from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
-from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
 from genlab.core.claims import Claim
@@ -51,12 +48,13 @@ class LeanTrainer(DataParallelTrainer):
     """Ray Train without two of its actors, each a process that takes over a second to start.
 
     The first hands out Ray Data sets, which genlab does not use. The second outlives the run to remove its placement
-    group when the controller was killed; Ray removes that group, too, when the driver ends.
+    group when the controller was killed; Ray removes that group, too, when the driver ends. The method that is
+    overridden is Ray's own affair: should Ray rename it or its callbacks, the actors are started and all else goes on.
     """
 
     def _create_default_callbacks(self) -> list[Any]:
-        spared = (DatasetsCallback, PlacementGroupCleanerCallback)
-        return [callback for callback in super()._create_default_callbacks() if not isinstance(callback, spared)]
+        spared = ("DatasetsCallback", "PlacementGroupCleanerCallback")
+        return [callback for callback in super()._create_default_callbacks() if type(callback).__name__ not in spared]
 
 
 @dataclass
@@ -77,8 +75,16 @@ class _RendezvousBackend(Backend):
     """Whether each worker sees the GPUs of all workers on its node, which NCCL needs."""
 
     def on_start(self, worker_group: Any, backend_config: BackendConfig) -> None:
-        address, port = worker_group.execute_single(0, get_address_and_port)
+        address, port = worker_group.execute_single(0, _address_and_free_port)
         worker_group.execute(_set_environment, {"MASTER_ADDR": address, "MASTER_PORT": str(port)})
+
+
+def _address_and_free_port() -> tuple[str, int]:
+    """Return the IP address of this node and a port that nothing listens on."""
+    address: str = ray.util.get_node_ip_address()
+    with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as probe:
+        probe.bind(("", 0))
+        return address, probe.getsockname()[1]
 
 
 def _set_environment(variables: dict[str, str]) -> None:
@@ -92,6 +98,28 @@ def _worker(config: dict[str, Any]) -> None:
     work(pickle.loads(config["task"]), config["messages"])
 
 
+@dataclass(frozen=True)
+class Node:
+    """What a node of the cluster has in all."""
+
+    cpus: int
+    gpus: int = 0
+
+    def __str__(self) -> str:
+        return counted(self.cpus, "CPU") + (f" and {counted(self.gpus, 'GPU')}" if self.gpus else "")
+
+
+def fitting(nodes: Sequence[Node], threads: int, gpu: bool) -> int:
+    """Return how many workers of ``threads`` CPUs, and one GPU each if ``gpu``, fit on ``nodes``, each on one node."""
+    return sum(min(node.cpus // threads, node.gpus) if gpu else node.cpus // threads for node in nodes)
+
+
+def most_threads(nodes: Sequence[Node], workers: int, gpu: bool) -> int:
+    """Return the most threads with which ``workers`` fit on ``nodes``; 1 where they do not fit with any number."""
+    most = max((node.cpus for node in nodes), default=0)
+    return max((threads for threads in range(1, most + 1) if fitting(nodes, threads, gpu) >= workers), default=1)
+
+
 def worker_resources(run: Run) -> tuple[int, bool]:
     """Return the number of CPU threads of each worker, and whether each has a GPU.
 
@@ -100,30 +128,27 @@ def worker_resources(run: Run) -> tuple[int, bool]:
 
     Raises:
         ClusterError: when the workers could never start, because the nodes have too few CPUs or GPUs and there is no
-            autoscaler that could add any; when ``run.cuda_graphs`` is set on a cluster without GPUs.
+            autoscaler that could add any; when an option needs GPUs (:meth:`Run.without_gpus`) and there are none.
     """
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    gpus = sum(int(node.get("GPU", 0)) for node in nodes)
+    nodes = _nodes()
+    gpus = sum(node.gpus for node in nodes)
     if 0 < gpus < run.workers and not _autoscaled():
         raise ClusterError(f"run.workers = {run.workers}: the cluster has {gpus} GPUs; use at most one worker for each")
-    if run.cuda_graphs and not gpus:
-        raise ClusterError("run.cuda_graphs: the cluster has no GPUs; leave it out, or try run.compile")
-    cpus = [int(node.get("CPU", 0)) for node in nodes if not gpus or node.get("GPU", 0)]
-
-    def fitting(threads: int) -> int:
-        return sum(count // threads for count in cpus)
-
-    most = max(
-        (threads for threads in range(1, max(cpus, default=0) + 1) if fitting(threads) >= run.workers), default=1
-    )
-    threads = run.threads or most
-    if fitting(threads) < run.workers and not _autoscaled():
+    if not gpus and (fault := run.without_gpus("the cluster has no GPUs")):
+        raise ClusterError(fault)
+    threads = run.threads or most_threads(nodes, run.workers, gpus > 0)
+    if fitting(nodes, threads, gpus > 0) < run.workers and not _autoscaled():
+        usable = [node for node in nodes if node.gpus or not gpus]
         raise ClusterError(
             f"run.workers = {run.workers} with {counted(threads, 'thread')} each do not fit on the cluster, whose "
-            f"nodes have {', '.join(map(str, cpus))} CPUs, and no autoscaler can add any; use fewer workers or "
-            "run.threads"
+            f"nodes have {', '.join(map(str, usable))}, and no autoscaler can add any; use fewer workers or run.threads"
         )
     return threads, gpus > 0
+
+
+def _nodes() -> list[Node]:
+    resources = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return [Node(int(each.get("CPU", 0)), int(each.get("GPU", 0))) for each in resources]
 
 
 def fit(
@@ -179,6 +204,8 @@ def fit(
         f"{counted(run.workers, 'worker')}, {counted(threads, 'thread')}{each}, on {'GPUs' if gpu else 'CPUs'}; "
         f"starting {'them' if run.workers > 1 else 'it'}"
     )
+    if fitting(_nodes(), threads, gpu) < run.workers:
+        console.say("the workers do not fit on the cluster's nodes; waiting until its autoscaler has added some")
     with _watching(messages, console, plan.claim):
         try:
             trainer.fit()
@@ -245,5 +272,13 @@ def _watching(messages: Any, console: RunConsole, claim: Claim | None) -> Iterat
 
 
 def _autoscaled() -> bool:
-    """Return whether this cluster has an autoscaler, which could add nodes."""
-    return ray._private.state.state.get_max_resources_from_cluster_config() is not None
+    """Return whether this cluster has an autoscaler, which could add nodes; also where Ray does not tell.
+
+    Only a private module of Ray tells. Without it nothing is refused that an autoscaler might make room for.
+    """
+    try:
+        from ray._private.state import state
+
+        return state.get_max_resources_from_cluster_config() is not None
+    except (ImportError, AttributeError):
+        return True

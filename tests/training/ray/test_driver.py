@@ -4,12 +4,16 @@ import signal
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from ray.train import RunConfig
+from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 from upath import UPath
 
 from genlab.core.storage import locate
 from genlab.store import model_directory
+from genlab.training.ray.driver import LeanTrainer, Rendezvous
 from genlab.training.tracking import read_metrics
 from tests.cluster_support import TIMEOUT_SECONDS, finish, indexes, reproducible, start_job, wait_for
 from tests.s3 import Bucket, FaultProxy
@@ -34,6 +38,32 @@ def test_a_killed_driver_goes_on_under_the_same_name(drawn: Callable[[str], Path
     assert "goes on from the checkpoint of step" in log
     assert reproducible(tmp_path / "killed") == reproducible(tmp_path / "unbroken")
     assert indexes(tmp_path / "killed") == indexes(tmp_path / "unbroken")
+
+
+WITHOUT_RAYS_PRIVATE_PARTS = """
+import sys, ray, ray.train.v2.api.data_parallel_trainer
+hidden = ["ray._private.state", "ray.train._internal.utils", "ray.train.v2._internal.callbacks.datasets",
+          "ray.train.v2._internal.callbacks.placement_group_callback"]
+sys.modules |= dict.fromkeys(hidden)
+from genlab.training.ray.driver import LeanTrainer
+del LeanTrainer._create_default_callbacks
+from genlab.cli.train import train_family
+train_family("vae")
+"""
+
+
+def test_a_run_does_without_rays_private_modules(drawn: Callable[[str], Path], tmp_path: Path) -> None:
+    options = ["--data.images", str(drawn("digits")), "--run.batch", "32", "--run.steps", "4", "--run.workers", "2"]
+    finish(start_job("-c", WITHOUT_RAYS_PRIVATE_PARTS, *options, "--run.storage", str(tmp_path), "--run.name", "run"))
+    assert indexes(tmp_path / "run")
+
+
+def test_the_two_actors_that_are_spared_are_still_rays_default(tmp_path: Path) -> None:
+    """Else :class:`LeanTrainer` saves nothing any more."""
+    options: dict[str, Any] = {"run_config": RunConfig(storage_path=str(tmp_path)), "backend_config": Rendezvous()}
+    rays, lean = (kind(print, **options)._create_default_callbacks() for kind in (DataParallelTrainer, LeanTrainer))
+    names = [[type(callback).__name__ for callback in callbacks] for callbacks in (rays, lean)]
+    assert set(names[0]) - set(names[1]) == {"DatasetsCallback", "PlacementGroupCleanerCallback"}
 
 
 def test_a_run_directory_on_s3(s3: Bucket, drawn: Callable[[str], Path]) -> None:

@@ -1,0 +1,100 @@
+"""Which workers fit on which nodes, and what is refused before any is started."""
+
+import dataclasses
+import sys
+from typing import Any
+
+import pytest
+
+from genlab.core.errors import ClusterError
+from genlab.recipes.options import Run
+from genlab.training.ray import driver
+from genlab.training.ray.driver import Node, fitting, most_threads, worker_resources
+
+UNEQUAL = [Node(64, 8), Node(64, 1)]
+
+
+@pytest.fixture
+def cluster_of(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Make Ray say that the cluster has these nodes, and no autoscaler."""
+
+    def make(*nodes: Node) -> None:
+        monkeypatch.setattr(
+            "genlab.training.ray.driver.ray.nodes",
+            lambda: [{"Alive": True, "Resources": {"CPU": float(node.cpus), "GPU": node.gpus}} for node in nodes],
+        )
+        monkeypatch.setattr(driver, "_autoscaled", lambda: False)
+
+    return make
+
+
+def test_a_worker_needs_its_threads_and_its_gpu_on_one_node() -> None:
+    assert fitting(UNEQUAL, 8, gpu=True) == 8 + 1
+    assert fitting(UNEQUAL, 9, gpu=True) == 7 + 1
+    assert fitting(UNEQUAL, 64, gpu=True) == 1 + 1
+    assert fitting(UNEQUAL, 9, gpu=False) == 7 + 7
+    assert fitting([Node(2, 8)], 1, gpu=True) == 2
+    assert fitting([Node(0, 1), Node(96)], 1, gpu=True) == 0, "the CPUs are on another node than the GPU"
+    assert fitting([], 1, gpu=False) == 0
+
+
+@pytest.mark.parametrize(
+    ("nodes", "workers", "gpu", "threads"),
+    [
+        (UNEQUAL, 9, True, 8),
+        (UNEQUAL, 8, True, 9),
+        (UNEQUAL, 2, True, 64),
+        ([Node(4), Node(2)], 3, False, 2),
+        ([Node(4), Node(3)], 3, False, 2),
+        ([Node(8)], 3, False, 2),
+        ([Node(2)], 3, False, 1),
+        ([], 1, False, 1),
+    ],
+)
+def test_workers_get_the_most_threads_with_which_all_fit(
+    nodes: list[Node], workers: int, gpu: bool, threads: int
+) -> None:
+    assert most_threads(nodes, workers, gpu) == threads
+
+
+def test_a_run_gets_what_fits_on_nodes_of_unequal_size(cluster_of: Any) -> None:
+    cluster_of(*UNEQUAL)
+    assert worker_resources(Run(workers=9)) == (8, True)
+    cluster_of(Node(64, 8), Node(96))
+    assert worker_resources(Run(workers=8)) == (8, True), "a node without a GPU has no worker"
+
+
+def test_workers_that_never_fit_are_refused_with_what_the_nodes_have(cluster_of: Any) -> None:
+    cluster_of(*UNEQUAL)
+    with pytest.raises(ClusterError, match="nodes have 64 CPUs and 8 GPUs, 64 CPUs and 1 GPU, and no autoscaler"):
+        worker_resources(Run(workers=9, threads=9))
+    with pytest.raises(ClusterError, match="the cluster has 9 GPUs"):
+        worker_resources(Run(workers=10))
+    cluster_of(Node(2), Node(1))
+    with pytest.raises(ClusterError, match=r"workers = 4 with 1 thread each .* 2 CPUs, 1 CPU, and no autoscaler"):
+        worker_resources(Run(workers=4))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"cuda_graphs": True}, r"run\.cuda_graphs: the cluster"), ({"precision": "tf32"}, r"run\.precision = tf32")],
+)
+def test_what_needs_gpus_is_refused_on_a_cluster_without(
+    options: dict[str, Any], message: str, cluster_of: Any
+) -> None:
+    run = dataclasses.replace(Run(), **options)
+    cluster_of(Node(8, 1))
+    assert worker_resources(run) == (8, True)
+    cluster_of(Node(8))
+    with pytest.raises(ClusterError, match=message):
+        worker_resources(run)
+
+
+def test_where_ray_does_not_say_whether_there_is_an_autoscaler_nothing_is_refused(
+    cluster_of: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    autoscaled = driver._autoscaled
+    cluster_of(Node(2))
+    monkeypatch.setattr(driver, "_autoscaled", autoscaled)
+    monkeypatch.setitem(sys.modules, "ray._private.state", None)
+    assert worker_resources(Run(workers=4)) == (1, False)
