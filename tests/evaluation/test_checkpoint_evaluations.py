@@ -46,6 +46,7 @@ def test_a_damaged_file_is_refused(tmp_path: Path) -> None:
         read_evaluations(locate(tmp_path))
 
 
+@pytest.mark.slow
 def test_a_model_that_draws_is_measured_by_its_samples(
     gan_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

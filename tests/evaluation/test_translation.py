@@ -105,6 +105,7 @@ def test_translations_and_untranslated_images_are_measured_against_the_other_dom
     assert measurements["untranslated_fid_b_to_a"].title == "FID in mean-level features, b untranslated"
 
 
+@pytest.mark.slow
 def test_the_error_of_the_mean_kid_is_that_of_both_directions_together(
     scene_rows: dict[str, HeldOut], monkeypatch: pytest.MonkeyPatch
 ) -> None:

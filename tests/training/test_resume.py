@@ -96,6 +96,7 @@ def test_a_cyclegan_with_dropout_killed(
     assert_same_run(tmp_path / "killed", unbroken_cyclegan)
 
 
+@pytest.mark.slow
 def test_a_run_killed_again_and_again(digits: Path, unbroken_vae: Path, killed_vae: Path) -> None:
     plan = make_plan("vae", vae_config(digits, name=killed_vae.name, storage=str(killed_vae.parent)))
     train_until_killed(plan, "step", 10)
