@@ -46,7 +46,7 @@ def split_options(arguments: Sequence[str] | None) -> tuple[list[str], list[str]
     own: list[str] = []
     theirs: list[str] = []
     target = own
-    for word in sys.argv[2:] if arguments is None else arguments:
+    for word in sys.argv[1:] if arguments is None else arguments:
         if word.startswith("--"):
             target = theirs if "." in word.partition("=")[0] else own
         target.append(word)

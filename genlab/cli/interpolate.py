@@ -40,7 +40,7 @@ class InterpolateConfig:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command ``genlab interpolate``."""
-    words = sys.argv[2:] if arguments is None else arguments
+    words = sys.argv[1:] if arguments is None else arguments
     operation = "interpolate_draws" if any(word.partition("=")[0] == "--seeds" for word in words) else "interpolate"
     run_command(lambda: interpolate(*parse_for_model(InterpolateConfig, operation, words, "genlab interpolate")))
 

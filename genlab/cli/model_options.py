@@ -35,7 +35,7 @@ def parse_for_model(
         ConfigError: for a value out of range. An unknown option ends the process with status 2 and the nearest names.
         RunError: MODEL is not a model.
     """
-    words = list(sys.argv[2:] if arguments is None else arguments)
+    words = list(sys.argv[1:] if arguments is None else arguments)
     options = OPERATIONS[operation].options
     if words and not words[0].startswith("-"):
         require_absolute("model", words[0])

@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Args:
         arguments: the file of a space, then options of its family; by default those of this process.
     """
-    path, *options = list(sys.argv[2:] if arguments is None else arguments) or [""]
+    path, *options = list(sys.argv[1:] if arguments is None else arguments) or [""]
 
     def command() -> None:
         if path in ("-h", "--help"):

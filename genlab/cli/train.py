@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Args:
         arguments: a family, then its options; by default those of this process.
     """
-    family, *options = list(sys.argv[2:] if arguments is None else arguments) or ["--help"]
+    family, *options = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     if family in ("-h", "--help"):
         print(usage(), end="")
     else:

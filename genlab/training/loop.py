@@ -41,7 +41,7 @@ from genlab.training.torch_settings import (
     cpu_multiplies_bf16,
     set_up_torch,
 )
-from genlab.training.tracking import Tracker
+from genlab.training.tracking import CLOCK_FIELDS, TIME_FIELDS, Tracker
 
 MOST_STEPS_BETWEEN_CHECKPOINTS = 1000
 """Upper limit of the default of ``run.checkpoint_every``, which is an epoch."""
@@ -100,7 +100,8 @@ def train(plan: Plan, session: Session) -> TrainingState:
             for name in plan.domains
         }
         streams = {name: domain.stream for name, domain in domains.items()}
-        meter = Meter()
+        rate_names = {"learning_rate", *(f"learning_rate_{name}" for name in recipe.networks)}
+        meter = Meter(taken=CLOCK_FIELDS | TIME_FIELDS | rate_names)
         throughput = Throughput(streams)
         stopwatch = Stopwatch(device, streams.values())
 
@@ -134,9 +135,8 @@ def train(plan: Plan, session: Session) -> TrainingState:
                 with state.only(phase.network):
                     for part, step in enumerate(parts):
                         loss, values = phase.loss(_rows_of(batches, step.rows, parts[0].rows.start), step)
-                        whole = step.fraction == 1.0
                         gradients[phase.network].backward(
-                            loss if whole else loss * step.fraction, first=part == 0, last=part == run.accumulate - 1
+                            loss * step.fraction, first=part == 0, last=part == run.accumulate - 1
                         )
                         meter.add(values, phase.name, done + 1, weight=step.fraction)
                 stopwatch.lap("compute")
@@ -295,7 +295,7 @@ def _test_metrics(plan: Plan, split: str, state: TrainingState, session: Session
     share = group_slice(rows, session.rank, session.world_size, plan.group)
     largest = rows_of_part(batch, 0, session.world_size, 0, plan.run.accumulate, plan.group).stop
     pieces = pieces_of_batches(range(share.start, share.stop), batch, largest)
-    meter = Meter()
+    meter = Meter(taken=CLOCK_FIELDS | TIME_FIELDS)
     with state.ema_weights(), read_batches(splits, pieces, session.device) as read:
         for piece, batches in zip(pieces, read, strict=True):
             begin_cuda_graphs(plan.run.cuda_graphs)

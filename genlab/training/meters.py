@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor
@@ -18,13 +18,16 @@ class Meter:
 
     A metric may come in some steps only, in any order, and on some ranks only: its mean is over the rows that it came
     with. Sums stay on the device until they are read.
+
+    Args:
+        taken: names that metrics must not have, because the loop logs something else under them.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, taken: Iterable[str] = ()) -> None:
         self._sums: dict[tuple[str, ...], Tensor] = {}
         self._weights: dict[tuple[str, ...], float] = {}
         self._first_not_finite: dict[tuple[str, ...], Tensor] = {}
-        self._meanings: dict[str, str] = {}
+        self._meanings = dict.fromkeys(taken, "the training loop")
 
     def add(self, metrics: Metrics, meaning: str, step: int, weight: float) -> None:
         """Add metrics of some rows of a step.

@@ -45,6 +45,14 @@ def test_a_value_out_of_range_and_an_unknown_option_are_refused(
     assert not out.exists()
 
 
+def test_a_job_takes_its_words_from_the_command_line(
+    gan_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", ["jobs/sample.py", str(gan_run), str(tmp_path / "one.png"), "--truncation", "0.5"])
+    main()
+    assert (tmp_path / "one.png").exists()
+
+
 def test_help_of_a_model_lists_its_options(gan_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for arguments in (["--help"], [str(gan_run), "--help"]):
         with pytest.raises(SystemExit) as end:

@@ -25,7 +25,7 @@ JOBS = Path(__file__).resolve().parents[2] / "jobs"
     ("family", "networks", "option"),
     [
         ("vae", {}, "run.compile"),
-        ("cyclegan", {"model.dropout": 0.5}, "run.compile"),
+        ("cyclegan", {"model.dropout": 0.5, "model.levels": 3}, "run.compile"),
         ("cyclegan", {"model.generator": "resnet-6", "model.levels": None}, "run.compile"),
         pytest.param("cyclegan", {"model.dropout": 0.5}, "run.cuda_graphs", marks=NEEDS_GPU),
         pytest.param(

@@ -50,6 +50,11 @@ def test_a_name_that_means_two_things_is_refused() -> None:
         meter.add(scalars(loss=1), "discriminator", 2, weight=1)
 
 
+def test_what_the_loop_logs_itself_is_no_name_of_a_metric() -> None:
+    with pytest.raises(ConfigError, match="main: the training loop has a metric 'learning_rate' too"):
+        Meter({"learning_rate"}).add(scalars(learning_rate=1), "main", 1, weight=1)
+
+
 @pytest.mark.parametrize("value", [1.0, torch.ones(2)])
 def test_what_is_no_scalar_tensor_is_refused(value: object) -> None:
     with pytest.raises(ConfigError, match=r"main: metric 'a' must be a scalar tensor; it is a (float|tensor of shape)"):
