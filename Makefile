@@ -36,7 +36,7 @@ slow-test: setup ## Slower tests that run beside each other: exports, evaluation
 	OMP_NUM_THREADS=1 pytest --quiet -m 'slow and not reliability' --numprocesses auto --dist worksteal -p no:randomly
 
 cluster-test: setup ## Slower tests that have the machine for themselves: real Ray clusters on loopback, several workers
-	pytest --quiet -m cluster -p no:randomly
+	pytest --quiet -m 'cluster and not reliability' -p no:randomly
 
 reliability: setup ## Kill and damage runs over and over with 1, 2, 3 and 5 workers (hours); prints the table of docs/reproducibility.md
 	GENLAB_CPUS=4 python benchmarks/reliability.py
