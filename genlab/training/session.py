@@ -133,12 +133,6 @@ def become_background_process(training_device: torch.device) -> None:
     torch.set_num_threads(1 if training_device.type == "cpu" else max(1, (os.cpu_count() or 1) // 2))
 
 
-def sum_over_ranks(tensor: Tensor) -> Tensor:
-    """Sum ``tensor`` over all ranks, in place, and return it."""
-    start_sum_over_ranks(tensor)()
-    return tensor
-
-
 def start_sum_over_ranks(tensor: Tensor) -> Callable[[], object]:
     """Begin to sum ``tensor`` over all ranks, in place; the returned function waits for the end of that."""
     if dist.is_initialized() and dist.get_world_size() > 1:
