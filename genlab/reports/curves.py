@@ -54,7 +54,11 @@ def loss_figure(run: RunRecord, panels: Sequence[Panel]) -> Figure:
     """Draw the run's losses in ``panels``; where it has none of their metrics, each of its own in a panel."""
     panels = [drawn for panel in panels if (drawn := _measured(panel, run.losses)).series]
     panels = panels or [Panel(f"loss-{name}", name.replace("_", " "), {name: ""}) for name in run.losses]
-    held_out = " Dots are the held-out split, after each epoch." if run.test else ""
+    held_out = ""
+    if run.test or run.val:
+        held_out = " Dots are held-out images, after each epoch."
+    if run.test and run.val:
+        held_out += " Filled: those that results are reported on; hollow: those to choose on (val)."
     smoothed = " Bold: its moving average." if _window(len(run.train)) > 1 else ""
     caption = (
         f"Losses over the images seen. A point is the mean since the point before.{smoothed}{held_out} "
@@ -144,11 +148,14 @@ def _draw_panel(axis: Axes, run: RunRecord, panel: Panel) -> None:
             values = moving_average(values, window)
         alone = "o" if len(values) == 1 else None  # a line needs two points
         axis.plot(images, values, color=colour, linewidth=1.6, marker=alone, label=label or "train")
-        images, values = _series(run.test, metric)
-        if len(values):
-            colour = colour if label else next(colours)
-            name = f"{label}, held out" if label else "held out"
-            axis.plot(images, values, color=colour, linewidth=1, marker="o", markersize=3.5, label=name)
+        held_out = [(_series(run.val, metric), "val", "white"), (_series(run.test, metric), "held out", None)]
+        held_out = [one for one in held_out if len(one[0][0])]
+        if held_out and not label:
+            colour = next(colours)
+        for (images, values), rows, inside in held_out:
+            name = f"{label}, {rows}" if label else rows
+            dots: dict[str, Any] = {"marker": "o", "markersize": 3.5, "markerfacecolor": inside}
+            axis.plot(images, values, color=colour, linewidth=1, label=name, **dots)
     _scale(axis, run, panel)
     _style(axis, panel)
     _epochs(axis, run)
@@ -164,7 +171,7 @@ def _scale(axis: Axes, run: RunRecord, panel: Panel) -> None:
     if panel.from_zero:
         axis.set_ylim(bottom=0)
         return
-    settled = [line for line in (*run.train, *run.test) if line["images"] >= SETTLED * run.images]
+    settled = [line for line in (*run.train, *run.test, *run.val) if line["images"] >= SETTLED * run.images]
     values = np.concatenate([_series(settled, metric)[1] for metric in panel.series])
     values = values[np.isfinite(values)]  # a run that diverged has others
     margin = 0.05 * np.ptp(values) if len(values) else 0.0

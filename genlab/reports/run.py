@@ -1,6 +1,6 @@
 """A run read from its directory: config, data, metrics, pictures, evaluations."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
 from typing import Any
@@ -39,7 +39,9 @@ class RunRecord:
     train: list[dict[str, Any]]
     """Lines of ``metrics.jsonl``: means over the steps since the line before; at least one."""
     test: list[dict[str, Any]]
-    """Lines of ``metrics.jsonl``: metrics of the held-out split."""
+    """Lines of ``metrics.jsonl``: metrics of the held-out rows that results are reported on."""
+    val: list[dict[str, Any]] = field(default_factory=list)
+    """Lines of ``metrics.jsonl``: metrics of the rows that choices are made on, where these are others."""
     recorded_splits: dict[str, Any] | None = None
     """The held-out splits as ``config.json`` has them; ``None`` in a run of an earlier genlab."""
 
@@ -68,6 +70,7 @@ class RunRecord:
             content["attempts"],
             train,
             [line for line in lines if line["kind"] == "test"],
+            [line for line in lines if line["kind"] == "val"],
             content.get(HELD_OUT),
         )
 

@@ -1,4 +1,6 @@
 import io
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.colors import to_rgb
@@ -6,21 +8,38 @@ from PIL import Image
 
 from genlab.core.storage import locate
 from genlab.reports.curves import LINES, loss_figure
+from genlab.reports.page import Figure
 from genlab.reports.run import RunRecord
 
 
-def run(points: int) -> RunRecord:
-    """A run of ``points`` lines of metrics."""
-    train = [
-        {"kind": "train", "step": step, "images": 8 * step, "epoch": step / 10, "loss": 3.0 / step}
-        for step in range(1, points + 1)
+def lines(kind: str, steps: Iterable[int]) -> list[dict[str, Any]]:
+    return [
+        {"kind": kind, "step": step, "images": 8 * step, "epoch": step / 10, "loss": 3.0 / step + len(kind)}
+        for step in steps
     ]
-    return RunRecord(locate("/nowhere"), "vae", {}, {}, [], train, [])
+
+
+def run(points: int, val: Sequence[int] = (), test: Sequence[int] = ()) -> RunRecord:
+    """A run of ``points`` lines of metrics, and lines of held-out rows after these steps."""
+    train = lines("train", range(1, points + 1))
+    return RunRecord(locate("/nowhere"), "vae", {}, {}, [], train, lines("test", test), lines("val", val))
+
+
+def drawn(figure: Figure, colour: str) -> int:
+    """The number of pixels of a colour in the only chart of a figure."""
+    (chart,) = figure.pictures
+    pixels = np.asarray(Image.open(io.BytesIO(chart.png)).convert("RGB")).astype(int)
+    return int((np.abs(pixels - np.array(to_rgb(colour)) * 255).max(axis=2) < 12).sum())
 
 
 def test_a_loss_that_was_logged_once_is_a_point() -> None:
     for points in (1, 2):
-        (chart,) = loss_figure(run(points), ()).pictures
-        pixels = np.asarray(Image.open(io.BytesIO(chart.png)).convert("RGB")).astype(int)
-        line = np.array(to_rgb(LINES[0])) * 255
-        assert (np.abs(pixels - line).max(axis=2) < 12).sum() > 10, points
+        assert drawn(loss_figure(run(points), ()), LINES[0]) > 10, points
+
+
+def test_rows_to_choose_on_are_drawn_beside_those_for_results() -> None:
+    alone, both = (loss_figure(run(20, val=(10, 20), test=test), ()) for test in ((), (10, 20)))
+    assert drawn(loss_figure(run(20), ()), LINES[1]) == 0
+    assert 10 < drawn(alone, LINES[1]) < drawn(both, LINES[1])
+    assert "hollow" in both.caption
+    assert "hollow" not in alone.caption
