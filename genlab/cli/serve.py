@@ -45,7 +45,7 @@ def serve_models(config: ServeConfig) -> None:
     Raises:
         ClusterError: ``RAY_ADDRESS`` names a cluster.
         ConfigError: the address cannot be listened on, or what serving needs is not installed.
-        RunError: a model cannot be loaded, or two have one name.
+        RunError: a model cannot be loaded, two have one name, or a URL cannot hold one's.
     """
     require_extra("serve", "genlab serve")
     if os.environ.get("RAY_ADDRESS"):
@@ -54,8 +54,11 @@ def serve_models(config: ServeConfig) -> None:
             "or deploy to that cluster with `serve deploy cluster/serve.yaml`"
         )
     models = model_directory.find(config.models)
-    for directory in models.values():
-        model_directory.load(directory)  # a damaged model is refused here, not in a replica's log
+    from genlab.serving.schema import read_card
+
+    for name, directory in models.items():  # what cannot be served is refused here, not in Ray's logs
+        read_card(name, directory)
+        model_directory.load(directory)
     _check_free(config.host, config.port)
 
     from ray import serve

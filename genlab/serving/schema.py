@@ -14,6 +14,8 @@ from genlab.store import model_directory
 MAX_COUNT = 64
 """Largest number of pictures that one request draws."""
 MAX_SEED = 2**31 - 1
+NOT_IN_NAMES = frozenset("/\\{}?#%")
+"""Characters that mean something of their own in a URL or a route."""
 
 
 class ImageForm(BaseModel):
@@ -102,11 +104,16 @@ class Problem(BaseModel):
 
 
 def read_card(name: str, directory: str | UPath) -> ModelCard:
-    """Read the card of the model in ``directory`` from its ``genlab.json``.
+    """Read the card of the model in ``directory``, served as ``name``, from its ``genlab.json``.
 
     Raises:
-        RunError: it is not a model directory, or its description is damaged.
+        RunError: it is not a model directory, its description is damaged, or a URL cannot hold the name.
     """
+    if name in ("", ".", "..") or NOT_IN_NAMES & set(name):
+        raise RunError(
+            f"{directory} would be served as {name!r}, and a URL cannot hold this name: rename the directory to one "
+            f"without any of {' '.join(sorted(NOT_IN_NAMES))}"
+        )
     model = ModelInfo.read(directory)
     height, width, channels = model.image_shape
     try:

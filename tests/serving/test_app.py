@@ -2,6 +2,7 @@
 
 import io
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -61,6 +62,16 @@ def test_the_application_needs_models(tmp_path: Path) -> None:
         ServeArguments.model_validate({"models": []})
     with pytest.raises(GenlabError, match="not a model directory"):
         build(ServeArguments(models=[str(tmp_path)]))
+
+
+@pytest.mark.parametrize("name", ["{model}", "50%", "a?b", "a#b"])
+def test_a_name_that_a_url_cannot_hold_is_refused(name: str, served_runs: Path, tmp_path: Path) -> None:
+    shutil.copytree(served_runs / "digits", tmp_path / name)
+    model = str(tmp_path / name)
+    with pytest.raises(GenlabError, match=r"would be served as .*rename the directory"):
+        serve_models(ServeConfig(models=(model,)))
+    with pytest.raises(GenlabError, match=r"would be served as .*rename the directory"):
+        build(ServeArguments(models=[model]))
 
 
 def test_serve_says_before_it_starts_what_is_wrong(served_runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
