@@ -210,10 +210,6 @@ class CycleGANRecipe(Recipe[CycleGANConfig]):
         loss = metrics["discriminator_a"] + metrics["discriminator_b"]
         return loss, {name: value.detach() for name, value in metrics.items()}
 
-    def test_metrics(self, batches: Batches, step: StepContext) -> Metrics:
-        """Return no metrics: the losses of a CycleGAN on held-out images do not measure quality."""
-        return {}
-
     def figures(self, batches: Batches) -> dict[str, np.ndarray]:
         """Draw a sheet for each direction, ``a_to_b`` and ``b_to_a``, with held-out images in its first row.
 

@@ -195,9 +195,14 @@ class Recipe(nn.Module, ABC, Generic[C]):
         """Return the options of the optimiser and the average of ``networks[network]``; by default the config's."""
         return self.config.optimization
 
-    @abstractmethod
     def test_metrics(self, batches: Batches, step: StepContext) -> Metrics:
-        """Return metrics of held-out rows; empty for none."""
+        """Return metrics of held-out rows. A recipe without this method has none, and no row is read for them."""
+        return {}
+
+    @property
+    def has_test_metrics(self) -> bool:
+        """Whether the recipe defines :meth:`test_metrics`."""
+        return type(self).test_metrics is not Recipe.test_metrics
 
     @abstractmethod
     def figures(self, batches: Batches) -> dict[str, np.ndarray]:

@@ -104,6 +104,7 @@ def train(plan: Plan, session: Session) -> TrainingState:
         meter = Meter(taken=CLOCK_FIELDS | TIME_FIELDS | rate_names)
         throughput = Throughput(streams)
         stopwatch = Stopwatch(device, streams.values())
+        measured_splits = plan.measured_splits if recipe.has_test_metrics else {}
 
         while done < plan.steps:
             stopwatch.begin(done)
@@ -163,7 +164,7 @@ def train(plan: Plan, session: Session) -> TrainingState:
                     )
             if last or plan.ends_epoch(done):
                 reported = {"step": done, "epoch": plan.epoch(done)}
-                for kind, split in plan.measured_splits.items():
+                for kind, split in measured_splits.items():
                     measured = _test_metrics(plan, split, state, session)
                     if tracker and measured:
                         tracker.log(kind, done, images, plan.epoch(done), measured)

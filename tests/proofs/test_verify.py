@@ -95,9 +95,6 @@ class FaultyRecipe(Recipe[FaultyConfig]):
         loss = weight * (images - self.faulty.image.sigmoid()).square().mean()
         return loss, {"error": loss.detach()}
 
-    def test_metrics(self, batches, step):
-        return {}
-
     def figures(self, batches):
         return {}
 

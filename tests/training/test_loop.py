@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -104,6 +105,14 @@ def test_a_validation_split_is_measured_beside_the_test_split(tiny: Tiny, tmp_pa
 
 
 @pytest.mark.slow
+def test_held_out_rows_are_read_for_test_metrics_only(tiny: Tiny, tmp_path: Path) -> None:
+    with mock.patch("genlab.training.loop.read_batches", side_effect=DataError("read")):
+        launch("cyclegan", tiny("cyclegan"))
+        with pytest.raises(DataError, match="read"):
+            launch("vae", tiny("vae", {"run.name": "vae"}))
+    assert {line["kind"] for line in metrics(tmp_path / "run")} == {"train"}
+
+
 def test_a_longer_stop_goes_on_unless_the_schedule_depends_on_it(tiny: Tiny, tmp_path: Path) -> None:
     constant = {"optimization.schedule": "constant"}
     launch("vae", tiny("vae", constant | {"run.steps": 12, "run.name": "longer"}))

@@ -95,10 +95,6 @@ class ToyGANRecipe(Recipe[ToyGANConfig]):
         """Return the generator."""
         return self.generator
 
-    def test_metrics(self, batches: Batches, step: StepContext) -> Metrics:
-        """Return nothing: the losses of a GAN say little of the quality of its images."""
-        return {}
-
     def figures(self, batches: Batches) -> dict[str, np.ndarray]:
         """Draw samples, of the same latent vectors each time."""
         return {"samples": sheet(self.generator.sample(16, seed=self.config.run.seed).cpu().numpy(), 4)}
