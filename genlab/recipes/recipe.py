@@ -195,6 +195,13 @@ class Recipe(nn.Module, ABC, Generic[C]):
         """Return the options of the optimiser and the average of ``networks[network]``; by default the config's."""
         return self.config.optimization
 
+    def restarts(self, images: int) -> bool:
+        """Return whether the optimisers begin anew, without moments, in the step that begins after ``images``.
+
+        By default they never do. It must be a function of the config and ``images`` alone.
+        """
+        return False
+
     def test_metrics(self, batches: Batches, step: StepContext) -> Metrics:
         """Return metrics of held-out rows. A recipe without this method has none, and no row is read for them."""
         return {}

@@ -112,6 +112,8 @@ def train(plan: Plan, session: Session) -> TrainingState:
             begin_cuda_graphs(run.cuda_graphs)
             batches = {name: next(domain) for name, domain in domains.items()}
             stopwatch.lap("data")
+            if recipe.restarts(done * run.batch):
+                state.restart_optimizers()
             rates = state.set_rates(done * run.batch, plan.steps * run.batch)
             parts = [
                 LoopStepContext(

@@ -63,6 +63,11 @@ class TrainingState:
                 rates[f"learning_rate_{name}"] = optimizer.rate
         return rates
 
+    def restart_optimizers(self) -> None:
+        """Forget all moments."""
+        for optimizer in self.optimizers.values():
+            optimizer.state.clear()
+
     def step_optimizer(self, network: str) -> None:
         """Clip the gradients of ``networks[network]``, if its options say so, and step its optimiser."""
         if (norm := self.options[network].clip_norm) is not None:

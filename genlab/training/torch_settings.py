@@ -4,8 +4,10 @@ import os
 from typing import Any
 
 import torch
+from torch import nn
 
 from genlab.models.cpu import keep_freed_memory
+from genlab.models.model import Model
 from genlab.models.precision import allow_tf32
 from genlab.recipes.recipe import Recipe
 
@@ -38,7 +40,9 @@ def compile_networks(recipe: Recipe[Any], cuda_graphs: bool = False) -> None:
         cuda_graphs: replay the compiled kernels as CUDA graphs.
     """
     for network in recipe.networks.values():
-        for called in network.children():
+        # A model, or a dictionary of networks, is not called itself.
+        called_ones = network.children() if isinstance(network, Model | nn.ModuleDict) else [network]
+        for called in called_ones:
             called.compile(options={"fallback_random": True, "triton.cudagraphs": cuda_graphs})
 
 
