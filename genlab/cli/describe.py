@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import tyro
+from annotated_types import Gt
 from rich.console import Console
 from rich.table import Table
 
@@ -28,6 +29,8 @@ class DescribeOptions:
 
     what: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="CONFIG|MODEL")]
     """A run or its config.json, the name of a family, or a model directory, with its served networks alone."""
+    side: Annotated[int, Gt(0)] | None = None
+    """Height and width of the images in pixels. By default those of the data or of the model."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -39,9 +42,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if (root / model_directory.DESCRIPTION).exists():
             if theirs := split_options(arguments)[1]:
                 raise ConfigError(f"{theirs[0]}: {root} is a trained model, which has its options; leave this one out")
+            if options.side is not None:
+                raise ConfigError(f"side: {root} is a trained model, whose images have a size; leave it out")
             title, found = describe_model(root)
         else:
-            title, found = describe_config(*load(options.what))
+            title, found = describe_config(*load(options.what), side=options.side)
         _print(title, found)
 
     run_command(command)

@@ -1,16 +1,51 @@
-"""Reading of a command's CONFIG: a family's name, a run or its ``config.json``, and options of the family after it."""
+"""Reading of a family's options: after a family's name, or after a command's CONFIG, which may also be a run."""
 
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from genlab.core.config import from_dict, parse
-from genlab.core.errors import RunError
+from genlab.core.config import from_dict, override, parse
+from genlab.core.errors import ConfigError, RunError
 from genlab.core.families import families
 from genlab.core.storage import locate, read_json
-from genlab.recipes.recipe import recipe_type
+from genlab.recipes.recipe import preset_values, recipe_type
 
 Options = TypeVar("Options")
+
+
+def read_family_options(
+    family: str, arguments: Sequence[str] | None = None, *, default: Any = None, prog: str | None = None
+) -> Any:
+    """Read the options of a family; ``--preset NAME`` among them sets many at once, which the others then change.
+
+    Args:
+        family: the family.
+        arguments: the command line; by default that of this process.
+        default: values of the options that neither the command line nor the preset gives; by default the family's.
+        prog: name of the command in its help.
+
+    Raises:
+        ConfigError: for a value out of range, or a preset that there is not.
+    """
+    recipe = recipe_type(family)
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    preset, words = _take_preset(words)
+    if preset is not None:
+        default = override(default or recipe.config_type(), preset_values(family, preset))
+    listed = f"Presets of many options, --preset NAME: {', '.join(recipe.presets)}." if recipe.presets else ""
+    return parse(recipe.config_type, words, default=default, prog=prog, note=listed)
+
+
+def _take_preset(words: list[str]) -> tuple[str | None, list[str]]:
+    """Take ``--preset NAME`` out of a command line."""
+    for place, word in enumerate(words):
+        option, equals, name = word.partition("=")
+        if option == "--preset":
+            if not equals and place + 1 == len(words):
+                raise ConfigError("--preset: give the name of a preset after it; --help lists them")
+            rest = words[place + 1 :] if equals else words[place + 2 :]
+            return name if equals else words[place + 1], words[:place] + rest
+    return None, words
 
 
 def read_options(
@@ -18,7 +53,7 @@ def read_options(
 ) -> tuple[Options, Callable[[str], tuple[str, Any]]]:
     """Read a command line that has a CONFIG, options of the command, and options of a family.
 
-    Options with a dot in their name (``--run.batch 8``) are the family's; the others are the command's.
+    Options with a dot in their name (``--run.batch 8``) and ``--preset`` are the family's; the others the command's.
 
     Args:
         kind: the dataclass of the command's options.
@@ -36,7 +71,7 @@ def read_options(
 
     def load(config: str) -> tuple[str, Any]:
         family, default = (config, None) if config in families() else _saved(config)
-        return family, parse(recipe_type(family).config_type, theirs, default=default, prog=f"{prog} {config}")
+        return family, read_family_options(family, theirs, default=default, prog=f"{prog} {config}")
 
     return parse(kind, own, prog=prog), load
 
@@ -48,7 +83,8 @@ def split_options(arguments: Sequence[str] | None) -> tuple[list[str], list[str]
     target = own
     for word in sys.argv[1:] if arguments is None else arguments:
         if word.startswith("--"):
-            target = theirs if "." in word.partition("=")[0] else own
+            option = word.partition("=")[0]
+            target = theirs if "." in option or option == "--preset" else own
         target.append(word)
     return own, theirs
 

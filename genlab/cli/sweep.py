@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from textwrap import indent
 
-from genlab.core.config import override, parse
+from genlab.cli.family_options import read_family_options
+from genlab.core.config import override
 from genlab.core.errors import ConfigError, run_command
 from genlab.recipes.recipe import recipe_type
 from genlab.sweeps.space import load_space
@@ -48,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise ConfigError("give the file of a search space first: genlab sweep SPACE [OPTIONS]; --help shows one")
         space = load_space(path)
         defaults = override(recipe_type(space.family).config_type(), space.base)
-        config = parse(recipe_type(space.family).config_type, options, default=defaults, prog=f"genlab sweep {path}")
+        config = read_family_options(space.family, options, default=defaults, prog=f"genlab sweep {path}")
         sweep(space, config, name=config.run.name or Path(path).stem)
 
     run_command(command)

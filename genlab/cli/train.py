@@ -3,10 +3,9 @@
 import sys
 from collections.abc import Sequence
 
-from genlab.core.config import parse
+from genlab.cli.family_options import read_family_options
 from genlab.core.errors import run_command
 from genlab.core.families import families
-from genlab.recipes.recipe import recipe_type
 from genlab.training.launch import launch
 
 
@@ -45,4 +44,4 @@ def train_family(family: str, arguments: Sequence[str] | None = None, prog: str 
         arguments: options of the family; by default those of this process.
         prog: name of the command in its help.
     """
-    run_command(lambda: launch(family, parse(recipe_type(family).config_type, arguments, prog=prog)))
+    run_command(lambda: launch(family, read_family_options(family, arguments, prog=prog)))

@@ -6,6 +6,7 @@ wherever the values come from. A field marked :data:`OPERATIONAL` may change whe
 
 import dataclasses
 import difflib
+import inspect
 import math
 import shlex
 from collections.abc import Mapping, Sequence
@@ -28,6 +29,7 @@ def parse(
     *,
     default: Config | None = None,
     prog: str | None = None,
+    note: str = "",
 ) -> Config:
     """Read a config from the command line (``--section.field value``); ``--help`` explains every field.
 
@@ -36,14 +38,16 @@ def parse(
         arguments: the words of the command line; those of this process by default.
         default: values of the options that are not given; the dataclass's defaults by default.
         prog: the command's name in help.
+        note: what help says after the description of the config.
 
     Raises:
         ConfigError: when a value is out of its range. An unknown option ends the process with status 2 and
             the nearest names.
     """
-    if default is None:
-        return validate(tyro.cli(config, args=arguments, prog=prog))
-    return validate(tyro.cli(config, args=arguments, prog=prog, default=default))
+    more: dict[str, Any] = {"description": f"{inspect.getdoc(config)}\n\n{note}"} if note else {}
+    if default is not None:
+        more["default"] = default
+    return validate(tyro.cli(config, args=arguments, prog=prog, **more))
 
 
 def validate(config: Config) -> Config:

@@ -19,6 +19,7 @@ from genlab.models.equalized import ROOT_2, EqualizedConv2d, EqualizedLinear, Re
 from genlab.models.model import InterpolationOptions, Sampler, Shape
 from genlab.models.noise import Noise
 from genlab.models.pixels import from_signed
+from genlab.models.precision import autocast_dtype
 from genlab.models.stylegan_layers import DemodulatedLayer, Finish, FinishedLayer, Mapping, Styles, ToColours
 
 Form = Literal["skip", "residual", "progressive"]
@@ -225,8 +226,7 @@ class Synthesis(nn.Module):
         resolution = resolution or self.resolutions[-1]
         noises = iter([None] * len(self.noise_sizes) if noise is None else noise)
         features = self.input(w[:, 0])
-        if torch.is_autocast_enabled(w.device.type):
-            features = features.to(torch.get_autocast_dtype(w.device.type))
+        features = features.to(autocast_dtype(features))
         if self.input_finish is not None:
             features = self.input_finish(features, w[:, 0], next(noises))
         layers, place = iter(self.layers), 0 if self.demodulates else 1

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from genlab.models.equalized import ROOT_2, SLOPE, EqualizedConv2d, EqualizedLinear, Resampling, downsample
 from genlab.models.model import Shape
+from genlab.models.precision import without_autocast
 from genlab.models.stylegan import Channels, Form, resolutions
 
 
@@ -72,7 +73,7 @@ class Discriminator(nn.Module):
                     before = self._read(size // 2, downsample(images, "nearest"))
                     features = torch.lerp(before, features, fade.to(features.dtype))
         assert features is not None
-        with torch.autocast(images.device.type, enabled=False):
+        with without_autocast(images.device):
             logits: Tensor = self.head(features.to(kind), label)
         return logits
 

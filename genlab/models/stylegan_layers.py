@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from genlab.models.equalized import ROOT_2, SLOPE, EqualizedConv2d, EqualizedLinear, Resampling, convolve
+from genlab.models.precision import without_autocast
 
 Styles = Literal["demodulate", "adain", "none"]
 """How styles act on a layer. ``demodulate``: they scale the channels that come in, and the layer's weights are scaled
@@ -55,7 +56,7 @@ class Mapping(nn.Module):
     def forward(self, latents: Tensor, label: Tensor | None) -> Tensor:
         """Map z, float [N, latent_dim], and classes, int64 [N] or ``None``, to w: float [N, outputs]."""
         # In full precision: it is small, and all styles depend on it.
-        with torch.autocast(latents.device.type, enabled=False):
+        with without_autocast(latents.device):
             features = latents
             if self.embedding is not None:
                 assert label is not None
@@ -117,7 +118,7 @@ class DemodulatedLayer(nn.Module):
             w: float [N, style_dim].
             noise: float [N, 1, H', W'], or ``None`` for none.
         """
-        with torch.autocast(w.device.type, enabled=False):
+        with without_autocast(w.device):
             style = self.style(w)
             weight = self.convolution.weight * self.convolution.scale
             scale = (style.square() @ weight.square().sum((2, 3)).t() + EPSILON).rsqrt()
@@ -159,7 +160,7 @@ class Finish(nn.Module):
         features = F.leaky_relu(features, SLOPE)
         if self.style is None:
             return normalise_pixels(features)
-        with torch.autocast(w.device.type, enabled=False):
+        with without_autocast(w.device):
             factor, shift = self.style(w).chunk(2, dim=1)
             variance, mean = torch.var_mean(features.to(w.dtype), (2, 3), correction=0)
             factor = (factor + 1) * (variance + EPSILON).rsqrt()
@@ -209,7 +210,7 @@ class ToColours(nn.Module):
     def forward(self, features: Tensor, w: Tensor) -> Tensor:
         """Map float [N, inputs, H, W] to [N, colours, H, W], of the dtype of ``w``."""
         if self.style is not None:
-            with torch.autocast(w.device.type, enabled=False):
+            with without_autocast(w.device):
                 style = self.style(w)
             features = features * style.to(features.dtype)[:, :, None, None]
         image: Tensor = self.convolution(features)

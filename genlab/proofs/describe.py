@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any, cast
 
 import torch
@@ -22,16 +22,16 @@ from genlab.store import model_directory
 from genlab.training.plan import SYNTHETIC, build_on_meta
 
 ROWS = 2
-"""Rows of the batch that goes through the networks; norms over a batch need more than one."""
+"""Rows of the batch that goes through the networks, or a group of rows; norms over a batch need more than one."""
 
 
 class ShapeOnlyStepContext:
     """A :class:`genlab.recipes.recipe.StepContext` for a step that only computes shapes and changes no weight."""
 
     index = 0
-    rows = slice(0, ROWS)
 
-    def __init__(self) -> None:
+    def __init__(self, rows: int) -> None:
+        self.rows = slice(0, rows)
         self._left: dict[str, Any] = {}
 
     def autocast(self) -> AbstractContextManager[Any]:
@@ -39,12 +39,12 @@ class ShapeOnlyStepContext:
         return nullcontext()
 
     def noise(self, name: str, *shape: int) -> Tensor:
-        """Draw normal noise for :data:`ROWS` rows."""
-        return torch.randn(ROWS, *shape)
+        """Draw normal noise for each row."""
+        return torch.randn(self.rows.stop, *shape)
 
     def uniform(self, name: str, *shape: int) -> Tensor:
-        """Draw uniform noise for :data:`ROWS` rows."""
-        return torch.rand(ROWS, *shape)
+        """Draw uniform noise for each row."""
+        return torch.rand(self.rows.stop, *shape)
 
     def gather(self, tensor: Tensor) -> Callable[[], tuple[Sequence[int], Tensor]]:
         """Return the rows of the only worker."""
@@ -59,8 +59,13 @@ class ShapeOnlyStepContext:
         return self._left[name]
 
 
-def describe_config(family: str, config: Any) -> tuple[str, list[Network]]:
+def describe_config(family: str, config: Any, side: int | None = None) -> tuple[str, list[Network]]:
     """Describe what ``config`` trains.
+
+    Args:
+        family: the family.
+        config: its config.
+        side: height and width of the images, instead of those of the data.
 
     Returns:
         A title that names the family and its images, and all networks.
@@ -69,6 +74,8 @@ def describe_config(family: str, config: Any) -> tuple[str, list[Network]]:
         ConfigError, DataError: when a data set is missing, or config and data do not fit each other.
     """
     domains = {name: _info(name, url, config.data.split) for name, url in config.data.domains.items()}
+    if side is not None:
+        domains = {name: replace(info, shape=(side, side, info.shape[2])) for name, info in domains.items()}
     recipe = build_on_meta(family, config, domains)
     return _title(family, domains), _layers(recipe, dict(recipe.networks.items()), domains)
 
@@ -120,15 +127,16 @@ def _layers(recipe: Recipe[Any], modules: dict[str, nn.Module], domains: Mapping
     """Return the layers of ``modules``, with the shapes that a step of ``recipe`` on the meta device gives them."""
 
     def step() -> None:
+        rows = max(ROWS, recipe.group)
         with torch.device("meta"):
             batches = {
                 name: Batch(
-                    torch.empty(ROWS, *info.shape, dtype=torch.uint8),
-                    torch.zeros(ROWS, dtype=torch.int64) if info.label_names else None,
+                    torch.empty(rows, *info.shape, dtype=torch.uint8),
+                    torch.zeros(rows, dtype=torch.int64) if info.label_names else None,
                 )
                 for name, info in domains.items()
             }
-            step = ShapeOnlyStepContext()
+            step = ShapeOnlyStepContext(rows)
             for phase in recipe.phases():
                 phase.loss(batches, step)
 

@@ -170,6 +170,8 @@ class Recipe(nn.Module, ABC, Generic[C]):
         renamed_state: what state is called now, by what checkpoints of earlier versions call it, as prefixes of names.
         ranked_by: name of the measurement, lower being better, by which checkpoints are ranked; empty for a family
             whose checkpoints are not evaluated beside training.
+        presets: sets of options with names, such as a published configuration or one for small machines: values by
+            dotted name.
         figure_rows: number of held-out rows that ``figures`` is given: the first rows of the split; from the 101st on,
             rows at equal distances over the whole split.
     """
@@ -178,6 +180,7 @@ class Recipe(nn.Module, ABC, Generic[C]):
     averaged: ClassVar[tuple[str, ...]] = ()
     ranked_by: ClassVar[str] = ""
     renamed_state: ClassVar[Mapping[str, str]] = {}
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     networks: nn.ModuleDict
     group: int = 1
     figure_rows: int = 16
@@ -235,6 +238,19 @@ def recipe_type(family: str) -> type[Recipe[Any]]:
         raise ConfigError(undefined("genlab.recipes", family, "RECIPE"))
     check_family(family, recipe)
     return recipe
+
+
+def preset_values(family: str, name: str) -> Mapping[str, Any]:
+    """Return the values of a preset of ``family``, by dotted name.
+
+    Raises:
+        ConfigError: when there is no such preset.
+    """
+    presets = recipe_type(family).presets
+    if name not in presets:
+        known = f"choose from {', '.join(presets)}" if presets else "there are none"
+        raise ConfigError(f"preset {name!r}: no such preset of {family}; {known}")
+    return presets[name]
 
 
 def check_family(family: str, recipe: type[Recipe[Any]]) -> None:

@@ -81,13 +81,67 @@ class StyleGANConfig:
     """Train a StyleGAN on a genlab data set."""
 
     run: Run = field(default_factory=lambda: Run(epochs=100, batch=32))
-    data: ImageData = field(default_factory=lambda: ImageData(flip=False))
+    data: ImageData = field(default_factory=lambda: ImageData(images="synthetic:scenes-a"))
     model: StyleGANModel = field(default_factory=StyleGANModel)
     objective: StyleGANObjective = field(default_factory=StyleGANObjective)
     growth: Growth = field(default_factory=Growth)
     optimization: Optimization = field(
         default_factory=lambda: Optimization(learning_rate=2.5e-3, beta1=0.0, beta2=0.99, ema_images=10_000)
     )
+
+
+ONE_THREAD: Mapping[str, Any] = {
+    "run.batch": 32,
+    "run.precision": "bf16",
+    "data.flip": True,
+    "model.channel_max": 128,
+    "model.latent_dim": 128,
+    "model.mapping_layers": 4,
+    "objective.path_length": 0.0,
+}
+"""Networks that learn faces of 32x32 in an hour and of 64x64 in some hours on a CPU core with bf16."""
+PROGRESSIVE_GAN: Mapping[str, Any] = {
+    "model.form": "progressive",
+    "model.styles": "none",
+    "model.mapping_layers": 0,
+    "model.constant": False,
+    "model.noise": False,
+    "model.resampling": "nearest",
+    "objective.path_length": 0.0,
+    "objective.mixing": 0.0,
+    "optimization.learning_rate": 1e-3,
+}
+"""Configuration A of table 1 in the paper of StyleGAN, but for its loss."""
+CONFIGURATIONS = "ABCDEF"
+"""The rows of that table."""
+CHANGES: Mapping[str, Mapping[str, Any]] = {
+    "B": {"model.resampling": "bilinear", "optimization.learning_rate": 2.5e-3},
+    "C": {"model.mapping_layers": 8, "model.styles": "adain"},
+    "D": {"model.constant": True},
+    "E": {"model.noise": True},
+    "F": {"objective.mixing": 0.9},
+}
+"""What each of them changes in the one before it."""
+
+
+def _configuration(row: str) -> Mapping[str, Any]:
+    """Return the options of a row of table 1; A alone is trained with WGAN-GP, as in the column of FFHQ."""
+    if row == "A":
+        return {**PROGRESSIVE_GAN, "objective.loss": "wgan-gp"}
+    values = dict(PROGRESSIVE_GAN)
+    for each in CONFIGURATIONS[1 : CONFIGURATIONS.index(row) + 1]:
+        values |= CHANGES[each]
+    return values
+
+
+PRESETS: Mapping[str, Mapping[str, Any]] = {
+    "faces-32": {**ONE_THREAD, "model.channel_base": 512, "objective.r1": 0.02},
+    "faces-64": {**ONE_THREAD, "model.channel_base": 1024, "objective.r1": 0.0256},
+    "stylegan": {**_configuration("F"), "model.channel_base": 8192, "objective.r1": 10.0, "objective.r1_every": 1},
+    "stylegan2": {"model.channel_base": 16384, "objective.r1": 10.0, "optimization.learning_rate": 2e-3},
+    **{row: _configuration(row) for row in CONFIGURATIONS},
+}
+"""Presets: CPU-sized ones for faces, those of the papers at 1024x1024, and the rows A to F of StyleGAN's table 1."""
 
 
 class StyleGANRecipe(Recipe[StyleGANConfig]):
@@ -100,6 +154,7 @@ class StyleGANRecipe(Recipe[StyleGANConfig]):
     config_type = StyleGANConfig
     averaged = ("generator",)
     ranked_by = "kid"
+    presets = PRESETS
     path_length_mean: Tensor
     """Running mean of path lengths, a scalar."""
 
@@ -190,8 +245,8 @@ class StyleGANRecipe(Recipe[StyleGANConfig]):
 
         It is taken of every other row of the global batch, as its gradient costs much memory.
         """
-        rows = torch.arange(step.rows.start, step.rows.stop)
-        chosen = rows % 2 == 0
+        rows = step.rows.stop - step.rows.start
+        chosen = slice(step.rows.start % 2, None, 2)
         label = self._label(batches)
         with step.autocast(), self._eager():
             w = self._map(step, "path length", label)[chosen]
@@ -199,15 +254,15 @@ class StyleGANRecipe(Recipe[StyleGANConfig]):
         directions = step.noise("path length directions", *images.shape[1:])[chosen] / math.sqrt(images[0, 0].numel())
         (slopes,) = torch.autograd.grad((images * directions).sum(), w, create_graph=True)
         lengths = slopes.square().sum(2).mean(1).sqrt()
-        penalty = (lengths - self.path_length_mean).square().sum() / (len(rows) / 2)
-        weights = torch.zeros(len(rows), device=lengths.device)
-        weights[chosen] = lengths.detach().to(weights.dtype)
+        penalty = (lengths - self.path_length_mean).square().sum() * 2 / rows
+        of_rows = lengths.new_zeros(rows)
+        of_rows[chosen] = lengths.detach()
         objective = self.config.objective
-        mean = self._lengths.add(weights, step, self.config.run.batch)
+        mean = self._lengths.add(of_rows, step, self.config.run.batch)
         if mean is not None:
             self.path_length_mean.lerp_(2 * mean.to(self.path_length_mean.dtype), PATH_LENGTH_DECAY)
         factor = objective.path_length * objective.path_length_every
-        return factor * penalty, {"path_length": (2 * weights.mean()).detach(), "path_length_loss": penalty.detach()}
+        return factor * penalty, {"path_length": 2 * of_rows.mean(), "path_length_loss": penalty.detach()}
 
     def _discriminator_loss(self, batches: Batches, step: StepContext) -> tuple[Tensor, Metrics]:
         """Return the loss of telling real images from generated ones."""
@@ -312,8 +367,8 @@ class StyleGANRecipe(Recipe[StyleGANConfig]):
             styles = torch.where(mixed[:, :, None], other[:, None], styles)
         return styles
 
-    def _synthesise(self, step: StepContext, name: str, w: Tensor, chosen: Tensor | None = None) -> Tensor:
-        """Draw images of styles, [N, places, style_dim]; of ``chosen`` rows, bool [local rows], if given."""
+    def _synthesise(self, step: StepContext, name: str, w: Tensor, chosen: slice | None = None) -> Tensor:
+        """Draw images of styles, [N, places, style_dim], which are those of ``chosen`` local rows, by default all."""
         resolution, fade = _stage(self._level(step), w.device)
         sizes = self.generator.synthesis.noise_sizes if self.config.model.noise else []
         sizes = [size for size in sizes if resolution is None or size <= resolution]

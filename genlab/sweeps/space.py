@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from genlab.core.errors import ConfigError
+from genlab.recipes.recipe import preset_values
 
 
 @dataclass(frozen=True)
@@ -17,7 +18,8 @@ class Space:
     family: str
     """Name of the model family."""
     vary: Mapping[str, Sequence[Any]]
-    """The values each option takes, by its dotted name; every combination is a trial."""
+    """The values each option takes, by its dotted name; every combination is a trial. ``preset`` stands for the names
+    of presets of the family, whose options no option beside it changes back."""
     metric: str
     """The number that trials are compared by: a metric of the trained model, such as ``val/neg_elbo`` or
     ``test/neg_elbo``, or a score of its report, such as ``score/translation.a_to_b.gain``."""
@@ -30,6 +32,16 @@ class Space:
         """Yield every combination of values; the last option varies fastest."""
         for values in itertools.product(*self.vary.values()):
             yield dict(zip(self.vary, values, strict=True))
+
+    def options(self, point: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the options of a point, by dotted name, those of its preset among them.
+
+        Raises:
+            ConfigError: when the family has no such preset.
+        """
+        options = dict(point)
+        preset = options.pop("preset", None)
+        return options if preset is None else dict(preset_values(self.family, preset)) | options
 
 
 def load_space(path: str) -> Space:

@@ -94,13 +94,13 @@ def sweep(space: Space, config: Any, name: str) -> list[Trial]:
     print(f"\nthe best, {space.metric} {best:.5g}: {trials[0].plan.directory}/model")
     if metric_name(space.metric, trials[0].plan).partition("/")[0] in ("test", "score"):
         print("it is chosen on these images, so it looks better on them than on others")
-    print(f"train it again: genlab train {space.family} {command_of(config, trials[0])}")
+    print(f"train it again: genlab train {space.family} {command_of(config, space, trials[0])}")
     return trials
 
 
 def _plan(config: Any, space: Space, point: dict[str, Any], folder: UPath) -> Plan:
     place = {"run.name": _label(point).replace("/", "_"), "run.storage": str(folder)}
-    return make_plan(space.family, override(config, point | place))
+    return make_plan(space.family, override(config, space.options(point) | place))
 
 
 def _check_metric(metric: str, plan: Plan) -> None:
@@ -246,9 +246,9 @@ def _label(point: dict[str, Any]) -> str:
     return ",".join(f"{name}={value}" for name, value in point.items())
 
 
-def command_of(config: Any, trial: Trial) -> str:
+def command_of(config: Any, space: Space, trial: Trial) -> str:
     """Return the options of ``genlab train`` that train ``trial`` again, as a run outside the sweep."""
-    changes = trial.point | {"run.name": None}
+    changes = space.options(trial.point) | {"run.name": None}
     if override(config, changes).run.steps is not None:
         changes["run.epochs"] = type(config)().run.epochs  # it has no effect beside run.steps; a default is left out
     return as_arguments(override(config, changes))

@@ -94,7 +94,8 @@ def test_the_command_that_trains_the_best_again_says_how_long_once(
     base = config(scene_folders, "scenes", tmp_path, steps=steps, epochs=0.5)
     point = {"objective.lambda_cycle": 1.0}
     plan = make_plan("cyclegan", override(base, point))
-    words = command_of(base, Trial(point, plan, {}))
+    space = Space("cyclegan", {"objective.lambda_cycle": [1.0]}, "test/kid", "min")
+    words = command_of(base, space, Trial(point, plan, {}))
     assert counts in words
     assert ("--run.epochs" in words) + ("--run.steps" in words) == 1
     assert make_plan("cyclegan", parse(CycleGANConfig, words.split())).steps == plan.steps
@@ -105,4 +106,4 @@ def test_every_point_of_a_space_that_comes_with_genlab_is_a_config_of_its_family
     space = load_space(str(file))
     base = override(recipe_type(space.family).config_type(), space.base)
     points = list(space.points())
-    assert len({as_arguments(override(base, point)) for point in points}) == len(points) > 1
+    assert len({as_arguments(override(base, space.options(point))) for point in points}) == len(points) > 1
