@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -44,7 +45,6 @@ LOSS_HEIGHT, CLOCK_HEIGHT, EVALUATION_HEIGHT = 230, 180, 280
 """Heights of charts, in CSS pixels."""
 
 CLOCK = (
-    Panel("learning-rate", "learning rate", {"learning_rate": ""}, from_zero=True),
     Panel("speed", "speed", {"images_per_second": ""}, "images/s", from_zero=True),
     Panel("data-wait", "time spent waiting for data", {"data_wait_share": ""}, "share", from_zero=True),
 )
@@ -71,7 +71,9 @@ def loss_figure(run: RunRecord, panels: Sequence[Panel]) -> Figure:
 def clock_figure(run: RunRecord) -> Figure:
     """Draw the learning rate, the speed and the share of time that training waited for data."""
     caption = "Learning rate, images a second, and the share of time in which training waited for data."
-    return pictures(caption, [_panel_chart(run, panel, CLOCK_HEIGHT) for panel in CLOCK], len(CLOCK))
+    rates = run.learning_rates if len(run.learning_rates) > 1 else {"learning_rate": ""}
+    panels = (Panel("learning-rate", "learning rate", rates, from_zero=True), *CLOCK)
+    return pictures(caption, [_panel_chart(run, panel, CLOCK_HEIGHT) for panel in panels], len(panels))
 
 
 def evaluation_figure(run: RunRecord, ranked_by: str) -> Figure:
@@ -96,9 +98,11 @@ def evaluation_figure(run: RunRecord, ranked_by: str) -> Figure:
             label=label or title,
         )
         axis.set_title(title, loc="left", y=1, pad=20, fontsize=9.5, fontweight="bold", color=INK)
-    axis.legend(frameon=False, fontsize=8, labelcolor=INK)
+    if len(names) > 1:
+        axis.legend(frameon=False, fontsize=8, labelcolor=INK)
     style_axes(axis, "images seen", "")
-    axis.set_ylim(bottom=min(0.0, axis.get_ylim()[0]))
+    bottom, top = axis.get_ylim()
+    axis.set_ylim(min(0.0, bottom), top + 0.05 * (top - min(0.0, bottom)))
     axis.xaxis.set_major_formatter(EngFormatter(sep=""))
     axis.xaxis.set_major_locator(MaxNLocator(5))
     _epochs(axis, run)
@@ -138,7 +142,7 @@ def _measured(panel: Panel, metrics: Sequence[str]) -> Panel:
 
 
 def _draw_panel(axis: Axes, run: RunRecord, panel: Panel) -> None:
-    colours = iter(LINES)
+    colours = cycle(LINES)
     for metric, label in panel.series.items():
         colour = next(colours)
         images, values = _series(run.train, metric)
@@ -148,14 +152,16 @@ def _draw_panel(axis: Axes, run: RunRecord, panel: Panel) -> None:
             values = moving_average(values, window)
         alone = "o" if len(values) == 1 else None  # a line needs two points
         axis.plot(images, values, color=colour, linewidth=1.6, marker=alone, label=label or "train")
-        held_out = [(_series(run.val, metric), "val", "white"), (_series(run.test, metric), "held out", None)]
+        held_out: list[tuple[Any, str, dict[str, Any]]] = [
+            (_series(run.val, metric), "val", {"markersize": 6.5, "markerfacecolor": "white"}),
+            (_series(run.test, metric), "held out", {"markersize": 3.5}),
+        ]
         held_out = [one for one in held_out if len(one[0][0])]
         if held_out and not label:
             colour = next(colours)
-        for (images, values), rows, inside in held_out:
+        for (images, values), rows, dots in held_out:
             name = f"{label}, {rows}" if label else rows
-            dots: dict[str, Any] = {"marker": "o", "markersize": 3.5, "markerfacecolor": inside}
-            axis.plot(images, values, color=colour, linewidth=1, label=name, **dots)
+            axis.plot(images, values, color=colour, linewidth=1, marker="o", label=name, **dots)
     _scale(axis, run, panel)
     _style(axis, panel)
     _epochs(axis, run)

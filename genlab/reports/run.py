@@ -115,8 +115,15 @@ class RunRecord:
 
     @property
     def losses(self) -> list[str]:
-        """Names of the training metrics, clock and learning rate aside."""
-        return [name for name in self.train[-1] if name not in TIME_FIELDS | CLOCK_FIELDS | {"learning_rate"}]
+        """Names of the training metrics, clock and learning rates aside; some may come in some lines only."""
+        names = dict.fromkeys(name for line in self.train for name in line)
+        return [name for name in names if name not in TIME_FIELDS | CLOCK_FIELDS and name not in self.learning_rates]
+
+    @property
+    def learning_rates(self) -> dict[str, str]:
+        """What each learning rate is of, by the name of its metric: ``optimization``, or a network with another."""
+        names = dict.fromkeys(name for line in self.train for name in line if name.startswith("learning_rate"))
+        return {name: name.removeprefix("learning_rate").removeprefix("_") or "optimization" for name in names}
 
     @cached_property
     def model_step(self) -> int | None:

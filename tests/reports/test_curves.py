@@ -7,7 +7,7 @@ from matplotlib.colors import to_rgb
 from PIL import Image
 
 from genlab.core.storage import locate
-from genlab.reports.curves import LINES, loss_figure
+from genlab.reports.curves import LINES, clock_figure, loss_figure
 from genlab.reports.page import Figure
 from genlab.reports.run import RunRecord
 
@@ -43,3 +43,12 @@ def test_rows_to_choose_on_are_drawn_beside_those_for_results() -> None:
     assert 10 < drawn(alone, LINES[1]) < drawn(both, LINES[1])
     assert "hollow" in both.caption
     assert "hollow" not in alone.caption
+
+
+def test_a_metric_of_some_steps_only_has_a_curve_and_a_networks_learning_rate_is_no_loss() -> None:
+    found = run(9)
+    for line in found.train:
+        line |= {"learning_rate": 0.02, "learning_rate_critic": 0.01} | ({"r1": 1.0} if line["step"] % 4 == 0 else {})
+    assert [chart.name for chart in loss_figure(found, ()).pictures] == ["loss-loss", "loss-r1"]
+    assert found.learning_rates == {"learning_rate": "optimization", "learning_rate_critic": "critic"}
+    assert drawn(Figure("", clock_figure(found).pictures[:1]), LINES[1]) > 10
