@@ -24,6 +24,9 @@ class Run:
     """Stop after this many epochs (of the longer domain). By default the family's usual number."""
     steps: Annotated[Annotated[int, Ge(1)] | None, OPERATIONAL] = None
     """Stop after this many steps; when given, it decides instead of epochs."""
+    init: str | None = None
+    """Begin with the weights of another run (its newest checkpoint) or of a model directory, of the same architecture,
+    and with new optimisers. By default with new weights."""
     batch: Positive = 128
     """Rows of a global batch, over all workers together."""
     accumulate: Positive = 1

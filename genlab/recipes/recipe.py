@@ -198,6 +198,13 @@ class Recipe(nn.Module, ABC, Generic[C]):
         """Return the options of the optimiser and the average of ``networks[network]``; by default the config's."""
         return self.config.optimization
 
+    def present_name(self, name: str) -> str:
+        """Return what a tensor of the state is called now that a checkpoint calls ``name``."""
+        for before, present in self.renamed_state.items():
+            if name.startswith(before):
+                return present + name.removeprefix(before)
+        return name
+
     def restarts(self, images: int) -> bool:
         """Return whether the optimisers begin anew, without moments, in the step that begins after ``images``.
 

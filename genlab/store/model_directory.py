@@ -51,6 +51,8 @@ class Provenance:
     reported_on: str = ""
     """The split, or half of one, that the results of such a model are of."""
     label_names: tuple[str, ...] = ()
+    init: dict[str, Any] | None = None
+    """The run or model whose weights training began with: its ``path`` and its ``step``; ``None`` for new weights."""
     genlab: str = __version__
 
 
@@ -197,6 +199,7 @@ def _card(model: Model, provenance: Provenance) -> str:
             f"| data `{name}` | {data['path']} (manifest {data['checksum'][:12]}{_range_text(data)}) |"
             for name, data in provenance.data.items()
         ),
+        *([f"| began with | step {init['step']:,} of {init['path']} |"] if (init := provenance.init) else []),
         *_choice(provenance),
         *(f"| {name} | {value:.6g} |" for name, value in provenance.metrics.items()),
         "",

@@ -24,6 +24,7 @@ from genlab.evaluation.checkpoint_evaluations import read_evaluations
 from genlab.recipes.recipe import recipe_type
 from genlab.store import model_directory
 from genlab.training.attempts import begin_attempt
+from genlab.training.beginning import state_of_beginning
 from genlab.training.candidates import Candidates
 from genlab.training.checkpoints import Checkpoints
 from genlab.training.console import ProgressUpdate
@@ -73,7 +74,7 @@ def train(plan: Plan, session: Session) -> TrainingState:
 
     torch.manual_seed(run.seed)
     recipe = recipe_type(plan.family)(config, {name: domain.info for name, domain in plan.domains.items()})
-    state = TrainingState(recipe, device)
+    state = TrainingState(recipe, device, trained=plan.init is not None)
     phases = recipe.phases()
     gradients = {
         name: Gradients(list(parameters.values()), alone=session.world_size == 1)
@@ -86,7 +87,7 @@ def train(plan: Plan, session: Session) -> TrainingState:
     with ExitStack() as stack:
         attempt = begin_attempt(directory, plan.claim) if session.rank == 0 else None
         checkpoints = stack.enter_context(Checkpoints(directory / "checkpoints", run.keep, attempt))
-        done = saved = _restore(checkpoints, state, session)
+        done = saved = _restore(plan, checkpoints, state, session)
         tracker = stack.enter_context(Tracker(directory, done, attempt)) if attempt else None
         if tracker:
             for evaluation in read_evaluations(directory):
@@ -204,14 +205,18 @@ def train(plan: Plan, session: Session) -> TrainingState:
     return state
 
 
-def _restore(checkpoints: Checkpoints, state: TrainingState, session: Session) -> int:
+def _restore(plan: Plan, checkpoints: Checkpoints, state: TrainingState, session: Session) -> int:
     """Load the newest good checkpoint, which rank 0 reads; return its step, 0 without one.
 
-    All ranks begin with the state of rank 0, its first weights where there is no checkpoint.
+    All ranks begin with the state of rank 0: where there is no checkpoint, its first weights or those of ``run.init``.
     """
     done, tensors = 0, dict[str, Tensor]()
     if session.rank == 0:
         done, tensors, messages = checkpoints.newest()
+        if not done and plan.init:
+            weights, more = state_of_beginning(plan.init, state.recipe)
+            state.begin_with(weights)
+            messages += [f"begins with the weights of {plan.init.path}, step {plan.init.step:,}", *more]
         for message in messages:
             session.say(message)
     done, layout = from_rank_zero((done, {name: (tensor.shape, tensor.dtype) for name, tensor in tensors.items()}))
@@ -344,6 +349,7 @@ def _make_provenance(plan: Plan, done: int, metrics: Mapping[str, float]) -> mod
         images=done * plan.run.batch,
         data={name: domain.provenance for name, domain in plan.domains.items()},
         config=to_dict(plan.config),
+        init=to_dict(plan.init) if plan.init else None,
         metrics=dict(metrics),
         label_names=info.label_names,
     )

@@ -31,6 +31,7 @@ from genlab.imaging.value_range import ValueRange
 from genlab.recipes.options import Data, Run
 from genlab.recipes.recipe import DomainInfo, Recipe, check_networks, recipe_type
 from genlab.store import model_directory
+from genlab.training.beginning import Beginning, beginning_at, state_of_beginning
 from genlab.training.checkpoints import Checkpoints
 
 SYNTHETIC = "synthetic:"
@@ -97,6 +98,8 @@ class Plan:
     """The rows that checkpoints are chosen on, and those that results are reported on."""
     group: int = 1
     """Neighbouring rows of a global batch that belong together, see :class:`genlab.recipes.recipe.Recipe`."""
+    init: Beginning | None = None
+    """The weights that the run begins with; ``None`` for new ones."""
     claim: Claim | None = None
     """The claim on the run directory, see :func:`owned`; ``None`` if nothing else can write there."""
 
@@ -176,7 +179,11 @@ def make_plan(family: str, config: Any) -> Plan:
             require_absolute(f"data.{domain}", url)
         domains[domain] = _plan_domain(domain, url, config.data, root, root / name)
     infos = {domain: data_set.info for domain, data_set in domains.items()}
-    group = build_on_meta(family, config, infos).group
+    recipe = build_on_meta(family, config, infos)
+    group = recipe.group
+    init = beginning_at(root / name, run.init, family)
+    if init is not None and not (root / name / "config.json").exists():
+        state_of_beginning(init, recipe)  # raises for another architecture
     for domain, info in infos.items():
         if run.batch > info.rows:
             raise ConfigError(
@@ -196,7 +203,7 @@ def make_plan(family: str, config: Any) -> Plan:
         raise ConfigError("run.epochs, run.steps: give one of them, a run must end")
     steps = run.steps if run.steps is not None else math.ceil((run.epochs or 0) * rows / run.batch)
     config = dataclasses.replace(config, run=dataclasses.replace(run, name=name, storage=str(root)))
-    plan = Plan(family, config, str(root / name), domains, steps, _held_out(config, domains, root / name), group)
+    plan = Plan(family, config, str(root / name), domains, steps, _held_out(config, domains, root / name), group, init)
     if run.evaluate_every:
         _check_evaluation(plan)
     return plan
@@ -376,6 +383,7 @@ def start_or_resume(plan: Plan) -> list[str]:
         "config": to_dict(plan.config),
         "data": _data(plan),
         HELD_OUT: to_dict(plan.held_out),
+        **({"init": to_dict(plan.init)} if plan.init else {}),
         "attempts": attempts,
     }
     write_json(directory / "config.json", content)

@@ -1,5 +1,6 @@
 """All that training changes: networks, optimisers, averages of weights and buffers, as tensors with names."""
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -28,10 +29,12 @@ class TrainingState:
     Args:
         recipe: the recipe, which is moved to ``device``.
         device: the device to train on.
+        trained: the run begins with weights of another run, whose averages are no less steady for being taken over.
     """
 
-    def __init__(self, recipe: Recipe[Any], device: torch.device) -> None:
+    def __init__(self, recipe: Recipe[Any], device: torch.device, trained: bool = False) -> None:
         self.recipe = recipe.to(device)
+        self._ramp = math.inf if trained else EMA_RAMP
         self.options = {name: recipe.optimization(name) for name in recipe.networks}
         self.parameters: dict[str, dict[str, Tensor]] = {
             name: dict(network.named_parameters()) for name, network in recipe.networks.items()
@@ -90,7 +93,7 @@ class TrainingState:
     def update_ema(self, images: int, batch: int) -> None:
         """Move the averages towards the weights, after a step of ``batch`` rows that ends at ``images`` seen."""
         for name, averages in self.averages.items():
-            half_life = min(self.options[name].ema_images, images * EMA_RAMP)
+            half_life = min(self.options[name].ema_images, images * self._ramp)
             weights = [parameter.detach() for parameter in self.parameters[name].values()]
             torch._foreach_lerp_(list(averages.values()), weights, 1 - 0.5 ** (batch / half_life))
 
@@ -133,13 +136,20 @@ class TrainingState:
         return {name: tensor.detach() for name, tensor in tensors.items()}
 
     @torch.no_grad()
+    def begin_with(self, tensors: Mapping[str, Tensor]) -> None:
+        """Copy in networks and averages of another run, by the names of :meth:`tensors`; others are ignored."""
+        own = self.tensors()
+        for name in own.keys() & tensors.keys():
+            own[name].copy_(tensors[name])
+
+    @torch.no_grad()
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """Copy in a state that :meth:`tensors` returned, from any device.
 
         Raises:
             RunError: when the names, shapes or dtypes of ``tensors`` are those of another architecture.
         """
-        tensors = {self._present_name(name): tensor for name, tensor in tensors.items()}
+        tensors = {self.recipe.present_name(name): tensor for name, tensor in tensors.items()}
         for name, optimizer in self.optimizers.items():
             for key, parameter in self.parameters[name].items():
                 prefix = f"optimizer.{name}.{key}."
@@ -162,12 +172,6 @@ class TrainingState:
                     f"and would be {_dtype(tensor)} {tuple(tensor.shape)}"
                 )
             tensor.copy_(found)
-
-    def _present_name(self, name: str) -> str:
-        for before, present in self.recipe.renamed_state.items():
-            if name.startswith(before):
-                return present + name.removeprefix(before)
-        return name
 
     def finite(self) -> bool:
         """Return whether all weights are finite numbers."""

@@ -1,0 +1,139 @@
+"""The weights that a new run begins with, when they are those of another run or of a model (``run.init``)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import safetensors.torch
+from torch import Tensor
+from upath import UPath
+
+from genlab.core.errors import ConfigError, RunError
+from genlab.core.storage import locate, read_bytes, read_json
+from genlab.core.text import counted
+from genlab.recipes.recipe import Recipe
+from genlab.store import model_directory
+from genlab.training.checkpoints import Checkpoints
+
+PARTS = ("network.", "ema.")
+"""Beginnings of the names of the state that is taken; optimisers begin anew, and so does what else a recipe has."""
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """The place of the weights that a run begins with. It stands in the run's ``config.json``, and in the model's."""
+
+    path: str
+    """URL of a run directory, or of a model directory."""
+    step: int
+    """The step of the run's checkpoint, or of the model."""
+    weights: str
+    """SHA-256 of a model's weights; empty for a checkpoint."""
+
+    def read(self) -> dict[str, Tensor]:
+        """Read the weights: by the names of a run's state, or for a model by its own names.
+
+        Raises:
+            RunError: they are gone or damaged.
+        """
+        root = locate(self.path)
+        if not self.weights:
+            try:
+                tensors = Checkpoints(root / "checkpoints", keep=1).read(self.step)
+            except RunError as error:
+                raise RunError(f"run.init: the checkpoint that this run begins with is gone: {error}") from None
+            return {name: tensor for name, tensor in tensors.items() if name.startswith(PARTS)}
+        description = model_directory.describe(root)
+        if description["weights"]["sha256"] != self.weights:
+            raise RunError(f"run.init: {root} holds other weights than those that this run began with")
+        model_directory.load(root)  # checks them
+        return safetensors.torch.load(read_bytes(root / model_directory.WEIGHTS))
+
+
+def find_beginning(url: str, family: str) -> Beginning:
+    """Find what ``run.init`` names: a run, whose newest checkpoint is taken, or a model directory.
+
+    Raises:
+        ConfigError: it is neither, or of another family.
+    """
+    root = locate(url)
+    if (root / "config.json").exists():
+        found, steps = read_json(root / "config.json")["family"], Checkpoints(root / "checkpoints", keep=1).steps()
+        if not steps:
+            raise ConfigError(f"run.init = {url!r}: this run has no checkpoint yet")
+        beginning = Beginning(str(root), steps[-1], "")
+    elif (root / model_directory.DESCRIPTION).exists():
+        description = model_directory.describe(root)
+        found = description["family"]
+        beginning = Beginning(str(root), description["provenance"]["step"], description["weights"]["sha256"])
+    else:
+        raise ConfigError(f"run.init = {url!r}: neither a run nor a model directory")
+    if found != family:
+        raise ConfigError(f"run.init = {url!r}: of family {found!r}, and this run is of {family!r}")
+    return beginning
+
+
+def state_of_beginning(beginning: Beginning, recipe: Recipe[Any]) -> tuple[dict[str, Tensor], list[str]]:
+    """Read the weights that a run begins with, by the names of its state: networks, and their averages if it has them.
+
+    Args:
+        beginning: where they are.
+        recipe: the run's recipe, with networks on any device, also meta.
+
+    Returns:
+        The tensors, and messages for the user: which networks are not among them and begin anew.
+
+    Raises:
+        ConfigError: they are of another architecture; the message has the sizes that differ.
+        RunError: they are gone or damaged.
+    """
+    tensors = beginning.read()
+    own: dict[str, Tensor] = {}
+    names = {}
+    for network, module in recipe.networks.items():
+        for key, tensor in module.state_dict(keep_vars=True).items():
+            own[f"network.{network}.{key}"] = tensor
+            names[id(tensor)] = f"network.{network}.{key}"
+    if beginning.weights:
+        of_model = recipe.model().state_dict(keep_vars=True)
+        tensors = {names[id(of_model[name])] if name in of_model else name: one for name, one in tensors.items()}
+    else:
+        tensors = {recipe.present_name(name): one for name, one in tensors.items()}
+        tensors = {name: one for name, one in tensors.items() if name.startswith(PARTS)}
+    found = {name: tensor for name, tensor in tensors.items() if not name.startswith("ema.")}
+    messages = []
+    for network in recipe.networks:
+        if not any(name.startswith(f"network.{network}.") for name in found):
+            messages.append(f"{beginning.path} has no {network}: it begins anew")
+            own = {name: one for name, one in own.items() if not name.startswith(f"network.{network}.")}
+    _require_same_architecture(beginning.path, found, own)
+    averages = {name: tensor for name, tensor in tensors.items() if name.startswith("ema.")}
+    for network in recipe.averaged:
+        for name in own:
+            if name.startswith(f"network.{network}."):
+                averages.setdefault(f"ema.{name.removeprefix('network.')}", found[name])
+    return found | averages, messages
+
+
+def _require_same_architecture(path: str, found: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
+    differing = []
+    for name in sorted(found.keys() | own.keys()):
+        there, here = (_shape(tensors.get(name)) for tensors in (found, own))
+        if there != here:
+            differing.append(f"{name.removeprefix('network.')} is {there} there and {here} here")
+    if differing:
+        more = f"; {counted(len(differing), 'tensor')} differ" if len(differing) > 1 else ""
+        raise ConfigError(f"run.init = {path!r}: of another architecture: {differing[0]}{more}")
+
+
+def _shape(tensor: Tensor | None) -> str:
+    return "missing" if tensor is None else "x".join(map(str, tensor.shape)) or "a number"
+
+
+def beginning_at(directory: UPath, url: str | None, family: str) -> Beginning | None:
+    """Return what the run in ``directory`` begins with: what its ``config.json`` says, else what ``url`` names."""
+    if url is None:
+        return None
+    file = directory / "config.json"
+    recorded = read_json(file).get("init") if file.exists() else None
+    return Beginning(**recorded) if recorded else find_beginning(url, family)
