@@ -26,6 +26,7 @@ from genlab.data.format.splits import overlap
 from genlab.evaluation.compare import settings_lines
 from genlab.evaluation.evaluate import (
     EvaluationOptions,
+    default_extractor,
     domain_names,
     evaluate,
     require_fit,
@@ -36,11 +37,16 @@ from genlab.evaluation.extractors import Inception
 from genlab.evaluation.features import FEWEST
 from genlab.evaluation.held_out import CHOSEN, HeldOut
 from genlab.evaluation.measurements import Evaluation, evaluation_file
+from genlab.evaluation.samples import nearest_training_images
 from genlab.evaluation.trained_classifier import TrainedClassifier, load_classifier
+from genlab.imaging.images import encode_png
 from genlab.inference.engine import best_device
-from genlab.models.model import Model
+from genlab.models.model import Model, Sampler
 from genlab.recipes.options import Data
 from genlab.store import model_directory
+
+SHOWN = 32
+"""Samples in the picture of samples and their nearest training images."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,11 +75,17 @@ class EvaluateConfig:
     """Weights of torch-fidelity's Inception-v3, for FID and KID in the features of published results. By default they
     are taken in the classifier's features for grey images with labels, and in EfficientNet-Lite0's for others."""
     samples: Annotated[Annotated[int, Ge(FEWEST)] | None, tyro.conf.arg(metavar="N")] = None
-    """Samples to draw for FID and KID, or images to translate, drawn at random. By default as many as there are images
-    in the split, at most 10,000."""
+    """Samples to draw for FID, KID, precision and recall, or images to translate, drawn at random. By default as many
+    as there are images in the split, at most 10,000."""
     iwae_images: Annotated[Annotated[int, Ge(2)] | None, tyro.conf.arg(metavar="N")] = None
     """How many images, drawn at random, the importance-weighted bounds are of. By default 1,000 on a CPU, all on a
     GPU. Not for a translator."""
+    path_lengths: Annotated[Annotated[int, Ge(1)] | None, tyro.conf.arg(metavar="N")] = None
+    """How many ways between two draws the perceptual path length of a model with styles, such as a StyleGAN, is of. By
+    default 1,000 on a CPU, 10,000 on a GPU. Not for a translator."""
+    copies: bool = False
+    """Also measure whether samples are copies of training images, and draw some above the nearest ones. It takes the
+    features of all training images, once for each data set."""
     seed: Annotated[int, Ge(0)] = 0
     """Seed of all noise, and of what is drawn at random."""
     output: str | None = None
@@ -108,15 +120,29 @@ def run_evaluation(config: EvaluateConfig, sampling: Mapping[str, Any] | None = 
     domains = open_held_out(config, model, provenance)
     file = locate(config.output) if config.output else evaluation_file(directory)
     _require_writable(file)
+    training = open_training_rows(config, model, domains, provenance) if config.copies else None
     inception = Inception(config.inception, device) if config.inception else None
     classifier = None
     if "images" in domains:
         classifier = _classifier(config, domains["images"].shards, provenance, device)
+    extractor = inception or default_extractor(model, domains, classifier)
     chosen = from_dict(model.operations["sample"], sampling) if sampling else None
-    options = EvaluationOptions(config.samples, config.iwae_images, config.seed, chosen)
-    evaluation = evaluate(directory, model, domains, options, extractor=inception, classifier=classifier)
+    options = EvaluationOptions(
+        samples=config.samples,
+        bound_images=config.iwae_images,
+        paths=config.path_lengths,
+        seed=config.seed,
+        sampling=chosen,
+    )
+    evaluation = evaluate(
+        directory, model, domains, options, extractor=extractor, classifier=classifier, training=training
+    )
     with _writing(file):
         evaluation.save(file)
+        if training is not None and isinstance(model, Sampler):
+            pixels = model.sample(SHOWN, config.seed, options=chosen).cpu()
+            nearest = nearest_training_images(pixels, training, extractor)
+            write_atomic(nearest_file(file), encode_png(nearest.sheet(pixels)))
     return evaluation, file
 
 
@@ -128,7 +154,7 @@ def open_held_out(config: EvaluateConfig, model: Model, provenance: Mapping[str,
         DataError: a data set or split is gone, the run's own data set was changed, or it does not fit the model.
     """
     options = {domain: "data" if domain == "images" else f"data_{domain}" for domain in domain_names(model)}
-    for name in ("data_a", "data_b") if "images" in options else ("data", "classifier", "iwae_images"):
+    for name in ("data_a", "data_b") if "images" in options else ("data", "classifier", "iwae_images", "path_lengths"):
         if getattr(config, name) is not None:
             named = " and ".join(map(_flag, options.values()))
             raise ConfigError(f"{_flag(name)}: not for a {model.family} model, whose data is given by {named}")
@@ -153,6 +179,33 @@ def open_held_out(config: EvaluateConfig, model: Model, provenance: Mapping[str,
         domains[domain] = HeldOut(rows.part(split), split, chosen=known and overlap(chosen_on, split))
         require_fit(model, domains[domain], provenance["label_names"])
     return domains
+
+
+def open_training_rows(
+    config: EvaluateConfig, model: Model, domains: Mapping[str, HeldOut], provenance: Mapping[str, Any]
+) -> HeldOut:
+    """Open the rows that a model which samples was trained on.
+
+    Raises:
+        ConfigError: the model does not sample, does not say what it was trained on, or is measured on these rows.
+        DataError: the data set is gone or was changed.
+    """
+    if not isinstance(model, Sampler):
+        raise ConfigError(f"--copies: a {model.family} model draws no samples")
+    trained_on = provenance["data"].get("images")
+    if trained_on is None:
+        raise ConfigError(f"--copies: {config.model} does not say what it was trained on")
+    rows, held_out = HeldOut.open(trained_on["path"], provenance["config"]["data"]["split"]), domains["images"]
+    if rows.shards.checksum != trained_on["checksum"]:
+        raise DataError(f"{rows.shards.directory}: no longer the data set that the model was trained on")
+    if rows.shards.checksum == held_out.shards.checksum and overlap(rows.split, held_out.split):
+        raise ConfigError(f"--copies: the split {held_out.split!r} holds training images; measure on another one")
+    return rows
+
+
+def nearest_file(file: UPath) -> UPath:
+    """Return the picture beside the evaluation ``file`` that shows samples above their nearest training images."""
+    return file.with_name(f"{file.stem}.nearest.png")
 
 
 def _chosen_on(provenance: Mapping[str, Any], test_split: str) -> str:

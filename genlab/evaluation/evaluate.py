@@ -23,15 +23,19 @@ from genlab.evaluation.latent_models import (
 )
 from genlab.evaluation.measurements import Evaluation, Measurement, with_computation
 from genlab.evaluation.samples import measure_samples
+from genlab.evaluation.style_models import measure_path_lengths, measure_separability
 from genlab.evaluation.trained_classifier import TrainedClassifier
 from genlab.evaluation.translation import measure_translations
 from genlab.models.latent_model import LatentModel
 from genlab.models.model import Model, Sampler, Shape, Translator
 from genlab.models.precision import allow_tf32
+from genlab.models.style_model import StyleModel
 from genlab.store import model_directory
 
 SAMPLES = 10_000
 """Samples or translations that FID and KID are taken of, at most, unless the options say otherwise."""
+PATHS, PATHS_ON_GPU = 1000, 10_000
+"""Ways that perceptual path lengths are taken of on a CPU and on a GPU, unless the options say otherwise."""
 BOUND_IMAGES = 1000
 """Images that the importance-weighted bounds are taken of on a CPU, unless the options say otherwise."""
 
@@ -47,6 +51,8 @@ class EvaluationOptions:
     """Samples to draw for FID and KID, or images to translate; by default one for each image, at most 10,000."""
     bound_images: int | None = None
     """Images that the importance-weighted bounds are taken of; by default 1,000 on a CPU, all on a GPU."""
+    paths: int | None = None
+    """Ways that perceptual path lengths are taken of; by default 1,000 on a CPU, 10,000 on a GPU."""
     seed: int = 0
     """Seed of all noise, and of every random choice of images."""
     sampling: Any = None
@@ -61,6 +67,7 @@ def evaluate(
     *,
     extractor: Extractor | None = None,
     classifier: TrainedClassifier | None = None,
+    training: HeldOut | None = None,
 ) -> Evaluation:
     """Measure a model on held-out images, in fp32, on a GPU too.
 
@@ -72,6 +79,8 @@ def evaluate(
         extractor: the network in whose features FID and KID are taken; by default see :func:`default_extractor`.
         classifier: what recognises the classes of the model's images; without one, the measurements that need it are
             left out. A translator needs none.
+        training: the rows that a model which samples was trained on, to measure whether samples are copies of them;
+            without them this is left out.
 
     Raises:
         DataError: the data cannot be read.
@@ -81,7 +90,7 @@ def evaluate(
     if isinstance(model, Translator):
         measurements = measure_translations(model, domains, extractor, options.samples or SAMPLES, options.seed)
     else:
-        measurements = _measure_images(model, domains["images"], options, extractor, classifier)
+        measurements = _measure_images(model, domains["images"], options, extractor, classifier, training)
     description = model_directory.describe(directory)
     identity = {
         "path": str(directory),
@@ -189,6 +198,7 @@ def _measure_images(
     options: EvaluationOptions,
     extractor: Extractor,
     classifier: TrainedClassifier | None,
+    training: HeldOut | None,
 ) -> dict[str, Measurement]:
     seed = options.seed
     measurements: dict[str, Measurement] = {}
@@ -202,7 +212,13 @@ def _measure_images(
         count = options.samples or min(SAMPLES, len(held_out))
         if classifier is not None and model.classes:
             measurements |= measure_consistency(model, held_out, classifier, count, seed, options.sampling)
-        measurements |= measure_samples(model, held_out, extractor, count, seed, options.sampling)
+        measurements |= measure_samples(model, held_out, extractor, count, seed, options.sampling, training)
+    if isinstance(model, StyleModel):
+        network = extractor if isinstance(extractor, EfficientNetLite) else EfficientNetLite(model.device)
+        paths = options.paths or (PATHS if model.device.type == "cpu" else PATHS_ON_GPU)
+        measurements |= measure_path_lengths(model, held_out, network, paths, seed)
+        if classifier is not None:
+            measurements |= measure_separability(model, held_out, classifier, options.samples or SAMPLES, seed)
     return measurements
 
 

@@ -138,13 +138,17 @@ class EfficientNetLite(Extractor):
         Returns:
             float32 [N, D, S, S] each, S from 112 down to 7, on the extractor's device.
         """
-        network, found = self._network, []
-        features = network._swish(network._bn0(network._conv_stem(self._prepared(pixels))))
-        for block in network._blocks:
-            before, features = features, block(features)
-            if features.shape[2] < before.shape[2]:
-                found.append(before)
-        return [*found, features]
+        return self._layers(self._prepared(pixels))
+
+    @torch.inference_mode()
+    def layers_of_floats(self, images: Tensor) -> list[Tensor]:
+        """Compute what :meth:`layers` does of images that are not rounded to 8 bits, nor clipped.
+
+        Args:
+            images: float [N, C, H, W], black at -1 and white at 1, with values beyond where a model makes such.
+        """
+        levels = (images.to(self._device).float().expand(-1, 3, -1, -1) + 1) * 127.5
+        return self._layers(self._normalised(self._resized(levels)))
 
     @property
     def layers_settings(self) -> Settings:
@@ -159,8 +163,23 @@ class EfficientNetLite(Extractor):
 
     def _prepared(self, pixels: Tensor) -> Tensor:
         images = _three_channels(pixels).to(self._device).float()
-        images = F.interpolate(images, self.SIZE, mode="bicubic", antialias=True).clamp(0, 255)
+        return self._normalised(self._resized(images).clamp(0, 255))
+
+    def _resized(self, images: Tensor) -> Tensor:
+        return F.interpolate(images, self.SIZE, mode="bicubic", antialias=True)
+
+    @staticmethod
+    def _normalised(images: Tensor) -> Tensor:
         return (images - 127) / 128  # as in TensorFlow, where the weights come from
+
+    def _layers(self, prepared: Tensor) -> list[Tensor]:
+        network, found = self._network, []
+        features = network._swish(network._bn0(network._conv_stem(prepared)))
+        for block in network._blocks:
+            before, features = features, block(features)
+            if features.shape[2] < before.shape[2]:
+                found.append(before)
+        return [*found, features]
 
 
 class ClassifierFeatures(Extractor):

@@ -37,10 +37,10 @@ def cache_folder() -> UPath:
     return locate(os.environ.get("GENLAB_CACHE") or "~/.cache/genlab")
 
 
-def held_out_features(held_out: HeldOut, extractor: Extractor) -> Tensor:
-    """Return features of held-out rows, float32 [rows, D], on the CPU, from the cache if it has them."""
-    shape = (len(held_out), extractor.dimension)
-    key = held_out.settings | extractor.settings | {"torch": torch.__version__}
+def features_of(rows: HeldOut, extractor: Extractor) -> Tensor:
+    """Return features of the rows of a split, float32 [rows, D], on the CPU, from the cache if it has them."""
+    shape = (len(rows), extractor.dimension)
+    key = rows.settings | extractor.settings | {"torch": torch.__version__}
     for name in ("genlab", "chosen"):  # features do not depend on them, unless the extractor's version says so
         key.pop(name, None)
     file = cache_folder() / "features" / f"{sha256(json_bytes(key))}.safetensors"
@@ -48,7 +48,7 @@ def held_out_features(held_out: HeldOut, extractor: Extractor) -> Tensor:
         features: Tensor = safetensors.torch.load(read_bytes(file))["features"]
         if features.shape == shape:
             return features
-    features = extract(extractor, (batch.image for batch in held_out.batches()), len(held_out), "features of the data")
+    features = extract(extractor, (batch.image for batch in rows.batches()), len(rows), f"features of {rows.split}")
     with contextlib.suppress(OSError):  # A cache that cannot be written costs time, not the measurement.
         write_atomic(file, tensor_file({"features": features}))
     return features

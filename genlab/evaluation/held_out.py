@@ -1,4 +1,4 @@
-"""Held-out rows: the images that a model is measured on."""
+"""Held-out rows: the images that a model is measured on; and training rows, which its samples are compared with."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace

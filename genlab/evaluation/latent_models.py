@@ -12,7 +12,7 @@ from genlab.core.seeds import derived_seed
 from genlab.data.stream.batches import Batch
 from genlab.evaluation.held_out import HeldOut
 from genlab.evaluation.measurements import Better, Measurement, Settings, mean_measurement
-from genlab.evaluation.samples import sample_settings
+from genlab.evaluation.samples import class_settings, sample_settings
 from genlab.evaluation.trained_classifier import TrainedClassifier
 from genlab.metrics.elbo import (
     active_units,
@@ -66,7 +66,7 @@ def measure_elbo(model: LatentModel, held_out: HeldOut, seed: int) -> dict[str, 
         measurements["nearest_neighbour_accuracy"] = Measurement(
             "nearest-neighbour accuracy of posterior means",
             accuracy.value,
-            seen | _class_settings(model),
+            seen | class_settings(model),
             "share",
             # A model that is told the class has no need to keep it in z.
             None if model.classes else "higher",
@@ -140,7 +140,7 @@ def measure_reconstructions(
             "reconstruction_consistency": _share(
                 "reconstructions recognised as their class",
                 torch.cat(right_reconstructions),
-                settings | _class_settings(model),
+                settings | class_settings(model),
                 "higher",
             ),
             "classifier_accuracy": _share("images recognised as their class", torch.cat(right_originals), settings),
@@ -234,14 +234,6 @@ def _likelihood_settings(model: LatentModel, held_out: HeldOut, seed: int) -> Se
         "likelihood": model.architecture.likelihood,
         "density": "p(x|class)" if model.classes else "p(x)",
     }
-
-
-def _class_settings(model: Model) -> Settings:
-    """Return the setting that says whether the model is given the class of an image.
-
-    Measurements of how well classes are recognised are easier for such a model, and not compared with those of others.
-    """
-    return {"told_class": "yes" if model.classes else "no"}
 
 
 def _share(title: str, right: Tensor, settings: Settings, better: Better | None = None) -> Measurement:

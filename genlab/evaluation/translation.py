@@ -13,7 +13,7 @@ from torch import Tensor
 from genlab.data.ingest.sources.synthetic import counterparts, has_counterparts
 from genlab.data.stream.batches import Batch
 from genlab.evaluation.extractors import EfficientNetLite, Extractor
-from genlab.evaluation.features import extract, held_out_features, measure_distances
+from genlab.evaluation.features import extract, features_of, measure_distances
 from genlab.evaluation.held_out import HeldOut
 from genlab.evaluation.measurements import Better, Measurement, Settings, mean_measurement
 from genlab.metrics.distances import Distance, FeaturePair, mean_kernel_distance
@@ -57,7 +57,7 @@ def measure_translations(
     measurements = {name: one for direction in measured.values() for name, one in direction.measurements.items()}
     if len(measured) < 2:
         return measurements
-    features = {domain: held_out_features(held_out, extractor) for domain, held_out in domains.items()}
+    features = {domain: features_of(held_out, extractor) for domain, held_out in domains.items()}
     rows = {domain: torch.from_numpy(held_out.rows) for domain, held_out in domains.items()}
     drawn = {domain: torch.from_numpy(held_out.rows) for domain, held_out in sources.items()}
     there, back = measured
@@ -130,7 +130,7 @@ def measure_direction(
 
     features = extract(extractor, translations(), len(source), f"{here} → {there}")
     made = _distances(extractor, source, target, features, seed)
-    before = _distances(extractor, source, target, held_out_features(source, extractor), seed)
+    before = _distances(extractor, source, target, features_of(source, extractor), seed)
     measurements = {}
     if network is not None:
         curve = colour_curve_psnr(lambda: ((rows.image, _counterparts(source, rows)) for rows in source.batches()))
@@ -218,7 +218,7 @@ def _distances(
 ) -> dict[str, Measurement]:
     """Measure FID and KID of features of ``source``, translated or not, against the real images of ``target``."""
     origin = {f"source_{name}": value for name, value in source.settings.items() if name != "genlab"}
-    reference = held_out_features(target, extractor)
+    reference = features_of(target, extractor)
     return measure_distances(extractor, reference, target.settings | origin, made, seed)
 
 

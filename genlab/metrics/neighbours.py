@@ -1,4 +1,4 @@
-"""Separation of classes by the 1-nearest-neighbour rule (Cover & Hart 1967)."""
+"""Nearest neighbours, and the separation of classes by the 1-nearest-neighbour rule (Cover & Hart 1967)."""
 
 import math
 from dataclasses import dataclass
@@ -10,6 +10,8 @@ from genlab.metrics.intervals import FEWEST, Interval, proportion_interval
 
 DISTANCES_AT_ONCE = 2**24
 """Number of distances that are held at a time: 64 MiB of float32."""
+ROWS_AT_ONCE = 2**12
+"""Number of rows that :func:`nearest_among` looks at, and compares with as many, at a time: 128 MiB of distances."""
 
 
 @dataclass(frozen=True)
@@ -66,3 +68,42 @@ def nearest_neighbours(points: Tensor) -> Tensor:
         distances.diagonal(first).fill_(math.inf)  # to the points themselves
         nearest.append(distances.argmin(1))
     return torch.cat(nearest)
+
+
+def nearest_among(points: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
+    """Find the nearest of ``others`` to each point by Euclidean distance, in float64 and in blocks.
+
+    Args:
+        points: float [N, D].
+        others: float [M, D], M >= 1.
+
+    Returns:
+        Indices into ``others``, int64 [N], and the distances, float64 [N], exactly 0 between equal rows.
+    """
+    centre = others.mean(0).double()  # rounding is least around it
+    least = torch.full((len(points),), math.inf, dtype=torch.float64, device=points.device)
+    nearest = torch.zeros(len(points), dtype=torch.int64, device=points.device)
+    for first in range(0, len(others), ROWS_AT_ONCE):
+        some = others[first : first + ROWS_AT_ONCE].double() - centre
+        for begin in range(0, len(points), ROWS_AT_ONCE):
+            part = slice(begin, begin + ROWS_AT_ONCE)
+            squared, place = squared_distances(points[part].double() - centre, some).min(1)
+            nearer = squared < least[part]
+            least[part] = torch.where(nearer, squared, least[part])
+            nearest[part] = torch.where(nearer, first + place, nearest[part])
+    distances = [
+        (points[begin : begin + ROWS_AT_ONCE].double() - others[nearest[begin : begin + ROWS_AT_ONCE]].double()).norm(
+            dim=1
+        )
+        for begin in range(0, len(points), ROWS_AT_ONCE)
+    ]
+    return nearest, torch.cat(distances)
+
+
+def squared_distances(one: Tensor, other: Tensor) -> Tensor:
+    """Return the squared distances of rows of ``one``, [N, D], and ``other``, [M, D]: [N, M].
+
+    They are taken by a matrix product, and those of near rows are off by the rounding of their squared norms.
+    """
+    norms = one.square().sum(1)[:, None] + other.square().sum(1)
+    return torch.addmm(norms, one, other.T, alpha=-2)

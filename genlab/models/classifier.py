@@ -81,9 +81,14 @@ class Classifier(Model):
         return features
 
     @torch.inference_mode()
+    def logits(self, pixels: Tensor) -> Tensor:
+        """Return the logits of the classes, float32 [N, classes], of uint8 [N, H, W, C]."""
+        logits: Tensor = self.head(self.features(pixels))
+        return logits
+
     def classify(self, pixels: Tensor) -> Tensor:
         """Return the most probable class of each image, int64 [N], of uint8 [N, H, W, C]."""
-        return self.head(self.features(pixels)).argmax(1)
+        return self.logits(pixels).argmax(1)
 
 
 MODEL = Classifier

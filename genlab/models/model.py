@@ -185,7 +185,18 @@ OPERATIONS: Mapping[str, Operation] = {
 RESERVED_NAMES = frozenset(
     {name for operation in OPERATIONS.values() for name in operation.arguments}
     | {"model", "source", "dest", "paths", "split"}
-    | {"data", "data_a", "data_b", "classifier", "inception", "samples", "iwae_images", "output"}
+    | {
+        "data",
+        "data_a",
+        "data_b",
+        "classifier",
+        "inception",
+        "samples",
+        "iwae_images",
+        "path_lengths",
+        "copies",
+        "output",
+    }
 )
 """Names that no option of a model may have, since commands and requests that take its options have them themselves."""
 

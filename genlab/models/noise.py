@@ -47,6 +47,18 @@ class Noise:
         """
         size = math.prod(shape)
         pairs = -(-size // 2)
+        uniform = self._uniform(name, pairs)
+        radius, angle = np.sqrt(-2 * np.log(uniform[:, :pairs])), 2 * np.pi * uniform[:, pairs:]
+        values = np.concatenate([radius * np.cos(angle), radius * np.sin(angle)], axis=1)[:, :size]
+        return self._tensor(values, shape)
+
+    def uniform(self, name: str, *shape: int) -> Tensor:
+        """Draw numbers uniform in [0, 1], as :meth:`normal` draws normal ones; under another name than those."""
+        size = math.prod(shape)
+        return self._tensor(self._uniform(name, -(-size // 2))[:, :size], shape)
+
+    def _uniform(self, name: str, pairs: int) -> np.ndarray:
+        """Draw numbers uniform in (0, 1), none of which is 0 or 1: float64 [pictures, 2 * pairs]."""
         raw = np.empty((len(self), pairs), np.uint64)
         generator = np.random.Philox(key=derived_seed(self.seed, "picture", name))
         state: Any = generator.state
@@ -54,7 +66,7 @@ class Noise:
             state["state"]["counter"][1] = picture
             generator.state = state  # five times as fast as a generator for each picture
             row[:] = generator.random_raw(pairs)
-        uniform = (raw.view(np.uint32) + 0.5) * 2.0**-32
-        radius, angle = np.sqrt(-2 * np.log(uniform[:, :pairs])), 2 * np.pi * uniform[:, pairs:]
-        values = np.concatenate([radius * np.cos(angle), radius * np.sin(angle)], axis=1)[:, :size]
+        return (raw.view(np.uint32) + 0.5) * 2.0**-32
+
+    def _tensor(self, values: np.ndarray, shape: tuple[int, ...]) -> Tensor:
         return torch.from_numpy(values).to(torch.get_default_dtype()).reshape(len(self), *shape).to(self.device)

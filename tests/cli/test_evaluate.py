@@ -8,6 +8,7 @@ from unittest import mock
 
 import pytest
 import torch
+from PIL import Image
 
 from genlab.cli.compare import main as compare
 from genlab.cli.evaluate import EvaluateConfig, main, open_held_out
@@ -21,6 +22,7 @@ from tests.evaluation.support import classifier, cvae, cyclegan, held_out, save,
 
 LATENT = {"neg_elbo", "reconstruction", "kl", "active_units", "nll_1", "nll_50", "nll_500", "nll_1000", "mse"}
 LABELLED = LATENT | {"nearest_neighbour_accuracy"}
+OF_SAMPLES = {"fid", "kid", "precision", "recall"}
 FEW = ["--iwae-images", "2"]
 
 
@@ -50,7 +52,7 @@ def test_a_conditional_model_gets_every_measurement_and_its_classifier_is_traine
     printed = capsys.readouterr().out
     assert "training a classifier" in printed
     evaluation = Evaluation.load(str(run))
-    recognised = {"reconstruction_consistency", "classifier_accuracy", "sample_consistency", "fid", "kid"}
+    recognised = {"reconstruction_consistency", "classifier_accuracy", "sample_consistency", *OF_SAMPLES}
     assert evaluation.measurements.keys() == LABELLED | recognised
     assert all(str(measurement) in printed for measurement in evaluation.measurements.values())
     assert "(!) FID in classifier features" in printed, "33 images are too few"
@@ -80,7 +82,7 @@ def test_colour_images_without_labels_are_compared_in_efficientnets_features(
     run = save(evaluated_runs / "scenes", model, scenes, label_names=())
     main([str(run), *FEW, "--samples", "6"])
     measurements = Evaluation.load(str(run)).measurements
-    assert measurements.keys() == LATENT | {"fid", "kid"}
+    assert measurements.keys() == LATENT | OF_SAMPLES
     assert measurements["fid"].settings["extractor"] == "efficientnet-lite0, pooled"
     assert measurements["fid"].settings["samples"] == 6
     assert not list(evaluated_runs.glob("classifier-*"))
@@ -169,7 +171,7 @@ def test_a_model_is_measured_without_a_classifier(labelled_digits: Path, evaluat
     run = save(evaluated_runs / "digits", cvae(), labelled_digits)
     main([str(run), *FEW, "--samples", "4", "--classifier", "none"])
     measurements = Evaluation.load(str(run)).measurements
-    assert measurements.keys() == LABELLED | {"fid", "kid"}
+    assert measurements.keys() == LABELLED | OF_SAMPLES
     assert measurements["fid"].settings["extractor"] == "efficientnet-lite0, pooled"
     assert not list(evaluated_runs.glob("classifier-*"))
 
@@ -185,6 +187,22 @@ def test_without_held_out_rows_nothing_is_measured_unless_another_split_is_asked
     assert "no split 'test'; choose one of: train" in capsys.readouterr().err
     main([str(run), *FEW, "--classifier", "none", "--split", "train"])
     assert Evaluation.load(str(run)).measurements["neg_elbo"].settings["split"] == "train"
+
+
+def test_copies_are_measured_when_asked_for(
+    labelled_digits: Path, evaluated_runs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trained = save(evaluated_runs / "classifier", classifier(), labelled_digits)
+    run = save(evaluated_runs / "digits", vae(), labelled_digits)
+    options = [str(run), *FEW, "--samples", "4", "--classifier", str(trained), "--copies"]
+    main(options)
+    copies = Evaluation.load(str(run)).measurements["copies"]
+    assert copies.settings["training_split"] == "train"
+    assert Image.open(run / "evaluation.nearest.png").size == (8 * 30 + 2, 8 * 30 + 2), "32 pairs"
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        main([*options, "--split", "train"])
+    assert "--copies: the split 'train' holds training images; measure on another one" in capsys.readouterr().err
 
 
 def test_a_place_that_cannot_be_written_is_refused_before_the_work(

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from genlab.evaluation.features import cache_folder, extract, held_out_features, measure_distances
+from genlab.evaluation.features import cache_folder, extract, features_of, measure_distances
 from genlab.evaluation.held_out import HeldOut
 from genlab.evaluation.measurements import Measurement
 from tests.evaluation.support import Levels, colours, held_out
@@ -19,31 +19,31 @@ def held_out_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> HeldOut:
 
 def test_features_of_a_data_set_are_taken_once(held_out_images: HeldOut) -> None:
     extractor = Levels()
-    features = held_out_features(held_out_images, extractor)
+    features = features_of(held_out_images, extractor)
     expected = torch.cat([extractor.features(rows.image) for rows in held_out_images.batches()])
     assert torch.equal(features, expected)
     again = Levels()
-    assert torch.equal(held_out_features(held_out_images, again), features)
+    assert torch.equal(features_of(held_out_images, again), features)
     assert again.seen == 0
 
 
 def test_other_weights_or_code_or_rows_or_a_damaged_file_are_taken_anew(held_out_images: HeldOut) -> None:
-    held_out_features(held_out_images, Levels())
+    features_of(held_out_images, Levels())
     other = Levels()
     other.weights = "1" * 64
-    held_out_features(held_out_images, other)
+    features_of(held_out_images, other)
     assert other.seen == len(held_out_images)
     newer = Levels()
     newer.version = "2.0"
-    held_out_features(held_out_images, newer)
+    features_of(held_out_images, newer)
     assert newer.seen == len(held_out_images)
     train = Levels()
-    held_out_features(HeldOut(held_out_images.shards, "another"), train)
+    features_of(HeldOut(held_out_images.shards, "another"), train)
     assert train.seen == len(held_out_images)
     for file in (cache_folder() / "features").iterdir():
         file.write_bytes(file.read_bytes()[:-1])
     again = Levels()
-    held_out_features(held_out_images, again)
+    features_of(held_out_images, again)
     assert again.seen == len(held_out_images)
 
 
@@ -52,12 +52,12 @@ def test_a_cache_that_cannot_be_written_costs_no_measurement(
 ) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("GENLAB_CACHE", str(tmp_path / "file"))
-    assert len(held_out_features(held_out_images, Levels())) == len(held_out_images)
+    assert len(features_of(held_out_images, Levels())) == len(held_out_images)
 
 
 def test_distances_carry_their_settings(held_out_images: HeldOut) -> None:
     extractor = Levels()
-    reference = held_out_features(held_out_images, extractor)
+    reference = features_of(held_out_images, extractor)
     noise = extract(extractor, iter(colours(90, 28, 28, 1).split(40)), 90, "noise")
     measurements = measure_distances(extractor, reference, held_out_images.settings, noise, seed=3)
     fid, endless, kid = measurements["fid"], measurements["fid_infinity"], measurements["kid"]
@@ -90,7 +90,7 @@ def test_distances_carry_their_settings(held_out_images: HeldOut) -> None:
 
 def test_few_images_give_no_interval_and_fid_is_marked(held_out_images: HeldOut) -> None:
     extractor = Levels()
-    reference = held_out_features(held_out_images, extractor)
+    reference = features_of(held_out_images, extractor)
 
     def measured(count: int) -> dict[str, Measurement]:
         return measure_distances(extractor, reference, held_out_images.settings, reference[:count], seed=0)
@@ -112,7 +112,7 @@ def test_few_images_give_no_interval_and_fid_is_marked(held_out_images: HeldOut)
 
 def test_the_groups_of_the_jackknife_are_drawn_from_the_seed(held_out_images: HeldOut) -> None:
     extractor = Levels()
-    reference = held_out_features(held_out_images, extractor)
+    reference = features_of(held_out_images, extractor)
 
     def measured(seed: int) -> Measurement:
         return measure_distances(extractor, reference, {}, reference[:30] + 1, seed)["fid_infinity"]

@@ -12,7 +12,7 @@ from genlab.data.format.shards import ShardSet
 from genlab.data.ingest.ingest import IngestConfig, ingest
 from genlab.data.ingest.sources.synthetic import counterparts
 from genlab.evaluation.extractors import EfficientNetLite
-from genlab.evaluation.features import extract, held_out_features, measure_distances
+from genlab.evaluation.features import extract, features_of, measure_distances
 from genlab.evaluation.held_out import HeldOut
 from genlab.evaluation.translation import (
     COLOUR_CURVE,
@@ -93,7 +93,7 @@ def test_translations_and_untranslated_images_are_measured_against_the_other_dom
     source, target = scene_rows["b"], scene_rows["a"]
     measurements = measure_direction(model, "b_to_a", source, target, extractor, seed=3).measurements
     made = extract(extractor, [model.translate(images(source), "b_to_a")], len(source), "translations")
-    real = {domain: held_out_features(held_out, extractor) for domain, held_out in scene_rows.items()}
+    real = {domain: features_of(held_out, extractor) for domain, held_out in scene_rows.items()}
     for prefix, features in (("", made), ("untranslated_", real["b"])):
         for kind, expected in measure_distances(extractor, real["a"], target.settings, features, seed=3).items():
             measurement = measurements[f"{prefix}{kind}_b_to_a"]
@@ -112,7 +112,7 @@ def test_the_error_of_the_mean_kid_is_that_of_both_directions_together(
     """Also when some images only are translated: they are found again among the others."""
     model, extractor = cyclegan(), Levels()
     monkeypatch.setattr("genlab.evaluation.features.FEWEST_FOR_INTERVAL", 6)
-    features = {domain: held_out_features(held_out, extractor) for domain, held_out in scene_rows.items()}
+    features = {domain: features_of(held_out, extractor) for domain, held_out in scene_rows.items()}
     for count in (8, 6):
         found = measure_translations(model, scene_rows, extractor, images=count, seed=0)
         drawn = {domain: held_out.drawn(count, 0) for domain, held_out in scene_rows.items()}

@@ -12,9 +12,13 @@ import torch
 from torch import Tensor
 
 from genlab.evaluation.features import measure_distances
+from genlab.metrics.copies import nearer_share
 from genlab.metrics.distances import FeaturePair, frechet_distance, kernel_distance, mean_kernel_distance
 from genlab.metrics.intervals import FEWEST, Interval, mean_interval, proportion_interval
 from genlab.metrics.neighbours import nearest_neighbour_accuracy
+from genlab.metrics.path_length import path_length
+from genlab.metrics.precision_recall import precision_recall
+from genlab.metrics.separability import separability
 from tests.evaluation.support import Levels
 
 DRAWS, MORE_DRAWS = 100, 400
@@ -129,4 +133,56 @@ def test_means_of_kernel_distances_that_share_images(size: int, apart: float, dr
             )
         )
     truth = float(np.mean([one.value for one in found])) if apart else 0.0
+    assert 90 <= covered([one.interval for one in found], truth) <= 99
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count", SIZES)
+@pytest.mark.parametrize("apart", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("size", [16, 64])
+def test_precision_and_recall(size: int, apart: float, count: int) -> None:
+    """Of the values that are expected of as many rows."""
+    generator, mix = torch.Generator().manual_seed(4), mixing(size)
+    found = [
+        precision_recall(skewed(count, size, generator) @ mix, skewed(count, size, generator) @ mix + apart)
+        for _ in range(MORE_DRAWS)
+    ]
+    for shares in ([one.precision for one in found], [one.recall for one in found]):
+        truth = float(np.mean([one.value for one in shares]))
+        assert 90 <= covered([one.interval for one in shares], truth) <= 99
+
+
+@pytest.mark.parametrize("count", SIZES)
+def test_path_lengths(count: int) -> None:
+    """Of the mean without the outer hundredths: where so few steps have none, of the plain mean."""
+    generator = torch.Generator().manual_seed(5)
+    found = [
+        path_length(torch.empty(count, dtype=torch.float64).exponential_(generator=generator), 1.0)
+        for _ in range(MORE_DRAWS)
+    ]
+    truth = float(np.mean([one.value for one in found]))
+    assert 90 <= covered([one.interval for one in found], truth) <= 99
+
+
+@pytest.mark.parametrize("count", [10 * FEWEST, 40 * FEWEST])
+def test_separability(count: int) -> None:
+    """Of two attributes that a plane tells in part."""
+    generator, found = torch.Generator().manual_seed(6), []
+    for _ in range(MORE_DRAWS // 2):
+        points = torch.randn(count, 4, generator=generator, dtype=torch.float64)
+        attributes = points[:, :2] + torch.randn(count, 2, generator=generator, dtype=torch.float64) > 0.5
+        found.append(separability(points, attributes))
+    truth = float(np.mean([one.value for one in found]))
+    assert 90 <= covered([one.interval for one in found], truth) <= 99
+
+
+@pytest.mark.parametrize("counts", [(FEWEST, FEWEST), (FEWEST, 10 * FEWEST), (10 * FEWEST, 10 * FEWEST)])
+@pytest.mark.parametrize("shrunk", [1.0, 0.6, 0.2])
+def test_shares_of_nearer_images(shrunk: float, counts: tuple[int, int]) -> None:
+    generator = torch.Generator().manual_seed(7)
+    found = [
+        nearer_share(shrunk * skewed(counts[0], 1, generator)[:, 0] + shrunk, skewed(counts[1], 1, generator)[:, 0] + 1)
+        for _ in range(MORE_DRAWS)
+    ]
+    truth = 1 / (1 + shrunk)  # of two exponential distributions
     assert 90 <= covered([one.interval for one in found], truth) <= 99

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from genlab.metrics.neighbours import nearest_neighbour_accuracy, nearest_neighbours
+from genlab.metrics.neighbours import nearest_among, nearest_neighbour_accuracy, nearest_neighbours
 
 
 def classes(count: int, seed: int, spread: float = 2.0) -> tuple[Tensor, Tensor]:
@@ -54,3 +54,16 @@ def test_the_interval_covers_the_mean_over_draws_nineteen_times_in_twenty() -> N
     truth = np.mean([draw.value for draw in draws])
     covered = np.mean([low < truth < high for low, high in (draw.interval for draw in draws if draw.interval)])
     assert 0.9 < covered < 0.99
+
+
+@pytest.mark.parametrize("held", [7, 2**12])
+def test_the_nearest_of_others_is_that_of_a_naive_search(held: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("genlab.metrics.neighbours.ROWS_AT_ONCE", held)
+    generator = torch.Generator().manual_seed(0)
+    points, others = (1000 + torch.randn(count, 3, generator=generator) for count in (40, 60))
+    points[5] = others[9]
+    nearest, distances = nearest_among(points, others)
+    every = torch.cdist(points.double(), others.double(), compute_mode="donot_use_mm_for_euclid_dist")
+    assert nearest.tolist() == every.argmin(1).tolist()
+    torch.testing.assert_close(distances, every.min(1).values)
+    assert distances[5] == 0
