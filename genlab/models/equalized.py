@@ -111,7 +111,7 @@ def convolve(
     if kernel == 1:
         # A 1x1 kernel and the filter may change places: the convolution is done at the lower resolution.
         if resize == "up":
-            return upsample(F.conv2d(input, weight, bias), resampling)
+            return _shifted(upsample(F.conv2d(input, weight), resampling), bias)
         return F.conv2d(downsample(input, resampling), weight, bias)
     if resampling == "nearest":
         # A 3x3 convolution beside a box of 2x2 is a 4x4 convolution of stride 2 (Karras et al. 2018).
@@ -123,9 +123,13 @@ def convolve(
     # A convolution of stride 2 costs a quarter of one at the higher resolution, and the filter acts on single channels.
     if resize == "up":
         doubled = F.conv_transpose2d(input, weight.flip(2, 3).transpose(0, 1), stride=2)
-        smooth = _filter(doubled, padding=1, gain=4.0)
-        return smooth if bias is None else smooth + bias.to(smooth.dtype)[:, None, None]
+        return _shifted(_filter(doubled, padding=1, gain=4.0), bias)
     return F.conv2d(_filter(input, padding=2), weight, bias, stride=2)
+
+
+def _shifted(images: Tensor, bias: Tensor | None) -> Tensor:
+    """Add a bias, which comes after the filter, whose zeros around the image would weaken it at the borders."""
+    return images if bias is None else images + bias.to(images.dtype)[:, None, None]
 
 
 def upsample(images: Tensor, resampling: Resampling) -> Tensor:
