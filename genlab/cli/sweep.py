@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if not path or path.startswith("-"):
             raise ConfigError("give the file of a search space first: genlab sweep SPACE [OPTIONS]; --help shows one")
         space = load_space(path)
-        defaults = override(recipe_type(space.family).config_type(), space.base)
+        defaults = override(recipe_type(space.family).config_type(), space.options(space.base))
         config = read_family_options(space.family, options, default=defaults, prog=f"genlab sweep {path}")
         sweep(space, config, name=config.run.name or Path(path).stem)
 

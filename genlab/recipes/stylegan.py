@@ -135,13 +135,25 @@ def _configuration(row: str) -> Mapping[str, Any]:
 
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {
+    "comparison-32": {
+        "run.batch": 32,
+        "run.precision": "bf16",
+        "data.flip": True,
+        "model.channel_base": 512,
+        "model.channel_max": 128,
+        "model.latent_dim": 128,
+        "objective.r1": 0.02,
+        "growth.stable_images": 25_000,
+        "growth.fade_images": 25_000,
+    },
     "faces-32": {**ONE_THREAD, "model.channel_base": 512, "objective.r1": 0.02},
     "faces-64": {**ONE_THREAD, "model.channel_base": 1024, "objective.r1": 0.0256},
     "stylegan": {**_configuration("F"), "model.channel_base": 8192, "objective.r1": 10.0, "objective.r1_every": 1},
     "stylegan2": {"model.channel_base": 16384, "objective.r1": 10.0, "optimization.learning_rate": 2e-3},
     **{row: _configuration(row) for row in CONFIGURATIONS},
 }
-"""Presets: CPU-sized ones for faces, those of the papers at 1024x1024, and the rows A to F of StyleGAN's table 1."""
+"""Presets: CPU-sized ones for faces, those of the papers at 1024x1024, the rows A to F of StyleGAN's table 1, and the
+width, batch and growth at which these are compared at 32x32."""
 
 
 class StyleGANRecipe(Recipe[StyleGANConfig]):

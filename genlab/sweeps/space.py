@@ -26,7 +26,7 @@ class Space:
     mode: Literal["min", "max"]
     """Whether the lowest or the highest number is the best."""
     base: Mapping[str, Any] = field(default_factory=dict)
-    """Options that are the same in all trials and differ from the family's defaults."""
+    """Options that are the same in all trials and differ from the family's defaults; ``preset`` as in ``vary``."""
 
     def points(self) -> Iterator[dict[str, Any]]:
         """Yield every combination of values; the last option varies fastest."""
@@ -34,7 +34,7 @@ class Space:
             yield dict(zip(self.vary, values, strict=True))
 
     def options(self, point: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the options of a point, by dotted name, those of its preset among them.
+        """Return the options of a point or of ``base``, by dotted name, those of its preset among them.
 
         Raises:
             ConfigError: when the family has no such preset.

@@ -104,6 +104,6 @@ def test_the_command_that_trains_the_best_again_says_how_long_once(
 @pytest.mark.parametrize("file", SPACES, ids=lambda file: file.stem)
 def test_every_point_of_a_space_that_comes_with_genlab_is_a_config_of_its_family(file: Path) -> None:
     space = load_space(str(file))
-    base = override(recipe_type(space.family).config_type(), space.base)
+    base = override(recipe_type(space.family).config_type(), space.options(space.base))
     points = list(space.points())
     assert len({as_arguments(override(base, space.options(point))) for point in points}) == len(points) > 1
