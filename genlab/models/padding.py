@@ -59,7 +59,12 @@ def reflection_indices(side: int, padded: int, device: torch.device) -> Tensor:
         padded: number of pixels wanted.
         device: device of the result.
     """
+    return reflected(torch.arange(padded, device=device), side)
+
+
+def reflected(places: Tensor, side: int) -> Tensor:
+    """Return which pixels of a side are at ``places`` of its reflection, int64: in 0..side - 1, for any integers."""
     # In an exported graph a side is symbolic, and ONNX has a remainder of tensors only.
-    period = torch.full((), cast("int", torch.sym_max(2 * side - 2, 1)), device=device)
-    place = torch.arange(padded, device=device) % period
+    period = torch.full((), cast("int", torch.sym_max(2 * side - 2, 1)), device=places.device)
+    place = places % period
     return torch.minimum(place, period - place)
