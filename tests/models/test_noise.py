@@ -44,3 +44,14 @@ def test_the_rule_stays_as_it_is() -> None:
     """Pictures that were drawn once are drawn again by the same seed."""
     values = Noise(7, range(2, 4)).normal("z", 3)
     torch.testing.assert_close(values, torch.tensor(KNOWN))
+
+
+@pytest.mark.parametrize("size", [1, 6])
+def test_uniform_numbers_fill_the_unit_interval_and_are_a_pictures_own(size: int) -> None:
+    values = Noise(3, range(5000)).uniform("share", size)
+    assert values.dtype == torch.float32
+    assert torch.equal(Noise(3, range(40, 60)).uniform("share", size), values[40:60])
+    ordered = values.flatten().sort().values
+    even = (torch.arange(len(ordered)) + 0.5) / len(ordered)
+    assert (ordered - even).abs().max() < 2 / math.sqrt(len(ordered)), "Kolmogorov & Smirnov"
+    assert not torch.equal(Noise(3, range(5000)).uniform("other", size), values)
