@@ -36,9 +36,8 @@ def nearer_share(generated: Tensor, held_out: Tensor) -> NearerShare:
     if min(counts) < FEWEST:
         return NearerShare(value, None)
     variance = float(of_generated.var() / counts[0] + of_held_out.var() / counts[1])
-    trials = float(min(counts))
-    if variance > 0:  # 0 at either end, where Wilson's interval is that of the smaller set
-        trials = min(trials, value * (1 - value) / variance)
+    # It is 0 at either end, where all that is known is that no image of the smaller set was otherwise.
+    trials = value * (1 - value) / variance if variance > 0 else min(counts)
     return NearerShare(value, proportion_interval(value * trials, trials))
 
 

@@ -164,6 +164,7 @@ def test_path_lengths(count: int) -> None:
     assert 90 <= covered([one.interval for one in found], truth) <= 99
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [10 * FEWEST, 40 * FEWEST])
 def test_separability(count: int) -> None:
     """Of two attributes that a plane tells in part."""
