@@ -16,10 +16,11 @@ from annotated_types import Ge, Gt, Interval
 from torch import Tensor, nn
 
 from genlab.models.equalized import ROOT_2, EqualizedConv2d, EqualizedLinear, Resampling, upsample
-from genlab.models.model import InterpolationOptions, Sampler, Shape
+from genlab.models.model import InterpolationOptions, Shape
 from genlab.models.noise import Noise
 from genlab.models.pixels import from_signed
 from genlab.models.precision import autocast_dtype
+from genlab.models.style_model import StyleModel, spherical_interpolation
 from genlab.models.stylegan_layers import DemodulatedLayer, Finish, FinishedLayer, Mapping, Styles, ToColours
 
 Form = Literal["skip", "residual", "progressive"]
@@ -253,7 +254,7 @@ class Synthesis(nn.Module):
         return image
 
 
-class StyleGAN(Sampler):
+class StyleGAN(StyleModel):
     """A StyleGAN's generator.
 
     Attributes:
@@ -412,25 +413,6 @@ class StyleGAN(Sampler):
         while images.shape[2] < self.image_shape[0]:
             images = upsample(images, "nearest")
         return images
-
-
-def spherical_interpolation(begin: Tensor, end: Tensor, share: Tensor) -> Tensor:
-    """Interpolate between vectors along a great circle, lengths linearly (Shoemake 1985).
-
-    Args:
-        begin: float [N, D].
-        end: float [N, D].
-        share: of the way, 0..1, [M, 1]; N must be M or 1.
-
-    Returns:
-        float [M, D].
-    """
-    begin_length, end_length = begin.norm(dim=1, keepdim=True), end.norm(dim=1, keepdim=True)
-    one, two = begin / begin_length, end / end_length
-    angle = (one * two).sum(1, keepdim=True).clamp(-1, 1).acos()
-    direction = torch.nn.functional.normalize(two - (one * two).sum(1, keepdim=True) * one, dim=1)
-    turned = one * (angle * share).cos() + direction * (angle * share).sin()
-    return turned * torch.lerp(begin_length, end_length, share)
 
 
 MODEL = StyleGAN

@@ -221,6 +221,10 @@ class Recipe(nn.Module, ABC, Generic[C]):
         """Whether the recipe defines :meth:`test_metrics`."""
         return type(self).test_metrics is not Recipe.test_metrics
 
+    def advice(self) -> Sequence[str]:
+        """Return sentences for the user as a run starts, on a config and data that go, but not well together."""
+        return ()
+
     @abstractmethod
     def figures(self, batches: Batches) -> dict[str, np.ndarray]:
         """Return pictures by name, uint8 [H, W, C], made from ``figure_rows`` held-out rows."""

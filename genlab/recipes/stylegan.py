@@ -20,6 +20,7 @@ from genlab.models.pixels import to_signed
 from genlab.models.precision import full_precision
 from genlab.models.stylegan import Form, SamplingOptions, StyleGAN, StyleGANArchitecture, StyleGANNetworks
 from genlab.models.stylegan_discriminator import Discriminator
+from genlab.recipes.augmentation import UNIFORMS, AdaptiveProbability, Augmentation, augment
 from genlab.recipes.growth import Growth
 from genlab.recipes.options import ImageData, Optimization, Run
 from genlab.recipes.recipe import Batches, DomainInfo, Metrics, Phase, Recipe, StepContext
@@ -30,6 +31,8 @@ PATH_LENGTH_DECAY = 0.01
 """Share of the newest path lengths in their running mean, as in the paper's code."""
 DRIFT = 0.001
 """Weight of the squared logits of real images in WGAN-GP (Karras et al. 2018, appendix A.1)."""
+FEW_IMAGES = 5000
+"""Below so many images StyleGAN2 is better with adaptive augmentation, by Karras et al. 2020, figure 7."""
 SHOWN = 32
 """Samples in a picture."""
 TRUNCATION = 0.7
@@ -77,6 +80,14 @@ class StyleGANObjective:
 
 
 @dataclass(frozen=True)
+class StyleGANAugmentation(Augmentation):
+    """Augmentation of what the discriminator is shown (Karras et al. 2020), for data sets of few images."""
+
+    adaptive: bool = False
+    """Augment images, each transformation with a probability that grows while the discriminator overfits."""
+
+
+@dataclass(frozen=True)
 class StyleGANConfig:
     """Train a StyleGAN on a genlab data set."""
 
@@ -84,6 +95,7 @@ class StyleGANConfig:
     data: ImageData = field(default_factory=lambda: ImageData(images="synthetic:scenes-a"))
     model: StyleGANModel = field(default_factory=StyleGANModel)
     objective: StyleGANObjective = field(default_factory=StyleGANObjective)
+    augmentation: StyleGANAugmentation = field(default_factory=StyleGANAugmentation)
     growth: Growth = field(default_factory=Growth)
     optimization: Optimization = field(
         default_factory=lambda: Optimization(learning_rate=2.5e-3, beta1=0.0, beta2=0.99, ema_images=10_000)
@@ -190,6 +202,8 @@ class StyleGANRecipe(Recipe[StyleGANConfig]):
         self.discriminator = Discriminator(images.shape, model, form, model.resampling, model.group, classes)
         self.networks = nn.ModuleDict({"generator": self.generator, "discriminator": self.discriminator})
         self.register_buffer("path_length_mean", torch.zeros(()))
+        if config.augmentation.adaptive:
+            self.augmentation = AdaptiveProbability(config.augmentation, config.run.batch)
         self._styles = _RowMean()
         self._lengths = _RowMean()
 
@@ -234,6 +248,16 @@ class StyleGANRecipe(Recipe[StyleGANConfig]):
             beta2=options.beta2**power,
         )
 
+    def advice(self) -> Sequence[str]:
+        """Advise augmentation for few images."""
+        rows = self.domains["images"].rows
+        if rows >= FEW_IMAGES or self.config.augmentation.adaptive:
+            return ()
+        return (
+            f"data.images has {rows:,} images: a discriminator learns so few by heart, and samples become worse from "
+            "then on; try --augmentation.adaptive",
+        )
+
     def restarts(self, images: int) -> bool:
         """Return whether a resolution begins to fade in: Adam then begins anew, as in the paper's code."""
         if self.config.model.form != "progressive":
@@ -246,7 +270,7 @@ class StyleGANRecipe(Recipe[StyleGANConfig]):
         with step.autocast():
             w = self._map(step, "generator", label)
             images = self._synthesise(step, "generator", w)
-            logits = self._judge(step, "generator", images, label)
+            logits = self._judge(step, self._augmented(step, "generator", images), label)
         self._move_mean_style(w[:, 0], step)
         wasserstein = self.config.objective.loss == "wgan-gp"
         loss = -logits.mean() if wasserstein else adversarial_loss("bce", logits, real=True)
@@ -283,13 +307,18 @@ class StyleGANRecipe(Recipe[StyleGANConfig]):
             with torch.no_grad():
                 fake = self._synthesise(step, "discriminator", self._map(step, "discriminator", label))
             both = None if label is None else torch.cat([label, label])
-            logits = self._judge(step, "discriminator", torch.cat([real, fake.to(real.dtype)]), both)
-        for_real, for_fake = full_precision(logits).chunk(2)
+            fake = fake.to(real.dtype)
+            real, fake = self._augmented(step, "real", real), self._augmented(step, "fake", fake)
+            logits = self._judge(step, torch.cat([real, fake]), both)
+        for_real, for_fake = logits.chunk(2)
         metrics = {
             "real_logit": for_real.mean().detach(),
             "fake_logit": for_fake.mean().detach(),
             "real_sign": for_real.sign().mean().detach(),
         }
+        if self.config.augmentation.adaptive:
+            metrics["augmentation"] = self.augmentation.probability.clone()
+            self.augmentation.observe(step.gather(for_real)()[1])
         if self.config.objective.loss == "wgan-gp":
             distance = for_fake.mean() - for_real.mean()
             penalty = self._gradient_penalty(real, fake, label, step)
@@ -303,18 +332,18 @@ class StyleGANRecipe(Recipe[StyleGANConfig]):
     def _gradient_penalty(self, real: Tensor, fake: Tensor, label: Tensor | None, step: StepContext) -> Tensor:
         """Return how much the gradient's length differs from 1 between real and generated images, a mean over rows."""
         share = step.uniform("gradient penalty", 1, 1, 1)
-        between = torch.lerp(real, fake.to(real.dtype), share).requires_grad_()
+        between = torch.lerp(real, fake, share).requires_grad_()
         with step.autocast(), self._eager():
-            logits = self._judge(step, "gradient penalty", between, label)
-        (slopes,) = torch.autograd.grad(full_precision(logits).sum(), between, create_graph=True)
+            logits = self._judge(step, between, label)
+        (slopes,) = torch.autograd.grad(logits.sum(), between, create_graph=True)
         return (slopes.square().sum((1, 2, 3)).sqrt() - 1).square().mean()
 
     def _r1_loss(self, batches: Batches, step: StepContext) -> tuple[Tensor, Metrics]:
         """Return R1, the squared gradient of the discriminator at real images."""
         real = self._real(batches, step).requires_grad_()
         with step.autocast(), self._eager():
-            logits = self._judge(step, "r1", real, self._label(batches))
-        (slopes,) = torch.autograd.grad(full_precision(logits).sum(), real, create_graph=True)
+            logits = self._judge(step, self._augmented(step, "r1", real), self._label(batches))
+        (slopes,) = torch.autograd.grad(logits.sum(), real, create_graph=True)
         penalty = slopes.square().sum((1, 2, 3)).mean()
         return 0.5 * self._r1 * self.config.objective.r1_every * penalty, {"r1": penalty.detach()}
 
@@ -393,10 +422,18 @@ class StyleGANRecipe(Recipe[StyleGANConfig]):
         images: Tensor = self.generator.synthesis(w, layers, resolution, fade)
         return images
 
-    def _judge(self, step: StepContext, name: str, images: Tensor, label: Tensor | None) -> Tensor:
+    def _judge(self, step: StepContext, images: Tensor, label: Tensor | None) -> Tensor:
         """Return the discriminator's logits of images, [N]."""
         logits: Tensor = self.discriminator(images, label, *_stage(self._level(step), images.device))
         return full_precision(logits)
+
+    def _augmented(self, step: StepContext, name: str, images: Tensor) -> Tensor:
+        """Augment images for the discriminator, if they are to be."""
+        options = self.config.augmentation
+        if not options.adaptive:
+            return images
+        uniform = step.uniform(f"augmentation of {name}", UNIFORMS)
+        return augment(images, self.augmentation.probability, uniform, options)
 
     def _move_mean_style(self, w: Tensor, step: StepContext) -> None:
         """Move the running mean of w; its rate is that of the average of weights, :meth:`TrainingState.update_ema`."""

@@ -82,6 +82,8 @@ def _begin(plan: Plan, console: RunConsole) -> None:
     for message in start_or_resume(plan):
         console.say(message)
     console.say(_summary(plan))
+    for sentence in plan.advice:
+        console.say(sentence)
 
 
 def _summary(plan: Plan) -> str:

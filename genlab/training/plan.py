@@ -100,6 +100,8 @@ class Plan:
     """Neighbouring rows of a global batch that belong together, see :class:`genlab.recipes.recipe.Recipe`."""
     init: Beginning | None = None
     """The weights that the run begins with; ``None`` for new ones."""
+    advice: tuple[str, ...] = ()
+    """Sentences for the user as the run starts."""
     claim: Claim | None = None
     """The claim on the run directory, see :func:`owned`; ``None`` if nothing else can write there."""
 
@@ -203,7 +205,7 @@ def make_plan(family: str, config: Any) -> Plan:
         raise ConfigError("run.epochs, run.steps: give one of them, a run must end")
     steps = run.steps if run.steps is not None else math.ceil((run.epochs or 0) * rows / run.batch)
     config = dataclasses.replace(config, run=dataclasses.replace(run, name=name, storage=str(root)))
-    plan = Plan(family, config, str(root / name), domains, steps, _held_out(config, domains, root / name), group, init)
+    plan = Plan(family, config, str(root / name), domains, steps, _held_out(config, domains, root / name), group, init, tuple(recipe.advice()))
     if run.evaluate_every:
         _check_evaluation(plan)
     return plan
