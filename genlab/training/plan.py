@@ -205,7 +205,9 @@ def make_plan(family: str, config: Any) -> Plan:
         raise ConfigError("run.epochs, run.steps: give one of them, a run must end")
     steps = run.steps if run.steps is not None else math.ceil((run.epochs or 0) * rows / run.batch)
     config = dataclasses.replace(config, run=dataclasses.replace(run, name=name, storage=str(root)))
-    plan = Plan(family, config, str(root / name), domains, steps, _held_out(config, domains, root / name), group, init, tuple(recipe.advice()))
+    held_out = _held_out(config, domains, root / name)
+    advice = tuple(recipe.advice())
+    plan = Plan(family, config, str(root / name), domains, steps, held_out, group, init, advice)
     if run.evaluate_every:
         _check_evaluation(plan)
     return plan

@@ -13,13 +13,13 @@ from torch import Tensor, nn
 from genlab.cli.describe import main as describe
 from genlab.models.noise import Noise
 from genlab.models.pixels import from_signed
+from genlab.models.style_model import spherical_interpolation
 from genlab.models.stylegan import (
     Form,
     LatentInterpolationOptions,
     SamplingOptions,
     StyleGAN,
     StyleGANArchitecture,
-    spherical_interpolation,
 )
 from genlab.models.stylegan_discriminator import Discriminator
 from genlab.models.stylegan_layers import Noise as LayerNoise
