@@ -142,6 +142,14 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def small_digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Drawn digits as for ``digits``, 16x16x1."""
+    data = tmp_path_factory.mktemp("drawn") / "digits"
+    ingest(IngestConfig("synthetic:digits", str(data), size=16, count=40, test_fraction=0.25, seed=1))
+    return data
+
+
+@pytest.fixture(scope="session")
 def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of two domains of drawn scenes, ``a`` and the shorter ``b``, 32x32x3."""
     data = tmp_path_factory.mktemp("drawn")
@@ -262,18 +270,15 @@ def _words(process: psutil.Process) -> list[str]:
 
 @pytest.fixture(scope="session")
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Small drawn data sets by name: digits, scenes-a, scenes-b."""
+    """Small drawn data sets by name: digits, digits-16 (16x16 pixels), scenes-a, scenes-b."""
     root = tmp_path_factory.mktemp("drawn")
+    sizes = {"digits": None, "digits-16": 16, "scenes-a": 32, "scenes-b": 32}
 
     def draw(name: str) -> Path:
         if not (root / name).exists():
-            size = None if name == "digits" else 32
-            count = 1200 if name == "digits" else 60
-            ingest(
-                IngestConfig(
-                    source=f"synthetic:{name}", dest=str(root / name), count=count, size=size, test_fraction=0.2
-                )
-            )
+            source = "synthetic:" + name.removesuffix("-16")
+            count = 1200 if source.endswith("digits") else 60
+            ingest(IngestConfig(source, str(root / name), count=count, size=sizes[name], test_fraction=0.2))
         return root / name
 
     return draw

@@ -195,6 +195,10 @@ class StyleGANRecipe(Recipe[StyleGANConfig]):
             raise ConfigError(
                 f"model.discriminator = {form!r}, model.form = {model.form!r}: both networks grow or none does"
             )
+        if model.styles == "none" and model.constant:
+            raise ConfigError(
+                "model.styles = 'none', model.constant = True: no picture would depend on z; add --model.no-constant"
+            )
         first = config.growth.first
         if first & (first - 1) or first > images.shape[0]:
             raise ConfigError(f"growth.first = {first}: must be a power of two of at most {images.shape[0]}")
@@ -287,18 +291,21 @@ class StyleGANRecipe(Recipe[StyleGANConfig]):
         with step.autocast(), self._eager():
             w = self._map(step, "path length", label)[chosen]
             images = full_precision(self._synthesise(step, "path length", w, chosen))
-        directions = step.noise("path length directions", *images.shape[1:])[chosen] / math.sqrt(images[0, 0].numel())
+        directions = step.noise("path length directions", *images.shape[1:])[chosen] / images.shape[2]
         (slopes,) = torch.autograd.grad((images * directions).sum(), w, create_graph=True)
         lengths = slopes.square().sum(2).mean(1).sqrt()
-        penalty = (lengths - self.path_length_mean).square().sum() * 2 / rows
+        # A mean over the chosen rows of the global batch, of which this rank may have none.
+        batch = self.config.run.batch
+        weight = batch / len(range(0, batch, 2))
+        penalty = (lengths - self.path_length_mean).square().sum() * weight / rows
         of_rows = lengths.new_zeros(rows)
-        of_rows[chosen] = lengths.detach()
+        of_rows[chosen] = weight * lengths.detach()
         objective = self.config.objective
-        mean = self._lengths.add(of_rows, step, self.config.run.batch)
+        mean = self._lengths.add(of_rows, step, batch)
         if mean is not None:
-            self.path_length_mean.lerp_(2 * mean.to(self.path_length_mean.dtype), PATH_LENGTH_DECAY)
+            self.path_length_mean.lerp_(mean.to(self.path_length_mean.dtype), PATH_LENGTH_DECAY)
         factor = objective.path_length * objective.path_length_every
-        return factor * penalty, {"path_length": 2 * of_rows.mean(), "path_length_loss": penalty.detach()}
+        return factor * penalty, {"path_length": of_rows.mean(), "path_length_loss": penalty.detach()}
 
     def _discriminator_loss(self, batches: Batches, step: StepContext) -> tuple[Tensor, Metrics]:
         """Return the loss of telling real images from generated ones."""

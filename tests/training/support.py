@@ -24,10 +24,13 @@ from torch import Tensor
 from genlab.core.config import override
 from genlab.core.processes import end_with_parent
 from genlab.core.storage import create_exclusive
+from genlab.models.stylegan import Form
 from genlab.models.vae import VAEArchitecture
 from genlab.recipes.cyclegan import CycleGANConfig, CycleGANData, CycleGANModel, CycleGANObjective
+from genlab.recipes.growth import Growth
 from genlab.recipes.options import ImageData, Optimization, Run
 from genlab.recipes.recipe import Batches, Metrics, Phase, Recipe, StepContext, recipe_type
+from genlab.recipes.stylegan import StyleGANAugmentation, StyleGANConfig, StyleGANModel, StyleGANObjective
 from genlab.recipes.vae import VAEConfig
 from genlab.store import model_directory
 from genlab.training.checkpoints import Checkpoints
@@ -61,6 +64,17 @@ TINY: dict[str, dict[str, Any]] = {
         "model.discriminator_width": 4,
         "objective.history": 3,
         "optimization.ema_images": 8,
+    },
+    "stylegan": {
+        "run.batch": 4,
+        "run.steps": 12,
+        "model.channel_base": 32,
+        "model.channel_max": 8,
+        "model.latent_dim": 6,
+        "model.mapping_layers": 2,
+        "model.group": 2,
+        "objective.r1_every": 2,
+        "objective.path_length_every": 3,
     },
 }
 COMMON = {"run.workers": 0, "run.threads": 1, "run.log_every": 3, "run.checkpoint_every": 5, "run.figures_every": 6}
@@ -121,10 +135,39 @@ def cyclegan_config(data: Path, dropout: float = 0.5, **run: Any) -> CycleGANCon
     )
 
 
+def stylegan_config(data: Path, form: Form = "skip", **run: Any) -> StyleGANConfig:
+    """Ten steps with checkpoints after 2, 4, ..., and everything on; of images with labels.
+
+    Progressive networks begin with 4x4 pixels. They fade in 8x8 in the steps from number 3 on, counted from 0, and
+    16x16 from number 8 on, so there are checkpoints within a fade and just before a resolution begins.
+    """
+    networks: dict[str, Any] = {"styles": "adain", "noise": True} if form == "progressive" else {}
+    return StyleGANConfig(
+        run=dataclasses.replace(Run(steps=10, batch=8, workers=0, threads=1, log_every=1, checkpoint_every=2), **run),
+        data=ImageData(images=str(data), flip=True),
+        model=StyleGANModel(
+            channel_base=32,
+            channel_max=8,
+            latent_dim=6,
+            mapping_layers=2,
+            form=form,
+            conditional=True,
+            group=2,
+            **networks,
+        ),
+        objective=StyleGANObjective(r1_every=2, path_length_every=3),
+        augmentation=StyleGANAugmentation(adaptive=True, adjustment_images=100),
+        growth=Growth(first=4, stable_images=16, fade_images=24),
+        optimization=Optimization(learning_rate=2e-3, beta1=0.0, beta2=0.99, ema_images=40, schedule="linear"),
+    )
+
+
 def tiny_config(family: str, data: dict[str, str], changes: dict[str, Any]) -> Any:
     """A config of ``family`` on its part of ``data``."""
     config = recipe_type(family).config_type()
-    mine = {f"data.{domain}": data[f"data.{domain}"] for domain in config.data.domains}
+    # Digits are of 28x28 pixels, which a StyleGAN does not draw.
+    source = {"images": "a"} if family == "stylegan" else {}
+    mine = {f"data.{domain}": data[f"data.{source.get(domain, domain)}"] for domain in config.data.domains}
     return override(config, TINY[family] | COMMON | mine | changes)
 
 
