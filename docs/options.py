@@ -19,6 +19,7 @@ from genlab.cli.main import COMMANDS
 from genlab.core.config import OPERATIONAL
 from genlab.core.families import families
 from genlab.core.option_text import base_type, field_texts, joined, marks, values_text
+from genlab.models.model import OPERATIONS, model_type
 
 COMMAND = "make docs-options"
 NO_PAGE = ("train", "sweep")
@@ -57,6 +58,7 @@ def pages() -> dict[str, str]:
     made = {}
     for family in families():
         made[f"{family}.md"] = _page(f"genlab train {family}", config_of("train", family), family=True)
+        made[f"{family}.md"] += _own_options(family)
     for command in COMMANDS:
         if command not in NO_PAGE:
             made[f"{command}.md"] = _page(f"genlab {command}", config_of(command), family=False)
@@ -112,6 +114,17 @@ def _page(command: str, config: type, *, family: bool) -> str:
     for name, text, rows in sections:
         lines += [f"## {name}", "", text, "", *_table(rows)]
     return "\n".join(lines)
+
+
+def _own_options(family: str) -> str:
+    """Write the options of its own that the family's trained model has, by operation."""
+    lines: list[str] = []
+    for operation, config in model_type(family).operations.items():
+        shared = {field.name for field in dataclasses.fields(OPERATIONS[operation].options)}
+        [(_, text, rows)] = options(config, config())
+        if own := [row for row in rows if row.name.strip("-").replace("-", "_") not in shared]:
+            lines += ["", f"## Of the trained model: {operation}", "", text, "", *_table(own)[:-1]]
+    return "\n".join([*lines, ""])
 
 
 def _index() -> str:

@@ -27,6 +27,7 @@ from genlab.data.ingest.ingest import IngestConfig, ingest
 from genlab.models.cvae import CVAE, CVAEArchitecture
 from genlab.models.cyclegan import CycleGAN, CycleGANArchitecture
 from genlab.models.model import Model, model_type
+from genlab.models.stylegan import StyleGAN, StyleGANArchitecture
 from genlab.models.vae import VAE, VAEArchitecture
 from genlab.store import model_directory
 from tests.cluster_support import TIMEOUT_SECONDS, Cluster, environment
@@ -209,7 +210,7 @@ def save_run(directory: Path, model: Model, label_names: tuple[str, ...] = (), c
 @pytest.fixture(scope="session")
 def model_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of runs: ``digits`` is a VAE, ``classes`` a conditional one in colour; ``monet`` and ``resnet``
-    are CycleGANs of U-Nets and of ResNets."""
+    are CycleGANs of U-Nets and of ResNets; ``faces`` is a StyleGAN."""
     root = tmp_path_factory.mktemp("model-runs")
     torch.manual_seed(0)
     save_run(root / "digits", VAE((8, 12, 1), VAEArchitecture(latent_dim=3, channels=(4, 4))), ("a", "b"))
@@ -217,6 +218,8 @@ def model_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_run(root / "classes", CVAE((8, 8, 3), conditional), ("cat", "2", "a dog/puppy"))
     save_run(root / "monet", CycleGAN((8, 12, 3), CycleGANArchitecture(width=2)), contrast=10)
     save_run(root / "resnet", CycleGAN((8, 12, 3), CycleGANArchitecture("resnet-6", width=2)), contrast=10)
+    small = StyleGANArchitecture(channel_base=32, channel_max=8, latent_dim=8, mapping_layers=2)
+    save_run(root / "faces", StyleGAN((8, 8, 1), small))
     return root
 
 

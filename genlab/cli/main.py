@@ -20,6 +20,7 @@ COMMANDS = {
     "sample": ("genlab.cli.sample", "draw pictures from a trained model"),
     "reconstruct": ("genlab.cli.reconstruct", "send a picture or a folder through a trained model and back"),
     "interpolate": ("genlab.cli.interpolate", "go from one picture or draw to another through a trained model"),
+    "mix": ("genlab.cli.mix", "give pictures that a StyleGAN draws some styles of others"),
     "translate": (
         "genlab.cli.translate",
         "translate a picture, a folder or a data set with a trained model",

@@ -99,6 +99,22 @@ class Engine:
         number = self.info.class_number(label, needed=True)
         return _pixels(self._model.interpolate_draws(seeds, _labels(number, 2), chosen))
 
+    def mix_styles(
+        self, rows: Sequence[int], columns: Sequence[int], label: str | int | None = None, **options: Any
+    ) -> Pixels:
+        """Give the first pictures of the seeds ``rows`` some styles of those of ``columns``, all of one class.
+
+        Returns:
+            uint8 [len(rows) + 1, len(columns) + 1, H, W, C]: the pictures themselves in the first column and the first
+            row, white at [0, 0].
+
+        Raises:
+            ConfigError: the model has no such class, or needs one.
+        """
+        chosen = self.info.options("mix_styles", options)
+        number = self.info.class_number(label, needed=True)
+        return _pixels(self._model.mix_styles(rows, columns, _labels(number, len(rows) + len(columns)), chosen))
+
     def read(self, picture: ImageInput, direction: str | None = None) -> Pixels:
         """Decode a picture as the model takes it: upright, uint8 [H, W, C] in the model's channels, of its own size.
 

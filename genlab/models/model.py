@@ -55,6 +55,9 @@ class Model(nn.Module):
     * ``interpolate(pixels uint8 [2, H, W, C], label, options) -> uint8 [options.steps, H, W, C]``
     * ``interpolate_draws(seeds, label, options) -> uint8 [options.steps, H, W, C]``, between ``sample(1, seed)`` of two
       seeds
+    * ``mix_styles(rows, columns, label, options) -> uint8 [len(rows) + 1, len(columns) + 1, H, W, C]``: the pictures
+      ``sample(1, seed)`` of seeds, those of ``rows`` down the first column, those of ``columns`` along the first row,
+      white where these meet; and where a row and a column meet, the row's picture with some styles of the column's
 
     A ``conditional`` model takes a class number for each image, ``label``, int64 [N], and its architecture has the
     number of classes as ``classes``; for other models ``label`` is ``None``. All arguments are always passed.
@@ -180,6 +183,7 @@ OPERATIONS: Mapping[str, Operation] = {
     "reconstruct": Operation(("pixels", "label")),
     "interpolate": Operation(("pixels", "label"), InterpolationOptions),
     "interpolate_draws": Operation(("seeds", "label"), InterpolationOptions),
+    "mix_styles": Operation(("rows", "columns", "label")),
 }
 """The operations that a model may have, by name."""
 RESERVED_NAMES = frozenset(

@@ -15,8 +15,9 @@ import torch
 from annotated_types import Ge, Gt, Interval
 from torch import Tensor, nn
 
+from genlab.core.errors import ConfigError
 from genlab.models.equalized import ROOT_2, EqualizedConv2d, EqualizedLinear, Resampling, upsample
-from genlab.models.model import InterpolationOptions, Shape
+from genlab.models.model import InterpolationOptions, Shape, images_per_pass
 from genlab.models.noise import Noise
 from genlab.models.pixels import from_signed
 from genlab.models.precision import autocast_dtype
@@ -105,6 +106,32 @@ class LatentInterpolationOptions(InterpolationOptions, StyleGANOptions):
 
     space: Literal["w", "z"] = "w"
     """w: a straight line between styles. z: an arc of a great circle between latent vectors."""
+
+
+Group = Literal["coarse", "middle", "fine"]
+
+
+@dataclass(frozen=True)
+class MixingOptions(StyleGANOptions):
+    """Options of style mixing."""
+
+    styles: Group = "coarse"
+    """Which styles are the column's, two for each resolution. From 128x128 pixels on as in the paper: coarse, those of
+    4x4 and 8x8 pixels; middle, of 16x16 and 32x32; fine, all others. In smaller images each is about a third of the
+    styles."""
+    noise: NoiseMode = "fixed"
+    """Noise of the layers. fixed: all pictures have the same, so that they differ by their styles alone. random: each
+    row has that of its own picture. none: without."""
+
+
+def style_groups(places: int) -> dict[Group, range]:
+    """Return which of the places where styles come in are coarse, middle and fine.
+
+    In the paper's figure 3 they are those of 4² and 8², of 16² and 32², and all others: 4, 4 and 10 of 18 places at
+    1024x1024. Fewer than 12 places, of images below 128x128, are divided into thirds.
+    """
+    middle, fine = min(4, round(places / 3)), min(8, round(2 * places / 3))
+    return {"coarse": range(middle), "middle": range(middle, fine), "fine": range(fine, places)}
 
 
 def resolutions(size: int) -> list[int]:
@@ -272,6 +299,7 @@ class StyleGAN(StyleModel):
     operations: ClassVar[MappingType[str, type]] = {
         "sample": SamplingOptions,
         "interpolate_draws": LatentInterpolationOptions,
+        "mix_styles": MixingOptions,
     }
     architecture: StyleGANArchitecture
     mean_style: Tensor
@@ -379,6 +407,54 @@ class StyleGAN(StyleModel):
                 layers = [angle.cos() * one + angle.sin() * two for one, two in zip(first, second, strict=True)]
             layers = [one.expand(options.steps, -1, -1, -1) for one in layers]
         return from_signed(self._synthesise(self.truncate(w, options.truncation), layers))
+
+    @torch.inference_mode()
+    def mix_styles(
+        self,
+        rows: Sequence[int],
+        columns: Sequence[int],
+        label: Tensor | None = None,
+        options: MixingOptions | None = None,
+    ) -> Tensor:
+        """Give the first pictures of some seeds a part of the styles of others, as in figure 3 of StyleGAN's paper.
+
+        Args:
+            rows: seeds of the pictures that are changed.
+            columns: seeds of the pictures whose styles they get.
+            label: classes of both, int64 [len(rows) + len(columns)], for a model with classes.
+            options: the styles that the rows get, their truncation, and the noise of the layers.
+
+        Returns:
+            uint8 [len(rows) + 1, len(columns) + 1, H, W, C]. In the first column and the first row are the pictures
+            themselves, between them, at [0, 0], a white one. Each picture is a pure function of the weights, its seeds,
+            their classes and the options, up to the rounding of the networks.
+
+        Raises:
+            ConfigError: the model was built without styles.
+        """
+        options = options or MixingOptions()
+        if self.architecture.styles == "none":
+            raise ConfigError("this model was trained with --model.styles none: it has no styles to mix")
+        draws = [Noise(seed, range(1), self.device) for seed in (*rows, *columns)]
+        label = None if label is None else label.to(self.device)
+        w = self.map_latents(torch.cat([self._latents(draw) for draw in draws]), label)
+        w = self.truncate(w, options.truncation)[:, None].repeat(1, self.synthesis.styles, 1)
+        grown, _ = self.stage()
+        places = style_groups(2 * len(resolutions(grown)))[options.styles]
+        noise = [self._layer_noise(draw, options.noise) for draw in draws]
+        first, second = range(len(rows)), range(len(rows), len(w))
+        own = [(column, column) for column in second]
+        mixed = [(row, other) for row in first for other in (row, *second)]
+        pairs = torch.tensor(own + mixed)
+        images = [torch.full((1, *self.image_shape), 255, dtype=torch.uint8, device=self.device)]
+        for part in pairs.split(images_per_pass(self.image_shape)):
+            base, other = part.unbind(1)
+            styles = w[base]
+            styles[:, places.start : places.stop] = w[other, places.start : places.stop]
+            of_each = [layers for one in base if (layers := noise[one]) is not None]
+            layers = [torch.cat(layer) for layer in zip(*of_each, strict=True)] if of_each else None
+            images.append(from_signed(self._synthesise(styles, layers)))
+        return torch.cat(images).view(len(rows) + 1, len(columns) + 1, *self.image_shape)
 
     def _latents(self, noise: Noise) -> Tensor:
         return noise.normal("z", self.architecture.latent_dim)

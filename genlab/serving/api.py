@@ -6,7 +6,7 @@ cannot be used, 503 when too many requests wait.
 """
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Protocol
 
 from fastapi import Body, FastAPI, HTTPException, Path, Query, Request
@@ -23,6 +23,7 @@ from genlab.models.model import model_type
 from genlab.serving.schema import (
     MAX_SEED,
     Health,
+    MixRequest,
     ModelCard,
     Problem,
     ReconstructQuery,
@@ -53,6 +54,11 @@ class Backend(Protocol):
 
     async def reconstruct(self, name: str, picture: bytes, label: int | None, options: Options) -> bytes:
         """Reconstruct a picture as a PNG; ``label`` is its class where the model has classes."""
+
+    async def mix_styles(
+        self, name: str, rows: Sequence[int], columns: Sequence[int], label: int | None, options: Options
+    ) -> bytes:
+        """Mix the styles of the pictures of seeds: one PNG; ``label`` is their class where the model has classes."""
 
 
 class PngResponse(Response):
@@ -100,6 +106,7 @@ def create_api(cards: Mapping[str, ModelCard], backend: Backend) -> FastAPI:
             ("sample", _add_sample),
             ("translate", _add_translate),
             ("reconstruct", _add_reconstruct),
+            ("mix_styles", _add_mix_styles),
         ):
             if operation in card.operations:
                 add(api, card, model_type(card.family).operations[operation], backend)
@@ -178,6 +185,26 @@ def _add_reconstruct(api: FastAPI, card: ModelCard, options: type, backend: Back
         number = class_number(card.classes, asked.label, needed=True)
         picture = await read_upload(request)
         return PngResponse(await backend.reconstruct(card.name, picture, number, _own(asked, ReconstructQuery)))
+
+
+def _add_mix_styles(api: FastAPI, card: ModelCard, options: type, backend: Backend) -> None:
+    body = with_options(f"MixRequest_{card.name}", MixRequest, options)
+
+    @api.post(
+        f"/v1/models/{card.name}/mix_styles",
+        summary=f"Mix the styles of pictures that {card.name} draws",
+        response_class=PngResponse,
+        responses=_picture(
+            "A sheet: the pictures of the rows' seeds in the first column, those of the columns' in the first row, and "
+            "where they meet the row's picture with some styles of the column's."
+        )
+        | _problems(404, 413, 422, 503),
+    )
+    async def mix_styles(request: Annotated[body, Body()]) -> PngResponse:  # type: ignore[valid-type]
+        asked: MixRequest = request
+        label = class_number(card.classes, asked.label, needed=True)
+        own = _own(asked, MixRequest)
+        return PngResponse(await backend.mix_styles(card.name, asked.rows, asked.columns, label, own))
 
 
 def _own(request: BaseModel, base: type[BaseModel]) -> dict[str, Any]:

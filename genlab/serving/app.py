@@ -3,6 +3,7 @@
 ``genlab.serving.app:build`` is what ``serve run``, ``serve build`` and ``serve deploy`` take; see cluster/serve.yaml.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import ray
@@ -68,6 +69,12 @@ class RayBackend:
     async def reconstruct(self, name: str, picture: bytes, label: int | None, options: Options) -> bytes:
         """Call :meth:`ServedModels.reconstruct` on a replica."""
         return await self._ask("reconstruct", name, picture, label, options)
+
+    async def mix_styles(
+        self, name: str, rows: Sequence[int], columns: Sequence[int], label: int | None, options: Options
+    ) -> bytes:
+        """Call :meth:`ServedModels.mix_styles` on a replica."""
+        return await self._ask("mix_styles", name, rows, columns, label, options)
 
     async def _ask(self, operation: str, *arguments: Any) -> bytes:
         try:

@@ -13,6 +13,8 @@ from genlab.store import model_directory
 
 MAX_COUNT = 64
 """Largest number of pictures that one request draws."""
+MAX_MIXED = 8
+"""Largest number of rows, and of columns, of one request that mixes styles."""
 MAX_SEED = 2**31 - 1
 NOT_IN_NAMES = frozenset("/\\{}?#%")
 """Characters that mean something of their own in a URL or a route."""
@@ -48,6 +50,11 @@ class ModelCard(BaseModel):
     metrics: dict[str, float | None] = Field(description="Its last measured values; null where not finite.")
 
 
+Seeds = Annotated[
+    list[Annotated[int, Field(ge=0, le=MAX_SEED, strict=True)]], Field(min_length=1, max_length=MAX_MIXED)
+]
+
+
 class SampleRequest(BaseModel):
     """Request for pictures to draw; that of a model has the options of its own as well."""
 
@@ -70,6 +77,19 @@ class SampleRequest(BaseModel):
         Field(
             description="Class of all pictures, by name or number, if the model has classes; by default all in turn."
         ),
+    ] = None
+
+
+class MixRequest(BaseModel):
+    """Request for pictures of seeds with styles of others; that of a model has the options of its own as well."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    rows: Annotated[Seeds, Field(description="Seeds of the pictures that are changed, each a row.")]
+    columns: Annotated[Seeds, Field(description="Seeds of the pictures whose styles they get, each a column.")]
+    label: Annotated[
+        str | Annotated[int, Field(strict=True)] | None,
+        Field(description="Class of all pictures, by name or number; needed if the model has classes."),
     ] = None
 
 

@@ -1,6 +1,6 @@
 """The served models in one process: bytes of image files in, PNG files out."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -45,3 +45,10 @@ class ServedModels:
         """
         [reconstructed] = self._engines[name].reconstruct([picture], label, **options)
         return encode_png(reconstructed)
+
+    def mix_styles(
+        self, name: str, rows: Sequence[int], columns: Sequence[int], label: int | None, options: Mapping[str, Any]
+    ) -> bytes:
+        """Mix the styles of the pictures of seeds, of the class ``label`` if the model knows classes: a PNG sheet."""
+        grid = self._engines[name].mix_styles(rows, columns, label, **options)
+        return encode_sheet(grid.reshape(-1, *grid.shape[2:]), columns=grid.shape[1])

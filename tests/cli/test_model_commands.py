@@ -10,11 +10,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from genlab.cli import interpolate, reconstruct, sample
+from genlab.cli import interpolate, mix, reconstruct, sample
 from genlab.core.errors import ConfigError
 from genlab.core.storage import locate, read_bytes
 from genlab.inference.operations import class_number
 from genlab.models.model import InterpolationOptions
+from genlab.models.stylegan import MixingOptions
 from genlab.store import model_directory
 from tests.s3 import Bucket
 
@@ -161,6 +162,20 @@ def test_the_line_between_draws_stays_where_the_prior_has_its_mass(
     torch.testing.assert_close(line.std(1), torch.ones(5), atol=0.05, rtol=0)
 
 
+def test_styles_are_mixed_into_a_sheet_or_a_file_each(model_runs: Path, tmp_path: Path) -> None:
+    run, model = str(model_runs / "faces"), model_of(model_runs / "faces")
+    seeds = ["--rows", "1", "2", "--columns", "4", "5", "6"]
+    grid = model.mix_styles((1, 2), (4, 5, 6), None, MixingOptions(0.7, styles="fine"))[..., 0].numpy()
+    mix.main([run, str(tmp_path / "sheet.png"), *seeds, "--styles", "fine", "--truncation", "0.7"])
+    np.testing.assert_array_equal(cut(tmp_path / "sheet.png", 4, (8, 8)), grid.reshape(-1, 8, 8))
+    mix.main([run, str(tmp_path / "files"), *seeds, "--styles", "fine", "--truncation", "0.7"])
+    mixed = [f"{row}-{column}.png" for row in (1, 2) for column in (4, 5, 6)]
+    sources = [f"column-{column}.png" for column in (4, 5, 6)] + ["row-1.png", "row-2.png"]
+    assert names(tmp_path / "files") == mixed + sources
+    for name, picture in (("2-5", grid[2, 2]), ("row-2", grid[2, 0]), ("column-5", grid[0, 2])):
+        np.testing.assert_array_equal(written(tmp_path / "files" / f"{name}.png"), picture)
+
+
 def test_models_and_pictures_may_lie_in_an_object_store(model_runs: Path, tmp_path: Path, s3: Bucket) -> None:
     root = f"s3://{s3.name}/model_runs/digits/model"
     for file in (model_runs / "digits" / "model").iterdir():
@@ -191,6 +206,13 @@ def test_what_cannot_be_done_is_said_in_one_message(
     assert "does not reconstruct" in said(reconstruct, monet, one, out)
     assert "does not interpolate" in said(interpolate, monet, one, one, out)
     assert "does not interpolate" in said(interpolate, monet, out, "--seeds", "1", "2")
+    pair = ("--rows", "1", "--columns", "2")
+    assert "this vae model does not mix styles" in said(mix, digits, out, *pair)
+    assert "rows" in said(mix, model_runs / "faces", out, "--rows", "--columns", "2")
+    assert "rows" in said(mix, model_runs / "faces", out, "--rows", "-1", "--columns", "2")
+    assert "--styles" in said(mix, model_runs / "faces", out, *pair, "--styles", "other")
+    assert "truncation = nan" in said(mix, model_runs / "faces", out, *pair, "--truncation", "nan")
+    assert "label: this model knows no classes" in said(mix, model_runs / "faces", out, *pair, "--label", "a")
     assert "label: this model knows no classes" in said(sample, digits, out, "--label", "a")
     assert "label: no class 'bird'; choose from cat, 2, a dog/puppy" in said(sample, classes, out, "--label", "bird")
     assert "label: no class '3'" in said(sample, classes, out, "--label", "3")

@@ -10,6 +10,7 @@ from PIL import Image
 
 from genlab.cli.evaluate import EvaluateConfig
 from genlab.cli.interpolate import InterpolateConfig
+from genlab.cli.mix import MixConfig
 from genlab.cli.reconstruct import ReconstructConfig
 from genlab.cli.sample import SampleConfig, main
 from genlab.cli.translate import TranslateConfig
@@ -64,7 +65,7 @@ def test_help_of_a_model_lists_its_options(gan_run: Path, capsys: pytest.Capture
 
 
 def test_no_option_of_a_model_can_be_called_like_one_of_a_command() -> None:
-    configs = EvaluateConfig, InterpolateConfig, ReconstructConfig, SampleConfig, TranslateConfig
+    configs = EvaluateConfig, InterpolateConfig, MixConfig, ReconstructConfig, SampleConfig, TranslateConfig
     assert {field.name for config in configs for field in dataclasses.fields(config)} <= RESERVED_NAMES
     for operation in OPERATIONS.values():
         assert not {field.name for field in dataclasses.fields(operation.options)} & RESERVED_NAMES

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from genlab.core.families import families
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 OPTIONS = REPOSITORY / "docs" / "options"
 PAGES = [
@@ -29,6 +31,8 @@ ROW = re.compile(r"^\| (?P<names>`--[^|]+?) \| (?P<values>[^|]*) \|", re.MULTILI
 CHOICES = re.compile(r"[\w-]+(, [\w-]+)+$")
 OTHERS = {"cp", "curl", "export", "git", "pip", "pytest", "ray", "sed", "serve", "source", "tensorboard"}
 """Programs whose options are not genlab's."""
+OF_MODELS = {"sample", "reconstruct", "interpolate", "mix", "translate", "evaluate"}
+"""Commands that take options of the model's own."""
 
 SCRIPT = """\
 from genlab.cli.main import main
@@ -81,6 +85,10 @@ def of_genlab(command: str, arguments: list[str]) -> Mapping[str, str]:
     if command in ("describe", "verify-resume", "verify-ddp"):
         known = (OPTIONS / f"{arguments[0]}.md").is_file() if arguments else False
         return own | dict(table(arguments[0]) if known else every_option())
+    if arguments and command in OF_MODELS:
+        # A model's own options stand on the page of its family, without the dots of those of training.
+        pages = (table(family) for family in families())
+        return own | {name: values for page in pages for name, values in page.items() if "." not in name}
     return own
 
 

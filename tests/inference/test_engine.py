@@ -14,6 +14,7 @@ from genlab.imaging.images import ImageError, Pixels
 from genlab.inference.engine import Engine
 from genlab.inference.operations import ModelInfo
 from genlab.models.model import InterpolationOptions
+from genlab.models.stylegan import MixingOptions
 from genlab.store import model_directory
 from tests.imaging.support import tiff
 from tests.inference.support import with_ranges
@@ -75,12 +76,20 @@ def test_pictures_are_reconstructed_and_interpolated_between(model_runs: Path) -
     )
 
 
+def test_styles_are_mixed_by_seeds_and_options(model_runs: Path) -> None:
+    grid = Engine(model_runs / "faces" / "model").mix_styles((1, 2), (3,), styles="middle", truncation=0.5)
+    expected = model_of(model_runs / "faces").mix_styles((1, 2), (3,), None, MixingOptions(0.5, styles="middle"))
+    np.testing.assert_array_equal(grid, expected)
+
+
 def test_what_a_model_cannot_do_is_refused(model_runs: Path) -> None:
     digits, classes, monet = (Engine(model_runs / name / "model") for name in ("digits", "classes", "monet"))
     with pytest.raises(RunError, match="this vae model does not translate; its operations are: sample, reconstruct"):
         digits.translate(noise(8, 12, 1))
     with pytest.raises(RunError, match="this cyclegan model does not interpolate draws"):
         monet.interpolate_draws((0, 1))
+    with pytest.raises(RunError, match="this vae model does not mix styles"):
+        digits.mix_styles((1,), (2,))
     with pytest.raises(ConfigError, match="direction = 'sideways': choose from a_to_b, b_to_a"):
         monet.translate(noise(8, 12, 3), "sideways")
     with pytest.raises(ConfigError, match="label: no class 'bird'; choose from cat, 2, a dog/puppy"):

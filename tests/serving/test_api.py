@@ -3,7 +3,7 @@
 import io
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -48,6 +48,11 @@ class Direct:
 
     async def reconstruct(self, name: str, picture: bytes, label: int | None, options: Options) -> bytes:
         return self.models.reconstruct(name, picture, label, options)
+
+    async def mix_styles(
+        self, name: str, rows: Sequence[int], columns: Sequence[int], label: int | None, options: Options
+    ) -> bytes:
+        return self.models.mix_styles(name, rows, columns, label, options)
 
 
 @pytest.fixture(scope="module")
@@ -353,6 +358,32 @@ def test_options_of_a_models_own_are_taken_by_its_route_and_described(gan_run: P
     assert truncation.items() >= {"type": "number", "minimum": 0, "maximum": 1, "default": 1}.items()
     assert truncation["description"].startswith("Scale of the latent vectors")
     assert "count" in schemas["SampleRequest_gan"]["properties"]
+
+
+def test_styles_are_mixed_by_seeds_and_options(model_runs: Path, client: TestClient) -> None:
+    directories = {"faces": str(model_runs / "faces" / "model")}
+    api = create_api({"faces": read_card("faces", directories["faces"])}, Direct(ServedModels(directories)))
+    model: Any = model_directory.load(directories["faces"])
+    route, body = "/v1/models/faces/mix_styles", {"rows": [1, 2], "columns": [4, 5, 6], "styles": "fine"}
+    with TestClient(api) as faces:
+        page = pixels_of(faces.post(route, json=body).content)
+        assert page.shape == (3 * 10 + 2, 4 * 10 + 2)
+        expected = model.mix_styles((1, 2), (4, 5, 6), None, model.operations["mix_styles"](styles="fine"))[2, 3]
+        np.testing.assert_array_equal(page[22:30, 32:40], expected[:, :, 0])
+        for change, detail in (
+            ({"styles": "other"}, "styles: Input should be 'coarse', 'middle' or 'fine'"),
+            ({"rows": []}, "rows: List should have at least 1 item"),
+            ({"columns": [0] * 9}, "columns: List should have at most 8 items"),
+            ({"columns": [-1]}, "columns.0: Input should be greater than or equal to 0"),
+            ({"label": 0}, "label: this model knows no classes"),
+        ):
+            refused = faces.post(route, json=body | change)
+            assert refused.status_code == 422
+            assert refused.json()["detail"].startswith(detail)
+        schemas = faces.get("/openapi.json").json()["components"]["schemas"]
+    assert schemas["MixRequest_faces"]["properties"]["styles"]["enum"] == ["coarse", "middle", "fine"]
+    absent = client.post("/v1/models/digits/mix_styles", json=body)
+    assert (absent.status_code, absent.json()["detail"][:33]) == (404, "digits has no operation 'mix_styl")
 
 
 def test_options_of_other_models_are_refused(client: TestClient) -> None:
