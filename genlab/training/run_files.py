@@ -247,7 +247,8 @@ class _StoreFiles:
                 content = _content(self._directory / METRICS)
                 _require_last(self._attempt)
                 write_atomic(self._directory / METRICS, content)
-                _delete_parts(self._directory / PARTS, None)
+                # Those of a later attempt, if one has begun since this one looked, count in place of the file.
+                _delete_parts(self._directory / PARTS, self._number + 1)
         finally:
             self._writer.shutdown()
 

@@ -147,6 +147,21 @@ def test_lines_of_an_attempt_that_is_over_do_not_count(
         assert scalars(tmp_path / "run") == {"train/loss": [(step, float(step)) for step in range(1, 5)]}
 
 
+def test_on_s3_an_attempt_that_ends_late_leaves_the_parts_of_a_later_one(s3: Bucket) -> None:
+    run = locate(f"{s3.url}/run")
+    old = Tracker(run, 0, begin_attempt(run, None))
+    log(old, 1, 2)
+    old.flush().result()
+    with Tracker(run, 1, begin_attempt(run, None)) as tracker:
+        log(tracker, 2)
+        tracker.flush().result()
+        with mock.patch.object(Attempt, "require_last"):  # the old one was stopped after it had looked
+            old.__exit__(None, None, None)
+        assert steps_of(run) == [1, 2]
+        log(tracker, 3)
+    assert steps_of(run) == [1, 2, 3]
+
+
 def test_a_store_that_is_away_does_not_hold_up_a_step(
     s3: Bucket, fault_proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
