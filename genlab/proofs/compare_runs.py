@@ -92,8 +92,8 @@ def largest_metric_difference(one: UPath, other: UPath) -> Difference:
     """Return the largest difference between the metrics of two runs of the same number of steps."""
     largest = Difference(0.0, "")
     for line, their_line in zip(_lines(one), _lines(other), strict=True):
-        for name in line.keys() - {"kind"}:
-            size = _relative_difference(line[name], their_line[name])
+        for name in (line | their_line).keys() - {"kind"}:
+            size = _relative_difference(line.get(name, math.nan), their_line.get(name, math.inf))
             found = Difference(size, f"{line['kind']}/{name}, step {line['step']}")
             largest = max(largest, found, key=lambda difference: difference.size)
     return largest

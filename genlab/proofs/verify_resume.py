@@ -8,7 +8,9 @@ every bit of the last checkpoint are compared.
 import os
 import random
 import signal
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -24,6 +26,8 @@ from genlab.recipes.recipe import Batches, Metrics, Phase, StepContext, recipe_t
 from genlab.training.launch import launch
 from genlab.training.plan import Plan
 from genlab.training.session import Session
+
+Loss = Callable[[Batches, StepContext], tuple[Tensor, Metrics]]
 
 POLL_SECONDS = 0.1
 DRIVER = -1
@@ -69,13 +73,12 @@ class KillSchedule:
                     signal.pause()  # until verify-resume sees the file and kills the driver, and so this worker
 
         def phases_with_kills(this: Any) -> list[Phase]:
-            first, *others = phases(this)
+            # Any of them may be the first of a step: the others may come in some steps only.
+            return [replace(phase, loss=partial(kill_or_compute, phase.loss)) for phase in phases(this)]
 
-            def kill_or_compute(batches: Batches, step: StepContext) -> tuple[Tensor, Metrics]:
-                kill_if_due(step)
-                return first.loss(batches, step)
-
-            return [replace(first, loss=kill_or_compute), *others]
+        def kill_or_compute(loss: Loss, batches: Batches, step: StepContext) -> tuple[Tensor, Metrics]:
+            kill_if_due(step)
+            return loss(batches, step)
 
         setattr(recipe, "phases", phases_with_kills)  # noqa: B010
 

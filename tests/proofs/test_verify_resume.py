@@ -1,10 +1,19 @@
 """The proof of exact resume on real Ray Train workers: kills of workers and of the driver at random steps."""
 
+import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from unittest import mock
 
 import pytest
+import torch
 
+from genlab.proofs import verify_resume
+from genlab.proofs.verify_resume import Kill, KillSchedule
+from genlab.recipes.recipe import Phase
 from tests.cluster_support import TIMEOUT_SECONDS, Cluster
 
 FAMILIES = {
@@ -53,3 +62,28 @@ def test_a_run_killed_at_random_steps_ends_as_one_that_was_not(
     assert "PASS: equal bit for bit" in log
     assert log.count("killed: worker") == (kills + 1) // 2
     assert log.count("killed: the driver") == kills // 2
+
+
+@pytest.mark.parametrize("step", [0, 1])
+def test_a_kill_takes_place_whichever_phase_is_the_first_of_its_step(
+    step: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def loss(batches: Any, context: Any) -> Any:
+        return torch.zeros(()), {}
+
+    class LazyFirst:
+        def phases(self) -> list[Phase]:
+            return [Phase("penalty", "network", loss, every=2), Phase("main", "network", loss)]
+
+    monkeypatch.setattr(verify_resume, "recipe_type", lambda family: LazyFirst)
+    plan: Any = SimpleNamespace(family="lazy")
+    session: Any = SimpleNamespace(rank=0)
+    context: Any = SimpleNamespace(index=step)
+    KillSchedule((Kill(step, 0),), str(tmp_path))(plan, session)
+    due = [phase for phase in LazyFirst().phases() if step % phase.every == 0]
+    with mock.patch.object(os, "kill", side_effect=InterruptedError) as kill:
+        with pytest.raises(InterruptedError):
+            due[0].loss({}, context)
+        for phase in due:
+            phase.loss({}, context)
+    kill.assert_called_once_with(os.getpid(), signal.SIGKILL)
