@@ -9,7 +9,7 @@ from torch import Tensor
 from upath import UPath
 
 from genlab.core.errors import ConfigError, RunError
-from genlab.core.storage import locate, read_bytes, read_json
+from genlab.core.storage import locate, read_bytes, read_json, require_absolute
 from genlab.core.text import counted
 from genlab.recipes.recipe import Recipe
 from genlab.store import model_directory
@@ -56,9 +56,12 @@ def find_beginning(url: str, family: str) -> Beginning:
     Raises:
         ConfigError: it is neither, or of another family.
     """
+    require_absolute("run.init", url)
     root = locate(url)
-    if (root / "config.json").exists():
-        found, steps = read_json(root / "config.json")["family"], Checkpoints(root / "checkpoints", keep=1).steps()
+    # Models of other programs have a config.json, too.
+    config = read_json(root / "config.json") if (root / "config.json").exists() else {}
+    if "family" in config:
+        found, steps = config["family"], Checkpoints(root / "checkpoints", keep=1).steps()
         if not steps:
             raise ConfigError(f"run.init = {url!r}: this run has no checkpoint yet")
         beginning = Beginning(str(root), steps[-1], "")

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from genlab.core.errors import ConfigError, RunError
+from genlab.core.storage import JOB_ENV
 from genlab.models.vae import VAEArchitecture
 from genlab.recipes.options import Optimization
 from genlab.recipes.vae import VAEConfig
@@ -106,6 +107,18 @@ def test_other_architectures_and_families_are_refused_before_anything_starts(
     with pytest.raises(ConfigError, match=r"neither a run nor a model directory"):
         make_plan("vae", vae_config(digits, name="x", storage=str(tmp_path), init=str(tmp_path)))
     assert not (tmp_path / "second").exists()
+
+
+def test_a_model_of_another_program_is_refused(digits: Path, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"architectures": ["UNet2DModel"]}')
+    with pytest.raises(ConfigError, match=r"neither a run nor a model directory"):
+        make_plan("vae", vae_config(digits, name="x", storage=str(tmp_path), init=str(tmp_path)))
+
+
+def test_a_job_needs_an_absolute_path(digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(JOB_ENV, "{}")
+    with pytest.raises(ConfigError, match=r"run\.init='runs/first' is a relative path"):
+        make_plan("vae", vae_config(digits, name="x", storage=str(tmp_path), init="runs/first"))
 
 
 def test_weights_that_changed_since_the_run_began_are_refused(digits: Path, first_vae: Path, tmp_path: Path) -> None:
