@@ -1,4 +1,7 @@
-"""Data sets, runs and models that genlab 0.1 wrote before its modules moved (``made_by_0_1``) still open and go on."""
+"""Data sets, runs and models that genlab 0.1 wrote before its modules moved (``made_by_0_1``) still open and go on.
+
+So does a CycleGAN that it wrote before a step had phases (``made_before_phases``): its history lay in a network.
+"""
 
 import json
 import shutil
@@ -7,6 +10,7 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from PIL import Image
 
@@ -21,10 +25,12 @@ from genlab.inference.pictures import encode_sheet, save
 from genlab.models.vae import VAE
 from genlab.recipes.cyclegan import CycleGANConfig
 from genlab.store import model_directory
+from genlab.training.launch import launch
 from genlab.training.plan import earlier_config, make_plan
 from genlab.training.tracking import CLOCK_FIELDS
 
 EARLIER = Path(__file__).parent / "made_by_0_1"
+BEFORE_PHASES = Path(__file__).parent / "made_before_phases"
 DIGITS = [
     *("--run.name", "digits", "--run.workers", "0", "--run.threads", "1", "--run.batch", "8", "--run.epochs", "None"),
     *("--run.log-every", "2", "--run.checkpoint-every", "2", "--run.keep", "1"),
@@ -98,6 +104,26 @@ def test_a_run_goes_on_from_its_checkpoint(earlier: Path, capsys: pytest.Capture
     last, expected = ([line for line in found if line["step"] > 6] for found in (after, known))
     assert [line["step"] for line in last] == [line["step"] for line in expected]
     for line, wanted in zip(last, expected, strict=True):
+        assert line.pop("kind") == wanted.pop("kind")
+        assert line == pytest.approx(wanted, rel=1e-4)
+
+
+def test_a_cyclegan_whose_history_lay_in_its_discriminators_goes_on_with_it(
+    earlier: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = earlier / "runs" / "history"
+    shutil.copytree(BEFORE_PHASES / "history", run)
+    before = safetensors.torch.load_file(run / "checkpoints" / "step-00000004" / "state.safetensors")
+    assert before["network.discriminators.history.a.images"].any()
+    written = (run / "config.json").read_text().replace("/tmp/fix", str(earlier))
+    (run / "config.json").write_text(written)
+    config = from_dict(CycleGANConfig, json.loads(written)["config"])
+    launch("cyclegan", override(config, {"run.steps": 8}))
+    assert "goes on from the checkpoint of step 4" in capsys.readouterr().out
+    known = lines(BEFORE_PHASES / "metrics-of-steps-5-to-8.jsonl")
+    found = [line for line in lines(run / "metrics.jsonl") if line["step"] > 4]
+    assert len(found) == len(known)
+    for line, wanted in zip(found, known, strict=True):
         assert line.pop("kind") == wanted.pop("kind")
         assert line == pytest.approx(wanted, rel=1e-4)
 
