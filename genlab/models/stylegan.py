@@ -254,9 +254,10 @@ class Synthesis(nn.Module):
         resolution = resolution or self.resolutions[-1]
         noises = iter([None] * len(self.noise_sizes) if noise is None else noise)
         features = self.input(w[:, 0])
-        features = features.to(autocast_dtype(features))
         if self.input_finish is not None:
+            # In full precision: at first the constant hardly varies, and the norm enlarges what it does.
             features = self.input_finish(features, w[:, 0], next(noises))
+        features = features.to(autocast_dtype(features))
         layers, place = iter(self.layers), 0 if self.demodulates else 1
         image, before = None, None
         for size in self.resolutions:

@@ -162,10 +162,13 @@ class Finish(nn.Module):
             return normalise_pixels(features)
         with without_autocast(w.device):
             factor, shift = self.style(w).chunk(2, dim=1)
-            variance, mean = torch.var_mean(features.to(w.dtype), (2, 3), correction=0)
+            # In full precision: of a channel that hardly varies, a mean rounded to bf16 hides what is left without it.
+            features = features.to(w.dtype)
+            variance, mean = torch.var_mean(features, (2, 3), correction=0)
             factor = (factor + 1) * (variance + EPSILON).rsqrt()
             shift = shift - mean * factor
-        return torch.addcmul(shift.to(kind)[:, :, None, None], features, factor.to(kind)[:, :, None, None])
+            outputs = torch.addcmul(shift[:, :, None, None], features, factor[:, :, None, None])
+        return outputs.to(kind)
 
 
 class FinishedLayer(nn.Module):

@@ -86,6 +86,19 @@ def test_adain_is_an_instance_norm_that_a_style_scales_and_shifts(noisy: bool) -
     torch.testing.assert_close(finish(features, w, noise), F.instance_norm(before, eps=1e-8))
 
 
+@pytest.mark.parametrize(("mean", "deviation"), [(0, 1), (1, 0), (1, 0.02), (30, 1)])
+def test_adain_in_bf16_is_as_exact_as_its_inputs(mean: float, deviation: float) -> None:
+    """Also of channels that hardly vary, such as the constant before training, or whose mean is large."""
+    torch.manual_seed(0)
+    finish = Finish(8, 7, noise=False)
+    features, w = (mean + deviation * torch.randn(4, 8, 16, 16)).bfloat16(), torch.randn(4, 7)
+    expected = finish(features.float(), w, None)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = finish(features, w, None)
+    assert found.dtype == torch.bfloat16
+    torch.testing.assert_close(found.float(), expected, rtol=2**-7, atol=0.02)
+
+
 def test_without_styles_the_norm_is_that_of_pixels() -> None:
     finish = randomised(Finish(4, None, noise=False))
     features = random(3, 4, 6, 6)
