@@ -41,10 +41,11 @@ def _take_preset(words: list[str]) -> tuple[str | None, list[str]]:
     for place, word in enumerate(words):
         option, equals, name = word.partition("=")
         if option == "--preset":
-            if not equals and place + 1 == len(words):
+            taken = 1 if equals else 2
+            name = name if equals else "".join(words[place + 1 : place + 2])
+            if not name or name.startswith("--"):
                 raise ConfigError("--preset: give the name of a preset after it; --help lists them")
-            rest = words[place + 1 :] if equals else words[place + 2 :]
-            return name if equals else words[place + 1], words[:place] + rest
+            return name, words[:place] + words[place + taken :]
     return None, words
 
 

@@ -46,6 +46,25 @@ def test_a_value_out_of_range_and_an_unknown_option_are_refused(
     assert not out.exists()
 
 
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("truncation", "nan", "truncation = nan: "),
+        ("truncation", "2.5", "truncation = 2.5: should be less than or equal to 2"),
+        ("truncation", "-3", "truncation = -3.0: should be greater than or equal to -2"),
+        ("latents", "0", "latents = 0: should be greater than or equal to 1"),
+        ("latents", "9", "latents = 9: should be less than or equal to 8"),
+    ],
+)
+def test_styles_that_cannot_be_drawn_are_refused_in_one_line(
+    option: str, value: str, message: str, model_runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = refused(capsys, model_runs / "faces", tmp_path / "out.png", f"--{option}", value)
+    assert said.startswith(f"error: {message}")
+    assert said.count("\n") == 1
+    assert not (tmp_path / "out.png").exists()
+
+
 def test_a_job_takes_its_words_from_the_command_line(
     gan_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

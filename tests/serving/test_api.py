@@ -386,6 +386,33 @@ def test_styles_are_mixed_by_seeds_and_options(model_runs: Path, client: TestCli
     assert (absent.status_code, absent.json()["detail"][:33]) == (404, "digits has no operation 'mix_styl")
 
 
+def test_styles_are_drawn_and_checked_over_http(model_runs: Path) -> None:
+    directories = {"styles": str(model_runs / "faces" / "model")}
+    api = create_api({"styles": read_card("styles", directories["styles"])}, Direct(ServedModels(directories)))
+    model: Any = model_directory.load(directories["styles"])
+    chosen = {"truncation": -0.5, "noise": "fixed", "latents": 2}
+    with TestClient(api) as client:
+        url = "/v1/models/styles/sample"
+        response = client.post(url, json={"seed": 3, **chosen})
+        expected = model.sample(1, 3, options=model.operations["sample"](**chosen))[0, :, :, 0]
+        np.testing.assert_array_equal(pixels_of(response.content), expected)
+        for body, name in (
+            ('{"truncation": NaN}', "truncation"),
+            ('{"truncation": 2.5}', "truncation"),
+            ('{"truncation": -3}', "truncation"),
+            ('{"latents": 9}', "latents"),
+            ('{"noise": "loud"}', "noise"),
+        ):
+            refused = client.post(url, content=body, headers={"Content-Type": "application/json"})
+            assert refused.status_code == 422
+            assert refused.json()["detail"].startswith(f"{name}: ")
+        schemas = client.get("/openapi.json").json()["components"]["schemas"]
+    properties = schemas["SampleRequest_styles"]["properties"]
+    assert properties["truncation"].items() >= {"type": "number", "minimum": -2, "maximum": 2, "default": 1}.items()
+    assert properties["latents"].items() >= {"type": "integer", "minimum": 1, "maximum": 8, "default": 1}.items()
+    assert properties["noise"]["enum"] == ["random", "fixed", "none"]
+
+
 def test_options_of_other_models_are_refused(client: TestClient) -> None:
     body = client.post("/v1/models/digits/sample", json={"truncation": 0.5})
     query = client.post("/v1/models/monet/translate?strength=0.5", content=encoded(photo()))
