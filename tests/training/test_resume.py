@@ -6,6 +6,7 @@ import pytest
 
 from genlab.core.config import override
 from genlab.core.errors import RunError
+from genlab.models.stylegan import Form
 from genlab.recipes.cyclegan import CycleGANConfig
 from genlab.training.launch import launch
 from genlab.training.plan import make_plan, start_or_resume
@@ -19,6 +20,8 @@ from tests.training.support import (
     scalars,
     state,
     state_file,
+    stylegan_config,
+    train_to_the_end,
     train_until_killed,
     vae_config,
 )
@@ -94,6 +97,50 @@ def test_a_cyclegan_with_dropout_killed(
     train_until_killed(plan, moment, step)
     launch("cyclegan", config)
     assert_same_run(tmp_path / "killed", unbroken_cyclegan)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["skip", "progressive"])
+def test_a_stylegan_killed_within_a_fade_and_before_a_resolution_begins(
+    form: Form, small_digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In steps 3 and 8 optimisers begin anew: there the run goes on just before it; from step 4 within a fade."""
+    unbroken, killed = (
+        stylegan_config(small_digits, form, name=name, storage=str(tmp_path)) for name in ("unbroken", "killed")
+    )
+    launch("stylegan", unbroken)
+    plan = make_plan("stylegan", killed)
+    start_or_resume(plan)
+    for step in (3, 5, 8):
+        train_until_killed(plan, "step", step)
+        assert max(checkpoint_steps(tmp_path / "killed")) == step // 2 * 2
+    launch("stylegan", killed)
+    assert "goes on from the checkpoint of step 8" in capsys.readouterr().out
+    assert_same_run(tmp_path / "killed", tmp_path / "unbroken")
+    tensors = state(tmp_path / "unbroken", 10)
+    steps = {
+        value.item()
+        for name, value in tensors.items()
+        if name.startswith("optimizer.discriminator.") and name.endswith(".step")
+    }
+    # Since step 8, or the first, the discriminator was moved by itself and by R1 in every other step.
+    assert steps == ({2 + 1} if form == "progressive" else {10 + 5})
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize("form", ["skip", "progressive"])
+def test_a_stylegan_on_three_workers_killed(form: Form, small_digits: Path, tmp_path: Path) -> None:
+    unbroken, killed = (
+        make_plan("stylegan", stylegan_config(small_digits, form, name=name, storage=str(tmp_path)))
+        for name in ("unbroken", "killed")
+    )
+    for plan in (unbroken, killed):
+        start_or_resume(plan)
+    train_to_the_end(unbroken, 3)
+    train_until_killed(killed, "step", 5, 3, target=2)
+    train_until_killed(killed, "step", 8, 3, target=0)
+    train_to_the_end(killed, 3)
+    assert_same_run(tmp_path / "killed", tmp_path / "unbroken")
 
 
 @pytest.mark.slow
