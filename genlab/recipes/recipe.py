@@ -319,6 +319,7 @@ def check_networks(family: str, recipe: Recipe[Any]) -> None:
             f"{where} needs averaged, a tuple of names out of self.networks ({', '.join(networks)}); "
             f"it is {recipe.averaged!r}"
         )
+    _check_parameters(where, recipe)
     _check_phases(where, recipe)
     model = recipe.model()
     if not isinstance(model, Model) or model.family != family:
@@ -326,6 +327,22 @@ def check_networks(family: str, recipe: Recipe[Any]) -> None:
             f"{where}: model() must return the MODEL of {module_file('genlab.models', family)}; "
             f"it returns a {type(model).__name__}"
         )
+
+
+def _check_parameters(where: str, recipe: Recipe[Any]) -> None:
+    owners: dict[int, str] = {}
+    for network, module in recipe.networks.items():
+        for name, parameter in module.named_parameters():
+            if not parameter.requires_grad:
+                raise ConfigError(
+                    f"{where}: {network}.{name} is not trained (requires_grad is off); keep it in a buffer, or outside "
+                    "of self.networks"
+                )
+            if owners.setdefault(id(parameter), network) != network:
+                raise ConfigError(
+                    f"{where}: {owners[id(parameter)]} and {network} share {name}, and each network has an optimiser "
+                    "of its own; make one network of both"
+                )
 
 
 def _check_phases(where: str, recipe: Recipe[Any]) -> None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import safetensors.torch
+import torch
 from torch import Tensor
 from upath import UPath
 
@@ -121,7 +122,7 @@ def state_of_beginning(beginning: Beginning, recipe: Recipe[Any]) -> tuple[dict[
 def _require_same_architecture(path: str, found: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
     differing = []
     for name in sorted(found.keys() | own.keys()):
-        there, here = (_shape(tensors.get(name)) for tensors in (found, own))
+        there, here = (_described(tensors.get(name)) for tensors in (found, own))
         if there != here:
             differing.append(f"{name.removeprefix('network.')} is {there} there and {here} here")
     if differing:
@@ -129,8 +130,14 @@ def _require_same_architecture(path: str, found: Mapping[str, Tensor], own: Mapp
         raise ConfigError(f"run.init = {path!r}: of another architecture: {differing[0]}{more}")
 
 
-def _shape(tensor: Tensor | None) -> str:
-    return "missing" if tensor is None else "x".join(map(str, tensor.shape)) or "a number"
+def _described(tensor: Tensor | None) -> str:
+    """Return the shape, and the dtype of what is not of full precision, so that none is cast without a word."""
+    if tensor is None:
+        return "missing"
+    shape = "x".join(map(str, tensor.shape)) or "a number"
+    # genlab verify-ddp computes in float64.
+    full = tensor.dtype in (torch.float32, torch.float64)
+    return shape if full else f"{shape} {str(tensor.dtype).removeprefix('torch.')}"
 
 
 def beginning_at(directory: UPath, url: str | None, family: str) -> Beginning | None:

@@ -132,6 +132,16 @@ def test_a_class_that_lacks_something_is_refused(
             '{"autoencoder": self.autoencoder, "still": nn.Linear(1, 1)}',
             "no phase moves still; keep a network that is not trained outside of self.networks",
         ),
+        (
+            '{"autoencoder": self.autoencoder}',
+            '{"autoencoder": self.autoencoder, "other": nn.Sequential(self.autoencoder)}',
+            r"autoencoder and other share 0\.\S+, and each network has an optimiser of its own; make one",
+        ),
+        (
+            '{"autoencoder": self.autoencoder}',
+            '{"autoencoder": self.autoencoder.requires_grad_(False)}',
+            r"autoencoder\.\S+ is not trained \(requires_grad is off\); keep it in a buffer, or outside",
+        ),
         ("averaged =", "group, averaged = 0,", "group = 0; must be at least 1"),
         ("return self.autoencoder\n", "return self.networks\n", "model.. must return the MODEL of genlab/models/toyae"),
     ],

@@ -121,6 +121,15 @@ def test_a_job_needs_an_absolute_path(digits: Path, tmp_path: Path, monkeypatch:
         make_plan("vae", vae_config(digits, name="x", storage=str(tmp_path), init="runs/first"))
 
 
+def test_weights_of_another_dtype_are_not_cast_without_a_word(digits: Path, first_vae: Path, tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    half = model_directory.load(first_vae / "model").to(torch.bfloat16)
+    model_directory.save(model, half, model_directory.Provenance(str(first_vae), 12, 72, {}, {}, {}))
+    config = vae_config(digits, name="second", storage=str(tmp_path), init=str(model))
+    with pytest.raises((ConfigError, RunError), match=r"bfloat16"):
+        make_plan("vae", config)
+
+
 def test_weights_that_changed_since_the_run_began_are_refused(digits: Path, first_vae: Path, tmp_path: Path) -> None:
     model = tmp_path / "model"
     loaded = model_directory.load(first_vae / "model")
