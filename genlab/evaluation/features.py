@@ -39,19 +39,28 @@ def cache_folder() -> UPath:
 
 def features_of(rows: HeldOut, extractor: Extractor) -> Tensor:
     """Return features of the rows of a split, float32 [rows, D], on the CPU, from the cache if it has them."""
-    shape = (len(rows), extractor.dimension)
+    features = cached_features(rows, extractor)
+    if features is None:
+        features = extract(extractor, (batch.image for batch in rows.batches()), len(rows), f"features of {rows.split}")
+        with contextlib.suppress(OSError):  # A cache that cannot be written costs time, not the measurement.
+            write_atomic(_cache_file(rows, extractor), tensor_file({"features": features}))
+    return features
+
+
+def cached_features(rows: HeldOut, extractor: Extractor) -> Tensor | None:
+    """Return features of the rows of a split, float32 [rows, D], on the CPU, if they were taken before."""
+    with contextlib.suppress(OSError, SafetensorError, KeyError):
+        features: Tensor = safetensors.torch.load(read_bytes(_cache_file(rows, extractor)))["features"]
+        if features.shape == (len(rows), extractor.dimension):
+            return features
+    return None
+
+
+def _cache_file(rows: HeldOut, extractor: Extractor) -> UPath:
     key = rows.settings | extractor.settings | {"torch": torch.__version__}
     for name in ("genlab", "chosen"):  # features do not depend on them, unless the extractor's version says so
         key.pop(name, None)
-    file = cache_folder() / "features" / f"{sha256(json_bytes(key))}.safetensors"
-    with contextlib.suppress(OSError, SafetensorError, KeyError):
-        features: Tensor = safetensors.torch.load(read_bytes(file))["features"]
-        if features.shape == shape:
-            return features
-    features = extract(extractor, (batch.image for batch in rows.batches()), len(rows), f"features of {rows.split}")
-    with contextlib.suppress(OSError):  # A cache that cannot be written costs time, not the measurement.
-        write_atomic(file, tensor_file({"features": features}))
-    return features
+    return cache_folder() / "features" / f"{sha256(json_bytes(key))}.safetensors"
 
 
 def extract(extractor: Extractor, images: Iterable[Tensor], count: int, what: str) -> Tensor:

@@ -171,6 +171,19 @@ def encode_png(pixels: Pixels) -> bytes:
     return file.getvalue()
 
 
+def encode_film(frames: Pixels, milliseconds: int) -> bytes:
+    """Encode pictures as an animated PNG that shows them one after the other, over and over.
+
+    Args:
+        frames: uint8 [N, height, width, channels].
+        milliseconds: how long each is shown.
+    """
+    first, *others = map(_from_pixels, frames)
+    file = io.BytesIO()
+    first.save(file, "PNG", save_all=True, append_images=others, duration=milliseconds, loop=0)
+    return file.getvalue()
+
+
 def _from_pixels(pixels: Pixels) -> Image.Image:
     return Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
 

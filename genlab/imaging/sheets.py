@@ -8,13 +8,15 @@ import numpy as np
 from genlab.imaging.charts import DOTS_PER_PIXEL, GREY, PAGE_WIDTH, PIXELS_PER_INCH, new_chart, render
 from genlab.imaging.images import Pixels
 
+PAD = 2
+"""Distance of the images of a sheet, in pixels."""
 GAP = 16
 """Distance of neighbouring sheets, in pixels."""
 TITLE_HEIGHT = 24
 """Height of the title of a sheet, in CSS pixels."""
 
 
-def sheet(images: Pixels, columns: int, pad: int = 2) -> Pixels:
+def sheet(images: Pixels, columns: int, pad: int = PAD) -> Pixels:
     """Lay images out in rows, on a white background.
 
     Args:

@@ -33,8 +33,8 @@ DRIFT = 0.001
 """Weight of the squared logits of real images in WGAN-GP (Karras et al. 2018, appendix A.1)."""
 FEW_IMAGES = 5000
 """Below so many images StyleGAN2 is better with adaptive augmentation, by Karras et al. 2020, figure 7."""
-SHOWN = 32
-"""Samples in a picture."""
+SHOWN, SHOWN_COLUMNS = 32, 8
+"""Samples in a picture, and in a row of it."""
 TRUNCATION = 0.7
 """Truncation ψ of the second picture of samples."""
 
@@ -366,7 +366,9 @@ class StyleGANRecipe(Recipe[StyleGANConfig]):
         """Draw the first samples of the run's seed, as they come and truncated."""
         seed = self.config.run.seed
         return {
-            name: sheet(self.generator.sample(SHOWN, seed, options=SamplingOptions(truncation)).cpu().numpy(), 8)
+            name: sheet(
+                self.generator.sample(SHOWN, seed, options=SamplingOptions(truncation)).cpu().numpy(), SHOWN_COLUMNS
+            )
             for name, truncation in (("samples", 1.0), ("truncated", TRUNCATION))
         }
 

@@ -23,26 +23,83 @@ LEAST_RISE, LEAST_STANDARD_ERRORS = 1.1, 3.0
 """A loss rises if it is higher by a tenth, since less matters little, and by three standard errors of the difference,
 which chance alone brings about once in 700 times."""
 COLLAPSE_RATIO = 0.5
-"""A generator has collapsed if its translations differ from each other less than this times as much as inputs or real
-images do: three quarters of the squared differences between images are gone then."""
+"""A generator has collapsed if its images differ from each other less than this times as much as inputs or real images
+do: three quarters of the squared differences between images are gone then."""
+SURE_SIGN = 0.8
+"""Mean sign of a discriminator's logits of training images above which it recognises nine of ten; Karras et al. 2020,
+arXiv:2006.06676, hold it at 0.6."""
+OVERFITTING_SHARE = 0.5
+"""Share of the way from training images' logits to those of generated ones at which held-out images lie when a
+discriminator overfits; at 1 it takes them for generated ones."""
 
 
-def always_wins(train: Sequence[Mapping[str, Any]], metric: str, domain: str, kind: AdversarialLoss) -> str | None:
-    """Tell whether the discriminator of ``domain`` was nearly sure of all that it saw in the last quarter of a run.
+def always_wins(
+    train: Sequence[Mapping[str, Any]], metric: str, domain: str | None, kind: AdversarialLoss, terms: int = 1
+) -> str | None:
+    """Tell whether a discriminator was nearly sure of all that it saw in the last quarter of a run.
 
     Args:
         train: lines of ``metrics.jsonl``.
         metric: the name of its loss in them.
-        domain: the domain whose images it knows.
+        domain: the domain whose images it knows, where there are several.
         kind: the kind of the loss.
+        terms: 1 for a mean of the losses of real and generated images, 2 for their sum.
     """
     _, last = _last_quarters(train, metric)
-    if len(last) < FEWEST_LINES or not last.mean() < NEARLY_SURE_LOSS[kind]:
+    sure, undecided = terms * NEARLY_SURE_LOSS[kind], terms * UNDECIDED_LOSS[kind]
+    if len(last) < FEWEST_LINES or not last.mean() < sure:
+        return None
+    of = f" of domain {domain}" if domain else ""
+    return (
+        f"The discriminator{of} always wins, so the generator learns little from it: its loss averaged "
+        f"{last.mean():.2g} over the last quarter of the run (below {sure:.2g} it is nearly sure of "
+        f"every image; at {undecided:.2g} it cannot tell)."
+    )
+
+
+def sure_of_training_images(train: Sequence[Mapping[str, Any]], metric: str) -> str | None:
+    """Tell whether a discriminator recognised nine of ten training images in the last quarter of a run.
+
+    It is the heuristic r_t of Karras et al. 2020 (arXiv:2006.06676, equation 1), by which they adapt augmentation.
+
+    Args:
+        train: lines of ``metrics.jsonl``.
+        metric: the name of the mean sign of its logits of training images in them, -1..1.
+    """
+    _, last = _last_quarters(train, metric)
+    if len(last) < FEWEST_LINES or not last.mean() > SURE_SIGN:
         return None
     return (
-        f"The discriminator of domain {domain} always wins, so the generator learns little from it: its loss averaged "
-        f"{last.mean():.2g} over the last quarter of the run (below {NEARLY_SURE_LOSS[kind]:.2g} it is nearly sure of "
-        f"every image; at {UNDECIDED_LOSS[kind]:.2g} it cannot tell)."
+        f"The discriminator recognises {(1 + last.mean()) / 2:.0%} of the training images, so it wins or learns them "
+        f"by heart: r_t, the mean sign of its logits, averaged {last.mean():.2f} over the last quarter of the run (0.6 "
+        "is what adaptive augmentation aims at). Augmentation or a larger weight of R1 hold it back."
+    )
+
+
+def overfits(train: Sequence[Mapping[str, Any]], held_out: Sequence[Mapping[str, Any]]) -> str | None:
+    """Tell whether a discriminator judged held-out images like generated ones in the last quarter of a run.
+
+    It is the heuristic r_v of Karras et al. 2020 (arXiv:2006.06676, equation 1): the share of the way from the mean
+    logit of training images to that of generated ones at which the mean logit of held-out images lies.
+
+    Args:
+        train: lines of ``metrics.jsonl`` with ``real_logit`` and ``fake_logit``.
+        held_out: those of held-out images, with ``real_logit``; none where no images are held out.
+    """
+    seen = train[-1]["images"]
+    unseen = _of_last_quarter(held_out, "real_logit", seen)
+    real, fake = (_of_last_quarter(train, name, seen) for name in ("real_logit", "fake_logit"))
+    if min(len(real), len(fake), len(unseen)) < FEWEST_LINES:
+        return None
+    gap = real.mean() - fake.mean()
+    error = unseen.std(ddof=1) / math.sqrt(len(unseen))
+    if not unseen.mean() + LEAST_STANDARD_ERRORS * error < real.mean() - OVERFITTING_SHARE * gap < real.mean():
+        return None
+    share = (real.mean() - unseen.mean()) / gap
+    return (
+        f"The discriminator overfits: over the last quarter of the run its logits averaged {real.mean():.2f} for "
+        f"training images, {unseen.mean():.2f} for held-out ones and {fake.mean():.2f} for generated ones, so that "
+        f"held-out images lie {share:.0%} of the way to generated ones. More images or augmentation would help."
     )
 
 
@@ -90,6 +147,30 @@ def mode_collapse(inputs: Tensor, translated: Tensor, real: Tensor, direction: s
         f"average (root mean square), two of their inputs by {before:.1f}, and two real images of {target} by "
         f"{target_distance:.1f}."
     )
+
+
+def samples_alike(samples: Tensor, real: Tensor) -> str | None:
+    """Tell whether samples are more alike than real images are, pixel by pixel.
+
+    Args:
+        samples: uint8 [N, H, W, C].
+        real: uint8 [M, H, W, C].
+    """
+    if min(len(samples), len(real)) < 2:
+        return None
+    made, target = mean_pairwise_distance(samples), mean_pairwise_distance(real)
+    if made >= COLLAPSE_RATIO * target:
+        return None
+    return (
+        f"Samples are alike (mode collapse): two of them differ by {made:.1f} levels on average (root mean square), "
+        f"two real images by {target:.1f}."
+    )
+
+
+def _of_last_quarter(lines: Sequence[Mapping[str, Any]], metric: str, seen: int) -> NDArray[np.float64]:
+    """Return the finite values of ``metric`` in the last quarter of ``seen`` images: [N]."""
+    values = np.array([line[metric] for line in lines if metric in line and line["images"] > 0.75 * seen], float)
+    return values[np.isfinite(values)]
 
 
 def _last_quarters(train: Sequence[Mapping[str, Any]], metric: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

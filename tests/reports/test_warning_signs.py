@@ -11,7 +11,14 @@ from torch import Tensor
 
 from genlab.metrics.adversarial import AdversarialLoss, adversarial_loss
 from genlab.metrics.image import mean_pairwise_distance
-from genlab.reports.warning_signs import always_wins, mode_collapse, rises
+from genlab.reports.warning_signs import (
+    always_wins,
+    mode_collapse,
+    overfits,
+    rises,
+    samples_alike,
+    sure_of_training_images,
+)
 
 
 def lines(value: Callable[[float], float], count: int = 80, noise: float = 0.0) -> list[dict[str, Any]]:
@@ -70,6 +77,53 @@ def test_a_loss_that_does_not_rise_or_may_not_is_passed_over(
     value: Callable[[float], float], noise: float, count: int
 ) -> None:
     assert rises(lines(value, count, noise), "loss", "cycle loss") is None
+
+
+def test_the_only_discriminator_of_a_run_is_not_named_by_a_domain_and_losses_may_be_sums() -> None:
+    sign = always_wins(lines(lambda share: 0.2), "loss", None, "bce", terms=2)
+    assert sign is not None
+    assert sign.startswith("The discriminator always wins")
+    assert "below 0.21" in sign
+    assert always_wins(lines(lambda share: 0.22), "loss", None, "bce", terms=2) is None
+
+
+def test_a_discriminator_that_recognises_training_images_for_long_is_sure_of_them() -> None:
+    sign = sure_of_training_images(lines(lambda share: 0.9 if share > 0.7 else 0.3), "loss")
+    assert sign is not None
+    assert sign.startswith("The discriminator recognises 95% of the training images")
+    for value in (lambda share: 0.9 if share < 0.5 else 0.6, lambda share: 0.75, lambda share: math.nan):
+        assert sure_of_training_images(lines(value), "loss") is None
+    assert sure_of_training_images(lines(lambda share: 0.9, count=8), "loss") is None, "too few to tell"
+
+
+def logits(real: float, fake: float, held_out: float, noise: float = 0.0, count: int = 40) -> str | None:
+    """What is said of a discriminator of these mean logits, those of held-out images in ``count`` noisy lines."""
+    random = np.random.default_rng(0)
+    train = [{"images": images, "real_logit": real, "fake_logit": fake} for images in range(10, 410, 10)]
+    seen = np.linspace(0, 400, count + 1)[1:]
+    return overfits(train, [{"images": x, "real_logit": held_out + noise * random.standard_normal()} for x in seen])
+
+
+def test_a_discriminator_that_takes_held_out_images_for_generated_ones_overfits() -> None:
+    sign = logits(1, -1, -0.8)
+    assert sign is not None
+    assert "1.00 for training images, -0.80 for held-out ones and -1.00 for generated ones" in sign
+    assert "held-out images lie 90% of the way" in sign
+    assert logits(1, -1, -0.8, noise=0.5)
+    assert logits(1, -1, 0.2) is None
+    assert logits(1, -1, -0.1, noise=1.0) is None, "within its noise"
+    assert logits(-1, 1, 2) is None, "it has no idea"
+    assert logits(1, -1, -0.8, count=4) is None, "too few to tell"
+    assert logits(1, -1, math.nan) is None
+    assert logits(1, -1, -0.8, count=0) is None, "no held-out images"
+
+
+def test_samples_that_are_all_alike_are_a_sign() -> None:
+    sign = samples_alike(colours(8, 10), colours(9, 50, seed=1))
+    assert sign is not None
+    assert sign.startswith("Samples are alike (mode collapse)")
+    assert samples_alike(colours(8, 40), colours(9, 50, seed=1)) is None
+    assert samples_alike(colours(1, 10), colours(9, 50)) is None, "one has nothing to differ from"
 
 
 def test_losses_that_are_no_numbers_or_missing_bring_no_sign() -> None:
