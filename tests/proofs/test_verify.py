@@ -2,18 +2,22 @@
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from genlab.cli import verify_ddp, verify_resume
+from genlab.core.config import as_arguments, override
 from genlab.core.storage import locate
 from genlab.proofs.compare_runs import first_difference
 from genlab.training.checkpoints import Checkpoints
+from tests.training.support import stylegan_config
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -171,6 +175,28 @@ def test_a_vae_does_not_depend_on_the_number_of_workers(digits: Path, capsys: py
     assert "float64, 1 and 2 workers: agree" in said
     assert "fp32, 1 and 2 workers, for comparison" in said
     assert "real-2, with dropout, as configured: all workers are equal bit for bit" in said
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"model.form": "progressive"},
+        pytest.param({}, marks=pytest.mark.reliability),
+        pytest.param({"objective.loss": "wgan-gp", "run.accumulate": 2}, marks=pytest.mark.reliability),
+    ],
+    ids=["progressive", "skip", "wgan-gp in parts"],
+)
+def test_a_stylegan_with_everything_on_does_not_depend_on_the_number_of_workers(
+    changes: dict[str, Any], small_digits: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two steps in 4x4 pixels, two in which 8x8 fade in."""
+    config = override(stylegan_config(small_digits), {"run.batch": 12, "growth.stable_images": 20} | changes)
+    config = override(config, {"model.group": 2, "growth.fade_images": 40})
+    assert command(verify_ddp, "stylegan", "--workers", "3", "--steps", "4", *shlex.split(as_arguments(config))) == 0
+    said = capsys.readouterr().out
+    assert all(f"float64, 1 and {workers} workers: agree" in said for workers in (2, 3))
+    assert "real-3, with dropout, as configured: all workers are equal bit for bit" in said
 
 
 @pytest.mark.reliability

@@ -16,6 +16,11 @@ from genlab.proofs.verify_resume import Kill, KillSchedule
 from genlab.recipes.recipe import Phase
 from tests.cluster_support import TIMEOUT_SECONDS, Cluster
 
+SMALL_STYLEGAN = [
+    *["--run.batch", "8", "--model.channel-base", "32", "--model.channel-max", "8", "--model.latent-dim", "6"],
+    *["--model.mapping-layers", "2", "--model.group", "2", "--model.conditional", "--objective.r1-every", "2"],
+    *["--objective.path-length-every", "3", "--augmentation.adaptive", "--optimization.ema-images", "100"],
+]
 FAMILIES = {
     "vae": ["--run.batch", "32", "--optimization.ema-images", "500"],
     "cvae": ["--run.batch", "32"],
@@ -30,6 +35,12 @@ FAMILIES = {
         "--objective.history",
         "3",
     ],
+    "stylegan": SMALL_STYLEGAN,
+    "stylegan progressive": [
+        *SMALL_STYLEGAN,
+        *["--model.form", "progressive", "--model.styles", "adain", "--growth.first", "4"],
+        *["--growth.stable-images", "24", "--growth.fade-images", "40"],
+    ],
 }
 GRID = [
     *(
@@ -43,6 +54,7 @@ GRID = [
         for workers in (1, 2, 3, 5)
         for family in FAMILIES
         for seed in (1, 2)
+        if workers < 5 or not family.startswith("stylegan")  # whose batch has four groups
     ),
 ]
 
@@ -51,10 +63,13 @@ GRID = [
 def test_a_run_killed_at_random_steps_ends_as_one_that_was_not(
     family: str, workers: int, kills: int, seed: int, cluster: Cluster, drawn: Callable[[str], Path]
 ) -> None:
-    data = {"a": "scenes-a", "b": "scenes-b"} if family == "cyclegan" else {"images": "digits"}
+    name = family.partition(" ")[0]
+    data = {"a": "scenes-a", "b": "scenes-b"} if name == "cyclegan" else {"images": "digits"}
+    if name == "stylegan":
+        data = {"images": "digits-16"}
     options = [word for domain, source in data.items() for word in (f"--data.{domain}", str(drawn(source)))]
     job = cluster.submit(
-        *["genlab", "verify-resume", family, "--workers", str(workers), "--kills", str(kills), "--seed", str(seed)],
+        *["genlab", "verify-resume", name, "--workers", str(workers), "--kills", str(kills), "--seed", str(seed)],
         *[*options, *FAMILIES[family], "--run.threads", "1"],
     )
     log, _ = job.communicate(timeout=kills * TIMEOUT_SECONDS)
