@@ -16,8 +16,6 @@ Winograd's, and the reference itself from weights that were changed by 1e-15 of 
 
 import argparse
 import json
-import os
-import re
 import statistics
 import sys
 import tempfile
@@ -27,8 +25,21 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
-from rig import Process, alternate, command, machine, ratio, say, spread, table, versions
+from rig import (
+    Process,
+    alternate,
+    command,
+    drawn,
+    forget_peak_memory,
+    machine,
+    peak_flops,
+    peak_memory,
+    ratio,
+    say,
+    spread,
+    table,
+    versions,
+)
 
 CONTENDERS = {
     "reference": ("reference", "fp32"),
@@ -67,7 +78,7 @@ def main() -> None:
     if options.equal:
         _compare(options)
         return
-    peak = _peak(options.threads)
+    peak = peak_flops(options.threads)
     print(f"A product of 1024x1024 fp32 matrices runs at {peak / 1e9:.0f} GFLOP/s here.\n")
     rows = []
     for size in options.sizes:
@@ -172,10 +183,8 @@ def _child(kind: str, how: str, reference: Path, size: int, batch: int, threads:
         steps = _genlab(theirs, how, size, batch, threads, kind == "compiled")
     print(json.dumps({"ready": True, "flops": flops}), file=out, flush=True)
     for _ in sys.stdin:
-        Path("/proc/self/clear_refs").write_text("5")  # forget the peak
-        answer = next(steps)
-        [peak] = re.findall(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
-        answer["memory"] = int(peak) / 1024
+        forget_peak_memory()
+        answer = next(steps) | {"memory": peak_memory()}
         print(json.dumps(answer), file=out, flush=True)
 
 
@@ -183,18 +192,11 @@ def _pictures(size: int, batch: int) -> Iterator[dict[str, Any]]:
     """Batches of drawn scenes by domain, uint8 [N, H, W, 3]."""
     import torch
 
-    from genlab.data.ingest.sources import open_source
-
-    drawn = {}
-    for domain in ("a", "b"):
-        source = open_source(f"synthetic:scenes-{domain}", size=size, count=IMAGES)
-        with source.reader() as load:
-            images = [np.asarray(load(entry).image) for entry in source.entries()]
-        drawn[domain] = torch.from_numpy(np.stack(images))
+    scenes = {domain: torch.from_numpy(drawn(domain, size, IMAGES)) for domain in ("a", "b")}
     number = 0
     while True:
         rows = torch.arange(number, number + batch) % IMAGES
-        yield {domain: images[rows] for domain, images in drawn.items()}
+        yield {domain: images[rows] for domain, images in scenes.items()}
         number += batch
 
 
@@ -263,6 +265,7 @@ def _genlab(theirs: Any, precision: str, size: int, batch: int, threads: int, co
     from genlab.recipes.cyclegan import CycleGANConfig, CycleGANRecipe
     from genlab.recipes.recipe import DomainInfo
     from genlab.training.console import RunConsole
+    from genlab.training.gradients import Gradients
     from genlab.training.session import LocalSession
     from genlab.training.state import TrainingState
     from genlab.training.step_context import LoopStepContext
@@ -283,18 +286,29 @@ def _genlab(theirs: Any, precision: str, size: int, batch: int, threads: int, co
     for name in ("netG_A", "netG_B", "netD_A", "netD_B", "optimizer_G", "optimizer_D"):
         delattr(theirs, name)
     del ours, source
-    state = TrainingState(recipe, config.optimization, torch.device("cpu"))
+    state = TrainingState(recipe, torch.device("cpu"))
     session = LocalSession(RunConsole())
     recipe.train()
     if compiled:
         compile_networks(recipe)
+    phases = recipe.phases()
+    gradients = {name: Gradients(list(p.values()), alone=True) for name, p in state.parameters.items()}
+    how = "bf16" if precision == "bf16" else "fp32"
     for index, pictures in enumerate(_pictures(size, batch)):
         batches = {domain: Batch(images, None) for domain, images in pictures.items()}
         began = time.perf_counter()
-        how = "bf16" if precision == "bf16" else "fp32"
-        step = LoopStepContext(state, session, index=index, batch=batch, key=(0, "noise", index), precision=how)
-        state.set_rate(index * batch, 10**9)
-        losses = recipe.step(batches, step)
+        step = LoopStepContext(
+            session, index=index, batch=batch, rows_of=lambda _: slice(0, batch), key=(0, "noise", index), precision=how
+        )
+        state.set_rates(index * batch, 10**9)
+        losses = {}
+        for phase in phases:
+            with state.only(phase.network):
+                loss, values = phase.loss(batches, step)
+                gradients[phase.network].backward(loss, first=True, last=True)
+            gradients[phase.network].wait()
+            state.step_optimizer(phase.network)
+            losses |= values
         seconds = time.perf_counter() - began
         yield {"seconds": seconds, "losses": {name: value.item() for name, value in losses.items()}}
 
@@ -303,21 +317,6 @@ def _dtype() -> Any:
     import torch
 
     return torch.get_default_dtype()
-
-
-def _peak(threads: int) -> float:
-    """FLOP/s of a product of fp32 matrices that fit the caches, on the first cores."""
-    import torch
-
-    os.sched_setaffinity(0, range(threads))
-    torch.set_num_threads(threads)
-    left, right = torch.rand(2, 1024, 1024)
-    seconds = []
-    for _ in range(50):
-        began = time.perf_counter()
-        left @ right
-        seconds.append(time.perf_counter() - began)
-    return 2 * 1024**3 / statistics.median(seconds)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import statistics
 import subprocess
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import pairwise
@@ -26,7 +26,7 @@ from torch import Tensor
 from genlab.core.config import override
 from genlab.data.format.shards import ShardSet
 from genlab.data.stream.batches import read_batch
-from genlab.recipes.recipe import Recipe, recipe_type
+from genlab.recipes.recipe import Batches, Recipe, recipe_type
 from genlab.training.launch import launch
 from genlab.training.loop import train
 from genlab.training.plan import Plan, make_plan, start_or_resume
@@ -51,6 +51,8 @@ class BareStep:
     def __init__(self, recipe: Recipe[Any], rate: float, betas: tuple[float, float], rows: int) -> None:
         self._rows = rows
         self.rows = slice(0, rows)
+        self._left: dict[str, Any] = {}
+        self._phases = recipe.phases()
         self._optimizers = {
             name: torch.optim.Adam(network.parameters(), lr=rate, betas=betas, fused=True)
             for name, network in recipe.networks.items()
@@ -68,16 +70,26 @@ class BareStep:
         """Noise for the batch."""
         return torch.rand(self._rows, *shape)
 
-    def gather(self, tensor: Tensor) -> tuple[Sequence[int], Tensor]:
+    def gather(self, tensor: Tensor) -> Callable[[], tuple[Sequence[int], Tensor]]:
         """There is one process."""
-        return range(self._rows), tensor.detach()
+        return lambda: (range(self._rows), tensor.detach())
 
-    def update(self, network: str, loss: Tensor) -> None:
-        """Backward, Adam."""
-        optimizer = self._optimizers[network]
-        optimizer.zero_grad()
-        loss.backward(inputs=[p for group in optimizer.param_groups for p in group["params"]])
-        optimizer.step()
+    def leave(self, name: str, value: Any) -> None:
+        """Keep a value for a later phase."""
+        self._left[name] = value.detach() if isinstance(value, Tensor) else value
+
+    def left(self, name: str) -> Any:
+        """Return a value that an earlier phase left."""
+        return self._left[name]
+
+    def take(self, batches: Batches) -> None:
+        """Forward, backward, Adam for each network."""
+        for phase in self._phases:
+            loss, _ = phase.loss(batches, self)
+            optimizer = self._optimizers[phase.network]
+            optimizer.zero_grad()
+            loss.backward(inputs=[p for group in optimizer.param_groups for p in group["params"]])
+            optimizer.step()
 
 
 @dataclass(frozen=True)
@@ -114,7 +126,7 @@ class Turns:
             batches.append(domains)
         times = [time.perf_counter()]
         for number in range((self.windows + 1) * WINDOW):
-            recipe.step(batches[number % BATCHES], step)
+            step.take(batches[number % BATCHES])
             if (number + 1) % WINDOW == 0:
                 times.append(time.perf_counter())
         return [(end - begin) / WINDOW for begin, end in pairwise(times[1:])]

@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import re
 import statistics
 import subprocess
 import sys
@@ -11,6 +12,9 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 HERE = Path(__file__).resolve().parent
 CACHE = HERE.parent / ".cache" / "benchmarks"
@@ -93,6 +97,41 @@ class Process:
             last = self._log.read_text(errors="replace").strip().splitlines()
             raise RuntimeError(last[-1][:300] if last else f"ended with {self._process.returncode}")
         return dict(json.loads(line))
+
+
+def forget_peak_memory() -> None:
+    """Begin anew with :func:`peak_memory`."""
+    Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak_memory() -> float:
+    """The most memory that this process has held (RSS), MiB."""
+    [peak] = re.findall(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    return int(peak) / 1024
+
+
+def peak_flops(threads: int, precision: str = "fp32") -> float:
+    """FLOP/s of a product of matrices that fit the caches, fp32 or bf16, on the first cores."""
+    import torch
+
+    os.sched_setaffinity(0, range(threads))
+    torch.set_num_threads(threads)
+    left, right = torch.rand(2, 1024, 1024).to(torch.bfloat16 if precision == "bf16" else torch.float32)
+    seconds = []
+    for _ in range(50):
+        began = time.perf_counter()
+        left @ right
+        seconds.append(time.perf_counter() - began)
+    return 2 * 1024**3 / statistics.median(seconds)
+
+
+def drawn(domain: str, size: int, count: int) -> NDArray[np.uint8]:
+    """Scenes of domain ``a`` or ``b`` that genlab draws, [count, size, size, 3]."""
+    from genlab.data.ingest.sources import open_source
+
+    source = open_source(f"synthetic:scenes-{domain}", size=size, count=count)
+    with source.reader() as load:
+        return np.stack([np.asarray(load(entry).image) for entry in source.entries()])
 
 
 def alternate(turns: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
