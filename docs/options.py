@@ -20,6 +20,7 @@ from genlab.core.config import OPERATIONAL
 from genlab.core.families import families
 from genlab.core.option_text import base_type, field_texts, joined, marks, values_text
 from genlab.models.model import OPERATIONS, model_type
+from genlab.recipes.recipe import preset_values, recipe_type
 
 COMMAND = "make docs-options"
 NO_PAGE = ("train", "sweep")
@@ -58,7 +59,7 @@ def pages() -> dict[str, str]:
     made = {}
     for family in families():
         made[f"{family}.md"] = _page(f"genlab train {family}", config_of("train", family), family=True)
-        made[f"{family}.md"] += _own_options(family)
+        made[f"{family}.md"] += _presets(family) + _own_options(family)
     for command in COMMANDS:
         if command not in NO_PAGE:
             made[f"{command}.md"] = _page(f"genlab {command}", config_of(command), family=False)
@@ -114,6 +115,20 @@ def _page(command: str, config: type, *, family: bool) -> str:
     for name, text, rows in sections:
         lines += [f"## {name}", "", text, "", *_table(rows)]
     return "\n".join(lines)
+
+
+def _presets(family: str) -> str:
+    """Write the family's presets, each with what it sets."""
+    presets = recipe_type(family).presets
+    if not presets:
+        return ""
+    text = "Sets many options at once, as the table below says; options beside it change them."
+    lines = ["", "## Presets", "", *_table([Option("--preset", ", ".join(presets), "", text, operational=False)])]
+    lines += ["| preset | sets |", "| --- | --- |"]
+    for name in presets:
+        values = preset_values(family, name)
+        lines.append(f"| `{name}` | {', '.join(f'`{option}` {_value(value)}' for option, value in values.items())} |")
+    return "\n".join([*lines, ""])
 
 
 def _own_options(family: str) -> str:
@@ -191,6 +206,10 @@ def _shown_default(value: Any) -> str:
     if isinstance(value, tuple):
         return " ".join(f"`{part}`" for part in value)
     return f"`{value}`"
+
+
+def _value(value: Any) -> str:
+    return {True: "on", False: "off"}[value] if isinstance(value, bool) else str(value)
 
 
 def _cell(text: str) -> str:
