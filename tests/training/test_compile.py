@@ -27,6 +27,13 @@ JOBS = Path(__file__).resolve().parents[2] / "jobs"
         ("vae", {}, "run.compile"),
         ("cyclegan", {"model.dropout": 0.5, "model.levels": 3}, "run.compile"),
         ("cyclegan", {"model.generator": "resnet-6", "model.levels": None}, "run.compile"),
+        ("stylegan", {}, "run.compile"),
+        pytest.param(
+            "stylegan",
+            {"model.form": "progressive", "growth.stable_images": 8, "growth.fade_images": 8},
+            "run.compile",
+            marks=pytest.mark.reliability,  # compiled anew for each resolution
+        ),
         pytest.param("cyclegan", {"model.dropout": 0.5}, "run.cuda_graphs", marks=NEEDS_GPU),
         pytest.param(
             "cyclegan", {"model.generator": "resnet-6", "model.levels": None}, "run.cuda_graphs", marks=NEEDS_GPU
