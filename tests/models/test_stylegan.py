@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from genlab.cli.describe import main as describe
+from genlab.models.equalized import Resampling, upsample
 from genlab.models.noise import Noise
 from genlab.models.pixels import from_signed
 from genlab.models.style_model import spherical_interpolation
@@ -300,6 +301,29 @@ def test_a_saved_model_draws_the_same(name: str, tmp_path: Path) -> None:
     cases: list[dict[str, Any]] = [{}, {"truncation": 0.3, "latents": 2, "noise": "fixed"}]
     for options in cases:
         assert torch.equal(sample(loaded, 3, **options), sample(model, 3, **options))
+
+
+@pytest.mark.parametrize("resampling", get_args(Resampling))
+@pytest.mark.parametrize("form", ["skip", "residual"])
+def test_the_forms_of_stylegan2_are_the_papers(form: Any, resampling: Any) -> None:
+    """Figure 7, b and c: a style and a noise for each layer, and the style of the next layer for the colours."""
+    model = make(replace(SMALL, form=form, resampling=resampling))
+    synthesis: Any = model.synthesis
+    w = model.map_latents(torch.randn(2 * synthesis.styles, 6), None).view(2, synthesis.styles, 6)
+    noise = model.draw_noise(Noise(1, range(2)))
+    features = synthesis.layers[0](synthesis.input(w[:, 0]), w[:, 0], noise[0])
+    image: Any = synthesis.to_colours["4"](features, w[:, 1]) if form == "skip" else None
+    for first, size in ((1, 8), (3, 16)):
+        start = features
+        for layer in (first, first + 1):
+            features = synthesis.layers[layer](features, w[:, layer], noise[layer])
+        if form == "residual":
+            features = (features + synthesis.shortcuts[str(size)](start)) / 2**0.5
+        else:
+            image = upsample(image, resampling) + synthesis.to_colours[str(size)](features, w[:, first + 2])
+    if form == "residual":
+        image = synthesis.to_colours["16"](features, w[:, 5])
+    torch.testing.assert_close(model.synthesise(w, Noise(1, range(2))), image)
 
 
 def blocks(model: StyleGAN, w: Tensor, layers: list[Tensor]) -> dict[int, Tensor]:
