@@ -29,6 +29,7 @@ from genlab.proofs.compare_runs import (
     largest_tensor_difference,
     storage_for,
 )
+from genlab.training import adam
 from genlab.training.console import RunConsole
 from genlab.training.loop import train
 from genlab.training.plan import Plan, make_plan, start_or_resume
@@ -36,6 +37,9 @@ from genlab.training.session import LocalSession, gather
 
 ALLOWED = 1e-9
 """Largest difference allowed between float64 results x and y: |x − y| / max(1, |x|)."""
+EPSILON = 1e-3
+"""Adam's epsilon in the float64 runs. With its usual one rounding would move a parameter whose gradient is 0 but for
+rounding, such as a bias before an instance norm."""
 TIMEOUT = datetime.timedelta(minutes=5)
 """How long a worker waits for another one before it fails."""
 
@@ -155,8 +159,10 @@ def _train_rank(rank: int, world_size: int, runs: list[ComparedRun], store: str,
     """Train all runs as one of their workers; rank 0 writes for each a file of all ranks' hashes."""
     session = LocalSession(RunConsole(), threads=1, rank=rank, world_size=world_size, device=torch.device("cpu"))
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=world_size, timeout=TIMEOUT)
+    usual = adam.EPSILON
     for run in runs:
         torch.set_default_dtype(run.dtype)
+        adam.EPSILON = EPSILON if run.dtype == torch.float64 else usual
         hook = None if run.dropout else register_module_forward_pre_hook(_without_dropout)
         try:
             state = train(run.plan, session)

@@ -181,7 +181,7 @@ def test_a_vae_does_not_depend_on_the_number_of_workers(digits: Path, capsys: py
 @pytest.mark.parametrize(
     "changes",
     [
-        {"model.form": "progressive"},
+        {"model.form": "progressive", "model.styles": "adain"},
         pytest.param({}, marks=pytest.mark.reliability),
         pytest.param({"objective.loss": "wgan-gp", "run.accumulate": 2}, marks=pytest.mark.reliability),
     ],
