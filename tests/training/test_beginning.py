@@ -72,6 +72,7 @@ def test_what_it_began_with_stands_in_config_model_and_card(digits: Path, first_
     assert f"| began with | step 12 of {first_vae} |" in (run / "model" / "README.md").read_text()
 
 
+@pytest.mark.slow
 def test_a_run_that_goes_on_takes_the_weights_once(digits: Path, first_vae: Path, tmp_path: Path) -> None:
     def config(name: str) -> VAEConfig:
         return vae_config(digits, name=name, storage=str(tmp_path), init=str(first_vae))
