@@ -39,8 +39,8 @@ class Watched(TrainingState):
 
     newest: TrainingState
 
-    def __init__(self, *arguments: Any) -> None:
-        super().__init__(*arguments)
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
         Watched.newest = self
 
 
