@@ -9,7 +9,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from importlib.metadata import version
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +32,12 @@ def machine(cores: Sequence[int]) -> str:
 
 
 def versions(*packages: str) -> str:
-    """One line: Python and packages."""
-    return ", ".join([f"Python {platform.python_version()}", *(f"{name} {version(name)}" for name in packages)])
+    """One line: Python, and those of the packages that are installed."""
+    found = [f"Python {platform.python_version()}"]
+    for name in packages:
+        with suppress(PackageNotFoundError):
+            found.append(f"{name} {version(name)}")
+    return ", ".join(found)
 
 
 def command() -> str:
