@@ -111,7 +111,7 @@ ONE_THREAD: Mapping[str, Any] = {
     "model.mapping_layers": 4,
     "objective.path_length": 0.0,
 }
-"""Networks that learn faces of 32x32 in an hour and of 64x64 in some hours on a CPU core with bf16."""
+"""Networks small enough to be trained on one CPU core, in bf16."""
 PROGRESSIVE_GAN: Mapping[str, Any] = {
     "model.form": "progressive",
     "model.styles": "none",
