@@ -70,6 +70,8 @@ class Candidates:
         self._measured: list[Future[None]] = []
         self._abandoned = False
         self._files_lock = threading.Lock()
+        # Written whole each time: so those are back that an attempt which is over left out of its own last write.
+        self._evaluations = read_evaluations(self._directory)
         unmeasured = []
         for step, folder in _candidates(self._directory).items():
             complete = (folder / model_directory.DESCRIPTION).exists()
@@ -130,10 +132,12 @@ class Candidates:
         for folder in _candidates(self._directory).values():
             if self._evaluation(folder) is None:
                 self._measurer.submit(self._measure, folder, again=True).result()
-        evaluations = read_evaluations(self._directory)
+        evaluations = self._evaluations
         best = best_of(evaluations, self._ranked_by)
         if best is None:
             return False
+        self._attempt.require_last()
+        write_evaluations(self._directory, evaluations)
         last = evaluations[-1]
         message = f"best of {len(evaluations)} evaluated checkpoints: step {best.step}, {self._rank_text(best)}"
         if best is not last:
@@ -174,9 +178,12 @@ class Candidates:
         with self._files_lock:
             if self._abandoned:  # Another attempt, or the driver, may write the run's files by now.
                 return
-            others = [other for other in read_evaluations(self._directory) if other.step != step]
+            evaluations = [other for other in self._evaluations if other.step != step]
+            if evaluation:
+                evaluations.append(evaluation)
             self._attempt.require_last()
-            write_evaluations(self._directory, [*others, evaluation] if evaluation else others)
+            self._evaluations = sorted(evaluations, key=lambda one: one.step)
+            write_evaluations(self._directory, self._evaluations)
             if evaluation:
                 self._record(self._plan.evaluation_kind, step, evaluation.better)
                 self._session.say(f"checkpoint of step {step}: {self._rank_text(evaluation)}")
@@ -214,14 +221,13 @@ class Candidates:
     def _evaluation(self, folder: UPath) -> CheckpointEvaluation | None:
         """Return the evaluation of the weights in ``folder``; ``None`` when they have not been measured."""
         provenance, weights = _provenance_and_weights(folder)
-        evaluations = {(one.step, one.weights): one for one in read_evaluations(self._directory)}
+        evaluations = {(one.step, one.weights): one for one in self._evaluations}
         return evaluations.get((provenance["step"], weights))
 
     def _delete_all_but_best(self) -> None:
         """Delete the candidates that are measured and not the best."""
-        evaluations = read_evaluations(self._directory)
-        best = best_of(evaluations, self._ranked_by)
-        measured = {evaluation.step for evaluation in evaluations}
+        best = best_of(self._evaluations, self._ranked_by)
+        measured = {evaluation.step for evaluation in self._evaluations}
         for step, folder in _candidates(self._directory).items():
             if step in measured and best is not None and step != best.step:
                 self._attempt.require_last()

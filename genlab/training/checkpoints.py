@@ -28,6 +28,8 @@ VERSION = 2
 READABLE_VERSIONS = (1, 2)
 """Version 1 has no attempts, and its file is called ``state.safetensors``."""
 INDEX = "index.json"
+FOLDERS_OF_UPLOADS = ("checkpoints", "candidates", "model")
+"""Folders of a run directory whose files only the last attempt writes, and in parts when they are large."""
 
 
 class Checkpoints:
@@ -129,7 +131,8 @@ class Checkpoints:
     def newest(self) -> tuple[int, dict[str, Tensor], list[str]]:
         """Read the newest checkpoint that is complete and undamaged. Rank 0 calls it when a run starts.
 
-        Checkpoints that a crash left incomplete are deleted, as are the parts of unfinished uploads to an object store.
+        Checkpoints that a crash left incomplete are deleted, as are the parts of the run's unfinished uploads to an
+        object store: of checkpoints, candidates and the model.
         A damaged checkpoint, and one that an attempt wrote when a later one had taken over, is set aside: it is renamed
         ``damaged-...``; on an object store its index is deleted.
 
@@ -142,9 +145,9 @@ class Checkpoints:
         # All that is found while this attempt is the last is older than it: a later one will name its files otherwise.
         complete = self.steps()
         torn = {folder: list(folder.iterdir()) for step, folder in self._folders().items() if step not in complete}
-        uploads, messages = _unfinished_uploads(self.directory)
+        uploads, messages = _unfinished_uploads(self.directory.parent)
         self._require_last_attempt()
-        messages += _abort(self.directory, uploads)
+        messages += _abort(self.directory.parent, uploads)
         for folder, files in torn.items():
             _remove(folder, files)
             messages.append(f"swept {folder}: a checkpoint whose write was cut short")
@@ -240,48 +243,47 @@ class Checkpoints:
         return {step: self._folder(step) for step in sorted(int(name[1]) for name in names if name)}
 
 
-def _unfinished_uploads(directory: UPath) -> tuple[list[dict[str, str]], list[str]]:
-    """List the multipart uploads into ``directory`` that have not ended, and messages for the user.
+def _unfinished_uploads(run: UPath) -> tuple[list[dict[str, str]], list[str]]:
+    """List the multipart uploads of a ``run`` directory that have not ended, and messages for the user.
 
     Such uploads, which a killed worker leaves on S3, cost storage and appear in no listing. Other object stores delete
     them by themselves.
     """
-    if not is_remote(directory) or not hasattr(directory.fs, "list_multipart_uploads"):
+    if not is_remote(run) or not hasattr(run.fs, "list_multipart_uploads"):
         return [], []
-    bucket, _, prefix = directory.path.strip("/").partition("/")
+    bucket, _, prefix = run.path.strip("/").partition("/")
+    folders = tuple(f"{prefix}/{folder}/" for folder in FOLDERS_OF_UPLOADS)
     uploads: list[dict[str, str]] = []
     page: dict[str, str] = {}
     try:
         while True:
-            answer = directory.fs.call_s3("list_multipart_uploads", Bucket=bucket, Prefix=f"{prefix}/", **page)
-            uploads += answer.get("Uploads", [])
+            answer = run.fs.call_s3("list_multipart_uploads", Bucket=bucket, Prefix=f"{prefix}/", **page)
+            uploads += [upload for upload in answer.get("Uploads", []) if upload["Key"].startswith(folders)]
             if not answer.get("IsTruncated"):
                 return uploads, []
             page = {"KeyMarker": answer["NextKeyMarker"], "UploadIdMarker": answer["NextUploadIdMarker"]}
     except PermissionError:
-        return [], [_not_swept(directory)]
+        return [], [_not_swept(run)]
 
 
-def _abort(directory: UPath, uploads: list[dict[str, str]]) -> list[str]:
+def _abort(run: UPath, uploads: list[dict[str, str]]) -> list[str]:
     """Abort unfinished uploads, and return messages for the user."""
     messages: list[str] = []
-    bucket = directory.path.strip("/").partition("/")[0]
+    bucket = run.path.strip("/").partition("/")[0]
     for upload in uploads:
         try:
-            directory.fs.call_s3(
-                "abort_multipart_upload", Bucket=bucket, Key=upload["Key"], UploadId=upload["UploadId"]
-            )
+            run.fs.call_s3("abort_multipart_upload", Bucket=bucket, Key=upload["Key"], UploadId=upload["UploadId"])
         except FileNotFoundError:  # It has ended meanwhile.
             continue
         except PermissionError:
-            return [*messages, _not_swept(directory)]
+            return [*messages, _not_swept(run)]
         messages.append(f"swept the parts of an upload that never ended: {upload['Key']}")
     return messages
 
 
-def _not_swept(directory: UPath) -> str:
+def _not_swept(run: UPath) -> str:
     return (
-        f"{directory}: may not look for uploads that never ended (access denied); a lifecycle rule of the bucket can "
+        f"{run}: may not look for uploads that never ended (access denied); a lifecycle rule of the bucket can "
         "abort them"
     )
 

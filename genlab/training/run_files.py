@@ -8,6 +8,7 @@ take from them. When a run is finished they are joined in ``metrics.jsonl``. :fu
 """
 
 import json
+import os
 import re
 import threading
 from collections.abc import Iterable
@@ -148,7 +149,7 @@ class _LocalFiles:
         self._attempt = attempt
         write_atomic(UPath(directory / METRICS), _text(lines))
         _delete_parts(UPath(directory / PARTS), None)  # of a run that was copied from an object store
-        self._metrics = (directory / METRICS).open("a")
+        self._metrics = (directory / METRICS).open("a+")
         (directory / TENSORBOARD).mkdir(exist_ok=True)
         self._events = (directory / TENSORBOARD / event_file.new_name()).open("xb")
 
@@ -168,14 +169,29 @@ class _LocalFiles:
     def flush(self) -> "Future[None]":
         _require_last(self._attempt)
         self._events.flush()
+        self._put_back()
         done = Future[None]()
         done.set_result(None)
         return done
 
     def close(self, finished: bool) -> None:
-        self._metrics.close()
-        self._events.close()
+        with self._metrics, self._events:
+            _require_last(self._attempt)
+            self._put_back()
+
+    def _put_back(self) -> None:
+        """Write the metrics anew where an attempt that is over has put its own in their place.
+
+        It can if it stood still between looking for a later attempt and writing.
+        """
+        file = self._directory / METRICS
+        if file.exists() and os.path.samestat(file.stat(), os.fstat(self._metrics.fileno())):
+            return
         _require_last(self._attempt)
+        with self._metrics as metrics:
+            metrics.seek(0)
+            write_atomic(UPath(file), metrics.read().encode())
+        self._metrics = file.open("a+")
 
 
 class _StoreFiles:

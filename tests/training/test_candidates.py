@@ -306,6 +306,22 @@ def test_an_evaluation_that_failed_once_is_made_up_for(
     assert read_evaluations(locate(plan.directory)) == read_evaluations(locate(evaluated))
 
 
+def test_evaluations_that_an_attempt_that_is_over_left_out_are_put_back(
+    evaluated: Path, config: dict[str, Any], tiny_data: dict[str, str]
+) -> None:
+    plan = make_plan("cyclegan", tiny_config("cyclegan", tiny_data, config | {"run.name": "left-out"}))
+    start_or_resume(plan)
+    known = {one.step: one.measurements for one in read_evaluations(locate(evaluated))}
+
+    class Beside(Failing):
+        def background(self, function: Callable[..., T], *arguments: Any) -> Future[T]:
+            write_evaluations(locate(plan.directory), [])  # it had looked before this attempt began
+            return super().background(function, *arguments)
+
+    train(plan, Beside(times=0, measurements=known))
+    assert read_evaluations(locate(plan.directory)) == read_evaluations(locate(evaluated))
+
+
 def test_workers_of_a_cluster_end_with_training_and_the_driver_chooses_the_same(
     evaluated: Path, config: dict[str, Any], tiny_data: dict[str, str]
 ) -> None:

@@ -154,17 +154,18 @@ def test_on_s3_uploads_that_never_ended_are_aborted_and_torn_folders_swept(s3: B
             checkpoints.save(step, state(step), {})
         checkpoints.wait()
         key = f"checkpoints/step-00000004/{STATE}"
-        for owner in ("one", "other"):
-            run.fs.call_s3("create_multipart_upload", Bucket=s3.name, Key=f"runs/{owner}/{key}")
+        others = ["runs/one-more/model/model.safetensors", "runs/one/report.html", f"runs/other/{key}"]
+        for upload in (f"runs/one/{key}", "runs/one/model/model.safetensors", *others):
+            run.fs.call_s3("create_multipart_upload", Bucket=s3.name, Key=upload)
         (run / "checkpoints" / "step-00000004" / STATE).write_bytes(b"no index follows")
         (run / "checkpoints" / "step-00000003" / STATE).write_bytes(b"damaged")
         step, tensors, said = checkpoints.newest()
         assert step == 2
         assert torch.equal(tensors["step"], torch.tensor(2.0))
-        assert [message.split(" ")[0] for message in said] == ["swept", "swept", "set"]
+        assert [message.split(" ")[0] for message in said] == ["swept", "swept", "swept", "set"]
         assert checkpoints.steps() == [1, 2]
     left = [upload["Key"] for upload in run.fs.list_multipart_uploads(s3.name)]
-    assert left == [f"runs/other/{key}"], "another run's uploads are its own affair"
+    assert sorted(left) == others, "uploads of other runs, and of who draws the report, are their own affair"
 
 
 def begin_uploads(run: UPath, bucket: str, count: int) -> None:
@@ -181,7 +182,7 @@ def test_all_pages_of_the_uploads_of_this_run_are_aborted(s3: Bucket) -> None:
     def by_pages_of_one(method: str, **arguments: Any) -> Any:
         if method != "list_multipart_uploads":
             return call(method, **arguments)
-        assert arguments["Prefix"] == "runs/one/checkpoints/"
+        assert arguments["Prefix"] == "runs/one/"
         marker = arguments.pop("KeyMarker", ""), arguments.pop("UploadIdMarker", "")
         uploads = call(method, **arguments)["Uploads"]
         uploads = sorted(uploads, key=lambda upload: (upload["Key"], upload["UploadId"]))

@@ -1,6 +1,8 @@
 """Tracking: the lines and events that are kept when a run goes on from a checkpoint."""
 
+import contextlib
 import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from unittest import mock
 
@@ -123,6 +125,44 @@ def test_on_s3_what_lies_past_the_checkpoint_is_dropped(s3: Bucket, tmp_path: Pa
     assert scalars(copy) == {"train/loss": [(step, float(step)) for step in range(1, 9)]}
 
 
+@contextlib.contextmanager
+def stopped_after_looking(then: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Let an attempt that is over look for a later one before that has begun, and write after ``then``."""
+    look, looks = Attempt.require_last, 0
+
+    def too_early(attempt: Attempt) -> None:
+        nonlocal looks
+        looks += 1
+        if looks == 1:
+            then()
+        else:
+            look(attempt)
+
+    with mock.patch.object(Attempt, "require_last", too_early):
+        yield
+
+
+def test_metrics_that_an_attempt_that_is_over_put_in_place_of_later_ones_are_put_back(tmp_path: Path) -> None:
+    run = locate(tmp_path)
+    attempt(tmp_path, 0, 2)
+    old = begin_attempt(run, None)
+    later = contextlib.ExitStack()
+    trackers = []
+
+    def another_goes_on() -> None:
+        trackers.append(later.enter_context(Tracker(run, 2, begin_attempt(run, None))))
+        log(trackers[0], 3, 4)
+
+    with stopped_after_looking(another_goes_on), contextlib.suppress(SupersededError):
+        Tracker(run, 2, old)
+    assert steps_of(run) == [1, 2]
+    trackers[0].flush().result()
+    assert steps_of(run) == [1, 2, 3, 4]
+    log(trackers[0], 5)
+    later.close()
+    assert steps_of(run) == [1, 2, 3, 4, 5]
+
+
 @pytest.mark.parametrize("place", ["disk", "s3"])
 def test_lines_of_an_attempt_that_is_over_do_not_count(
     place: str, tmp_path: Path, request: pytest.FixtureRequest
@@ -134,8 +174,8 @@ def test_lines_of_an_attempt_that_is_over_do_not_count(
     with Tracker(run, 2, begin_attempt(run, None)) as tracker:
         log(tracker, 3)
         tracker.flush().result()
-        with mock.patch.object(Attempt, "require_last"):  # the old one was stopped after it had looked
-            log(old, 5)
+        log(old, 5)
+        with stopped_after_looking(), contextlib.suppress(SupersededError):
             old.flush().result()
         assert steps_of(run) == [1, 2, 3]
         log(old, 6)
@@ -155,7 +195,7 @@ def test_on_s3_an_attempt_that_ends_late_leaves_the_parts_of_a_later_one(s3: Buc
     with Tracker(run, 1, begin_attempt(run, None)) as tracker:
         log(tracker, 2)
         tracker.flush().result()
-        with mock.patch.object(Attempt, "require_last"):  # the old one was stopped after it had looked
+        with stopped_after_looking(), contextlib.suppress(SupersededError):
             old.__exit__(None, None, None)
         assert steps_of(run) == [1, 2]
         log(tracker, 3)
