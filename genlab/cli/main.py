@@ -29,6 +29,7 @@ COMMANDS = {
     "verify-resume": ("genlab.cli.verify_resume", "prove that a killed run resumes bit for bit"),
     "verify-ddp": ("genlab.cli.verify_ddp", "prove that results do not depend on the number of workers"),
     "serve": ("genlab.cli.serve", "serve trained models over HTTP"),
+    "token": ("genlab.cli.token", "make a bearer token for a server, or take one out"),
 }
 """For each command the module whose ``main(arguments)`` runs it, and a summary."""
 
