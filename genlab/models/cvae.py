@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from annotated_types import Ge, Gt, MinLen
 from torch import Tensor, nn
 
-from genlab.models.cpu import ConvTranspose2d
+from genlab.models.cpu import ConvTranspose2d, Linear
 from genlab.models.latent_model import LatentModel, Likelihood
 from genlab.models.model import Shape
 
@@ -51,9 +51,9 @@ class Encoder(nn.Module):
             layers += [nn.Conv2d(channels, out, KERNEL, STRIDE), nn.ReLU()]
             channels = out
         features = channels * math.prod(_convolved_size(image_shape, len(architecture.channels)))
-        self.features = nn.Sequential(*layers, nn.Flatten(), nn.Linear(features, architecture.hidden), nn.ReLU())
-        self.mean = nn.Linear(architecture.hidden, architecture.latent_dim)
-        self.log_variance = nn.Linear(architecture.hidden, architecture.latent_dim)
+        self.features = nn.Sequential(*layers, nn.Flatten(), Linear(features, architecture.hidden), nn.ReLU())
+        self.mean = Linear(architecture.hidden, architecture.latent_dim)
+        self.log_variance = Linear(architecture.hidden, architecture.latent_dim)
 
     def forward(self, images: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
         """Infer mean and log-variance of q(z|x, y), each [N, latent_dim].
@@ -79,9 +79,9 @@ class Decoder(nn.Module):
         wide = architecture.channels[-1]
         self.start = (wide, *low)
         self.dense = nn.Sequential(
-            nn.Linear(architecture.latent_dim + architecture.classes, architecture.hidden),
+            Linear(architecture.latent_dim + architecture.classes, architecture.hidden),
             nn.ReLU(),
-            nn.Linear(architecture.hidden, math.prod(self.start)),
+            Linear(architecture.hidden, math.prod(self.start)),
             nn.ReLU(),
         )
         layers: list[nn.Module] = []

@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from genlab.models.cpu import linear
+
 Resampling = Literal["bilinear", "nearest"]
 """How images are doubled and halved. ``bilinear``: by the filter [1, 3, 3, 1], which is bilinear interpolation when
 doubling (Karras et al. 2020, arXiv:1912.04958). ``nearest``: nearest neighbour up, average of 2x2 pixels down (Karras
@@ -45,7 +47,7 @@ class EqualizedLinear(nn.Module):
     def forward(self, input: Tensor) -> Tensor:
         """Map float [N, inputs] to [N, outputs]."""
         bias = self.bias if self.bias is None or self.rate == 1 else self.bias * self.rate
-        return F.linear(input, self.weight * self.scale, bias)
+        return linear(input, self.weight * self.scale, bias)
 
 
 class EqualizedConv2d(nn.Module):

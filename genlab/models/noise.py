@@ -5,8 +5,10 @@ drawn on the CPU, so that every device gets the same.
 """
 
 import math
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
+from itertools import groupby
+from operator import itemgetter
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -18,23 +20,32 @@ RULE = "Philox by seed, name and picture"
 """The rule that the random numbers follow, as evaluations name it; another rule needs another name."""
 
 
-@dataclass(frozen=True)
 class Noise:
-    """The random numbers of some pictures of a seed.
+    """The random numbers of some pictures, of one seed or of several.
 
     Each picture has a stream of NumPy's Philox bit generator of its own, whose raw output never changes between
     versions.
+
+    Args:
+        seed: the seed of all pictures, 0 or more.
+        pictures: their numbers, 0 being the seed's first.
+        device: where the tensors go.
     """
 
-    seed: int
-    """0 or more."""
-    pictures: range
-    """Numbers of the pictures, 0 being the seed's first."""
-    device: torch.device | str = "cpu"
-    """Where the tensors go."""
+    def __init__(self, seed: int, pictures: Sequence[int], device: torch.device | str = "cpu") -> None:
+        self.drawn = [(seed, picture) for picture in pictures]
+        """Seed and number of each picture."""
+        self.device = device
+
+    @classmethod
+    def of(cls, drawn: Sequence[tuple[int, int]], device: torch.device | str = "cpu") -> Self:
+        """Return the random numbers of pictures that are given by their seeds and numbers."""
+        noise = cls(0, (), device)
+        noise.drawn = list(drawn)
+        return noise
 
     def __len__(self) -> int:
-        return len(self.pictures)
+        return len(self.drawn)
 
     def normal(self, name: str, *shape: int) -> Tensor:
         """Draw standard normal numbers of PyTorch's default dtype (float32): [pictures, *shape].
@@ -60,12 +71,15 @@ class Noise:
     def _uniform(self, name: str, pairs: int) -> np.ndarray:
         """Draw numbers uniform in (0, 1), none of which is 0 or 1: float64 [pictures, 2 * pairs]."""
         raw = np.empty((len(self), pairs), np.uint64)
-        generator = np.random.Philox(key=derived_seed(self.seed, "picture", name))
-        state: Any = generator.state
-        for row, picture in zip(raw, self.pictures, strict=True):
-            state["state"]["counter"][1] = picture
-            generator.state = state  # five times as fast as a generator for each picture
-            row[:] = generator.random_raw(pairs)
+        first = 0
+        for seed, drawn in groupby(self.drawn, key=itemgetter(0)):
+            generator = np.random.Philox(key=derived_seed(seed, "picture", name))
+            state: Any = generator.state
+            for _, picture in drawn:
+                state["state"]["counter"][1] = picture
+                generator.state = state  # five times as fast as a generator for each picture
+                raw[first] = generator.random_raw(pairs)
+                first += 1
         return (raw.view(np.uint32) + 0.5) * 2.0**-32
 
     def _tensor(self, values: np.ndarray, shape: tuple[int, ...]) -> Tensor:

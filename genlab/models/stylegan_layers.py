@@ -68,7 +68,7 @@ class Mapping(nn.Module):
             return features
 
 
-class Noise(nn.Module):
+class NoiseInput(nn.Module):
     """Noise of a learned strength, the same for all channels but for its strength.
 
     Args:
@@ -107,7 +107,7 @@ class DemodulatedLayer(nn.Module):
         self.convolution = EqualizedConv2d(
             inputs, outputs, 3, resize="up" if up else None, resampling=resampling, bias=False
         )
-        self.noise = Noise(1) if noise else None
+        self.noise = NoiseInput(1) if noise else None
         self.bias = nn.Parameter(torch.zeros(outputs))
 
     def forward(self, features: Tensor, w: Tensor, noise: Tensor | None) -> Tensor:
@@ -147,7 +147,7 @@ class Finish(nn.Module):
 
     def __init__(self, channels: int, style_dim: int | None, noise: bool) -> None:
         super().__init__()
-        self.noise = Noise(channels) if noise else None
+        self.noise = NoiseInput(channels) if noise else None
         self.bias = nn.Parameter(torch.zeros(channels))
         self.style = EqualizedLinear(style_dim, 2 * channels) if style_dim else None
 

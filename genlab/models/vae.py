@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from annotated_types import Ge, Gt, MinLen
 from torch import Tensor, nn
 
-from genlab.models.cpu import ConvTranspose2d
+from genlab.models.cpu import ConvTranspose2d, Linear
 from genlab.models.latent_model import LatentModel, Likelihood
 from genlab.models.model import Shape
 
@@ -60,9 +60,9 @@ class Encoder(nn.Module):
             layers += [Residual(out) for _ in range(architecture.blocks)]
             channels = out
         features = channels * (height >> len(architecture.channels)) * (width >> len(architecture.channels))
-        self.features = nn.Sequential(*layers, nn.Flatten(), nn.Linear(features, architecture.hidden), nn.ReLU())
-        self.mean = nn.Linear(architecture.hidden, architecture.latent_dim)
-        self.log_variance = nn.Linear(architecture.hidden, architecture.latent_dim)
+        self.features = nn.Sequential(*layers, nn.Flatten(), Linear(features, architecture.hidden), nn.ReLU())
+        self.mean = Linear(architecture.hidden, architecture.latent_dim)
+        self.log_variance = Linear(architecture.hidden, architecture.latent_dim)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Infer mean and log-variance of q(z|x), each [N, latent_dim], of float [N, C, H, W] in [0, 1]."""
@@ -82,9 +82,9 @@ class Decoder(nn.Module):
         narrow = architecture.latent_dim
         dense: list[nn.Module] = []
         if architecture.blocks:
-            dense += [nn.Linear(narrow, architecture.hidden), nn.ReLU()]
+            dense += [Linear(narrow, architecture.hidden), nn.ReLU()]
             narrow = architecture.hidden
-        self.dense = nn.Sequential(*dense, nn.Linear(narrow, math.prod(self.start)), nn.ReLU())
+        self.dense = nn.Sequential(*dense, Linear(narrow, math.prod(self.start)), nn.ReLU())
         layers: list[nn.Module] = []
         for out in reversed(architecture.channels):
             layers += [Residual(wide) for _ in range(architecture.blocks)]

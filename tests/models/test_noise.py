@@ -18,6 +18,15 @@ def test_a_pictures_numbers_do_not_depend_on_which_others_are_drawn() -> None:
     assert torch.equal(Noise(7, range(40, 60)).normal("z", 5, 3), many[40:60])
 
 
+def test_pictures_of_several_seeds_have_the_numbers_that_each_has_alone() -> None:
+    drawn = [(7, 3), (7, 4), (0, 3), (7, 3), (2**40, 0)]
+    together = Noise.of(drawn)
+    assert len(together) == 5
+    for draw in ("normal", "uniform"):
+        alone = [getattr(Noise(seed, [picture]), draw)("z", 5, 3) for seed, picture in drawn]
+        assert torch.equal(getattr(together, draw)("z", 5, 3), torch.cat(alone))
+
+
 def test_pictures_seeds_and_names_have_numbers_of_their_own() -> None:
     draws = [
         *Noise(0, range(3)).normal("z", 8),

@@ -24,8 +24,7 @@ from genlab.models.stylegan import (
     StyleGANArchitecture,
 )
 from genlab.models.stylegan_discriminator import Discriminator
-from genlab.models.stylegan_layers import Noise as LayerNoise
-from genlab.models.stylegan_layers import Styles
+from genlab.models.stylegan_layers import NoiseInput, Styles
 from genlab.store import model_directory
 
 SMALL = StyleGANArchitecture(channel_base=32, channel_max=8, latent_dim=6, mapping_layers=2)
@@ -171,7 +170,7 @@ def test_noise_varies_pictures_as_far_as_its_strengths_go(name: str) -> None:
     assert torch.equal(sample(model, 3, 8, truncation=0.0, noise="fixed"), drawn["fixed"]), "of all seeds"
     with torch.no_grad():
         for module in model.modules():
-            if isinstance(module, LayerNoise):
+            if isinstance(module, NoiseInput):
                 module.strength.zero_()
     assert torch.equal(sample(model, 3), sample(model, 3, noise="none"))
     assert torch.equal(sample(model, 3, noise="fixed"), sample(model, 3, noise="none"))

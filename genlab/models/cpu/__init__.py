@@ -1,14 +1,14 @@
-"""Layers and memory settings that make training on a CPU faster, behind one switch.
+"""Layers for a CPU, behind one switch: faster ones, and one whose results do not depend on the batch.
 
-In and out: :class:`Conv2d` and :class:`ConvTranspose2d` take the arguments, the tensors and the names of weights of the
-layers of ``torch.nn`` that they replace; their results differ from those by rounding. A network uses them by importing
-them from here, and needs to know nothing else of this folder. The switch is the environment variable
-``GENLAB_CPU_KERNELS``: with ``GENLAB_CPU_KERNELS=0`` both layers are exactly PyTorch's own and the C library's
-allocator is left as it is (to tell whether a fault lies here, or to compare times). Within a process :func:`kernels`
-turns the layers off and on. On a GPU, and in exported graphs, they are PyTorch's own in any case.
+In and out: :class:`Conv2d`, :class:`ConvTranspose2d` and :class:`Linear` take the arguments, the tensors and the names
+of weights of the layers of ``torch.nn`` that they replace; their results differ from those by rounding. A network uses
+them by importing them from here, and needs to know nothing else of this folder. The switch is the environment variable
+``GENLAB_CPU_KERNELS``: with ``GENLAB_CPU_KERNELS=0`` the layers are exactly PyTorch's own and the C library's allocator
+is left as it is (to tell whether a fault lies here, or to compare times). Within a process :func:`kernels` turns the
+layers off and on. On a GPU, and in exported graphs, they are PyTorch's own in any case.
 
 Read this file first, then ``winograd`` (3x3 convolutions) or ``transposed`` (transposed convolutions), both under the
-derivatives of ``bilinear``; or ``allocator``.
+derivatives of ``bilinear``; ``dense``; or ``allocator``.
 """
 
 import os
@@ -16,11 +16,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from genlab.models.cpu import allocator, transposed, winograd
+from genlab.models.cpu import allocator, dense, transposed, winograd
 
-__all__ = ["Conv2d", "ConvTranspose2d", "keep_freed_memory", "kernels"]
+__all__ = ["Conv2d", "ConvTranspose2d", "Linear", "keep_freed_memory", "kernels", "linear"]
 
 _enabled = os.environ.get("GENLAB_CPU_KERNELS", "1") != "0"
 
@@ -58,6 +59,21 @@ class ConvTranspose2d(nn.ConvTranspose2d):
         if _enabled and trains and input.device.type == "cpu" and output_size is None:
             return transposed.convolve(self, input)
         return super().forward(input, output_size)
+
+
+class Linear(nn.Linear):
+    """``nn.Linear`` whose rows do not depend on the batch in inference mode on a CPU: see :func:`linear`."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Map a float [N, inputs] to [N, outputs]."""
+        return linear(input, self.weight, self.bias)
+
+
+def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Map a float [N, inputs] by a weight [outputs, inputs] to [N, outputs]: :mod:`genlab.models.cpu.dense`."""
+    if _enabled and input.device.type == "cpu" and not torch.compiler.is_compiling():
+        return dense.multiply(input, weight, bias)
+    return F.linear(input, weight, bias)
 
 
 def keep_freed_memory() -> None:
