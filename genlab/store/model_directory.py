@@ -3,7 +3,7 @@
 import dataclasses
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any, cast, get_type_hints
+from typing import TYPE_CHECKING, Any, cast, get_type_hints
 
 import safetensors.torch
 import torch
@@ -20,6 +20,9 @@ from genlab.data.format.splits import overlap
 from genlab.imaging.value_range import range_text
 from genlab.models.model import Model, Translator, model_type
 from genlab.store.tensor_file import tensor_file
+
+if TYPE_CHECKING:
+    from genlab.store.probes import Probes
 
 Location = str | os.PathLike[str] | UPath
 
@@ -56,14 +59,22 @@ class Provenance:
     genlab: str = __version__
 
 
-def save(directory: Location, model: Model, provenance: Provenance) -> None:
-    """Write a model directory; the description, which makes it one, comes last."""
+def save(directory: Location, model: Model, provenance: Provenance, probes: "Probes | None" = None) -> None:
+    """Write a model directory; the description, which makes it one, comes last.
+
+    Args:
+        directory: folder or URL, which is created if it is not there.
+        model: the model.
+        provenance: its origin.
+        probes: what :func:`genlab.store.probes.make` had the model make, by which copies of it are checked.
+    """
     root = locate(directory)
     root.mkdir(parents=True, exist_ok=True)
     weights = tensor_file(model.state_dict())
     write_atomic(root / WEIGHTS, weights)
     write_atomic(root / "README.md", _card(model, provenance).encode())
     height, width, channels = model.image_shape
+    more = {} if probes is None else {"probes": probes.write(root)}
     write_json(
         root / DESCRIPTION,
         {
@@ -76,6 +87,7 @@ def save(directory: Location, model: Model, provenance: Provenance) -> None:
             "image": {"height": height, "width": width, "channels": channels, "dtype": "uint8", "range": [0, 255]},
             "weights": {"file": WEIGHTS, "bytes": len(weights), "sha256": sha256(weights)},
             "provenance": dataclasses.asdict(provenance),
+            **more,
         },
     )
 

@@ -23,6 +23,7 @@ from genlab.evaluation.measurements import Measurement
 from genlab.models.model import Model
 from genlab.recipes.recipe import recipe_type
 from genlab.store import model_directory
+from genlab.store.probes import Probes, make
 from genlab.training.attempts import Attempt, begin_attempt
 from genlab.training.checkpoints import remove_folder
 from genlab.training.plan import Plan
@@ -101,7 +102,8 @@ class Candidates:
             A future that is done when the model is on disk. The checkpoint of this step is written after that, so that
             a run which goes on from it has the candidate.
         """
-        written = self._writer.submit(self._write, copy.deepcopy(model).cpu(), provenance)
+        # Probes are made here: in another thread they would change the settings that training computes with.
+        written = self._writer.submit(self._write, copy.deepcopy(model).cpu(), provenance, make(model))
         self._writes.append(written)
         return written
 
@@ -150,13 +152,13 @@ class Candidates:
         provenance.metrics.update(self._results(folder))
         chosen = replace(provenance, chosen_on=self._chosen_on, reported_on=self._plan.held_out.report)
         self._attempt.require_last()
-        model_directory.save(self._directory / "model", model_directory.load(folder), chosen)
+        model_directory.save(self._directory / "model", model_directory.load(folder), chosen, Probes.read(folder))
         return True
 
-    def _write(self, model: Model, provenance: model_directory.Provenance) -> None:
+    def _write(self, model: Model, provenance: model_directory.Provenance, probes: Probes) -> None:
         folder = candidate_directory(self._plan.directory, provenance.step)
         self._attempt.require_last()
-        model_directory.save(folder, model, provenance)
+        model_directory.save(folder, model, provenance, probes)
         self._measured.append(self._measurer.submit(self._measure, folder))
 
     def _measure(self, folder: UPath, again: bool = False) -> None:
@@ -253,7 +255,7 @@ def promote_best(plan: Plan, session: Session) -> None:
     if not folders:
         return
     last, _ = _provenance_and_weights(folders[max(folders)])
-    model = model_directory.load(folders[max(folders)])
+    model, probes = model_directory.load(folders[max(folders)]), Probes.read(folders[max(folders)])
     attempt = begin_attempt(directory, plan.claim)
     with Tracker(directory, plan.steps, attempt) as tracker:
         for evaluation in read_evaluations(directory):
@@ -261,7 +263,7 @@ def promote_best(plan: Plan, session: Session) -> None:
         with Candidates(plan, session, attempt, plan.steps, tracker.evaluation) as candidates:
             if not candidates.promote():
                 attempt.require_last()
-                model_directory.save(directory / "model", model, model_directory.Provenance(**last))
+                model_directory.save(directory / "model", model, model_directory.Provenance(**last), probes)
 
 
 def _provenance_and_weights(folder: UPath) -> tuple[dict[str, Any], str]:

@@ -22,7 +22,7 @@ from genlab.data.stream.batches import Batch, read_batch, read_batches
 from genlab.data.stream.order import evenly_spaced, group_slice, pieces_of_batches
 from genlab.evaluation.checkpoint_evaluations import read_evaluations
 from genlab.recipes.recipe import recipe_type
-from genlab.store import model_directory
+from genlab.store import model_directory, probes
 from genlab.training.attempts import begin_attempt
 from genlab.training.beginning import state_of_beginning
 from genlab.training.candidates import Candidates
@@ -200,8 +200,10 @@ def train(plan: Plan, session: Session) -> TrainingState:
             if candidates is None or not (candidates.left_to_driver() or candidates.promote()):
                 with state.ema_weights():
                     provenance = _make_provenance(plan, done, tracker.latest)
+                    model = state.recipe.model()
+                    made = probes.make(model)
                     attempt.require_last()
-                    model_directory.save(directory / "model", state.recipe.model(), provenance)
+                    model_directory.save(directory / "model", model, provenance, made)
     return state
 
 

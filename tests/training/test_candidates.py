@@ -27,6 +27,7 @@ from genlab.evaluation.measurements import Evaluation
 from genlab.recipes.cyclegan import CycleGANConfig, CycleGANRecipe
 from genlab.reports.report import make_report
 from genlab.store import model_directory
+from genlab.store.probes import check
 from genlab.training.candidates import promote_best
 from genlab.training.launch import launch
 from genlab.training.loop import train
@@ -77,6 +78,9 @@ def test_the_best_checkpoint_becomes_the_model(evaluated: Path) -> None:
     assert description["provenance"]["step"] == best.step
     assert description["weights"]["sha256"] == best.weights
     assert description["provenance"]["metrics"]["test/kid"] == best.measurements["kid"].value
+    report = check(evaluated / "model", model_directory.load(evaluated / "model"))
+    assert report is not None
+    assert report.same
     assert [path.name for path in (evaluated / "candidates").iterdir()] == [f"step-{best.step:08d}"]
     assert shown_in_tensorboard(evaluated) == kids(evaluated)
 

@@ -12,6 +12,7 @@ import torch
 
 from genlab.core.config import as_arguments
 from genlab.store import model_directory
+from genlab.store.probes import check
 from tests.training.support import metrics
 
 pytestmark = pytest.mark.slow  # Inductor calls a C++ compiler for a minute.
@@ -60,5 +61,9 @@ def test_a_compiled_run_has_the_same_losses(
     for one, other in zip(eager, compiled, strict=True):
         assert other.pop("kind") == one.pop("kind")
         assert other == pytest.approx(one, rel=2e-4, abs=2e-5)
-    names = [model_directory.load(tmp_path / run / "model").state_dict().keys() for run in ("eager", "compiled")]
-    assert names[0] == names[1]
+    models = {run: model_directory.load(tmp_path / run / "model") for run in ("eager", "compiled")}
+    assert models["eager"].state_dict().keys() == models["compiled"].state_dict().keys()
+    for run, model in models.items():
+        report = check(tmp_path / run / "model", model)
+        assert report is not None
+        assert report.same

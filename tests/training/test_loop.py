@@ -19,6 +19,7 @@ from genlab.data.format.shards import ShardSet
 from genlab.data.ingest.ingest import IngestConfig, ingest
 from genlab.inference.engine import Engine
 from genlab.store import model_directory
+from genlab.store.probes import check
 from genlab.training.checkpoints import Checkpoints
 from genlab.training.console import ProgressUpdate, RunConsole
 from genlab.training.launch import launch
@@ -66,6 +67,10 @@ def test_a_run_leaves_all_that_was_promised(family: str, tiny: Tiny, tmp_path: P
     pixels = torch.zeros(2, *model.image_shape, dtype=torch.uint8)
     assert (model.reconstruct(pixels) if family == "vae" else model.translate(pixels)).shape == pixels.shape  # type: ignore[operator]
     assert model_directory.describe(run / "model")["provenance"]["step"] == plan.steps
+    report = check(run / "model", model)
+    assert report is not None
+    assert report.same
+    assert {result.probe.operation for result in report.results} == set(model.operations)
 
 
 def test_the_model_of_a_data_set_with_a_range_reads_by_it(tiny: Tiny, tmp_path: Path) -> None:
