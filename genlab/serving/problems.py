@@ -79,6 +79,8 @@ def problem_of(error: BaseException) -> Problem:
     match error:
         case Problem():
             return error
+        case HTTPException(__cause__=Problem() as cause):  # FastAPI hides so what is raised while it reads a body
+            return cause
         case HTTPException():
             kind = _KINDS.get(error.status_code, "error")
             return Problem(error.status_code, kind, _sentence(error), headers=error.headers)
