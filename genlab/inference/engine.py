@@ -1,9 +1,12 @@
 """The engine: a trained model on a device, from pictures to pictures.
 
-The command line, batch translation and the server run models through it alone.
+The command line, batch translation and the server run models through it alone. A task says what is asked for, row by
+row (:mod:`genlab.inference.kinds`); :meth:`Engine.run` computes one, and a
+:class:`genlab.inference.batching.Batcher` the rows of many together.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
@@ -11,8 +14,11 @@ import torch
 from torch import Tensor
 
 from genlab.imaging.images import Channels, ImageError, Pixels, prepare
+from genlab.inference.batch_sizes import Trial, parts
+from genlab.inference.kinds import Draw, Drawn, Kind, Labelled, Reconstruct, Translate, Whole
 from genlab.inference.operations import ModelInfo
 from genlab.models.precision import allow_tf32
+from genlab.models.tiles import TILE, join_tiles, tile_boxes
 from genlab.store import model_directory
 
 ImageInput = bytes | Pixels
@@ -22,6 +28,16 @@ ImageInput = bytes | Pixels
 def best_device() -> str:
     """Name a GPU if this process has one, else the CPU."""
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is asked of a model, in rows that may be computed apart and together with those of other tasks."""
+
+    kind: Kind
+    rows: Sequence[Any]
+    join: Callable[[Sequence[Any]], Pixels]
+    """Makes the answer, uint8, of what the rows gave."""
 
 
 class Engine:
@@ -36,16 +52,26 @@ class Engine:
     Args:
         directory: the model directory.
         device: where to put the model; by default :func:`best_device`.
+        exact: whether a picture is the same bytes whatever other pictures are computed with it: they go through the
+            model in batch sizes that were tried and agree. By default on a CPU. Otherwise a picture may differ by one
+            level of 255 where the network's rounding tips it.
 
     Raises:
         RunError: the model cannot be loaded; and, from an operation, the model does not have it.
         ConfigError: from an operation, it has no such option, or a value is out of range.
     """
 
-    def __init__(self, directory: model_directory.Location, device: str | torch.device | None = None) -> None:
+    def __init__(
+        self,
+        directory: model_directory.Location,
+        device: str | torch.device | None = None,
+        exact: bool | None = None,
+    ) -> None:
         allow_tf32(False)
         self.info = ModelInfo.read(directory)
         self._model: Any = model_directory.load(directory, device or best_device())
+        self.exact = self._model.device.type == "cpu" if exact is None else exact
+        self._trials: dict[Any, Trial] = {}
 
     def sample(self, count: int, seed: int, label: str | int | None = None, **options: Any) -> Pixels:
         """Draw a seed's first ``count`` pictures, all of the class ``label`` if given: uint8 [count, H, W, C].
@@ -53,8 +79,14 @@ class Engine:
         Raises:
             ConfigError: the model has no such class.
         """
-        chosen = self.info.options("sample", options)
-        return _pixels(self._model.sample(count, seed, _labels(self.info.class_number(label), count), chosen))
+        return self.run(self.sample_task(count, seed, label, options))
+
+    def sample_task(self, count: int, seed: int, label: str | int | None, options: Mapping[str, Any]) -> Task:
+        """Make the task of :meth:`sample`."""
+        kind = Draw(self.info.options("sample", options))
+        number, classes = self.info.class_number(label), len(self.info.classes)
+        labels = (picture % classes if number is None and classes else number for picture in range(count))
+        return Task(kind, [Drawn(seed, picture, each) for picture, each in enumerate(labels)], np.stack)
 
     def translate(self, picture: ImageInput, direction: str | None = None, **options: Any) -> Pixels:
         """Translate a picture of any size, by default in the model's first direction: uint8 [H, W, C], its size.
@@ -63,9 +95,27 @@ class Engine:
             ConfigError: the model has no such direction.
             ImageError: the picture cannot be decoded.
         """
-        chosen = self.info.options("translate", options)
+        self.info.require("translate")
         direction = self.info.direction(direction)
-        return _pixels(self._model.translate(torch.tensor(self.read(picture, direction))[None], direction, chosen))[0]
+        return self.run(self.translate_task(self.read(picture, direction), direction, options))
+
+    def translate_task(self, picture: Pixels, direction: str | None, options: Mapping[str, Any]) -> Task:
+        """Make the task of :meth:`translate` of a decoded picture, see :meth:`read`; each tile is a row."""
+        chosen, direction = self.info.options("translate", options), self.info.direction(direction)
+        height, width, _ = picture.shape
+        if max(height, width) <= TILE:
+            return Task(Translate(direction, chosen, height, width), [picture], _only)
+        # Padded as the network pads the last tiles, so that all tiles have one size and may share batches.
+        multiple = self._model.size_multiple
+        padded = np.pad(picture, ((0, -height % multiple), (0, -width % multiple), (0, 0)), mode="reflect")
+        boxes = tile_boxes(padded.shape[0], padded.shape[1], multiple)
+        rows = [padded[box] for box in boxes]
+
+        def join(tiles: Sequence[Pixels]) -> Pixels:
+            whole = join_tiles(boxes, (torch.from_numpy(tile)[None] for tile in tiles))
+            return cast("Pixels", whole[0, :height, :width].numpy())
+
+        return Task(Translate(direction, chosen, rows[0].shape[0], rows[0].shape[1]), rows, join)
 
     def reconstruct(self, pictures: Sequence[ImageInput], label: str | int | None = None, **options: Any) -> Pixels:
         """Encode and decode pictures of the class ``label``, which a model with classes needs: uint8 [N, H, W, C].
@@ -74,9 +124,13 @@ class Engine:
             ConfigError: the model has no such class, or needs one.
             ImageError: a picture cannot be decoded, or has not the size of the model's images.
         """
-        chosen = self.info.options("reconstruct", options)
+        return self.run(self.reconstruct_task([self.read_fitting(picture) for picture in pictures], label, options))
+
+    def reconstruct_task(self, pictures: Sequence[Pixels], label: str | int | None, options: Mapping[str, Any]) -> Task:
+        """Make the task of :meth:`reconstruct` of decoded pictures, see :meth:`read_fitting`."""
+        kind = Reconstruct(self.info.options("reconstruct", options))
         number = self.info.class_number(label, needed=True)
-        return _pixels(self._model.reconstruct(self._batch(pictures), _labels(number, len(pictures)), chosen))
+        return Task(kind, [Labelled(picture, number) for picture in pictures], np.stack)
 
     def interpolate(self, begin: ImageInput, end: ImageInput, label: str | int | None = None, **options: Any) -> Pixels:
         """Go from one picture to another, both included, in as many ``steps`` as asked for: uint8 [steps, H, W, C].
@@ -85,9 +139,17 @@ class Engine:
             ConfigError: the model has no such class, or needs one.
             ImageError: a picture cannot be decoded, or has not the size of the model's images.
         """
+        ends = self.read_fitting(begin), self.read_fitting(end)
+        return self.run(self.interpolate_task(ends, label, options))
+
+    def interpolate_task(
+        self, ends: tuple[Pixels, Pixels], label: str | int | None, options: Mapping[str, Any]
+    ) -> Task:
+        """Make the task of :meth:`interpolate` between decoded pictures, see :meth:`read_fitting`."""
         chosen = self.info.options("interpolate", options)
-        number = self.info.class_number(label, needed=True)
-        return _pixels(self._model.interpolate(self._batch((begin, end)), _labels(number, 2), chosen))
+        labels = _labels(self.info.class_number(label, needed=True), 2)
+        arguments = {"pixels": torch.from_numpy(np.stack(ends)), "label": labels}
+        return Task(Whole("interpolate", chosen, chosen.steps), [arguments], _only)
 
     def interpolate_draws(self, seeds: tuple[int, int], label: str | int | None = None, **options: Any) -> Pixels:
         """Go from the first picture of one seed to that of another, both included: uint8 [steps, H, W, C].
@@ -95,9 +157,15 @@ class Engine:
         Raises:
             ConfigError: the model has no such class, or needs one.
         """
+        return self.run(self.interpolate_draws_task(seeds, label, options))
+
+    def interpolate_draws_task(
+        self, seeds: tuple[int, int], label: str | int | None, options: Mapping[str, Any]
+    ) -> Task:
+        """Make the task of :meth:`interpolate_draws`."""
         chosen = self.info.options("interpolate_draws", options)
-        number = self.info.class_number(label, needed=True)
-        return _pixels(self._model.interpolate_draws(seeds, _labels(number, 2), chosen))
+        labels = _labels(self.info.class_number(label, needed=True), 2)
+        return Task(Whole("interpolate_draws", chosen, chosen.steps), [{"seeds": seeds, "label": labels}], _only)
 
     def mix_styles(
         self, rows: Sequence[int], columns: Sequence[int], label: str | int | None = None, **options: Any
@@ -111,9 +179,56 @@ class Engine:
         Raises:
             ConfigError: the model has no such class, or needs one.
         """
+        return self.run(self.mix_styles_task(rows, columns, label, options))
+
+    def mix_styles_task(
+        self, rows: Sequence[int], columns: Sequence[int], label: str | int | None, options: Mapping[str, Any]
+    ) -> Task:
+        """Make the task of :meth:`mix_styles`."""
         chosen = self.info.options("mix_styles", options)
-        number = self.info.class_number(label, needed=True)
-        return _pixels(self._model.mix_styles(rows, columns, _labels(number, len(rows) + len(columns)), chosen))
+        labels = _labels(self.info.class_number(label, needed=True), len(rows) + len(columns))
+        arguments = {"rows": rows, "columns": columns, "label": labels}
+        return Task(Whole("mix_styles", chosen, (len(rows) + 1) * (len(columns) + 1)), [arguments], _only)
+
+    def run(self, task: Task) -> Pixels:
+        """Compute a task, in as many batches as it needs."""
+        results: list[Any] = []
+        while len(results) < len(task.rows):
+            rows = task.rows[len(results) :]
+            results += self.compute(task.kind, rows[: self.next_batch(task.kind, len(rows))])
+        return task.join(results)
+
+    def next_batch(self, kind: Kind, waiting: int) -> int:
+        """Return how many of the rows that wait go into the next batch."""
+        return min(waiting, parts(waiting, self._trial(kind).sizes)[0])
+
+    def compute(self, kind: Kind, rows: Sequence[Any]) -> list[Any]:
+        """Compute rows as one batch, as many as :meth:`next_batch` says: for each, what it gives."""
+        [size] = parts(len(rows), self._trial(kind).sizes)
+        return list(kind.compute(self._model, [*rows, *[rows[-1]] * (size - len(rows))]))[: len(rows)]
+
+    def try_larger_batch(self, kind: Kind) -> bool:
+        """Try the next larger batch size of a kind, for :meth:`next_batch` to choose from; for moments of leisure.
+
+        Returns:
+            Whether there was one to try.
+        """
+        return self._trial(kind).step()
+
+    def knows_batches(self, kind: Kind) -> bool:
+        """Return whether :meth:`try_larger_batch` has nothing to try."""
+        return self._trial(kind).over
+
+    def pixels(self, kind: Kind) -> int:
+        """Return the pixels of a row, as it goes through the model."""
+        return kind.pixels(self.info.image_shape)
+
+    def _trial(self, kind: Kind) -> Trial:
+        trial = self._trials.get(kind.trial)
+        if trial is None:
+            trial = Trial(self._model, kind, self.exact)
+            self._trials[kind.trial] = trial
+        return trial
 
     def read(self, picture: ImageInput, direction: str | None = None) -> Pixels:
         """Decode a picture as the model takes it: upright, uint8 [H, W, C] in the model's channels, of its own size.
@@ -142,13 +257,10 @@ class Engine:
             raise ImageError(f"is {pixels.shape[1]}x{pixels.shape[0]} pixels; the model takes {width}x{height}")
         return pixels
 
-    def _batch(self, pictures: Sequence[ImageInput]) -> Tensor:
-        """Stack pictures of the size of the model's images: uint8 [N, H, W, C], on the CPU."""
-        return torch.from_numpy(np.stack([self.read_fitting(picture) for picture in pictures]))
 
-
-def _pixels(images: Tensor) -> Pixels:
-    return images.cpu().numpy()
+def _only(results: Sequence[Any]) -> Pixels:
+    [result] = results
+    return cast("Pixels", result)
 
 
 def _labels(number: int | None, count: int) -> Tensor | None:

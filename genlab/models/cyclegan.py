@@ -106,6 +106,11 @@ class CycleGAN(Translator):
         """Return the generator of one of its :attr:`directions`."""
         return self.a_to_b if direction == "a_to_b" else self.b_to_a
 
+    @property
+    def size_multiple(self) -> int:
+        """Return the number of which heights and widths within the generators are multiples."""
+        return self.generator(self.directions[0]).size_multiple
+
     @torch.inference_mode()
     def translate(self, pixels: Tensor, direction: str = "a_to_b", options: NoOptions | None = None) -> Tensor:
         """Translate uint8 [N, H, W, C] into the other domain, the same shape.

@@ -152,6 +152,11 @@ class Translator(Model, ABC):
         Each is the names of two domains, joined by ``_to_``.
         """
 
+    @property
+    def size_multiple(self) -> int:
+        """The number of pixels of which tiles of a large picture begin at multiples, see :mod:`genlab.models.tiles`."""
+        return 1
+
     @abstractmethod
     def translate(self, pixels: Tensor, direction: str, options: Any = None) -> Tensor:
         """Translate uint8 [N, H, W, C] of any height and width into uint8 of the same shape."""

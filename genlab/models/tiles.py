@@ -4,7 +4,8 @@ Each tile has instance-norm statistics of its own, so neighbouring tiles differ 
 edges; a smooth cross-fade leaves no visible step.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
 
 import torch
 from torch import Tensor
@@ -19,33 +20,71 @@ either side is context only. The receptive field of a ResNet with 9 blocks reach
 of at most 7% where its edge is nearer than that. That of a U-Net may be the whole tile: only the blending helps it."""
 
 
-def translate_in_tiles(translate: Callable[[Tensor], Tensor], pixels: Tensor, multiple: int) -> Tensor:
-    """Translate images of any size, in tiles where a side is longer than :data:`TILE`.
+Box = tuple[slice, slice]
+"""Rows and columns of a tile in its picture."""
+
+
+def tile_boxes(height: int, width: int, multiple: int) -> list[Box]:
+    """Divide a picture into the tiles that it is translated in, row by row: itself if no side is over :data:`TILE`.
+
+    Args:
+        height: height of the picture, in pixels.
+        width: width of the picture, in pixels.
+        multiple: the network pads the end of each side to a multiple of this. Tiles begin at multiples of it, so that
+            strided layers take the same pixels as in the whole picture. It divides ``TILE`` and ``OVERLAP``.
+    """
+    if max(height, width) <= TILE:
+        return [(slice(0, height), slice(0, width))]
+    return [
+        (slice(top, min(top + TILE, height)), slice(left, min(left + TILE, width)))
+        for top in _tile_starts(height, multiple)
+        for left in _tile_starts(width, multiple)
+    ]
+
+
+def join_tiles(boxes: Sequence[Box], tiles: Iterable[Tensor]) -> Tensor:
+    """Put translated tiles together, and blend them where they overlap.
 
     Where two tiles are blended, the weight of one is a smoothstep and that of the other the rest to 1.
 
     Args:
-        translate: a function of uint8 [N, h, w, C] to the same shape, for h and w of at most ``TILE``.
-        pixels: uint8 [N, H, W, C].
-        multiple: ``translate`` pads the end of each side to a multiple of this. Tiles begin at multiples of it, so that
-            strided layers take the same pixels as in the whole image. It divides ``TILE`` and ``OVERLAP``.
+        boxes: those of :func:`tile_boxes`.
+        tiles: for each box uint8 [N, h, w, C]; taken one after the other.
 
     Returns:
         uint8 [N, H, W, C].
     """
-    height, width = pixels.shape[1:3]
-    if max(height, width) <= TILE:
-        return translate(pixels)
-    result, below = torch.empty_like(pixels), 0
-    for top in _tile_starts(height, multiple):
-        row = pixels[:, top : top + TILE]
-        strip, right = torch.empty_like(row), 0
-        for left in _tile_starts(width, multiple):
-            _blend(strip, translate(row[:, :, left : left + TILE]), 2, left, right)
-            right = left + TILE
-        _blend(result, strip, 1, top, below)
-        below = top + TILE
+    found = iter(tiles)
+    first = next(found)
+    height, width = boxes[-1][0].stop, boxes[-1][1].stop
+    if len(boxes) == 1:
+        return first
+    result = first.new_empty((len(first), height, width, first.shape[3]))
+    strip, below, right = result, 0, 0
+    for (rows, columns), tile in zip(boxes, chain([first], found), strict=True):
+        if columns.start == 0:
+            strip, right = tile.new_empty((*tile.shape[:2], width, tile.shape[3])), 0
+        _blend(strip, tile, 2, columns.start, right)
+        right = columns.start + TILE
+        if columns.stop == width:
+            _blend(result, strip, 1, rows.start, below)
+            below = rows.start + TILE
     return result
+
+
+def translate_in_tiles(translate: Callable[[Tensor], Tensor], pixels: Tensor, multiple: int) -> Tensor:
+    """Translate images of any size, in tiles where a side is longer than :data:`TILE`.
+
+    Args:
+        translate: a function of uint8 [N, h, w, C] to the same shape, for h and w of at most ``TILE``.
+        pixels: uint8 [N, H, W, C].
+        multiple: see :func:`tile_boxes`.
+
+    Returns:
+        uint8 [N, H, W, C].
+    """
+    boxes = tile_boxes(pixels.shape[1], pixels.shape[2], multiple)
+    return join_tiles(boxes, (translate(pixels[:, rows, columns]) for rows, columns in boxes))
 
 
 def _tile_starts(length: int, multiple: int) -> list[int]:

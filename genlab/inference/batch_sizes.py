@@ -1,0 +1,144 @@
+"""Batch sizes in which a network gives a picture the same bits, as measured on this machine.
+
+Matrix and convolution libraries choose a kernel by the shape of the whole batch, and kernels sum in different orders.
+So a picture may differ by rounding with the number of pictures beside it, and by a whole level of 255 where rounding
+tips it. Which sizes agree depends on the network, the processor, the library and the number of threads; only a trial
+tells.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+import xxhash
+from torch import Tensor, nn
+
+from genlab.inference.kinds import Kind
+from genlab.models.model import MOST_PIXELS
+
+SMALL = 2**14
+"""Pixels up to which a picture may be computed twice, to have company that makes it agree with larger batches."""
+
+
+MOST_ROWS = 64
+"""Most rows of a batch."""
+WORTHWHILE = 0.97
+"""Time of a row in a batch, in that of a row in a batch half as large, above which larger batches are not tried."""
+
+DECISIVE = 4
+"""The batch size up to which it is decided with which sizes others have to agree."""
+
+
+class Trial:
+    """The batch sizes in which a model computes a kind of work.
+
+    Those of small pictures are tried at once, those of larger ones by :meth:`step`; until then they go one by one. Of
+    sizes that agree, those that are no faster than smaller ones are left out.
+
+    Args:
+        model: the model.
+        kind: the kind of work.
+        exact: whether sizes have to agree; otherwise all will do that are not too large for memory.
+    """
+
+    def __init__(self, model: Any, kind: Kind, exact: bool) -> None:
+        self._model = model
+        self._kind = kind
+        self._pixels = kind.pixels(model.image_shape)
+        self._most = max(1, min(MOST_ROWS, MOST_PIXELS // self._pixels)) if kind.trial else 1
+        self._digests: dict[int, str | None] = {}
+        self._seconds: dict[int, float] = {}
+        self._next = 1
+        self.sizes: tuple[int, ...] = (1,) if exact else tuple(range(1, self._most + 1))
+        """The sizes of batches, in ascending order."""
+        if not exact:
+            self._next = self._most + 1
+        elif self._pixels <= SMALL:
+            while self.step():
+                pass
+
+    @property
+    def over(self) -> bool:
+        """Whether all sizes are tried."""
+        return self._next > self._most or self._most == 1
+
+    def step(self) -> bool:
+        """Try the next size.
+
+        Returns:
+            Whether there was one to try.
+        """
+        if self.over:
+            return False
+        size, before = self._next, self._seconds.get(self._next // 2)
+        self._digests[size] = self._digest(size)
+        self._seconds[size] = self._seconds_per_row(size)
+        self._next *= 2
+        if size >= min(DECISIVE, self._most):
+            self.sizes = agreeing(self._digests, self._pixels)
+        if before is not None and size >= DECISIVE and self._seconds[size] > WORTHWHILE * before:
+            self._next = self._most + 1
+        return True
+
+    def _run(self, size: int) -> None:
+        self._kind.compute(self._model, [self._kind.example(self._model)] * size)
+
+    def _seconds_per_row(self, size: int) -> float:
+        begin = time.perf_counter()
+        self._run(size)
+        return (time.perf_counter() - begin) / size
+
+    def _digest(self, size: int) -> str | None:
+        """Compute copies of one picture, and hash what all layers give for it; ``None`` if copies differ."""
+        rows = [xxhash.xxh3_128() for _ in range(size)]
+
+        def add(layer: nn.Module, inputs: Any, output: Any) -> None:
+            if isinstance(output, Tensor) and output.dim() and len(output) == size:
+                for row, values in zip(rows, output, strict=True):
+                    row.update(values.contiguous().cpu().view(-1).view(torch.uint8).numpy())
+
+        layers = [layer for layer in self._model.modules() if not list(layer.children())]
+        handles = [layer.register_forward_hook(add) for layer in layers]
+        try:
+            self._run(size)
+        finally:
+            for handle in handles:
+                handle.remove()
+        found = {row.hexdigest() for row in rows}
+        return found.pop() if len(found) == 1 else None
+
+
+def agreeing(digests: Mapping[int, str | None], pixels: int) -> tuple[int, ...]:
+    """Choose the batch sizes to compute in, which all give a picture the same bits.
+
+    Args:
+        digests: by batch size, powers of two from 1 on, a hash of what all layers gave for a picture; ``None`` where
+            copies of one picture differed.
+        pixels: pixels of a picture, as it goes through the network.
+
+    Returns:
+        The sizes, in ascending order. They begin with 1; or with 2 where single pictures agree with no larger batch and
+        a picture is so small that it may be computed twice.
+    """
+    for first in (1, 2) if pixels <= SMALL else (1,):
+        wanted = digests.get(first)
+        sizes = tuple(sorted(size for size, found in digests.items() if size >= first and found == wanted))
+        # By the smallest sizes alone, which every process tries, so that all come to the same bits.
+        if wanted is not None and len(sizes) > 1 and sizes[1] <= DECISIVE:
+            return sizes
+    return (1,)
+
+
+def parts(count: int, sizes: Sequence[int]) -> list[int]:
+    """Divide ``count`` pictures into batches of these sizes, the largest first.
+
+    Returns:
+        The sizes. Where the smallest is more than what is left, the last batch has room to spare.
+    """
+    found = []
+    for size in sorted(sizes, reverse=True):
+        while count >= size or (count > 0 and size == min(sizes)):
+            found.append(size)
+            count -= size
+    return found

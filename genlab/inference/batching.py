@@ -1,0 +1,253 @@
+"""The batcher: the work of many callers on one device, one batch at a time.
+
+Nothing waits for a batch to fill: when the device is free, all rows that wait and are of the same kind as the first go
+together, as many as a batch may have. While a batch is computed, what finishes the one before (such as encoding its
+pictures) goes on in other threads, and more work arrives.
+"""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+from genlab.core.errors import GenlabError
+from genlab.imaging.images import Pixels
+from genlab.inference.engine import Engine, Task
+from genlab.inference.kinds import Kind
+
+FINISHED_AT_ONCE = 2**16
+"""Pixels of answers up to which the thread that computes finishes them itself: handing them over would take longer."""
+
+
+class OverloadedError(GenlabError):
+    """More work waits than the batcher takes.
+
+    Attributes:
+        seconds: about how long it takes until the work that waits is done.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__("too many requests are waiting")
+        self.seconds = seconds
+
+
+class LateError(GenlabError):
+    """The deadline of a piece of work passed before it was done."""
+
+
+class ClosedError(GenlabError):
+    """The batcher is closed."""
+
+
+@dataclass(frozen=True)
+class BatchRecord:
+    """What a batch was, for statistics."""
+
+    engine: Engine
+    operation: str
+    rows: int
+    pixels: int
+    """Pixels of its rows, as they went through the model."""
+    waited: Sequence[float]
+    """Seconds that each piece of work waited for its first batch; empty for work that had one before."""
+    seconds: float
+    """Seconds that it took to compute."""
+
+
+@dataclass(eq=False)
+class Work:
+    """A task that waits, is computed, or is done."""
+
+    engine: Engine
+    task: Task
+    finish: Callable[[Pixels], Any]
+    """Makes the result of the answer's pixels, such as a file."""
+    deadline: float
+    """On the clock of ``time.monotonic``."""
+    done: Callable[["Work"], None]
+    """Is told when ``result`` or ``error`` is set; in a thread of the batcher."""
+    submitted: float = field(default_factory=time.monotonic)
+    result: Any = None
+    error: Exception | None = None
+    cancelled: bool = False
+    """Whether the caller has left; may be set from any thread, and then no more batches are computed for it."""
+    outputs: list[Any] = field(default_factory=list)
+    """What the rows that are computed gave."""
+
+
+class Batcher:
+    """Computes the work of many callers on one device.
+
+    Args:
+        most_waiting: pieces of work that may wait; more are refused.
+        finishers: threads that finish what was computed.
+        record: is told of each batch, in the thread that computes.
+    """
+
+    def __init__(
+        self, most_waiting: int = 256, finishers: int = 1, record: Callable[[BatchRecord], None] | None = None
+    ) -> None:
+        self._most_waiting = most_waiting
+        self._record = record
+        self._waiting: deque[Work] = deque()
+        self._changed = threading.Condition()
+        self._closing = False
+        self._seconds_per_work = 0.0
+        self._untried: dict[tuple[Engine, Any], Kind] = {}
+        self._finishers = ThreadPoolExecutor(finishers, thread_name_prefix="finish")
+        self._thread = threading.Thread(target=self._compute_all, name="batcher", daemon=True)
+        self._thread.start()
+
+    @property
+    def waiting(self) -> int:
+        """Return how many pieces of work wait or are partly computed."""
+        return len(self._waiting)
+
+    @property
+    def closing(self) -> bool:
+        """Return whether it takes no more work."""
+        return self._closing
+
+    def submit(
+        self,
+        engine: Engine,
+        task: Task,
+        finish: Callable[[Pixels], Any],
+        done: Callable[[Work], None],
+        seconds: float = float("inf"),
+    ) -> Work:
+        """Queue a task.
+
+        Args:
+            engine: the engine that computes it.
+            task: the task.
+            finish: makes the result of the answer's pixels, in a thread of the batcher.
+            done: is told when the result or an error is there, in a thread of the batcher; not if it was cancelled.
+            seconds: after which the work is given up: :class:`LateError`.
+
+        Raises:
+            OverloadedError: too much work is waiting.
+            ClosedError: the batcher is closed.
+        """
+        work = Work(engine, task, finish, time.monotonic() + seconds, done)
+        with self._changed:
+            if self._closing:
+                raise ClosedError("the server is stopping")
+            if len(self._waiting) >= self._most_waiting:
+                raise OverloadedError(len(self._waiting) * self._seconds_per_work)
+            self._waiting.append(work)
+            self._changed.notify()
+        return work
+
+    def run(self, engine: Engine, task: Task, finish: Callable[[Pixels], Any] = lambda pixels: pixels) -> Any:
+        """Queue a task, and wait for its result.
+
+        Raises:
+            Exception: what the task or ``finish`` raised.
+        """
+        done = threading.Event()
+        work = self.submit(engine, task, finish, lambda work: done.set())
+        done.wait()
+        if work.error is not None:
+            raise work.error
+        return work.result
+
+    def close(self) -> None:
+        """Take no more work, and wait until all there is is done."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify()
+        self._thread.join()
+        self._finishers.shutdown()
+
+    def _compute_all(self) -> None:
+        while True:
+            with self._changed:
+                while not (self._waiting or self._untried or self._closing):
+                    self._changed.wait()
+                if self._closing and not self._waiting:
+                    return
+                late, together = self._sweep(), self._of_one_kind()
+            for work in late:
+                work.error = LateError(f"not done {work.deadline - work.submitted:.0f} seconds after it was asked for")
+                work.done(work)
+            if together:
+                self._compute_batch(together)
+            elif self._untried:
+                (engine, trial), kind = next(iter(self._untried.items()))
+                if not engine.try_larger_batch(kind):
+                    del self._untried[engine, trial]
+
+    def _sweep(self) -> list[Work]:
+        """Drop the work of callers who left, and return what is late."""
+        now = time.monotonic()
+        late = [work for work in self._waiting if work.deadline < now and not work.cancelled]
+        if late or any(work.cancelled for work in self._waiting):
+            left = [work for work in self._waiting if not work.cancelled and work.deadline >= now]
+            self._waiting.clear()
+            self._waiting.extend(left)
+        return late
+
+    def _of_one_kind(self) -> list[Work]:
+        """Return all work that may share a batch with the first that waits."""
+        if not self._waiting:
+            return []
+        first = self._waiting[0]
+        return [one for one in self._waiting if one.engine is first.engine and one.task.kind == first.task.kind]
+
+    def _compute_batch(self, together: Sequence[Work]) -> None:
+        engine, kind = together[0].engine, together[0].task.kind
+        begin, batch, rows = time.monotonic(), list[tuple[Work, int]](), list[Any]()
+        try:
+            wanted = engine.next_batch(kind, sum(len(work.task.rows) - len(work.outputs) for work in together))
+            for work in together:
+                share = work.task.rows[len(work.outputs) :][: wanted - len(rows)]
+                if share:
+                    batch.append((work, len(share)))
+                    rows += share
+            outputs = iter(engine.compute(kind, rows))
+            for work, count in batch:
+                work.outputs += [next(outputs) for _ in range(count)]
+        except Exception as error:  # whatever it is, it is the answer to those who asked, and others go on
+            for work, _ in batch or [(one, 0) for one in together]:
+                work.error = error
+        seconds = time.monotonic() - begin
+        done = [work for work, _ in batch if work.error or len(work.outputs) == len(work.task.rows)]
+        self._remove(done, together[0])
+        if done:
+            self._seconds_per_work += 0.2 * (seconds / len(done) - self._seconds_per_work)
+        pixels = engine.pixels(kind)
+        if not engine.knows_batches(kind):
+            self._untried[engine, kind.trial] = kind
+        if self._record:
+            waited = [begin - work.submitted for work, count in batch if len(work.outputs) == count]
+            self._record(BatchRecord(engine, kind.operation, len(rows), len(rows) * pixels, waited, seconds))
+        if len(rows) * pixels <= FINISHED_AT_ONCE:
+            for work in done:
+                self._finish(work)
+        else:
+            for work in done:
+                self._finishers.submit(self._finish, work)
+
+    def _remove(self, done: Sequence[Work], first: Work) -> None:
+        """Take what is done out of the queue, and let others come before what is not."""
+        with self._changed:
+            for work in done:
+                self._waiting.remove(work)
+            if first not in done:
+                self._waiting.remove(first)
+                self._waiting.append(first)
+
+    @staticmethod
+    def _finish(work: Work) -> None:
+        if work.cancelled:
+            return
+        if work.error is None:
+            try:
+                work.result = work.finish(work.task.join(work.outputs))
+            except Exception as error:  # the answer to whom it concerns
+                work.error = error
+        work.done(work)

@@ -1,0 +1,79 @@
+"""Batch sizes: a picture is the same bytes whatever it is computed with."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from genlab.inference.batch_sizes import SMALL, agreeing, parts
+from genlab.inference.engine import Engine
+from genlab.inference.kinds import Draw, Drawn
+from genlab.models.model import Model
+from genlab.models.stylegan import StyleGAN, StyleGANArchitecture
+from genlab.models.vae import VAE, VAEArchitecture
+from genlab.store import model_directory
+from tests.inference.support import PROVENANCE
+
+
+@pytest.mark.parametrize(
+    ("digests", "sizes"),
+    [
+        ("aaaa", (1, 2, 4, 8)),
+        ("aaba", (1, 2, 8)),
+        ("abbb", (2, 4, 8)),
+        ("abab", (1, 4)),
+        ("abba", (2, 4)),
+        ("abca", (1,)),
+        ("a-aa", (1, 4, 8)),
+        ("--aa", (1,)),
+        ("a", (1,)),
+    ],
+)
+def test_sizes_agree_with_those_of_few_pictures(digests: str, sizes: tuple[int, ...]) -> None:
+    found = {2**power: None if digest == "-" else digest for power, digest in enumerate(digests)}
+    assert agreeing(found, SMALL) == sizes
+    if sizes[0] == 2:
+        assert agreeing(found, SMALL + 1) == (1,), "a large picture is not computed twice"
+
+
+@pytest.mark.parametrize(
+    ("count", "sizes", "expected"),
+    [(7, (1, 2, 4), [4, 2, 1]), (7, (2, 4), [4, 2, 2]), (1, (2, 4), [2]), (9, (1, 4), [4, 4, 1]), (3, (1,), [1, 1, 1])],
+)
+def test_pictures_are_divided_into_batches(count: int, sizes: tuple[int, ...], expected: list[int]) -> None:
+    assert parts(count, sizes) == expected
+
+
+@pytest.fixture(scope="module", params=["VAE", "StyleGAN"])
+def directory(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    architecture = StyleGANArchitecture(channel_base=128, channel_max=32, latent_dim=32, mapping_layers=2)
+    models: dict[str, Model] = {
+        "VAE": VAE((28, 28, 1), VAEArchitecture()),
+        "StyleGAN": StyleGAN((16, 16, 3), architecture),
+    }
+    root = tmp_path_factory.mktemp(request.param)
+    model_directory.save(root, models[request.param], PROVENANCE)
+    return root
+
+
+def test_a_picture_is_the_same_bytes_whatever_it_is_computed_with(directory: Path) -> None:
+    engine = Engine(directory)
+    kind = Draw(engine.info.options("sample", {}))
+    rows = [Drawn(seed, picture, None) for seed in (3, 4) for picture in range(9)]
+    alone = [engine.compute(kind, [row])[0] for row in rows]
+    position = 0
+    while position < len(rows):
+        count = engine.next_batch(kind, len(rows) - position)
+        np.testing.assert_array_equal(engine.compute(kind, rows[position : position + count]), alone[position:][:count])
+        position += count
+    np.testing.assert_array_equal(engine.sample(9, 4), alone[9:])
+
+
+def test_sizes_need_not_agree_if_exactness_is_not_asked_for(directory: Path) -> None:
+    engine, exact = Engine(directory, exact=False), Engine(directory)
+    kind = Draw(engine.info.options("sample", {}))
+    assert engine.next_batch(kind, 7) == 7
+    difference = engine.sample(7, 3).astype(int) - exact.sample(7, 3)
+    assert abs(difference).max() <= 1
