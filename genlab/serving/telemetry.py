@@ -122,6 +122,8 @@ class PrometheusTelemetry(Telemetry):
 class RayTelemetry(Telemetry):
     """The metrics of a replica under Ray, which each node's agent hands out: all names get the prefix ``ray_``.
 
+    Ray sends buckets only, so the ``_sum`` of a histogram is made of their middles.
+
     Args:
         replica: names the replica in the label ``replica``, so that no gauge hides another's.
     """

@@ -1,12 +1,16 @@
 """Metrics as Prometheus reads them."""
 
 import threading
+import time
 from typing import Any
 
+import httpx
 import pytest
+import ray
 from prometheus_client.parser import text_string_to_metric_families
 from ray.util import metrics as ray_metrics
 
+from genlab.core.ray_cluster import connected
 from genlab.serving.telemetry import PrometheusTelemetry, RayTelemetry, Telemetry
 
 
@@ -81,3 +85,32 @@ def test_a_replica_records_under_its_own_name(monkeypatch: pytest.MonkeyPatch) -
     assert ("genlab_pixels", 8 * 784, {**own, "operation": "sample"}) in recorded
     assert ("genlab_phase_seconds", 0.003, {**own, "phase": "compute"}) in recorded
     assert ("genlab_waiting_requests", 2, own) in recorded
+
+
+@pytest.mark.cluster
+def test_prometheus_can_sum_over_the_replicas_of_a_cluster() -> None:
+    with connected():
+
+        @ray.remote(num_cpus=0)
+        class Replica:
+            def __init__(self, name: str) -> None:
+                self.telemetry = RayTelemetry(name)
+
+            def work(self) -> None:
+                record(self.telemetry)
+
+        replicas = [Replica.remote(name) for name in ("one", "two")]  # type: ignore[attr-defined]
+        ray.get([replica.work.remote() for replica in replicas])
+        [node] = ray.nodes()
+        url = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
+        for _ in range(120):
+            found = [
+                (sample.labels["replica"], sample.labels["status"], sample.value)
+                for family in text_string_to_metric_families(httpx.get(url).text)
+                for sample in family.samples
+                if sample.name == "ray_genlab_requests_total"
+            ]
+            if len(found) == 4:
+                break
+            time.sleep(0.5)
+    assert sorted(found) == [("one", "200", 1), ("one", "503", 1), ("two", "200", 1), ("two", "503", 1)]
