@@ -179,7 +179,8 @@ def _option(name: str, hint: Any, default: Any, text: str) -> Option:
     found = marks(hint)
     positional = any(mark is _POSITIONAL for mark in found)
     metavar = next((mark.metavar for mark in found if getattr(mark, "metavar", None)), None)
-    dashed = name.replace("_", "-")
+    named = next((mark.name for mark in found if getattr(mark, "name", None)), None)
+    dashed = named or name.replace("_", "-")
     base = base_type(hint)
     if positional:
         shown = metavar or dashed.upper()

@@ -28,6 +28,7 @@ COMMANDS = {
     "import-weights": ("genlab.cli.import_weights", "make a model of .pth files of CycleGAN's reference code"),
     "verify-resume": ("genlab.cli.verify_resume", "prove that a killed run resumes bit for bit"),
     "verify-ddp": ("genlab.cli.verify_ddp", "prove that results do not depend on the number of workers"),
+    "promote": ("genlab.cli.promote", "put a model under an alias of a folder of models, or roll it back"),
     "serve": ("genlab.cli.serve", "serve trained models over HTTP"),
     "token": ("genlab.cli.token", "make a bearer token for a server, or take one out"),
 }

@@ -131,18 +131,51 @@ def create(path: UPath, data: bytes) -> bool:
     Raises:
         StorageError: see :func:`with_retries`.
     """
-    store, owner = _store(path), secrets.token_hex(16)
-    arguments = {"Body": data, "IfNoneMatch": "*", "Metadata": {_OWNER: owner}}
+    return _put_if(path, data, IfNoneMatch="*")
+
+
+def get_tagged(path: UPath) -> tuple[bytes, str]:
+    """Read a whole object in one request: its content, and the tag (ETag) that :func:`replace` takes. Thread-safe.
+
+    Raises:
+        FileNotFoundError, StorageError: see :func:`with_retries`.
+    """
+    store = _store(path)
+    answer = with_retries(path, lambda: _request(store, "get_object", path))
+    return answer["Body"], answer["ETag"]
+
+
+def replace(path: UPath, data: bytes, tag: str) -> bool:
+    """Write an object if it is still the one that ``tag`` was read of, by a conditional put.
+
+    Of several callers one wins.
+
+    Returns:
+        True when this call wrote it, False when it had changed or was gone.
+
+    Raises:
+        StorageError: see :func:`with_retries`.
+    """
     try:
-        with_retries(path, lambda: _request(store, "put_object", path, _seconds(len(data)), **arguments))
-    except FileExistsError:  # Perhaps it is this call's own: the answer to an earlier try may have been lost.
-        return with_retries(path, lambda: _owner(store, path)) == owner
-    return True
+        return _put_if(path, data, IfMatch=tag)
+    except FileNotFoundError:
+        return False
 
 
 def ends_early(path: UPath, offset: int, length: int) -> EOFError:
     """Return the error that says that a file ends before ``offset + length``."""
     return EOFError(f"{path}: ends before byte {offset + length:,}")
+
+
+def _put_if(path: UPath, data: bytes, **condition: str) -> bool:
+    """Write an object by a conditional put; return whether this call wrote it."""
+    store, owner = _store(path), secrets.token_hex(16)
+    arguments = {"Body": data, "Metadata": {_OWNER: owner}, **condition}
+    try:
+        with_retries(path, lambda: _request(store, "put_object", path, _seconds(len(data)), **arguments))
+    except FileExistsError:  # Perhaps it is this call's own: the answer to an earlier try may have been lost.
+        return with_retries(path, lambda: _owner(store, path)) == owner
+    return True
 
 
 def _store(path: UPath, read_seconds: float | None = None) -> Any:

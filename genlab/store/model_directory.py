@@ -1,6 +1,7 @@
 """Model directories: how they are written, described, checked, found and loaded. Loading runs no pickled code."""
 
 import dataclasses
+import json
 import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast, get_type_hints
@@ -12,9 +13,9 @@ from upath import UPath
 
 from genlab import __version__
 from genlab.core.config import from_dict, to_dict
-from genlab.core.errors import ConfigError, GenlabError, RunError, StorageError
+from genlab.core.errors import ConfigError, RunError
 from genlab.core.option_text import field_texts, options_schema, values_text
-from genlab.core.storage import locate, read_bytes, read_json, sha256, write_atomic, write_json
+from genlab.core.storage import locate, read_bytes, sha256, write_atomic, write_json
 from genlab.core.text import counted
 from genlab.data.format.splits import overlap
 from genlab.imaging.value_range import range_text
@@ -30,6 +31,7 @@ FORMAT = "genlab-model"
 VERSION = 1
 DESCRIPTION = "genlab.json"
 WEIGHTS = "model.safetensors"
+CARD = "README.md"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +74,7 @@ def save(directory: Location, model: Model, provenance: Provenance, probes: "Pro
     root.mkdir(parents=True, exist_ok=True)
     weights = tensor_file(model.state_dict())
     write_atomic(root / WEIGHTS, weights)
-    write_atomic(root / "README.md", _card(model, provenance).encode())
+    write_atomic(root / CARD, _card(model, provenance).encode())
     height, width, channels = model.image_shape
     more = {} if probes is None else {"probes": probes.write(root)}
     write_json(
@@ -99,13 +101,21 @@ def describe(directory: Location) -> dict[str, Any]:
         RunError: ``directory`` is not a model directory, or its format is newer.
         StorageError: the storage cannot be reached.
     """
+    description = describe_if_there(directory)
+    if description is None:
+        raise RunError(f"{directory}: not a model directory ({locate(directory) / DESCRIPTION}: no such file)")
+    return description
+
+
+def describe_if_there(directory: Location) -> dict[str, Any] | None:
+    """Read the ``genlab.json`` of a model directory as :func:`describe` does; ``None`` when there is no such file."""
     file = locate(directory) / DESCRIPTION
     try:
-        description = read_json(file)
-    except StorageError:
-        raise
-    except GenlabError as error:
-        raise RunError(f"{directory}: not a model directory ({error})") from None
+        description = json.loads(read_bytes(file))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except ValueError as error:
+        raise RunError(f"{directory}: not a model directory ({file}: not valid JSON: {error})") from None
     if not isinstance(description, dict) or description.get("format") != FORMAT:
         raise RunError(f"{directory}: not a model directory ({DESCRIPTION} is of another kind)")
     if description.get("version") != VERSION:
@@ -120,11 +130,8 @@ def load(directory: Location, device: str | torch.device = "cpu") -> Model:
         RunError: it is not a model directory, or its weights are damaged or of another architecture.
     """
     description = describe(directory)
-    file = locate(directory) / WEIGHTS
     try:
-        weights = read_bytes(file)
-        if sha256(weights) != description["weights"]["sha256"]:
-            raise RunError(f"{file}: damaged (its checksum differs from the one in {DESCRIPTION})")
+        weights = read_weights(directory, description)
         kind = model_type(description["family"])
         image = description["image"]
         shape = (image["height"], image["width"], image["channels"])
@@ -135,6 +142,20 @@ def load(directory: Location, device: str | torch.device = "cpu") -> Model:
     except (OSError, KeyError, ConfigError, SafetensorError, ValueError, RuntimeError) as error:
         raise RunError(f"{directory}: cannot be loaded: {error}") from None
     return model.to(device).eval().requires_grad_(False)
+
+
+def read_weights(directory: Location, description: Mapping[str, Any]) -> bytes:
+    """Read the file of weights of the model directory that ``description`` describes.
+
+    Raises:
+        RunError: it is damaged.
+        FileNotFoundError: it is not there.
+    """
+    file = locate(directory) / WEIGHTS
+    weights = read_bytes(file)
+    if sha256(weights) != description["weights"]["sha256"]:
+        raise RunError(f"{file}: damaged (its checksum differs from the one in {DESCRIPTION})")
+    return weights
 
 
 def find(directories: Sequence[str]) -> dict[str, UPath]:

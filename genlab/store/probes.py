@@ -23,7 +23,7 @@ from genlab import __version__
 from genlab.core.config import describe_changes, from_dict, to_dict
 from genlab.core.errors import ConfigError, RunError
 from genlab.core.seeds import derived_seed
-from genlab.core.storage import locate, read_bytes, sha256, write_atomic
+from genlab.core.storage import locate, read_bytes, sha256, write_atomic, write_json
 from genlab.core.text import counted
 from genlab.imaging.images import Channels, ImageError, Pixels, encode_png, prepare
 from genlab.models.model import OPERATIONS, InterpolationOptions, Model, Translator
@@ -139,6 +139,11 @@ class Probes:
         for probe in self.cases:
             write_atomic(directory / probe.file, self.pictures[probe.name])
         return {"version": VERSION, "machine": to_dict(self.machine), "cases": [to_dict(probe) for probe in self.cases]}
+
+    def add_to(self, directory: model_directory.Location) -> None:
+        """Write the probes into a model directory, in place of those that it has."""
+        root = locate(directory)
+        write_json(root / model_directory.DESCRIPTION, model_directory.describe(root) | {"probes": self.write(root)})
 
 
 @dataclasses.dataclass(frozen=True)
