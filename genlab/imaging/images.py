@@ -96,7 +96,7 @@ def prepare(
                 if validate:
                     _check_jpeg(source, shape)
                 return Prepared(source, shape, ())
-        image = _open(source) if isinstance(source, bytes) else _from_pixels(source)
+        image = _open(source) if isinstance(source, bytes) else from_pixels(source)
         deep = _has_16_bits(image)  # before the decoding, which clears the tiles
         if validate:
             image.load()
@@ -112,7 +112,7 @@ def prepare(
     except ImageError:
         raise
     except Exception as error:  # on a damaged file PIL's decoders raise whatever they run into
-        raise _explained(error, source) from error
+        raise explained(error, source) from error
 
 
 def extremes(source: Pixels | bytes) -> ValueRange | None:
@@ -140,10 +140,10 @@ def extremes(source: Pixels | bytes) -> ValueRange | None:
     except ImageError:
         raise
     except Exception as error:  # on a damaged file PIL's decoders raise whatever they run into
-        raise _explained(error, source) from error
+        raise explained(error, source) from error
 
 
-def _explained(error: Exception, source: Pixels | bytes) -> ImageError:
+def explained(error: Exception, source: Pixels | bytes) -> ImageError:
     """Say in an :class:`ImageError` what a decoder raised."""
     if isinstance(error, UnidentifiedImageError):
         if isinstance(source, bytes) and source.startswith(_TIFF_HEADS):
@@ -155,7 +155,7 @@ def _explained(error: Exception, source: Pixels | bytes) -> ImageError:
     if isinstance(error, Image.DecompressionBombError):
         most = 2 * (Image.MAX_IMAGE_PIXELS or 0)
         return ImageError(f"too large: more than {most:,} pixels; scale it down or cut it up")
-    return ImageError(f"cannot be decoded ({error})")
+    return ImageError(f"cannot be decoded ({str(error) or type(error).__name__})")
 
 
 def to_pixels(image: Image.Image) -> Pixels:
@@ -167,24 +167,29 @@ def to_pixels(image: Image.Image) -> Pixels:
 def encode_png(pixels: Pixels) -> bytes:
     """Encode pixels, uint8 [height, width, 1 or 3], as a PNG file."""
     file = io.BytesIO()
-    _from_pixels(pixels).save(file, "PNG")
+    from_pixels(pixels).save(file, "PNG")
     return file.getvalue()
 
 
-def encode_film(frames: Pixels, milliseconds: int) -> bytes:
-    """Encode pictures as an animated PNG that shows them one after the other, over and over.
+def encode_film(
+    frames: Pixels, milliseconds: int, kind: Literal["PNG", "GIF", "WEBP"] = "PNG", **options: int
+) -> bytes:
+    """Encode pictures as an animation that shows them one after the other, over and over.
 
     Args:
         frames: uint8 [N, height, width, channels].
-        milliseconds: how long each is shown.
+        milliseconds: how long each is shown; GIF holds hundredths of a second.
+        kind: the format. GIF reduces the colours of each frame to 256, and keeps all shades of grey.
+        options: Pillow's, of that format.
     """
-    first, *others = map(_from_pixels, frames)
+    first, *others = map(from_pixels, frames)
     file = io.BytesIO()
-    first.save(file, "PNG", save_all=True, append_images=others, duration=milliseconds, loop=0)
+    first.save(file, kind, save_all=True, append_images=others, duration=milliseconds, loop=0, **options)
     return file.getvalue()
 
 
-def _from_pixels(pixels: Pixels) -> Image.Image:
+def from_pixels(pixels: Pixels) -> Image.Image:
+    """Return the image whose pixels are given, uint8 [height, width, 1 to 4]."""
     return Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
 
 
