@@ -19,6 +19,7 @@ import io
 import math
 import zipfile
 from functools import lru_cache
+from typing import Any
 
 from genlab.imaging.codecs import encode_jpeg, encode_png_fast, encode_webp, encode_webp_film
 from genlab.imaging.images import ImageError, Pixels, encode_film
@@ -101,6 +102,16 @@ def encode(
         return _ENCODERS[media_type](picture), media_type
     except ImageError as error:
         raise Problem(406, "not-acceptable", f"the picture {error}") from None
+
+
+def describe_answers(offers: tuple[str, ...]) -> dict[str, Any]:
+    """Describe for OpenAPI (``content`` of a response) the answers of which a client may choose."""
+    binary = {"type": "string", "format": "binary"}
+    texts = {"type": "array", "items": {"type": "string", "contentEncoding": "base64"}}
+    side = {"type": "integer", "minimum": 1}
+    properties = {"type": {"const": PNG}, "width": side, "height": side, "pictures": texts}
+    document = {"type": "object", "properties": properties, "required": list(properties)}
+    return {offer: {"schema": document if offer == JSON else binary} for offer in offers}
 
 
 @lru_cache(maxsize=1024)

@@ -142,6 +142,36 @@ def read_pictures(
     return Received(pictures, fields)
 
 
+def describe_body(limits: Limits, *, most: int = 1, names: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Describe for OpenAPI (``openapi_extra`` of a route) the body that :func:`read_pictures` reads.
+
+    Args:
+        limits: of bytes, sides and pixels.
+        most: largest number of pictures.
+        names: fields that hold a picture each, in place of ``image``.
+    """
+
+    def fields(picture: dict[str, str]) -> dict[str, Any]:
+        pictures = dict.fromkeys(names, picture)
+        several = {"type": "array", "items": picture, "maxItems": most}
+        return {"type": "object", "properties": {"image": several if most > 1 else picture, **pictures}}
+
+    binary = {"type": "string", "format": "binary"}
+    content: dict[str, Any] = {
+        "multipart/form-data": {"schema": fields(binary)},
+        "application/json": {"schema": fields({"type": "string", "contentEncoding": "base64"})},
+    }
+    places = f"fields image, or {' and '.join(names)}" if names else "field image"
+    description = (
+        f"{_FORMATS_TEXT}, known by its content: the {places} of a form or, in base64, of a JSON object"
+        f"{'' if names else '; or the body itself'}. At most {limits.body_bytes:,} bytes, {limits.side:,} pixels a side "
+        f"and {limits.pixels:,} pixels in all."
+    )
+    if not names:
+        content = {"image/*": {"schema": binary}, **content}
+    return {"requestBody": {"required": True, "description": description, "content": content}}
+
+
 def check_sizes(sizes: Iterable[tuple[int, int]], limits: Limits) -> None:
     """Refuse pictures of too long sides, or of too many pixels together.
 

@@ -12,7 +12,21 @@ from PIL import Image
 
 from genlab.imaging.images import Pixels
 from genlab.imaging.sheets import sheet
-from genlab.serving.answers import FILM, GIF, JPEG, JSON, MULTIPART, PICTURE, PICTURES, PNG, WEBP, ZIP, choose, encode
+from genlab.serving.answers import (
+    FILM,
+    GIF,
+    JPEG,
+    JSON,
+    MULTIPART,
+    PICTURE,
+    PICTURES,
+    PNG,
+    WEBP,
+    ZIP,
+    choose,
+    describe_answers,
+    encode,
+)
 from genlab.serving.problems import Problem
 
 CHROME_IMAGE = "image/avif,image/webp,image/apng,image/svg+xml,image/*,*/*;q=0.8"
@@ -103,6 +117,7 @@ def test_each_picture_is_a_file_of_its_own(count: int) -> None:
     body, kind = encode(some, JSON)
     document = json.loads(body)
     assert kind == JSON
+    assert set(document) == set(describe_answers(PICTURES)[JSON]["schema"]["required"])
     assert {key: document[key] for key in ("type", "width", "height")} == {"type": PNG, "width": 14, "height": 10}
     assert len(parts) == len(document["pictures"]) == count
     for name, part, text, picture in zip(archive.namelist(), parts, document["pictures"], some, strict=True):

@@ -13,7 +13,7 @@ from PIL import Image
 from genlab.imaging.headers import Header
 from genlab.serving.limits import Limits
 from genlab.serving.problems import Problem
-from genlab.serving.uploads import Received, decode_all, parse_json, read_pictures
+from genlab.serving.uploads import Received, decode_all, describe_body, parse_json, read_pictures
 from tests.serving.odd_pictures import NOISE, encoded
 
 LIMITS = Limits()
@@ -196,6 +196,16 @@ def test_limits_are_of_the_whole_request() -> None:
         except Problem as problem:
             found = problem.status
         assert found == status, limits
+
+
+def test_the_description_names_each_place_of_a_picture() -> None:
+    one = describe_body(LIMITS)["requestBody"]
+    assert set(one["content"]) == {"image/*", "multipart/form-data", "application/json"}
+    assert "16,777,216 bytes, 8,192 pixels a side" in one["description"]
+    two = describe_body(LIMITS, most=2, names=("begin", "end"))["requestBody"]
+    assert set(two["content"]) == {"multipart/form-data", "application/json"}
+    for content in two["content"].values():
+        assert set(content["schema"]["properties"]) == {"image", "begin", "end"}
 
 
 def test_json_of_any_size_up_to_the_limit_of_values_is_parsed() -> None:
