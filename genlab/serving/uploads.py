@@ -164,8 +164,8 @@ def describe_body(limits: Limits, *, most: int = 1, names: tuple[str, ...] = ())
     places = f"fields image, or {' and '.join(names)}" if names else "field image"
     description = (
         f"{_FORMATS_TEXT}, known by its content: the {places} of a form or, in base64, of a JSON object"
-        f"{'' if names else '; or the body itself'}. At most {limits.body_bytes:,} bytes, {limits.side:,} pixels a side "
-        f"and {limits.pixels:,} pixels in all."
+        f"{'' if names else '; or the body itself'}. At most {limits.body_bytes:,} bytes, {limits.side:,} pixels a "
+        f"side and {limits.pixels:,} pixels in all."
     )
     if not names:
         content = {"image/*": {"schema": binary}, **content}
