@@ -4,22 +4,32 @@ import contextlib
 import dataclasses
 import logging
 import os
-import signal
 import socket
+import ssl
 from collections.abc import Sequence
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
-from annotated_types import Interval, MinLen
+from annotated_types import Ge, Interval, MinLen
 
 from genlab.core.config import parse
-from genlab.core.errors import ClusterError, ConfigError, run_command
+from genlab.core.errors import ConfigError, RunError, run_command
 from genlab.core.extras import require_extra
-from genlab.inference.operations import ModelInfo
-from genlab.store import model_directory
+from genlab.serving.limits import Limits
+from genlab.serving.settings import Access, Settings, check_exposure
 
-REQUEST_TIMEOUT = 120
-"""Seconds after which a request is given up, with status 408."""
+if TYPE_CHECKING:
+    from genlab.serving.library import Library
+
+
+@dataclasses.dataclass(frozen=True)
+class TLS:
+    """Files of a certificate, by which the server speaks HTTPS. They are read once."""
+
+    certificate: str | None = None
+    """PEM file of the certificate and those that vouch for it."""
+    key: str | None = None
+    """PEM file of its private key; by default it stands in the certificate's file."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,62 +37,104 @@ class ServeConfig:
     """Serve models over HTTP from this machine, until interrupted. A GPU is used if there is one."""
 
     models: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="MODEL [MODEL ...]"), MinLen(1)]
-    """Directories or s3:// URLs of models, or of the runs that trained them. A model is named after its run."""
+    """Directories or s3:// URLs of models, of runs that trained them, and of folders of models, where new ones are
+    picked up. A model is named after its run."""
     host: str = "127.0.0.1"
-    """Address to listen on; 0.0.0.0 lets other machines in, without asking who they are."""
+    """Address to listen on; one that other machines reach, such as 0.0.0.0, needs tokens (--access.tokens)."""
     port: Annotated[int, Interval(ge=1, le=65535)] = 8000
     """Port to listen on."""
+    threads: Annotated[int, Ge(1)] | None = None
+    """CPU threads that a model computes with; by default as many as there are cores."""
+    settings: Settings = dataclasses.field(default_factory=Settings)
+    access: Access = dataclasses.field(default_factory=Access)
+    limits: Limits = dataclasses.field(default_factory=Limits)
+    tls: TLS = dataclasses.field(default_factory=TLS)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command ``genlab serve``."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    logging.getLogger("genlab").setLevel(logging.INFO)
     run_command(lambda: serve_models(parse(ServeConfig, arguments, prog="genlab serve")))
 
 
 def serve_models(config: ServeConfig) -> None:
-    """Serve until SIGINT or SIGTERM, then leave no process behind.
+    """Serve until SIGINT or SIGTERM, and then answer what was asked before.
 
     Raises:
-        ClusterError: ``RAY_ADDRESS`` names a cluster.
-        ConfigError: the address cannot be listened on, or what serving needs is not installed.
-        RunError: a model cannot be loaded, two have one name, or a URL cannot hold one's.
+        ConfigError: the address cannot be listened on or may not, a file of TLS or of tokens cannot be used, or what
+            serving needs is not installed.
+        RunError: no model can be loaded, two have one name, or a URL cannot hold one's.
+        StorageError: a store cannot be reached.
     """
     require_extra("serve", "genlab serve")
-    if os.environ.get("RAY_ADDRESS"):
-        raise ClusterError(
-            "RAY_ADDRESS is set, and genlab serve works on this machine alone; unset it, "
-            "or deploy to that cluster with `serve deploy cluster/serve.yaml`"
-        )
-    models = model_directory.find(config.models)
-    from genlab.serving.schema import read_card
-
-    for name, directory in models.items():  # what cannot be served is refused here, not in Ray's logs
-        read_card(name, directory)
-        model_directory.load(directory)
+    check_exposure(config.host, config.access, tls=config.tls.certificate is not None)
+    _check_certificate(config.tls)
     _check_free(config.host, config.port)
+    import torch
+    import uvicorn
 
-    from ray import serve
+    from genlab.serving.connections import BoundedHeads
+    from genlab.serving.service import create_app
+    from genlab.serving.telemetry import PrometheusTelemetry
 
-    from genlab.core.ray_cluster import connected
-    from genlab.serving.app import ServeArguments, build
+    torch.set_num_threads(config.threads or len(os.sched_getaffinity(0)))
+    failures: list[str] = []
 
-    logging.getLogger("ray.serve").setLevel(logging.WARNING)
-    with connected():
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
-        serve.start(
-            proxy_location="HeadOnly",
-            http_options={"host": config.host, "port": config.port, "request_timeout_s": REQUEST_TIMEOUT},
+    def loaded(library: "Library") -> None:
+        for served in library.loaded:
+            print(f"{served.name}: {', '.join(served.forms)}", flush=True)
+        if not library.loaded:
+            failures.extend(library.failures or ["there is no model to serve"])
+            server.should_exit = True
+
+    app = create_app(
+        config.models,
+        config.limits,
+        config.access,
+        config.settings,
+        PrometheusTelemetry(),
+        bound=config.host,
+        loaded=loaded,
+    )
+    server = uvicorn.Server(
+        uvicorn.Config(
+            app,
+            host=config.host,
+            port=config.port,
+            http=BoundedHeads,
+            lifespan="on",
+            log_config=None,
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            ssl_certfile=config.tls.certificate,
+            ssl_keyfile=config.tls.key,
+            timeout_graceful_shutdown=int(config.limits.seconds) + 1,
         )
-        serve.run(build(ServeArguments(models=[str(directory) for directory in models.values()])), name="genlab")
-        for name, directory in models.items():
-            print(f"{name}: {', '.join(ModelInfo.read(directory).operations)}")
-        print(f"serving at http://{config.host}:{config.port} until interrupted (Ctrl-C)", flush=True)
-        with contextlib.suppress(KeyboardInterrupt):
-            signal.pause()
+    )
+    scheme = "http" if config.tls.certificate is None else "https"
+    print(f"serving at {scheme}://{config.host}:{config.port} until interrupted (Ctrl-C)", flush=True)
+    with contextlib.suppress(KeyboardInterrupt):  # it has answered what was asked before
+        server.run()
+    if failures:
+        raise RunError("; ".join(failures))
+
+
+def _check_certificate(tls: TLS) -> None:
+    """Refuse a certificate that cannot be used, before anything is loaded."""
+    if tls.certificate is None:
+        if tls.key is not None:
+            raise ConfigError("--tls.key: there is no certificate that it is the key of; give --tls.certificate")
+        return
+    try:
+        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(tls.certificate, tls.key)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigError(f"--tls.certificate {tls.certificate}: cannot be used: {error}") from None
 
 
 def _check_free(host: str, port: int) -> None:
-    """Refuse an address that is taken or not this machine's, before Ray is started."""
+    """Refuse an address that is taken or not this machine's, before anything is loaded."""
     try:
         socket.create_server((host, port)).close()
     except OSError as error:

@@ -142,6 +142,12 @@ class Batcher:
             self._changed.notify()
         return work
 
+    def forget(self, engine: Engine) -> None:
+        """Try no more batch sizes of an engine that is put away."""
+        with self._changed:
+            for key in [key for key in self._untried if key[0] is engine]:
+                del self._untried[key]
+
     def run(self, engine: Engine, task: Task, finish: Callable[[Pixels], Any] = lambda pixels: pixels) -> Any:
         """Queue a task, and wait for its result.
 
@@ -176,10 +182,18 @@ class Batcher:
                 work.done(work)
             if together:
                 self._compute_batch(together)
-            elif self._untried:
-                (engine, trial), kind = next(iter(self._untried.items()))
-                if not engine.try_larger_batch(kind):
-                    del self._untried[engine, trial]
+            else:
+                self._try_larger_batch()
+
+    def _try_larger_batch(self) -> None:
+        """Use a moment of leisure."""
+        with self._changed:
+            if not self._untried:
+                return
+            (engine, trial), kind = next(iter(self._untried.items()))
+        if not engine.try_larger_batch(kind):
+            with self._changed:
+                self._untried.pop((engine, trial), None)
 
     def _sweep(self) -> list[Work]:
         """Drop the work of callers who left, and return what is late."""
@@ -221,7 +235,8 @@ class Batcher:
             self._seconds_per_work += 0.2 * (seconds / len(done) - self._seconds_per_work)
         pixels = engine.pixels(kind)
         if not engine.knows_batches(kind):
-            self._untried[engine, kind.trial] = kind
+            with self._changed:
+                self._untried[engine, kind.trial] = kind
         if self._record:
             waited = [begin - work.submitted for work, count in batch if len(work.outputs) == count]
             self._record(BatchRecord(engine, kind.operation, len(rows), len(rows) * pixels, waited, seconds))

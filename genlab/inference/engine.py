@@ -20,6 +20,7 @@ from genlab.inference.operations import ModelInfo
 from genlab.models.precision import allow_tf32
 from genlab.models.tiles import TILE, join_tiles, tile_boxes
 from genlab.store import model_directory
+from genlab.store.probes import Report, check
 
 ImageInput = bytes | Pixels
 """The bytes of an image file, or uint8 [H, W, 1 or 3]."""
@@ -72,6 +73,33 @@ class Engine:
         self._model: Any = model_directory.load(directory, device or best_device())
         self.exact = self._model.device.type == "cpu" if exact is None else exact
         self._trials: dict[Any, Trial] = {}
+
+    @property
+    def bytes(self) -> int:
+        """Return the bytes of the model's weights."""
+        tensors = (*self._model.parameters(), *self._model.buffers())
+        return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+    def check_probes(self) -> Report | None:
+        """Check that the model gives what training's own model made, see :func:`genlab.store.probes.check`.
+
+        Returns:
+            By how much it differs; ``None`` if the model directory has no probes.
+
+        Raises:
+            RunError: it gives something else.
+        """
+        return check(self.info.directory, self._model)
+
+    def translated_pixels(self, height: int, width: int) -> int:
+        """Return the pixels that go through the model for a picture of this size, those of all its tiles together.
+
+        Each side is padded to a multiple of what the network takes.
+        """
+        multiple = self._model.size_multiple
+        height, width = height + -height % multiple, width + -width % multiple
+        boxes = tile_boxes(height, width, multiple)
+        return sum((rows.stop - rows.start) * (columns.stop - columns.start) for rows, columns in boxes)
 
     def sample(self, count: int, seed: int, label: str | int | None = None, **options: Any) -> Pixels:
         """Draw a seed's first ``count`` pictures, all of the class ``label`` if given: uint8 [count, H, W, C].

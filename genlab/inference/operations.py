@@ -47,7 +47,15 @@ class ModelInfo:
         Raises:
             RunError: it is not a model directory, or its description is damaged.
         """
-        description = model_directory.describe(directory)
+        return cls.of(directory, model_directory.describe(directory))
+
+    @classmethod
+    def of(cls, directory: model_directory.Location, description: Mapping[str, Any]) -> Self:
+        """Return what the ``genlab.json`` of a model directory says, which was read before.
+
+        Raises:
+            RunError: it is damaged.
+        """
         try:
             kind, provenance = model_type(description["family"]), description["provenance"]
             image, names = description["image"], provenance["label_names"]

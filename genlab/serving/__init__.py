@@ -1,8 +1,9 @@
-"""Models over HTTP, under Ray Serve.
+"""Models over HTTP: in one process, or as replicas of Ray Serve.
 
-In: HTTP requests. Out: PNG files and JSON. Nothing here knows how models are trained. Read ``api`` first; then ``app``.
-``api`` has the routes and their errors, and sends the work to a backend. ``schema`` holds the JSON bodies, ``uploads``
-finds and checks the pictures that clients send, ``answers`` encodes those that they get, ``served_models`` the models
-of one process, each on an engine of ``genlab.inference``; ``app`` builds from these the application that Ray Serve
-runs.
+In: HTTP requests. Out: pictures and JSON. Nothing here knows how models are trained. Read ``service`` first, which puts
+the parts together; then ``api``. A request goes through ``intake`` (id, limits of its body, errors, log) and ``guard``
+(hosts, origins, ``tokens``) to its route in ``api``; ``library`` has the models, ``operations`` what may be asked of
+them, ``uploads`` the pictures that come, ``computing`` a batcher of ``genlab.inference`` for an event loop, ``answers``
+the pictures that go. ``problems`` are errors, ``limits`` and ``settings`` what can be set, ``telemetry`` metrics,
+``schema`` and ``openapi`` descriptions. ``connections`` is for the server of one process, ``app`` for Ray Serve.
 """

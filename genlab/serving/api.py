@@ -1,242 +1,265 @@
-"""The HTTP interface: routes, limits and errors. A :class:`Backend` runs the models.
+"""The HTTP interface: routes, from requests to tasks and from their pictures to answers.
 
-Every error is JSON ``{"detail": "one sentence"}``: 404 for a model that is not served and for an operation that it
-does not have, 413 for too large a body or picture, 415 for what is no picture, 422 for parameters or a picture that
-cannot be used, 503 when too many requests wait.
+Pictures are computed by ``POST /v1/models/NAME/OPERATION``. Parameters come as JSON; as a query or the fields of a form
+beside a picture. A picture comes as the body, in a form or as base64 in JSON. What comes back is chosen by the header
+Accept (:mod:`genlab.serving.answers`). Every error is a problem of RFC 9457 (:mod:`genlab.serving.problems`).
 """
 
-import secrets
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Protocol
+import asyncio
+import functools
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractAsyncContextManager
+from typing import Annotated, Any, cast
 
-from fastapi import Body, FastAPI, HTTPException, Path, Query, Request
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, RedirectResponse, Response
-from pydantic import BaseModel
+from fastapi import FastAPI, Path
+from fastapi.responses import RedirectResponse
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 
 from genlab import __version__
-from genlab.core.errors import ConfigError
-from genlab.core.option_text import with_options
-from genlab.imaging.images import ImageError
-from genlab.inference.operations import choose_direction, class_number
-from genlab.models.model import model_type
-from genlab.serving.schema import (
-    MAX_SEED,
-    Health,
-    MixRequest,
-    ModelCard,
-    Problem,
-    ReconstructQuery,
-    SampleRequest,
-    TranslateQuery,
-)
-from genlab.serving.uploads import UPLOAD, BodyLimit, read_upload
+from genlab.core.errors import RunError
+from genlab.imaging.images import Channels, ImageError, Pixels
+from genlab.inference.batching import BatchRecord
+from genlab.serving import answers
+from genlab.serving.computing import Computer
+from genlab.serving.library import Library, Served
+from genlab.serving.limits import Limits
+from genlab.serving.openapi import describe_operations, problems
+from genlab.serving.operations import Form, Parameters
+from genlab.serving.problems import ERROR_HANDLERS, Problem
+from genlab.serving.schema import Health, ModelCard, make_card
+from genlab.serving.telemetry import PrometheusTelemetry, Telemetry
+from genlab.serving.uploads import Upload, check_sizes, decode_all, read_pictures
 
 SEED_HEADER = "X-Genlab-Seed"
+VERSION_HEADER = "X-Genlab-Version"
+EXACT_HEADER = "X-Genlab-Exact"
+
+READ_AT_ONCE = 2**18
+"""Bytes of a body up to which pictures are found in it by the event loop itself; it takes about a millisecond."""
+
+Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
+
+Name = Annotated[
+    str, Path(description="The model's name, from `GET /v1/models`, with `@ALIAS` or `@VERSION` if wanted.")
+]
 
 
-Options = Mapping[str, Any]
-"""Values of the options of a model's own, by name."""
+def create_api(
+    library: Library,
+    computer: Computer,
+    limits: Limits,
+    telemetry: Telemetry,
+    decoders: ThreadPoolExecutor,
+    middleware: Sequence[Middleware] = (),
+    at_work: Lifespan | None = None,
+) -> FastAPI:
+    """Create the web application that serves the models of ``library``.
 
-
-class Backend(Protocol):
-    """Runs the operations of the served models; see :class:`genlab.serving.served_models.ServedModels`.
-
-    Its methods take the options of the model's own last, all of them. They may raise ImageError for a picture that
-    cannot be used, and HTTPException.
-    """
-
-    async def sample(self, name: str, count: int, seed: int, label: int | None, options: Options) -> bytes:
-        """Draw ``count`` pictures, of the class ``label`` if it is not ``None``: one PNG."""
-
-    async def translate(self, name: str, picture: bytes, direction: str, options: Options) -> bytes:
-        """Translate a picture into a PNG."""
-
-    async def reconstruct(self, name: str, picture: bytes, label: int | None, options: Options) -> bytes:
-        """Reconstruct a picture as a PNG; ``label`` is its class where the model has classes."""
-
-    async def mix_styles(
-        self, name: str, rows: Sequence[int], columns: Sequence[int], label: int | None, options: Options
-    ) -> bytes:
-        """Mix the styles of the pictures of seeds: one PNG; ``label`` is their class where the model has classes."""
-
-
-class PngResponse(Response):
-    """A response whose body is a PNG file."""
-
-    media_type = "image/png"
-
-
-Name = Annotated[str, Path(description="The model's name, from `GET /v1/models`.")]
-
-
-def create_api(cards: Mapping[str, ModelCard], backend: Backend) -> FastAPI:
-    """Create the web application that serves the models of ``cards``, by name, which ``backend`` runs.
-
-    Each operation of each model has a route of its own, with a schema of the options that this model takes.
+    Args:
+        library: the models.
+        computer: computes their tasks.
+        limits: of requests.
+        telemetry: records what they cost.
+        decoders: the threads that decode pictures.
+        middleware: what requests go through first, the outermost before the others.
+        at_work: surrounds the time in which requests are answered.
     """
     api = FastAPI(
         title="genlab",
         version=__version__,
         summary="Image generators trained by genlab.",
         description=__doc__.partition("\n\n")[2],
+        exception_handlers=dict(ERROR_HANDLERS),
+        middleware=list(middleware),
+        lifespan=at_work,
     )
-    api.add_middleware(BodyLimit)
 
     @api.get("/", include_in_schema=False)
     def root() -> RedirectResponse:
         return RedirectResponse("docs")  # relative, so that the application may lie under a prefix
 
-    @api.get("/healthz", summary="Whether the server answers")
-    def health() -> Health:
+    @api.get("/livez", summary="Whether the server answers")
+    async def live() -> Health:
+        return Health(status="ok")
+
+    @api.get("/readyz", summary="Whether the server's models are loaded", responses=problems(503))
+    async def ready() -> Health:
+        if not library.ready:
+            raise Problem(503, "loading", "models are being loaded", retry_after=1)
         return Health(status="ok")
 
     @api.get("/v1/models", summary="All models")
-    def models() -> list[ModelCard]:
-        return list(cards.values())
+    async def models() -> list[ModelCard]:
+        return list(_cards(library).values())
 
-    @api.get("/v1/models/{name}", summary="One model", responses=_problems(404, 422))
-    def model(name: Name) -> ModelCard:
-        if name not in cards:
-            raise HTTPException(404, f"no model {name!r}; there are: {', '.join(cards)}")
-        return cards[name]
+    @api.get("/v1/models/{name}", summary="One model", responses=problems(404, 422))
+    async def model(name: Name) -> ModelCard:
+        stored = library.models.get(name.partition("@")[0])
+        if stored is None:
+            raise Problem(404, "no-such-model", f"no model {name!r}; there are: {', '.join(library.models) or 'none'}")
+        try:
+            return make_card(stored, stored.find(name.partition("@")[2] or None))
+        except RunError as error:
+            raise Problem(404, "no-such-model", str(error)) from None
 
-    for card in cards.values():
-        for operation, add in (
-            ("sample", _add_sample),
-            ("translate", _add_translate),
-            ("reconstruct", _add_reconstruct),
-            ("mix_styles", _add_mix_styles),
-        ):
-            if operation in card.operations:
-                add(api, card, model_type(card.family).operations[operation], backend)
+    if isinstance(telemetry, PrometheusTelemetry):
 
-    @api.post("/v1/models/{name}/{operation}", include_in_schema=False)
-    def absent(name: str, operation: str) -> None:
-        raise HTTPException(404, f"{name} has no operation {operation!r}; it has: {', '.join(model(name).operations)}")
+        @api.get("/metrics", include_in_schema=False)
+        async def metrics() -> Response:
+            text, media_type = telemetry.text()
+            return Response(text, media_type=media_type)
 
-    @api.exception_handler(RequestValidationError)
-    async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-        faults = (f"{'.'.join(map(str, fault['loc'][1:])) or 'body'}: {fault['msg']}" for fault in error.errors())
-        return _refusal(422, "; ".join(faults))
+    operate = functools.partial(_operate, library, computer, limits, telemetry, decoders)
+    api.router.routes.append(Route("/v1/models/{name}/{operation}", operate, methods=["POST"]))
+    fixed = api.openapi
 
-    @api.exception_handler(ConfigError)
-    async def impossible(request: Request, error: ConfigError) -> JSONResponse:
-        return _refusal(422, str(error))
+    def openapi() -> dict[str, Any]:
+        document = {**fixed()}
+        document["paths"] = {**document["paths"], **describe_operations(_cards(library).values(), limits)}
+        return document
 
-    @api.exception_handler(ImageError)
-    async def unusable(request: Request, error: ImageError) -> JSONResponse:
-        return _refusal(422, f"the picture {error}")
-
-    @api.exception_handler(Exception)
-    async def broken(request: Request, error: Exception) -> JSONResponse:
-        return _refusal(500, "internal error; the server's log has more")
-
+    api.openapi = openapi  # type: ignore[method-assign]  # as FastAPI's documentation has it
     return api
 
 
-def _add_sample(api: FastAPI, card: ModelCard, options: type, backend: Backend) -> None:
-    body = with_options(f"SampleRequest_{card.name}", SampleRequest, options)
-
-    @api.post(
-        f"/v1/models/{card.name}/sample",
-        summary=f"Draw pictures from {card.name}",
-        response_class=PngResponse,
-        responses=_picture("One picture, or a sheet of several.", seed=True) | _problems(404, 413, 422, 503),
-    )
-    async def sample(request: Annotated[body | None, Body()] = None) -> PngResponse:  # type: ignore[valid-type]
-        asked: SampleRequest = request or body()
-        label = class_number(card.classes, asked.label)
-        seed = secrets.randbelow(MAX_SEED + 1) if asked.seed is None else asked.seed
-        pictures = await backend.sample(card.name, asked.count, seed, label, _own(asked, SampleRequest))
-        return PngResponse(pictures, headers={SEED_HEADER: str(seed)})
+def record_batch(library: Library, telemetry: Telemetry, batch: BatchRecord) -> None:
+    """Record a batch in the metrics, under the name of its model."""
+    name = next((served.name for served in library.loaded if served.engine is batch.engine), "")
+    telemetry.batch(name, batch.operation, batch.rows, batch.pixels)
+    telemetry.phase(name, "compute", batch.seconds)
+    for seconds in batch.waited:
+        telemetry.phase(name, "wait", seconds)
 
 
-def _add_translate(api: FastAPI, card: ModelCard, options: type, backend: Backend) -> None:
-    parameters = with_options(f"TranslateQuery_{card.name}", TranslateQuery, options)
-
-    @api.post(
-        f"/v1/models/{card.name}/translate",
-        summary=f"Translate a picture by {card.name}",
-        response_class=PngResponse,
-        responses=_picture("The translated picture, of the same size.") | _problems(404, 413, 415, 422, 503),
-        openapi_extra=UPLOAD,
-    )
-    async def translate(request: Request, query: Annotated[parameters, Query()]) -> PngResponse:  # type: ignore[valid-type]
-        asked: TranslateQuery = query
-        direction = choose_direction(card.directions, asked.direction)
-        picture = await read_upload(request)
-        return PngResponse(await backend.translate(card.name, picture, direction, _own(asked, TranslateQuery)))
+def _cards(library: Library) -> dict[str, ModelCard]:
+    """Return the cards of all models that can be served, by name."""
+    cards = {}
+    for name, model in library.models.items():
+        try:
+            cards[name] = make_card(model, model.find(None))
+        except RunError:
+            continue  # the server's log has it
+    return cards
 
 
-def _add_reconstruct(api: FastAPI, card: ModelCard, options: type, backend: Backend) -> None:
-    parameters = with_options(f"ReconstructQuery_{card.name}", ReconstructQuery, options)
+async def _operate(
+    library: Library,
+    computer: Computer,
+    limits: Limits,
+    telemetry: Telemetry,
+    decoders: ThreadPoolExecutor,
+    request: Request,
+) -> Response:
+    """Answer a request for an operation of a model."""
+    reference, operation = request.path_params["name"], request.path_params["operation"]
+    served = await library.get(reference)
+    form = served.forms.get(operation)
+    if form is None:
+        there = ", ".join(served.forms)
+        raise Problem(404, "no-such-operation", f"{served.name} has no operation {operation!r}; it has: {there}")
+    state = request.state
+    state.model, state.operation = served.name, operation
+    media_type = answers.choose(request.headers.get("accept"), form.operation.offers)
+    parameters, uploads = await _read(request, form, limits, decoders)
+    pictures = await _decode(served, form, parameters, uploads, limits, telemetry, decoders) if uploads else ()
+    asked = form.ask(served.engine, parameters, pictures)
 
-    @api.post(
-        f"/v1/models/{card.name}/reconstruct",
-        summary=f"Reconstruct a picture by {card.name}",
-        description="What the model makes of a picture, which must have the size of the model's images.",
-        response_class=PngResponse,
-        responses=_picture("The reconstructed picture.") | _problems(404, 413, 415, 422, 503),
-        openapi_extra=UPLOAD,
-    )
-    async def reconstruct(request: Request, query: Annotated[parameters, Query()]) -> PngResponse:  # type: ignore[valid-type]
-        asked: ReconstructQuery = query
-        number = class_number(card.classes, asked.label, needed=True)
-        picture = await read_upload(request)
-        return PngResponse(await backend.reconstruct(card.name, picture, number, _own(asked, ReconstructQuery)))
-
-
-def _add_mix_styles(api: FastAPI, card: ModelCard, options: type, backend: Backend) -> None:
-    body = with_options(f"MixRequest_{card.name}", MixRequest, options)
-
-    @api.post(
-        f"/v1/models/{card.name}/mix_styles",
-        summary=f"Mix the styles of pictures that {card.name} draws",
-        response_class=PngResponse,
-        responses=_picture(
-            "A sheet: the pictures of the rows' seeds in the first column, those of the columns' in the first row, and "
-            "where they meet the row's picture with some styles of the column's."
+    def finish(pixels: Pixels) -> tuple[bytes, str]:
+        begin = time.perf_counter()
+        found = answers.encode(
+            pixels.reshape(-1, *pixels.shape[-3:]),
+            media_type,
+            columns=asked.columns,
+            frames_per_second=asked.frames_per_second,
         )
-        | _problems(404, 413, 422, 503),
+        telemetry.phase(served.name, "encode", time.perf_counter() - begin)
+        return found
+
+    body, content_type = await computer.compute(served.engine, asked.task, finish, request.receive)
+    headers = {
+        "Content-Type": content_type,
+        VERSION_HEADER: served.version.version,
+        EXACT_HEADER: "true" if served.engine.exact else "false",
+    }
+    if asked.seed is not None:
+        headers[SEED_HEADER] = str(asked.seed)
+    return Response(body, headers=headers)
+
+
+async def _read(
+    request: Request, form: Form, limits: Limits, decoders: ThreadPoolExecutor
+) -> tuple[Parameters, Sequence[Upload]]:
+    """Read the parameters and the pictures of a request."""
+    body, query = await request.body(), _texts(request)
+    operation = form.operation
+    if not operation.pictures:
+        if query and body:
+            raise Problem(422, "invalid", "parameters come in the query or in the body, and not in both")
+        return (form.read_texts(query) if query or not body else form.read_json(body)), ()
+    content_type = request.headers.get("content-type")
+    read = functools.partial(
+        read_pictures,
+        content_type,
+        body,
+        limits,
+        least=operation.pictures,
+        most=operation.pictures,
+        names=operation.picture_names,
     )
-    async def mix_styles(request: Annotated[body, Body()]) -> PngResponse:  # type: ignore[valid-type]
-        asked: MixRequest = request
-        label = class_number(card.classes, asked.label, needed=True)
-        own = _own(asked, MixRequest)
-        return PngResponse(await backend.mix_styles(card.name, asked.rows, asked.columns, label, own))
+    large = len(body) > READ_AT_ONCE
+    received = await asyncio.get_running_loop().run_in_executor(decoders, read) if large else read()
+    is_json = content_type is not None and "json" in content_type.partition(";")[0].lower()
+    if is_json and received.fields:
+        if query:
+            raise Problem(422, "invalid", "parameters come in the query or in the body, and not in both")
+        return form.read_values(received.fields), received.pictures
+    return form.read_texts({**query, **received.fields}), received.pictures
 
 
-def _own(request: BaseModel, base: type[BaseModel]) -> dict[str, Any]:
-    """Return the options of the model's own in a request: all that ``base`` does not have."""
-    return request.model_dump(exclude=set(base.model_fields))
+def _texts(request: Request) -> Mapping[str, str | list[str]]:
+    """Return the parameters of the query; one that is there several times is a list."""
+    if not request.scope["query_string"]:
+        return {}
+    texts: dict[str, str | list[str]] = {}
+    for name, text in request.query_params.multi_items():
+        before = texts.get(name)
+        texts[name] = text if before is None else [*(before if isinstance(before, list) else [before]), text]
+    return texts
 
 
-def _refusal(status: int, detail: str) -> JSONResponse:
-    return JSONResponse(Problem(detail=detail).model_dump(), status)
-
-
-def _problems(*codes: int) -> dict[int | str, dict[str, Any]]:
-    """Describe the errors of a route for OpenAPI."""
-    meanings = {
-        404: "No such model, or the model has no such operation.",
-        413: "The body has too many bytes, or the picture too many pixels.",
-        415: "Not a picture.",
-        422: "A parameter is out of range, or the picture cannot be used.",
-        503: "Too many requests are waiting; try again later.",
-    }
-    content = {"application/json": {"schema": Problem.model_json_schema()}}
-    return {code: {"description": meanings[code], "content": content} for code in codes}
-
-
-def _picture(description: str, seed: bool = False) -> dict[int | str, dict[str, Any]]:
-    """Describe a response that is a picture for OpenAPI."""
-    response: dict[str, Any] = {
-        "description": description,
-        "content": {"image/png": {"schema": {"type": "string", "format": "binary"}}},
-    }
-    if seed:
-        response["headers"] = {
-            SEED_HEADER: {"description": "The seed that draws these pictures again.", "schema": {"type": "integer"}}
-        }
-    return {200: response}
+async def _decode(
+    served: Served,
+    form: Form,
+    parameters: Parameters,
+    uploads: Sequence[Upload],
+    limits: Limits,
+    telemetry: Telemetry,
+    decoders: ThreadPoolExecutor,
+) -> list[Pixels]:
+    """Decode the pictures of a request, if they are not too large, as the model takes them."""
+    info, engine = served.engine.info, served.engine
+    check_sizes(((upload.header.height, upload.header.width) for upload in uploads), limits)
+    if form.operation.any_size:
+        pixels = sum(engine.translated_pixels(upload.header.height, upload.header.width) for upload in uploads)
+        if pixels > limits.pixels:
+            detail = f"{pixels:,} pixels would go through the model, padding included; at most {limits.pixels:,} may"
+            raise Problem(413, "too-many-pixels", detail)
+    direction = None
+    if hasattr(parameters, "direction"):
+        direction = info.direction(parameters.direction)
+    begin = time.perf_counter()
+    pictures = await decode_all(
+        uploads, cast("Channels", info.image_shape[2]), info.value_range(direction), executor=decoders
+    )
+    telemetry.phase(served.name, "decode", time.perf_counter() - begin)
+    if not form.operation.any_size:
+        height, width, _ = info.image_shape
+        for picture in pictures:
+            if picture.shape[:2] != (height, width):
+                raise ImageError(f"is {picture.shape[1]}x{picture.shape[0]} pixels; the model takes {width}x{height}")
+    return pictures

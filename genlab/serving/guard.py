@@ -11,7 +11,6 @@ A server on loopback is reached by every page that its user's browser shows. So 
 All of it is decided by the headers alone, before any of the body is read.
 """
 
-import dataclasses
 import functools
 import ipaddress
 import re
@@ -24,11 +23,11 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from genlab.core.errors import ConfigError
 from genlab.serving.problems import Problem
+from genlab.serving.settings import LOOPBACK, Access
 from genlab.serving.tokens import TokenFile
 
 LIVENESS = ("/livez", "/readyz")
 """Paths that anyone may ask, under any Host and without a token: an orchestrator's probes know neither."""
-LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 _HOST = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]{1,5})?")
@@ -36,45 +35,6 @@ _ORIGIN = re.compile(r"https?://(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:[0-9]{1,5})?")
 _SINGLE = frozenset({b"host", b"origin", b"sec-fetch-site", b"authorization"})
 _METHODS = b"GET, HEAD, POST, PUT, DELETE"
 _REQUEST_HEADERS = b"Authorization, Content-Type, Idempotency-Key, X-Request-Id"
-
-
-@dataclasses.dataclass(frozen=True)
-class Access:
-    """Who may use the HTTP interface."""
-
-    tokens: str | None = None
-    """Local path or s3:// URL of a file of tokens, as genlab token makes it; a request then needs one of them, as the
-    header Authorization: Bearer TOKEN. The file is read again every few seconds."""
-    anyone: bool = False
-    """Serve beyond this machine without tokens: whoever reaches the address may use the models."""
-    hosts: tuple[str, ...] = ()
-    """Names and addresses, without ports, by which clients reach this server, besides the one it listens on and
-    loopback's."""
-    public_origins: tuple[str, ...] = ()
-    """Where browsers see this server if something in front of it speaks TLS: https://models.example.org."""
-    origins: tuple[str, ...] = ()
-    """Origins of other sites whose pages may use this server from a browser (CORS), such as https://app.example.org."""
-
-
-def check_exposure(host: str, access: Access) -> None:
-    """Refuse to listen beyond loopback without tokens, unless that was asked for.
-
-    Raises:
-        ConfigError: the address is not loopback's, and there are neither tokens nor ``anyone``.
-    """
-    if access.tokens is None and not access.anyone and not is_loopback(host):
-        raise ConfigError(
-            f"{host} can be reached from other machines, and there are no tokens: make one with `genlab token NAME "
-            "FILE` and name the file, or say that anyone may use this server"
-        )
-
-
-def is_loopback(host: str) -> bool:
-    """Return whether an address to listen on is reached from this machine only."""
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return host.lower() == "localhost"
 
 
 def changes_state(method: str, path: str) -> bool:

@@ -1,23 +1,16 @@
-"""JSON bodies of requests and responses of the HTTP interface."""
+"""JSON of the answers of the HTTP interface."""
 
 import math
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
-from upath import UPath
+from pydantic import BaseModel, Field
 
 from genlab.core.errors import RunError
 from genlab.core.option_text import options_schema
 from genlab.inference.operations import ModelInfo
+from genlab.serving.operations import OPERATIONS
 from genlab.store import model_directory
-
-MAX_COUNT = 64
-"""Largest number of pictures that one request draws."""
-MAX_MIXED = 8
-"""Largest number of rows, and of columns, of one request that mixes styles."""
-MAX_SEED = 2**31 - 1
-NOT_IN_NAMES = frozenset("/\\{}?#%")
-"""Characters that mean something of their own in a URL or a route."""
+from genlab.store.model_store import ModelVersion, StoredModel
 
 
 class ImageForm(BaseModel):
@@ -31,9 +24,14 @@ class ImageForm(BaseModel):
 class ModelCard(BaseModel):
     """Description of a served model and of its operations."""
 
-    name: str = Field(description="Its name in paths: that of its run.")
+    name: str = Field(description="Its name in paths; `NAME@ALIAS` and `NAME@VERSION` name a version of it.")
+    version: str = Field(description="The version that its name alone stands for, a hash of architecture and weights.")
+    versions: list[str] = Field(description="All versions that are there.")
+    aliases: dict[str, str] = Field(description="The version of each alias.")
     family: str
-    operations: list[str] = Field(description="The operations that may be asked of it, such as sample or translate.")
+    operations: list[str] = Field(
+        description="The operations that may be asked of it, such as sample or translate: each is a route."
+    )
     options: dict[str, dict[str, Any]] = Field(
         description="By operation, the options of the model's own by name, each as a JSON schema."
     )
@@ -50,109 +48,50 @@ class ModelCard(BaseModel):
     metrics: dict[str, float | None] = Field(description="Its last measured values; null where not finite.")
 
 
-Seeds = Annotated[
-    list[Annotated[int, Field(ge=0, le=MAX_SEED, strict=True)]], Field(min_length=1, max_length=MAX_MIXED)
-]
-
-
-class SampleRequest(BaseModel):
-    """Request for pictures to draw; that of a model has the options of its own as well."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    count: Annotated[
-        int, Field(ge=1, le=MAX_COUNT, strict=True, description="How many; several come as one sheet, row by row.")
-    ] = 1
-    seed: Annotated[
-        int | None,
-        Field(
-            ge=0,
-            le=MAX_SEED,
-            strict=True,
-            description="Picture i of a seed is the same for any count; by default a random one.",
-        ),
-    ] = None
-    label: Annotated[
-        str | Annotated[int, Field(strict=True)] | None,
-        Field(
-            description="Class of all pictures, by name or number, if the model has classes; by default all in turn."
-        ),
-    ] = None
-
-
-class MixRequest(BaseModel):
-    """Request for pictures of seeds with styles of others; that of a model has the options of its own as well."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    rows: Annotated[Seeds, Field(description="Seeds of the pictures that are changed, each a row.")]
-    columns: Annotated[Seeds, Field(description="Seeds of the pictures whose styles they get, each a column.")]
-    label: Annotated[
-        str | Annotated[int, Field(strict=True)] | None,
-        Field(description="Class of all pictures, by name or number; needed if the model has classes."),
-    ] = None
-
-
-class TranslateQuery(BaseModel):
-    """Parameters of a translation; those of a model have the options of its own as well."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    direction: Annotated[str | None, Field(description="One of the model's directions; by default the first.")] = None
-
-
-class ReconstructQuery(BaseModel):
-    """Parameters of a reconstruction; those of a model have the options of its own as well."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    label: Annotated[
-        str | None, Field(description="The picture's class, by name or number; needed if the model has classes.")
-    ] = None
-
-
 class Health(BaseModel):
     """Response of a server that works."""
 
     status: str = Field(description='"ok".')
 
 
-class Problem(BaseModel):
-    """Response to a request that is refused, with the reason."""
+class ProblemDetails(BaseModel):
+    """Response to a request that is refused, as RFC 9457 has it."""
 
+    type: str = Field(description="The kind of the problem, `/problems/KIND`; it never changes.")
+    title: str = Field(description="The kind in words.")
+    status: int
     detail: str = Field(description="One sentence that says what to change.")
+    request_id: str = Field(description="The id of the request, for the server's log.")
 
 
-def read_card(name: str, directory: str | UPath) -> ModelCard:
-    """Read the card of the model in ``directory``, served as ``name``, from its ``genlab.json``.
+def make_card(model: StoredModel, version: ModelVersion) -> ModelCard:
+    """Make the card of a model, whose name alone stands for ``version``.
 
     Raises:
-        RunError: it is not a model directory, its description is damaged, or a URL cannot hold the name.
+        RunError: its description is damaged.
     """
-    if name in ("", ".", "..") or NOT_IN_NAMES & set(name):
-        raise RunError(
-            f"{directory} would be served as {name!r}, and a URL cannot hold this name: rename the directory to one "
-            f"without any of {' '.join(sorted(NOT_IN_NAMES))}"
-        )
-    model = ModelInfo.read(directory)
-    height, width, channels = model.image_shape
+    info = ModelInfo.of(version.directory, version.description)
+    height, width, channels = info.image_shape
+    operations = [name for name in info.operations if name in OPERATIONS]
     try:
-        metrics = model.provenance["metrics"]
         return ModelCard(
-            name=name,
-            family=model.family,
-            operations=list(model.operations),
-            options={operation: options_schema(options) for operation, options in model.operations.items()},
+            name=model.name,
+            version=version.version,
+            versions=list(model.versions),
+            aliases=dict(model.aliases),
+            family=info.family,
+            operations=operations,
+            options={name: options_schema(info.operations[name]) for name in operations},
             image=ImageForm(height=height, width=width, channels=channels),
-            directions=list(model.directions),
-            label_names=model.provenance["label_names"],
-            classes=list(model.classes),
-            value_ranges=dict(model.value_ranges),
-            step=model.provenance["step"],
-            images=model.provenance["images"],
-            metrics={key: value if math.isfinite(value) else None for key, value in metrics.items()},
+            directions=list(info.directions),
+            label_names=info.provenance["label_names"],
+            classes=list(info.classes),
+            value_ranges=dict(info.value_ranges),
+            step=info.provenance["step"],
+            images=info.provenance["images"],
+            metrics={key: value if math.isfinite(value) else None for key, value in info.provenance["metrics"].items()},
         )
     except (KeyError, TypeError, ValueError) as error:
         raise RunError(
-            f"{directory}/{model_directory.DESCRIPTION}: damaged ({error}); export the model again"
+            f"{version.directory}/{model_directory.DESCRIPTION}: damaged ({error}); export the model again"
         ) from None

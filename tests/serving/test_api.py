@@ -1,12 +1,17 @@
-"""The HTTP interface, without Ray: ServedModels in this process does the work."""
+"""The HTTP interface, in this process: what is asked for, what comes back, and what is refused."""
 
+import contextlib
 import io
+import re
+import shutil
 import struct
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
+from unittest import mock
 
+import httpx
 import numpy as np
 import pytest
 import torch
@@ -15,10 +20,11 @@ from PIL import Image
 from torch import Tensor
 
 from genlab.models.cvae import CVAE
-from genlab.serving.api import Options, create_api
-from genlab.serving.schema import read_card
-from genlab.serving.served_models import ServedModels
-from genlab.serving.uploads import MAX_BODY_BYTES
+from genlab.serving.library import Library
+from genlab.serving.limits import Limits
+from genlab.serving.service import create_app
+from genlab.serving.settings import Access, Settings
+from genlab.serving.telemetry import PrometheusTelemetry
 from genlab.store import model_directory
 from tests.imaging.support import tiff
 from tests.inference.support import with_ranges
@@ -34,33 +40,33 @@ LINE = {
 }
 
 
-class Direct:
-    """A backend that works in this process."""
-
-    def __init__(self, models: ServedModels) -> None:
-        self.models = models
-
-    async def sample(self, name: str, count: int, seed: int, label: int | None, options: Options) -> bytes:
-        return self.models.sample(name, count, seed, label, options)
-
-    async def translate(self, name: str, picture: bytes, direction: str, options: Options) -> bytes:
-        return self.models.translate(name, picture, direction, options)
-
-    async def reconstruct(self, name: str, picture: bytes, label: int | None, options: Options) -> bytes:
-        return self.models.reconstruct(name, picture, label, options)
-
-    async def mix_styles(
-        self, name: str, rows: Sequence[int], columns: Sequence[int], label: int | None, options: Options
-    ) -> bytes:
-        return self.models.mix_styles(name, rows, columns, label, options)
+@contextlib.contextmanager
+def serving(*directories: str | Path, limits: Limits | None = None) -> Iterator[TestClient]:
+    """A server of the models in these directories, in this process."""
+    paths = tuple(map(str, directories))
+    app = create_app(paths, limits or Limits(), Access(), Settings(), PrometheusTelemetry())
+    with TestClient(app, "http://localhost", raise_server_exceptions=False) as client:
+        yield client
 
 
 @pytest.fixture(scope="module")
 def client(served_runs: Path) -> Iterator[TestClient]:
-    directories = {name: str(served_runs / name / "model") for name in ("digits", "monet", "classes")}
-    cards = {name: read_card(name, directory) for name, directory in directories.items()}
-    with TestClient(create_api(cards, Direct(ServedModels(directories))), raise_server_exceptions=False) as client:
+    with serving(*(served_runs / name for name in ("digits", "monet", "classes"))) as client:
         yield client
+
+
+def detail_of(response: httpx.Response) -> str:
+    assert response.headers["content-type"] == "application/problem+json"
+    problem = response.json()
+    assert problem["status"] == response.status_code
+    detail: str = problem["detail"]
+    return detail
+
+
+def body_schema(paths: dict[str, Any], name: str, operation: str) -> dict[str, Any]:
+    content = paths[f"/v1/models/{name}/{operation}"]["post"]["requestBody"]["content"]
+    properties: dict[str, Any] = content["application/json"]["schema"]["properties"]
+    return properties
 
 
 def photo(width: int = 40, height: int = 24, mode: str = "RGB") -> Image.Image:
@@ -87,8 +93,12 @@ def translated(served_runs: Path, image: Image.Image, direction: str = "a_to_b")
 
 def test_models_are_listed_with_what_they_can_do(client: TestClient) -> None:
     digits, monet, classes = client.get("/v1/models").json()
+    version = digits.pop("version")
+    assert re.fullmatch("[0-9a-f]{12}", version)
     assert digits == {
         "name": "digits",
+        "versions": [version],
+        "aliases": {},
         "family": "vae",
         "operations": ["sample", "reconstruct", "interpolate", "interpolate_draws"],
         "options": {
@@ -134,13 +144,11 @@ def test_a_sample_is_what_the_model_draws(client: TestClient, served_runs: Path)
         np.testing.assert_array_equal(page[top : top + 28, left : left + 28], image)
 
 
-@pytest.mark.parametrize(
-    "body", [{"count": 0}, {"count": 65}, {"seed": -1}, {"seed": 2**31}, {"count": "many"}, {"counts": 2}]
-)
+@pytest.mark.parametrize("body", [{"count": 0}, {"seed": -1}, {"seed": 2**31}, {"count": "many"}, {"counts": 2}])
 def test_a_parameter_out_of_range_is_named(client: TestClient, body: dict[str, object]) -> None:
     response = client.post("/v1/models/digits/sample", json=body)
     assert response.status_code == 422
-    assert response.json()["detail"].startswith(f"{next(iter(body))}: ")
+    assert detail_of(response).startswith(f"{next(iter(body))}: ")
 
 
 def test_a_model_of_classes_draws_the_class_asked_for_or_all_in_turn(client: TestClient, served_runs: Path) -> None:
@@ -166,7 +174,7 @@ def test_a_model_of_classes_draws_the_class_asked_for_or_all_in_turn(client: Tes
 def test_a_class_that_cannot_be_drawn_is_refused(client: TestClient, name: str, label: object, detail: str) -> None:
     response = client.post(f"/v1/models/{name}/sample", json={"label": label})
     assert response.status_code == 422
-    assert response.json()["detail"].startswith(detail)
+    assert detail_of(response).startswith(detail)
 
 
 def test_reconstruct_is_told_the_class_by_a_model_of_classes_only(client: TestClient, served_runs: Path) -> None:
@@ -180,8 +188,9 @@ def test_reconstruct_is_told_the_class_by_a_model_of_classes_only(client: TestCl
         ("classes/reconstruct", "label: this model must be told the class of a picture; choose from cat, dog, 2"),
         ("digits/reconstruct?label=zero", "label: this model knows no classes; leave it out"),
     ):
-        refused = client.post(f"/v1/models/{path}", content=data)
-        assert (refused.status_code, refused.json()) == (422, {"detail": detail})
+        size = client.get(f"/v1/models/{path.partition('/')[0]}").json()["image"]["width"]
+        refused = client.post(f"/v1/models/{path}", content=encoded(photo(size, size, "L")))
+        assert (refused.status_code, detail_of(refused)) == (422, detail)
 
 
 def test_translate_gives_what_the_model_gives(client: TestClient, served_runs: Path) -> None:
@@ -222,21 +231,20 @@ def test_reconstruct_takes_the_models_size_only(client: TestClient) -> None:
     assert pixels_of(response.content).shape == (28, 28)
     refused = client.post("/v1/models/digits/reconstruct", content=encoded(photo()))
     assert refused.status_code == 422
-    assert refused.json() == {"detail": "the picture is 40x24 pixels; the model takes 28x28"}
+    assert detail_of(refused) == "the picture is 40x24 pixels; the model takes 28x28"
 
 
 def test_an_unknown_model_is_told_the_known_ones(client: TestClient) -> None:
     for response in (client.get("/v1/models/manet"), client.post("/v1/models/manet/sample")):
         assert response.status_code == 404
-        assert response.json() == {"detail": "no model 'manet'; there are: digits, monet, classes"}
+        assert detail_of(response) == "no model 'manet'; there are: digits, monet, classes"
 
 
 def test_an_operation_the_model_lacks_is_not_found(client: TestClient) -> None:
     response = client.post("/v1/models/digits/translate", content=encoded(photo()))
     assert response.status_code == 404
-    assert response.json() == {
-        "detail": "digits has no operation 'translate'; it has: sample, reconstruct, interpolate, interpolate_draws"
-    }
+    there = "sample, reconstruct, interpolate, interpolate_draws"
+    assert detail_of(response) == f"digits has no operation 'translate'; it has: {there}"
     assert client.post("/v1/models/monet/sample").status_code == 404
     assert client.post("/v1/models/monet/reconstruct", content=encoded(photo())).status_code == 404
 
@@ -244,87 +252,160 @@ def test_an_operation_the_model_lacks_is_not_found(client: TestClient) -> None:
 def test_an_unknown_direction_is_told_the_known_ones(client: TestClient) -> None:
     response = client.post("/v1/models/monet/translate?direction=sideways", content=encoded(photo()))
     assert response.status_code == 422
-    assert response.json()["detail"] == "direction = 'sideways': choose from a_to_b, b_to_a"
+    assert detail_of(response) == "direction = 'sideways': choose from a_to_b, b_to_a"
 
 
-@pytest.mark.parametrize("data", [b"", b"hello", b"\x89PNG\r\n\x1a\n", b"%!PS-Adobe-3.0 EPSF-3.0\n"])
+@pytest.mark.parametrize("data", [b"", b"hello", b"<svg/>", b"%!PS-Adobe-3.0 EPSF-3.0\n"])
 def test_what_is_no_picture_is_refused(client: TestClient, data: bytes) -> None:
     response = client.post("/v1/models/monet/translate", content=data)
     assert response.status_code == 415
-    assert "not a picture" in response.json()["detail"]
+    assert "not a picture" in detail_of(response)
 
 
 def test_a_truncated_picture_is_refused(client: TestClient) -> None:
     response = client.post("/v1/models/monet/translate", content=encoded(photo(), "JPEG")[:-100])
     assert response.status_code == 422
-    assert response.json()["detail"].startswith("the picture cannot be decoded")
+    assert detail_of(response).startswith("the picture cannot be decoded")
 
 
 def test_a_form_without_the_picture_is_refused(client: TestClient) -> None:
     response = client.post("/v1/models/monet/translate", files={"picture": ("photo.png", encoded(photo()))})
     assert response.status_code == 422
-    assert "image" in response.json()["detail"]
+    assert "image" in detail_of(response)
 
 
-def test_too_many_pixels_are_refused_by_the_header(client: TestClient) -> None:
-    """A picture that is nothing but a header: to decode it would end in 422."""
-    for side in (2049, 20000):
-        header = b"IHDR" + struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
-        data = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
-        data += struct.pack(">I", 1000) + b"IDAT"
-        response = client.post("/v1/models/monet/translate", content=data)
-        assert response.status_code == 413, side
-        assert "more than 4,194,304 pixels" in response.json()["detail"]
+@pytest.mark.parametrize(
+    ("width", "height", "kind"),
+    [
+        (4100, 4100, "too-many-pixels"),
+        (20_000, 20_000, "too-many-pixels"),
+        (4_194_304, 1, "too-long-side"),
+        (8192, 1, None),
+        (8192, 4, None),
+    ],
+)
+def test_too_large_pictures_are_refused_by_the_header(
+    width: int, height: int, kind: str | None, client: TestClient
+) -> None:
+    """Pictures that are nothing but a header: to decode one would end in 422."""
+    header = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    data = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
+    data += struct.pack(">I", 1000) + b"IDAT"
+    response = client.post("/v1/models/monet/translate", content=data)
+    assert response.status_code == (422 if kind is None else 413), detail_of(response)
+    if kind:
+        assert response.json()["type"] == f"/problems/{kind}"
 
 
-def test_too_long_a_body_is_refused(client: TestClient) -> None:
-    data = encoded(photo()) + bytes(MAX_BODY_BYTES)
-    for response in (
-        client.post("/v1/models/monet/translate", content=data),
-        client.post("/v1/models/monet/translate", files={"image": ("photo.png", data)}),
-        client.post("/v1/models/digits/sample", content=data, headers={"content-type": "application/json"}),
-    ):
-        assert response.status_code == 413
-        assert response.json() == {"detail": "the body is larger than 10 MiB"}
+def test_pixels_are_counted_with_the_padding_that_goes_through_the_model(served_runs: Path) -> None:
+    with serving(served_runs / "monet", limits=Limits(pixels=4096)) as client:
+        assert client.post("/v1/models/monet/translate", content=encoded(photo(64, 64))).status_code == 200
+        response = client.post("/v1/models/monet/translate", content=encoded(photo(65, 62)))
+    assert response.status_code == 413
+    assert detail_of(response) == "6,144 pixels would go through the model, padding included; at most 4,096 may"
 
 
-def test_a_fault_of_the_server_is_json_without_its_secrets(served_runs: Path) -> None:
-    directory = str(served_runs / "digits" / "model")
-    models = ServedModels({})  # knows no model, so that sampling raises KeyError
-    api = create_api({"digits": read_card("digits", directory)}, Direct(models))
-    response = TestClient(api, raise_server_exceptions=False).post("/v1/models/digits/sample")
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("digits/sample", {"count": 9}),
+        ("digits/interpolate_draws", {"seeds": [1, 2], "steps": 9}),
+    ],
+)
+def test_more_pictures_than_allowed_are_refused(path: str, body: dict[str, Any], served_runs: Path) -> None:
+    with serving(served_runs / "digits", limits=Limits(images=8)) as client:
+        response = client.post(f"/v1/models/{path}", json=body)
+    assert response.status_code == 422
+    assert detail_of(response) == "9 pictures were asked for; at most 8 are allowed"
+
+
+def test_too_long_a_body_is_refused(served_runs: Path) -> None:
+    data = encoded(photo()) + bytes(2**20)
+    json = {"content-type": "application/json"}
+    with serving(served_runs / "digits", served_runs / "monet", limits=Limits(body_bytes=2**20)) as client:
+        for response in (
+            client.post("/v1/models/monet/translate", content=data),
+            client.post("/v1/models/monet/translate", files={"image": ("photo.png", data)}),
+            client.post("/v1/models/digits/sample", content=data, headers=json),
+        ):
+            assert response.status_code == 413
+            assert detail_of(response) == "the body has more than the 1048576 bytes allowed"
+
+
+def test_a_film_between_pictures_or_seeds(client: TestClient, served_runs: Path) -> None:
+    model: Any = model_directory.load(served_runs / "digits" / "model")
+    begin, end = (Image.fromarray(np.random.default_rng(i).integers(0, 256, (28, 28), np.uint8)) for i in (0, 1))
+    files = {"begin": ("a.png", encoded(begin)), "end": ("b.png", encoded(end))}
+    strip = client.post("/v1/models/digits/interpolate", files=files, data={"steps": "3"})
+    pixels = torch.from_numpy(np.stack([np.asarray(begin), np.asarray(end)])[..., None])
+    expected = model.interpolate(pixels, None, model.operations["interpolate"](steps=3))[:, :, :, 0]
+    np.testing.assert_array_equal(pixels_of(strip.content)[2:30, 2:30], expected[0])
+    np.testing.assert_array_equal(pixels_of(strip.content)[2:30, 62:90], expected[2])
+    body = {"seeds": [3, 4], "steps": 5, "frames_per_second": 20}
+    film = client.post("/v1/models/digits/interpolate_draws", json=body, headers={"Accept": "image/gif"})
+    assert film.headers["content-type"] == "image/gif"
+    with Image.open(io.BytesIO(film.content)) as frames:
+        assert (frames.n_frames, frames.info["duration"]) == (5, 50)  # type: ignore[attr-defined]
+
+
+def test_the_answer_has_the_type_that_accept_names(client: TestClient) -> None:
+    for accept, kind in (("image/jpeg", "JPEG"), ("image/webp", "WEBP"), ("text/html, image/*;q=0.5", "PNG")):
+        response = client.post("/v1/models/digits/sample", json={"seed": 3}, headers={"Accept": accept})
+        with Image.open(io.BytesIO(response.content)) as image:
+            assert image.format == kind
+    refused = client.post("/v1/models/digits/sample", headers={"Accept": "text/html"})
+    assert refused.status_code == 406
+    two = client.post("/v1/models/digits/sample", json={"count": 2}, headers={"Accept": "application/json"}).json()
+    assert len(two["pictures"]) == 2
+
+
+def test_answers_name_the_version_and_say_that_they_are_exact(client: TestClient) -> None:
+    card = client.get("/v1/models/digits").json()
+    by_version = f"/v1/models/digits@{card['version'][:8]}/sample"
+    for path in ("/v1/models/digits/sample", by_version):
+        headers = client.post(path).headers
+        assert (headers["X-Genlab-Version"], headers["X-Genlab-Exact"]) == (card["version"], "true")
+    absent = client.post("/v1/models/digits@000000000000/sample")
+    assert (absent.status_code, detail_of(absent)[:38]) == (404, "digits@000000000000: no such alias or ")
+
+
+def test_a_fault_of_the_server_is_a_problem_without_its_secrets(served_runs: Path) -> None:
+    with serving(served_runs / "digits") as client, mock.patch.object(Library, "get", side_effect=KeyError("secret")):
+        response = client.post("/v1/models/digits/sample")
     assert response.status_code == 500
-    assert response.json() == {"detail": "internal error; the server's log has more"}
+    assert "secret" not in response.text
+    assert detail_of(response) == "an internal error; the server's log has more under this request_id"
 
 
 def test_openapi_describes_every_route(client: TestClient) -> None:
     paths = client.get("/openapi.json").json()["paths"]
-    assert set(paths) == {"/healthz", "/v1/models", "/v1/models/{name}", "/v1/models/monet/translate"} | {
-        f"/v1/models/{name}/{operation}" for name in ("digits", "classes") for operation in ("sample", "reconstruct")
-    }
+    fixed = {"/livez", "/readyz", "/v1/models", "/v1/models/{name}", "/v1/models/monet/translate"}
+    operations = ("sample", "reconstruct", "interpolate", "interpolate_draws")
+    assert set(paths) == fixed | {f"/v1/models/{name}/{each}" for name in ("digits", "classes") for each in operations}
     translate = paths["/v1/models/monet/translate"]["post"]
-    assert set(translate["responses"]) == {"200", "404", "413", "415", "422", "503"}
-    assert set(translate["responses"]["200"]["content"]) == {"image/png"}
-    assert set(translate["requestBody"]["content"]) == {"image/*", "multipart/form-data"}
+    assert set(translate["responses"]) > {"200", "404", "413", "415", "422", "503"}
+    assert set(translate["responses"]["200"]["content"]) >= {"image/png", "image/jpeg", "image/webp"}
+    assert set(translate["requestBody"]["content"]) == {"image/*", "multipart/form-data", "application/json"}
     assert "X-Genlab-Seed" in paths["/v1/models/digits/sample"]["post"]["responses"]["200"]["headers"]
     for operation in (operation for path in paths.values() for operation in path.values()):
         assert operation["summary"]
         for code, response in operation["responses"].items():
-            if code != "200":
-                assert set(response["content"]["application/json"]["schema"]["properties"]) == {"detail"}
+            if code != "200" and "content" in response:
+                [content] = response["content"].items()
+                assert content[0] == "application/problem+json"
+                assert "detail" in content[1]["schema"]["properties"]
 
 
 def test_health_and_the_way_to_the_documentation(client: TestClient) -> None:
-    assert client.get("/healthz").json() == {"status": "ok"}
+    assert client.get("/livez").json() == {"status": "ok"}
     assert client.get("/").url.path == "/docs"
 
 
 def test_deep_pictures_are_read_by_the_range_of_training(served_runs: Path, tmp_path: Path, client: TestClient) -> None:
     ranged = str(with_ranges(served_runs / "digits", tmp_path / "scans", images=(-1000, 1550)) / "model")
-    api = create_api({"scans": read_card("scans", ranged)}, Direct(ServedModels({"scans": ranged})))
     pixels = np.random.default_rng(0).integers(0, 256, (28, 28), np.uint8)
     scan = tiff(pixels.astype("<f4") * 10 - 1000)
-    with TestClient(api) as scans:
+    with serving(ranged) as scans:
         assert scans.get("/v1/models/scans").json()["value_ranges"] == {"images": [-1000, 1550]}
         deep = scans.post("/v1/models/scans/reconstruct", content=scan)
         assert deep.status_code == 200
@@ -332,14 +413,12 @@ def test_deep_pictures_are_read_by_the_range_of_training(served_runs: Path, tmp_
         assert deep.content == flat.content
     refused = client.post("/v1/models/digits/reconstruct", content=scan)
     assert refused.status_code == 422
-    assert "has signed, 32-bit or float values and no range of them" in refused.json()["detail"]
+    assert "has signed, 32-bit or float values and no range of them" in detail_of(refused)
 
 
-def test_options_of_a_models_own_are_taken_by_its_route_and_described(gan_run: Path) -> None:
-    directories = {"gan": str(gan_run / "model")}
-    api = create_api({"gan": read_card("gan", directories["gan"])}, Direct(ServedModels(directories)))
-    model: Any = model_directory.load(directories["gan"])
-    with TestClient(api) as client:
+def test_options_of_a_models_own_are_taken_by_its_route_and_described(gan_run: Path, tmp_path: Path) -> None:
+    model: Any = model_directory.load(gan_run / "model")
+    with serving(shutil.copytree(gan_run, tmp_path / "copy" / "gan")) as client:
         response = client.post("/v1/models/gan/sample", json={"seed": 3, "truncation": 0.25})
         expected = model.sample(1, 3, options=model.operations["sample"](0.25))[0, :, :, 0]
         np.testing.assert_array_equal(pixels_of(response.content), expected)
@@ -350,22 +429,20 @@ def test_options_of_a_models_own_are_taken_by_its_route_and_described(gan_run: P
         ):
             refused = client.post("/v1/models/gan/sample", json={"truncation": value})
             assert refused.status_code == 422
-            assert refused.json()["detail"].startswith(detail)
+            assert detail_of(refused).startswith(detail)
         [name] = client.get("/v1/models/gan").json()["options"]["sample"]
         assert name == "truncation"
-        schemas = client.get("/openapi.json").json()["components"]["schemas"]
-    truncation = schemas["SampleRequest_gan"]["properties"]["truncation"]
+        paths = client.get("/openapi.json").json()["paths"]
+    truncation = body_schema(paths, "gan", "sample")["truncation"]
     assert truncation.items() >= {"type": "number", "minimum": 0, "maximum": 1, "default": 1}.items()
     assert truncation["description"].startswith("Scale of the latent vectors")
-    assert "count" in schemas["SampleRequest_gan"]["properties"]
+    assert "count" in body_schema(paths, "gan", "sample")
 
 
 def test_styles_are_mixed_by_seeds_and_options(model_runs: Path, client: TestClient) -> None:
-    directories = {"faces": str(model_runs / "faces" / "model")}
-    api = create_api({"faces": read_card("faces", directories["faces"])}, Direct(ServedModels(directories)))
-    model: Any = model_directory.load(directories["faces"])
+    model: Any = model_directory.load(model_runs / "faces" / "model")
     route, body = "/v1/models/faces/mix_styles", {"rows": [1, 2], "columns": [4, 5, 6], "styles": "fine"}
-    with TestClient(api) as faces:
+    with serving(model_runs / "faces") as faces:
         page = pixels_of(faces.post(route, json=body).content)
         assert page.shape == (3 * 10 + 2, 4 * 10 + 2)
         expected = model.mix_styles((1, 2), (4, 5, 6), None, model.operations["mix_styles"](styles="fine"))[2, 3]
@@ -379,20 +456,18 @@ def test_styles_are_mixed_by_seeds_and_options(model_runs: Path, client: TestCli
         ):
             refused = faces.post(route, json=body | change)
             assert refused.status_code == 422
-            assert refused.json()["detail"].startswith(detail)
-        schemas = faces.get("/openapi.json").json()["components"]["schemas"]
-    assert schemas["MixRequest_faces"]["properties"]["styles"]["enum"] == ["coarse", "middle", "fine"]
+            assert detail_of(refused).startswith(detail)
+        paths = faces.get("/openapi.json").json()["paths"]
+    assert body_schema(paths, "faces", "mix_styles")["styles"]["enum"] == ["coarse", "middle", "fine"]
     absent = client.post("/v1/models/digits/mix_styles", json=body)
-    assert (absent.status_code, absent.json()["detail"][:33]) == (404, "digits has no operation 'mix_styl")
+    assert (absent.status_code, detail_of(absent)[:33]) == (404, "digits has no operation 'mix_styl")
 
 
 def test_styles_are_drawn_and_checked_over_http(model_runs: Path) -> None:
-    directories = {"styles": str(model_runs / "faces" / "model")}
-    api = create_api({"styles": read_card("styles", directories["styles"])}, Direct(ServedModels(directories)))
-    model: Any = model_directory.load(directories["styles"])
+    model: Any = model_directory.load(model_runs / "faces" / "model")
     chosen = {"truncation": -0.5, "noise": "fixed", "latents": 2}
-    with TestClient(api) as client:
-        url = "/v1/models/styles/sample"
+    with serving(model_runs / "faces") as client:
+        url = "/v1/models/faces/sample"
         response = client.post(url, json={"seed": 3, **chosen})
         expected = model.sample(1, 3, options=model.operations["sample"](**chosen))[0, :, :, 0]
         np.testing.assert_array_equal(pixels_of(response.content), expected)
@@ -405,9 +480,9 @@ def test_styles_are_drawn_and_checked_over_http(model_runs: Path) -> None:
         ):
             refused = client.post(url, content=body, headers={"Content-Type": "application/json"})
             assert refused.status_code == 422
-            assert refused.json()["detail"].startswith(f"{name}: ")
-        schemas = client.get("/openapi.json").json()["components"]["schemas"]
-    properties = schemas["SampleRequest_styles"]["properties"]
+            assert detail_of(refused).startswith(f"{name}: ")
+        paths = client.get("/openapi.json").json()["paths"]
+    properties = body_schema(paths, "faces", "sample")
     assert properties["truncation"].items() >= {"type": "number", "minimum": -2, "maximum": 2, "default": 1}.items()
     assert properties["latents"].items() >= {"type": "integer", "minimum": 1, "maximum": 8, "default": 1}.items()
     assert properties["noise"]["enum"] == ["random", "fixed", "none"]
@@ -418,4 +493,4 @@ def test_options_of_other_models_are_refused(client: TestClient) -> None:
     query = client.post("/v1/models/monet/translate?strength=0.5", content=encoded(photo()))
     for refused, name in ((body, "truncation"), (query, "strength")):
         assert refused.status_code == 422
-        assert refused.json()["detail"].startswith(f"{name}: ")
+        assert detail_of(refused).startswith(f"{name}: ")

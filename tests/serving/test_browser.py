@@ -16,9 +16,10 @@ from fastapi import FastAPI
 from starlette.responses import HTMLResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from genlab.serving.guard import Access, Guard
+from genlab.serving.guard import Guard
 from genlab.serving.intake import Intake
 from genlab.serving.limits import Limits
+from genlab.serving.settings import Access
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 

@@ -9,10 +9,11 @@ from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
 from genlab.core.errors import ConfigError
-from genlab.serving.guard import Access, Guard, RateLimit, check_exposure
+from genlab.serving.guard import Guard, RateLimit
 from genlab.serving.intake import Intake
 from genlab.serving.limits import Limits
 from genlab.serving.problems import Problem
+from genlab.serving.settings import Access, check_exposure
 from genlab.serving.tokens import TokenFile, add_token
 from tests.serving.asgi import Answer, ask
 
@@ -271,9 +272,13 @@ def test_a_bucket_fills_in_a_minute() -> None:
 
 def test_a_server_beyond_loopback_needs_tokens_or_to_be_told() -> None:
     for host in ("127.0.0.1", "127.8.0.1", "::1", "[::1]", "localhost"):
-        check_exposure(host, Access())
+        check_exposure(host, Access(), tls=False)
+        check_exposure(host, Access(tokens="tokens.json"), tls=False)
     for host in ("0.0.0.0", "::", "10.0.0.1", "models.example.org", ""):
         with pytest.raises(ConfigError, match="genlab token"):
-            check_exposure(host, Access())
-        check_exposure(host, Access(anyone=True))
-        check_exposure(host, Access(tokens="tokens.json"))
+            check_exposure(host, Access(), tls=True)
+        check_exposure(host, Access(anyone=True), tls=False)
+        with pytest.raises(ConfigError, match="in clear"):
+            check_exposure(host, Access(tokens="tokens.json"), tls=False)
+        check_exposure(host, Access(tokens="tokens.json"), tls=True)
+        check_exposure(host, Access(tokens="tokens.json", clear=True), tls=False)

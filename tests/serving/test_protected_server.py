@@ -13,10 +13,11 @@ import uvicorn
 from fastapi import FastAPI, Request
 from starlette.middleware import Middleware
 
-from genlab.serving.guard import Access, Guard
+from genlab.serving.guard import Guard
 from genlab.serving.intake import Intake
 from genlab.serving.limits import Limits
 from genlab.serving.problems import ERROR_HANDLERS
+from genlab.serving.settings import Access
 
 MIB = 2**20
 

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from genlab.cli import describe, translate
 from genlab.cli.import_weights import main
+from genlab.inference.operations import ModelInfo
 from genlab.models.cyclegan import CycleGAN
 from genlab.models.pixels import to_signed
-from genlab.serving.schema import read_card
 from genlab.store import model_directory
 from tests.models.published import published_resnet
 
@@ -105,7 +105,7 @@ def test_one_file_makes_a_model_of_one_direction(
     with pytest.raises(ValueError, match=f"choose from {direction}"):
         model.translate(torch.zeros(1, 8, 8, 3, dtype=torch.uint8), other)
 
-    assert read_card("one", str(out)).directions == [direction]
+    assert ModelInfo.read(out).directions == (direction,)
     assert list(model.graphs()) == [direction]
     describe.main([str(out)])
     shown = capsys.readouterr().out

@@ -53,22 +53,22 @@ from genlab.cli import sample
 from genlab.cli.evaluate import EvaluateConfig, run_evaluation
 from genlab.inference.engine import Engine
 from genlab.reports.report import make_report
-from genlab.serving.api import create_api
-from genlab.serving.schema import read_card
-from genlab.serving.served_models import ServedModels
+from genlab.serving.limits import Limits
+from genlab.serving.service import create_app
+from genlab.serving.settings import Access, Settings
+from genlab.serving.telemetry import PrometheusTelemetry
 run, answer = sys.argv[1], {}
 make_report(run)
-
-class Direct:
-    async def sample(self, *arguments):
-        return ServedModels({"gan": run + "/model"}).sample(*arguments)
 
 expected = Engine(run + "/model").sample(1, 3, truncation=0.25)[0, :, :, 0]
 sample.main([run, run + "/one.png", "--count", "1", "--seed", "3", "--truncation", "0.25"])
 body = {"seed": 3, "truncation": 0.25}
 answer["card"] = "| sample, `truncation` | number ≥ 0, ≤ 1, by default 1.0. " in open(run + "/model/README.md").read()
-api = TestClient(create_api({"gan": read_card("gan", run + "/model")}, Direct()))
-pictures = {"command": run + "/one.png", "http": io.BytesIO(api.post("/v1/models/gan/sample", json=body).content)}
+app = create_app((run,), Limits(), Access(), Settings(), PrometheusTelemetry())
+with TestClient(app, "http://localhost") as api:
+    [card] = api.get("/v1/models").json()
+    response = api.post("/v1/models/" + card["name"] + "/sample", json=body)
+pictures = {"command": run + "/one.png", "http": io.BytesIO(response.content)}
 answer |= {name: bool((np.asarray(Image.open(file)) == expected).all()) for name, file in pictures.items()}
 for name, options in (("whole", {}), ("narrow", {"truncation": 0.25})):
     evaluation, _ = run_evaluation(EvaluateConfig(run, classifier="none"), options)

@@ -1,0 +1,86 @@
+"""The OpenAPI description of the operations of the models that are served at the moment."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from genlab.models.model import model_type
+from genlab.serving.answers import describe_answers
+from genlab.serving.limits import Limits
+from genlab.serving.operations import OPERATIONS, Form
+from genlab.serving.schema import ModelCard, ProblemDetails
+from genlab.serving.uploads import describe_body
+
+_PROBLEMS = {
+    400: "The body cannot be read.",
+    403: "A page of another site sent the request.",
+    404: "No such model, or the model has no such operation.",
+    406: "The answer cannot have any of the types that Accept names.",
+    408: "The body came too slowly.",
+    413: "The body has too many bytes, or a picture too many pixels.",
+    415: "Not a picture.",
+    422: "A parameter is out of range, or a picture cannot be used.",
+    429: "Too many requests in a minute.",
+    503: "Too many requests are waiting, or the version is not served; Retry-After says when to try again.",
+}
+
+
+def describe_operations(cards: Iterable[ModelCard], limits: Limits) -> dict[str, Any]:
+    """Describe the route of each operation of each model, with a schema of the parameters that this model takes.
+
+    Returns:
+        OpenAPI's path items by path.
+    """
+    paths: dict[str, Any] = {}
+    for card in cards:
+        for name in card.operations:
+            form = Form(name, card.name, model_type(card.family).operations[name], limits)
+            paths[f"/v1/models/{card.name}/{name}"] = {"post": _describe(card, name, form, limits)}
+    return paths
+
+
+def _describe(card: ModelCard, name: str, form: Form, limits: Limits) -> dict[str, Any]:
+    operation = OPERATIONS[name]
+    schema = form.schema()
+    description: dict[str, Any] = {
+        "summary": f"{operation.title} {card.name}",
+        "operationId": f"{name}_{card.name}",
+        "tags": [card.name],
+        "responses": {
+            "200": _answer(name),
+            **{str(status): one for status, one in problems(*_PROBLEMS).items() if operation.pictures or status != 415},
+        },
+    }
+    if operation.pictures:
+        required = schema.get("required", ())
+        description["parameters"] = [
+            {"name": key, "in": "query", "required": key in required, "schema": value}
+            for key, value in schema.get("properties", {}).items()
+        ]
+        description |= describe_body(limits, most=operation.pictures, names=operation.picture_names)
+    else:
+        description["requestBody"] = {
+            "required": bool(schema.get("required")),
+            "content": {"application/json": {"schema": schema}},
+        }
+    return description
+
+
+def _answer(name: str) -> dict[str, Any]:
+    operation = OPERATIONS[name]
+    headers = {
+        "X-Genlab-Version": ("The version of the model that made it.", "string"),
+        "X-Genlab-Exact": ("Whether it is the same bytes whatever was computed with it.", "string"),
+    }
+    if name == "sample":
+        headers["X-Genlab-Seed"] = ("The seed that draws these pictures again.", "integer")
+    return {
+        "description": operation.answer,
+        "headers": {key: {"description": text, "schema": {"type": kind}} for key, (text, kind) in headers.items()},
+        "content": describe_answers(operation.offers),
+    }
+
+
+def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Describe the errors of a route."""
+    content = {"application/problem+json": {"schema": ProblemDetails.model_json_schema()}}
+    return {status: {"description": _PROBLEMS[status], "content": content} for status in statuses}

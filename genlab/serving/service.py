@@ -1,0 +1,100 @@
+"""The server's parts, put together: the ASGI application of one process, whatever runs it."""
+
+import asyncio
+import contextlib
+import functools
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+
+from fastapi import FastAPI
+from starlette.middleware import Middleware
+
+from genlab.inference.batching import Batcher
+from genlab.serving.api import create_api, record_batch
+from genlab.serving.computing import Computer
+from genlab.serving.guard import Guard
+from genlab.serving.intake import Intake
+from genlab.serving.library import Library
+from genlab.serving.limits import Limits
+from genlab.serving.settings import Access, Settings
+from genlab.serving.telemetry import Telemetry
+from genlab.serving.tokens import TokenFile
+
+OPEN_PATHS = ("/", "/docs", "/docs/*", "/openapi.json")
+"""Paths that need no token: they say how to ask, and hold nothing of the models' makers but names and options."""
+
+
+def create_app(
+    sources: tuple[str, ...],
+    limits: Limits,
+    access: Access,
+    settings: Settings,
+    telemetry: Telemetry,
+    *,
+    bound: str = "127.0.0.1",
+    device: str | None = None,
+    loaded: Callable[[Library], None] = lambda library: None,
+) -> FastAPI:
+    """Create the application that serves ``sources``; models are loaded when it starts.
+
+    Args:
+        sources: model directories, directories of runs that have a model, and folders of models.
+        limits: of requests.
+        access: who may use it.
+        settings: how models are kept and computed.
+        telemetry: records what requests cost.
+        bound: the address that it is reached at.
+        device: where models go; by default a GPU if there is one.
+        loaded: is told when the models were tried to load.
+
+    Raises:
+        RunError: a source is no such directory, two models have one name, or a URL cannot hold it.
+        ConfigError: a name of a host or an origin is none, or there is no file of tokens.
+        StorageError: a store cannot be reached.
+    """
+    tokens = None if access.tokens is None else TokenFile(access.tokens)
+    memory = None if settings.memory_gib is None else int(settings.memory_gib * 2**30)
+    batcher: Batcher | None = None
+    library = Library(
+        sources,
+        limits=limits,
+        device=device,
+        exact=settings.exact,
+        memory_bytes=memory,
+        require_probes=settings.require_probes,
+        forget=lambda engine: batcher.forget(engine) if batcher else None,
+    )
+    batcher = Batcher(limits.waiting, settings.codec_threads, functools.partial(record_batch, library, telemetry))
+    decoders = ThreadPoolExecutor(settings.codec_threads, thread_name_prefix="decode")
+
+    async def load() -> None:
+        await library.load_all()
+        loaded(library)
+        await library.keep_fresh()
+
+    @contextlib.asynccontextmanager
+    async def at_work(app: FastAPI) -> AsyncIterator[None]:
+        if tokens:
+            tokens.watch()
+        loading = asyncio.create_task(load())
+        try:
+            yield
+        finally:
+            loading.cancel()
+            await asyncio.to_thread(batcher.close)
+            decoders.shutdown()
+            if tokens:
+                tokens.close()
+
+    middleware = [
+        Middleware(Intake, limits=limits, telemetry=telemetry),
+        Middleware(
+            Guard,
+            access=access,
+            bound=bound,
+            tokens=tokens,
+            requests_per_minute=limits.requests_per_minute,
+            open_paths=OPEN_PATHS,
+        ),
+    ]
+    return create_api(library, Computer(batcher, limits.seconds), limits, telemetry, decoders, middleware, at_work)

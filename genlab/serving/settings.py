@@ -1,0 +1,79 @@
+"""The settings of a server: who may use it, and how it keeps and computes models. Without any web library."""
+
+import dataclasses
+import ipaddress
+from typing import Annotated
+
+from annotated_types import Ge, Interval
+
+from genlab.core.errors import ConfigError
+
+LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
+
+
+@dataclasses.dataclass(frozen=True)
+class Access:
+    """Who may use the HTTP interface."""
+
+    tokens: str | None = None
+    """Local path or s3:// URL of a file of tokens, as genlab token makes it; a request then needs one of them, as the
+    header Authorization: Bearer TOKEN. The file is read again every few seconds."""
+    anyone: bool = False
+    """Serve beyond this machine without tokens: whoever reaches the address may use the models."""
+    clear: bool = False
+    """Let tokens travel in clear beyond this machine: for networks that are trusted, or where something in front of the
+    server speaks TLS."""
+    hosts: tuple[str, ...] = ()
+    """Names and addresses, without ports, by which clients reach this server, besides the one it listens on and
+    loopback's."""
+    public_origins: tuple[str, ...] = ()
+    """Where browsers see this server if something in front of it speaks TLS: https://models.example.org."""
+    origins: tuple[str, ...] = ()
+    """Origins of other sites whose pages may use this server from a browser (CORS), such as https://app.example.org."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """How models are kept and computed."""
+
+    exact: bool | None = None
+    """Whether a picture is the same bytes whatever other pictures are computed with it. By default on a CPU. Otherwise
+    it may differ by one level of 255, and larger batches may be faster."""
+    memory_gib: Annotated[float, Interval(gt=0)] | None = None
+    """The most GiB that the weights of all loaded models may take; the least recently used are put away. By default all
+    stay."""
+    require_probes: bool = False
+    """Refuse a model without probes, by which the server checks that it gives what training made."""
+    codec_threads: Annotated[int, Ge(1)] = 2
+    """Threads that decode and encode pictures beside the model."""
+
+
+def check_exposure(host: str, access: Access, tls: bool) -> None:
+    """Refuse to listen beyond loopback without tokens, or with tokens in clear, unless that was asked for.
+
+    Args:
+        host: the address to listen on.
+        access: who may use the server.
+        tls: whether the server itself speaks TLS.
+
+    Raises:
+        ConfigError: it was not.
+    """
+    if access.tokens is None and not access.anyone and not is_loopback(host):
+        raise ConfigError(
+            f"{host} can be reached from other machines, and there are no tokens: make one with `genlab token NAME "
+            "FILE` and name the file, or say that anyone may use this server"
+        )
+    if access.tokens is not None and not (tls or access.clear or is_loopback(host)):
+        raise ConfigError(
+            f"{host} can be reached from other machines, and tokens would travel to it in clear: give a certificate, "
+            "or say that they may, where something in front of the server speaks TLS"
+        )
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether an address to listen on is reached from this machine only."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
