@@ -4,9 +4,10 @@ import contextlib
 import dataclasses
 import logging
 import os
+import signal
 import socket
 import ssl
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
@@ -53,8 +54,6 @@ class ServeConfig:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command ``genlab serve``."""
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    logging.getLogger("genlab").setLevel(logging.INFO)
     run_command(lambda: serve_models(parse(ServeConfig, arguments, prog="genlab serve")))
 
 
@@ -115,10 +114,29 @@ def serve_models(config: ServeConfig) -> None:
     )
     scheme = "http" if config.tls.certificate is None else "https"
     print(f"serving at {scheme}://{config.host}:{config.port} until interrupted (Ctrl-C)", flush=True)
-    with contextlib.suppress(KeyboardInterrupt):  # it has answered what was asked before
-        server.run()
+    # uvicorn ends by the signal that it was sent, when all that was asked before is answered.
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with _log(), contextlib.suppress(KeyboardInterrupt):
+            server.run()
+    finally:
+        signal.signal(signal.SIGTERM, before)
     if failures:
         raise RunError("; ".join(failures))
+
+
+@contextlib.contextmanager
+def _log() -> Iterator[None]:
+    """Print what genlab logs, such as a line for each request."""
+    logger, handler = logging.getLogger("genlab"), logging.StreamHandler()
+    before = logger.level
+    logger.setLevel(logging.INFO)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before)
 
 
 def _check_certificate(tls: TLS) -> None:
