@@ -6,6 +6,7 @@ probes say (:mod:`genlab.store.probes`); until then, and where it does not, requ
 """
 
 import asyncio
+import contextlib
 import dataclasses
 import logging
 import math
@@ -173,12 +174,15 @@ class Library:
     def _add(self, source: str) -> None:
         try:
             [(name, directory)] = model_directory.find([source]).items()
-        except RunError:
+        except RunError as error:
+            if model_directory.describe_if_there(source) is not None:
+                raise  # of another format, or damaged
             store = ModelStore(source)
-            if not store.catalogue().models:
-                raise
-            self._stores.append(store)
-            return
+            with contextlib.suppress(RunError):
+                if store.catalogue().models:
+                    self._stores.append(store)
+                    return
+            raise RunError(f"{error}, and no folder of models either") from None
         _require_servable(name, directory)
         if name in self._singles:
             raise RunError(f"{source} and {self._singles[name]} would both be served as {name!r}; rename one directory")
