@@ -13,8 +13,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
+from numpy.typing import NDArray
+
 from genlab.core.errors import GenlabError
-from genlab.imaging.images import Pixels
 from genlab.inference.engine import Engine, Task
 from genlab.inference.kinds import Kind
 
@@ -63,7 +64,7 @@ class Work:
 
     engine: Engine
     task: Task
-    finish: Callable[[Pixels], Any]
+    finish: Callable[[NDArray[Any]], Any]
     """Makes the result of the answer's pixels, such as a file."""
     deadline: float
     """On the clock of ``time.monotonic``."""
@@ -115,7 +116,7 @@ class Batcher:
         self,
         engine: Engine,
         task: Task,
-        finish: Callable[[Pixels], Any],
+        finish: Callable[[NDArray[Any]], Any],
         done: Callable[[Work], None],
         seconds: float = float("inf"),
     ) -> Work:
@@ -148,7 +149,7 @@ class Batcher:
             for key in [key for key in self._untried if key[0] is engine]:
                 del self._untried[key]
 
-    def run(self, engine: Engine, task: Task, finish: Callable[[Pixels], Any] = lambda pixels: pixels) -> Any:
+    def run(self, engine: Engine, task: Task, finish: Callable[[NDArray[Any]], Any] = lambda pixels: pixels) -> Any:
         """Queue a task, and wait for its result.
 
         Raises:

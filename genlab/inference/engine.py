@@ -11,11 +11,24 @@ from typing import Any, cast
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from genlab.core.errors import ConfigError
 from genlab.imaging.images import Channels, ImageError, Pixels, prepare
 from genlab.inference.batch_sizes import Trial, parts
-from genlab.inference.kinds import Draw, Drawn, Kind, Labelled, Reconstruct, Translate, Whole
+from genlab.inference.kinds import (
+    Decode,
+    Draw,
+    Drawn,
+    Encode,
+    Kind,
+    Labelled,
+    Latent,
+    Reconstruct,
+    Translate,
+    Whole,
+)
 from genlab.inference.operations import ModelInfo
 from genlab.models.precision import allow_tf32
 from genlab.models.tiles import TILE, join_tiles, tile_boxes
@@ -37,8 +50,8 @@ class Task:
 
     kind: Kind
     rows: Sequence[Any]
-    join: Callable[[Sequence[Any]], Pixels]
-    """Makes the answer, uint8, of what the rows gave."""
+    join: Callable[[Sequence[Any]], NDArray[Any]]
+    """Makes the answer of what the rows gave: pixels, uint8; of :meth:`Engine.encode`, float32."""
 
 
 class Engine:
@@ -195,6 +208,42 @@ class Engine:
         labels = _labels(self.info.class_number(label, needed=True), 2)
         return Task(Whole("interpolate_draws", chosen, chosen.steps), [{"seeds": seeds, "label": labels}], _only)
 
+    def decode(self, latents: Sequence[Sequence[float]], label: str | int | None = None, **options: Any) -> Pixels:
+        """Decode latent vectors, all of one class, into the means of p(x|z): uint8 [N, H, W, C].
+
+        Raises:
+            ConfigError: a vector has not the model's latent dimensions; or the model has no such class, or needs one.
+        """
+        return self.run(self.decode_task(latents, label, options))
+
+    def decode_task(
+        self, latents: Sequence[Sequence[float]], label: str | int | None, options: Mapping[str, Any]
+    ) -> Task:
+        """Make the task of :meth:`decode`."""
+        kind = Decode(self.info.options("decode", options))
+        number = self.info.class_number(label, needed=True)
+        for vector in latents:
+            if len(vector) != self.info.latent_dim:
+                raise ConfigError(f"latents: the model takes {self.info.latent_dim} numbers each, not {len(vector)}")
+        return Task(kind, [Latent(tuple(vector), number) for vector in latents], np.stack)
+
+    def encode(
+        self, pictures: Sequence[ImageInput], label: str | int | None = None, **options: Any
+    ) -> NDArray[np.float32]:
+        """Encode pictures of the class ``label`` into the means of q(z|x): float32 [N, latent_dim].
+
+        Raises:
+            ConfigError: the model has no such class, or needs one.
+            ImageError: a picture cannot be decoded, or has not the size of the model's images.
+        """
+        return self.run(self.encode_task([self.read_fitting(picture) for picture in pictures], label, options))
+
+    def encode_task(self, pictures: Sequence[Pixels], label: str | int | None, options: Mapping[str, Any]) -> Task:
+        """Make the task of :meth:`encode` of decoded pictures, see :meth:`read_fitting`."""
+        kind = Encode(self.info.options("encode", options))
+        number = self.info.class_number(label, needed=True)
+        return Task(kind, [Labelled(picture, number) for picture in pictures], np.stack)
+
     def mix_styles(
         self, rows: Sequence[int], columns: Sequence[int], label: str | int | None = None, **options: Any
     ) -> Pixels:
@@ -218,7 +267,7 @@ class Engine:
         arguments = {"rows": rows, "columns": columns, "label": labels}
         return Task(Whole("mix_styles", chosen, (len(rows) + 1) * (len(columns) + 1)), [arguments], _only)
 
-    def run(self, task: Task) -> Pixels:
+    def run(self, task: Task) -> NDArray[Any]:
         """Compute a task, in as many batches as it needs."""
         results: list[Any] = []
         while len(results) < len(task.rows):

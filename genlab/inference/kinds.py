@@ -1,6 +1,7 @@
 """Kinds of work: what may go through a model in one batch, row by row.
 
-Rows of equal kinds share batches, whoever asked for them. A kind has one picture in each row, and is compared by value.
+Rows of equal kinds share batches, whoever asked for them. A kind has one picture (or latent
+vector) in each row, and is compared by value.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,6 +10,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from genlab.imaging.images import Pixels
@@ -149,6 +151,77 @@ class Reconstruct:
         pixels = torch.from_numpy(np.stack([row.picture for row in rows]))
         images: Tensor = model.reconstruct(pixels, _labels([row.label for row in rows], "cpu"), self.options)
         return images.cpu().numpy()
+
+
+class Latent(NamedTuple):
+    """A latent vector."""
+
+    values: tuple[float, ...]
+    """As many as the model's latent dimensions."""
+    label: int | None
+    """Class of its picture, for a model with classes."""
+
+
+@dataclass(frozen=True)
+class Decode:
+    """Pictures of latent vectors; rows are :class:`Latent`, each gives uint8 [H, W, C]."""
+
+    options: Any
+
+    @property
+    def operation(self) -> str:
+        """Return its operation."""
+        return "decode"
+
+    @property
+    def trial(self) -> tuple[Any, ...]:
+        """All options take the same networks."""
+        return ("decode",)
+
+    def pixels(self, image_shape: tuple[int, int, int]) -> int:
+        """Return the pixels of the model's images."""
+        return image_shape[0] * image_shape[1]
+
+    def example(self, model: Any) -> Latent:
+        """Return a latent vector that is nowhere zero."""
+        return Latent((0.5,) * model.architecture.latent_dim, 0 if model.classes else None)
+
+    def compute(self, model: Any, rows: Sequence[Latent]) -> Pixels:
+        """Decode: uint8 [rows, H, W, C]."""
+        latents = torch.tensor([row.values for row in rows], dtype=torch.float32)
+        images: Tensor = model.decode(latents, _labels([row.label for row in rows], "cpu"), self.options)
+        return images.cpu().numpy()
+
+
+@dataclass(frozen=True)
+class Encode:
+    """Latent vectors of pictures; rows are :class:`Labelled`, each gives float32 [latent_dim], the posterior mean."""
+
+    options: Any
+
+    @property
+    def operation(self) -> str:
+        """Return its operation."""
+        return "encode"
+
+    @property
+    def trial(self) -> tuple[Any, ...]:
+        """All options take the same networks."""
+        return ("encode",)
+
+    def pixels(self, image_shape: tuple[int, int, int]) -> int:
+        """Return the pixels of the model's images."""
+        return image_shape[0] * image_shape[1]
+
+    def example(self, model: Any) -> Labelled:
+        """Return a picture of middle grey."""
+        return Labelled(np.full(model.image_shape, 128, np.uint8), 0 if model.classes else None)
+
+    def compute(self, model: Any, rows: Sequence[Labelled]) -> NDArray[np.float32]:
+        """Encode: float32 [rows, latent_dim]."""
+        pixels = torch.from_numpy(np.stack([row.picture for row in rows]))
+        mean: Tensor = model.encode(pixels, _labels([row.label for row in rows], "cpu"), self.options)[0]
+        return mean.cpu().numpy()
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,8 @@ class ModelInfo:
     classes: tuple[str, ...]
     """Names of the classes that it is told, number 0 first; empty for a model that is told none. Numbers stand in for
     names that its data set did not give."""
+    latent_dim: int
+    """Length of the latent vectors that ``decode`` takes; 0 for a model that takes none."""
     weights: str
     """SHA-256 of its weights."""
     provenance: Mapping[str, Any]
@@ -69,6 +71,7 @@ class ModelInfo:
                 operations=kind.operations,
                 directions=architecture.directions if issubclass(kind, Translator) else (),
                 classes=tuple(names[number] if number < len(names) else str(number) for number in classes),
+                latent_dim=architecture.latent_dim if "decode" in kind.operations else 0,
                 weights=description["weights"]["sha256"],
                 provenance=provenance,
                 value_ranges={

@@ -51,6 +51,8 @@ class LatentModel(Sampler, ABC):
         "reconstruct": NoOptions,
         "interpolate": InterpolationOptions,
         "interpolate_draws": InterpolationOptions,
+        "decode": NoOptions,
+        "encode": NoOptions,
     }
     architecture: Any
     encoder: nn.Module
@@ -111,14 +113,16 @@ class LatentModel(Sampler, ABC):
         return (images > threshold).to(images.dtype)
 
     @torch.inference_mode()
-    def encode(self, pixels: Tensor, label: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def encode(
+        self, pixels: Tensor, label: Tensor | None = None, options: NoOptions = NO_OPTIONS
+    ) -> tuple[Tensor, Tensor]:
         """Encode uint8 [N, H, W, C]: mean and log-variance of q(z|x), float32 [N, latent_dim] each."""
         return self.infer(self.observe(pixels.to(self.device)), self._on_device(label))
 
     @torch.inference_mode()
-    def decode(self, latents: Tensor, label: Tensor | None = None) -> Tensor:
-        """Decode float [N, latent_dim] into the means of p(x|z), uint8 [N, H, W, C]."""
-        return self.decode_traceable(latents.to(self.device), self._on_device(label))
+    def decode(self, z: Tensor, label: Tensor | None = None, options: NoOptions = NO_OPTIONS) -> Tensor:
+        """Decode z, float [N, latent_dim], into the means of p(x|z), uint8 [N, H, W, C]."""
+        return self.decode_traceable(z.to(self.device), self._on_device(label))
 
     def decode_traceable(self, latents: Tensor, label: Tensor | None) -> Tensor:
         """Decode as :meth:`decode` does, from tensors on the model's device and outside inference mode, for tracing."""

@@ -55,6 +55,8 @@ class Model(nn.Module):
     * ``interpolate(pixels uint8 [2, H, W, C], label, options) -> uint8 [options.steps, H, W, C]``
     * ``interpolate_draws(seeds, label, options) -> uint8 [options.steps, H, W, C]``, between ``sample(1, seed)`` of two
       seeds
+    * ``decode(z float [N, latent_dim], label, options) -> uint8 [N, H, W, C]``
+    * ``encode(pixels uint8 [N, H, W, C], label, options)``: mean and log-variance of q(z|x), float [N, latent_dim] each
     * ``mix_styles(rows, columns, label, options) -> uint8 [len(rows) + 1, len(columns) + 1, H, W, C]``: the pictures
       ``sample(1, seed)`` of seeds, those of ``rows`` down the first column, those of ``columns`` along the first row,
       white where these meet; and where a row and a column meet, the row's picture with some styles of the column's
@@ -188,6 +190,8 @@ OPERATIONS: Mapping[str, Operation] = {
     "reconstruct": Operation(("pixels", "label")),
     "interpolate": Operation(("pixels", "label"), InterpolationOptions),
     "interpolate_draws": Operation(("seeds", "label"), InterpolationOptions),
+    "decode": Operation(("z", "label")),
+    "encode": Operation(("pixels", "label")),
     "mix_styles": Operation(("rows", "columns", "label")),
 }
 """The operations that a model may have, by name."""

@@ -7,7 +7,8 @@
 ``image/gif``          a film as an animation
 ``application/zip``    PNG files ``000.png``, ``001.png``, ...
 ``multipart/mixed``    PNG files, one a part
-``application/json``   ``{"type": "image/png", "width": 28, "height": 28, "pictures": ["base64", ...]}``
+``application/json``   ``{"type": "image/png", "width": 28, "height": 28, "pictures": ["base64", ...]}``; of pictures
+                       that were encoded ``{"latents": [[0.5, -1.25]]}``
 =====================  ================================================================================
 
 What is sent is a function of the pictures alone: it holds neither time nor chance.
@@ -16,10 +17,14 @@ What is sent is a function of the pictures alone: it holds neither time nor chan
 import binascii
 import hashlib
 import io
+import json
 import math
 import zipfile
 from functools import lru_cache
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from genlab.imaging.codecs import encode_jpeg, encode_png_fast, encode_webp, encode_webp_film
 from genlab.imaging.images import ImageError, Pixels, encode_film
@@ -35,6 +40,8 @@ PICTURES = (PNG, JPEG, WEBP, ZIP, MULTIPART, JSON)
 """What there is for several pictures."""
 FILM = (PNG, JPEG, WEBP, GIF, ZIP, MULTIPART, JSON)
 """What there is for pictures that follow one another, as in an interpolation."""
+LATENTS = (JSON,)
+"""What there is for latent vectors."""
 MOST_FRAMES_A_SECOND = 50
 """Fastest film; browsers show a GIF's frames for at least 20 ms."""
 
@@ -104,8 +111,20 @@ def encode(
         raise Problem(406, "not-acceptable", f"the picture {error}") from None
 
 
+def encode_latents(latents: NDArray[np.float32]) -> tuple[bytes, str]:
+    """Encode latent vectors, float32 [N, D], for an answer: the body, and its Content-Type.
+
+    Each number has the fewest digits that tell it from all others of float32.
+    """
+    vectors = ([float(str(value)) for value in vector] for vector in latents)
+    return json.dumps({"latents": [*vectors]}).encode(), JSON
+
+
 def describe_answers(offers: tuple[str, ...]) -> dict[str, Any]:
     """Describe for OpenAPI (``content`` of a response) the answers of which a client may choose."""
+    if offers == LATENTS:
+        vectors = {"type": "array", "items": {"type": "array", "items": {"type": "number"}}}
+        return {JSON: {"schema": {"type": "object", "properties": {"latents": vectors}, "required": ["latents"]}}}
     binary = {"type": "string", "format": "binary"}
     texts = {"type": "array", "items": {"type": "string", "contentEncoding": "base64"}}
     side = {"type": "integer", "minimum": 1}

@@ -15,6 +15,7 @@ from typing import Annotated, Any, cast
 
 from fastapi import FastAPI, Path
 from fastapi.responses import RedirectResponse
+from numpy.typing import NDArray
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
@@ -169,14 +170,17 @@ async def _operate(
     pictures = await _decode(served, form, parameters, uploads, limits, telemetry, decoders) if uploads else ()
     asked = form.ask(served.engine, parameters, pictures)
 
-    def finish(pixels: Pixels) -> tuple[bytes, str]:
+    def finish(pixels: NDArray[Any]) -> tuple[bytes, str]:
         begin = time.perf_counter()
-        found = answers.encode(
-            pixels.reshape(-1, *pixels.shape[-3:]),
-            media_type,
-            columns=asked.columns,
-            frames_per_second=asked.frames_per_second,
-        )
+        if form.operation.offers == answers.LATENTS:
+            found = answers.encode_latents(pixels)
+        else:
+            found = answers.encode(
+                pixels.reshape(-1, *pixels.shape[-3:]),
+                media_type,
+                columns=asked.columns,
+                frames_per_second=asked.frames_per_second,
+            )
         telemetry.phase(served.name, "encode", time.perf_counter() - begin)
         return found
 

@@ -6,10 +6,10 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from numpy.typing import NDArray
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive
 
-from genlab.imaging.images import Pixels
 from genlab.inference.batching import Batcher, ClosedError, LateError, OverloadedError, Work
 from genlab.inference.engine import Engine, Task
 from genlab.serving.problems import Problem
@@ -33,7 +33,7 @@ class Computer:
         self._woken = False
 
     async def compute(
-        self, engine: Engine, task: Task, finish: Callable[[Pixels], Any], receive: Receive | None = None
+        self, engine: Engine, task: Task, finish: Callable[[NDArray[Any]], Any], receive: Receive | None = None
     ) -> Any:
         """Compute a task, and return what ``finish`` makes of its pixels, in a thread of the batcher.
 

@@ -11,13 +11,15 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from genlab.core.option_text import with_options
 from genlab.imaging.images import Pixels
 from genlab.inference.engine import Engine, Task
-from genlab.serving.answers import FILM, PICTURE, PICTURES
+from genlab.serving.answers import FILM, LATENTS, PICTURE, PICTURES
 from genlab.serving.limits import Limits
 from genlab.serving.problems import Problem
 
 MAX_SEED = 2**31 - 1
 MAX_MIXED = 8
 """Largest number of rows, and of columns, of one request that mixes styles."""
+MAX_LATENT = 1e6
+"""Largest coordinate of a latent vector; the prior is N(0, 1), and networks overflow somewhere."""
 
 Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
 Label = Annotated[str | int | None, Field(union_mode="left_to_right")]
@@ -95,6 +97,26 @@ class MixParameters(Parameters):
     ] = None
 
 
+class DecodeParameters(Parameters):
+    """Latent vectors to decode."""
+
+    latents: Annotated[
+        list[list[Annotated[float, Field(ge=-MAX_LATENT, le=MAX_LATENT, allow_inf_nan=False)]]],
+        Field(min_length=1, description="Latent vectors, each of as many numbers as the card's `latent_dim`."),
+    ]
+    label: Annotated[
+        Label, Field(description="Class of all pictures, by name or number; needed if the model has classes.")
+    ] = None
+
+
+class EncodeParameters(Parameters):
+    """A picture to encode."""
+
+    label: Annotated[
+        Label, Field(description="The picture's class, by name or number; needed if the model has classes.")
+    ] = None
+
+
 @dataclass(frozen=True)
 class Asked:
     """What a request asks for, ready to be computed."""
@@ -165,6 +187,14 @@ def _interpolate_draws(
     return Asked(task, options["steps"], frames_per_second=asked.frames_per_second)
 
 
+def _decode(engine: Engine, asked: DecodeParameters, options: Mapping[str, Any], _: Sequence[Pixels]) -> Asked:
+    return Asked(engine.decode_task(asked.latents, asked.label, options), len(asked.latents))
+
+
+def _encode(engine: Engine, asked: EncodeParameters, options: Mapping[str, Any], pictures: Sequence[Pixels]) -> Asked:
+    return Asked(engine.encode_task(pictures, asked.label, options), 1)
+
+
 def _mix_styles(engine: Engine, asked: MixParameters, options: Mapping[str, Any], _: Sequence[Pixels]) -> Asked:
     task = engine.mix_styles_task(asked.rows, asked.columns, asked.label, options)
     columns = len(asked.columns) + 1
@@ -207,6 +237,21 @@ OPERATIONS: Mapping[str, Operation] = {
         "Go from the picture of one seed to that of another by",
         "The pictures on the way, both ends included: a film, or a strip.",
         FILM,
+    ),
+    "decode": Operation(
+        DecodeParameters,
+        _decode,
+        "Decode latent vectors by",
+        "The pictures; several are a sheet, row by row.",
+        PICTURES,
+    ),
+    "encode": Operation(
+        EncodeParameters,
+        _encode,
+        "Encode a picture by",
+        "The latent vector, the mean of q(z|x), of the picture, which must have the size of the model's images.",
+        LATENTS,
+        pictures=1,
     ),
     "mix_styles": Operation(
         MixParameters,
@@ -275,6 +320,8 @@ class Form:
         """
         options = {name: getattr(parameters, name) for name in self._own}
         # Before the task is made, which has a row for each picture.
+        if isinstance(parameters, DecodeParameters):
+            self._check_count(len(parameters.latents))
         self._check_count(getattr(parameters, "count", options.get("steps", 1)))
         asked = self.operation.ask(engine, parameters, options, pictures)
         self._check_count(asked.count)

@@ -39,6 +39,7 @@ class ModelCard(BaseModel):
     directions: list[str] = Field(description="Of translate, the default first; empty if it does not translate.")
     label_names: list[str] = Field(description="Names of the labels 0, 1, ...; empty if its images have none.")
     classes: list[str] = Field(description="Names of the classes it is told, number 0 first; empty if it is told none.")
+    latent_dim: int = Field(description="Length of the latent vectors that decode takes; 0 if it takes none.")
     value_ranges: dict[str, tuple[float, float]] = Field(
         description="By domain, the values that become 0 and 255 in a picture of more than 8 bits; empty if the model "
         "was trained on images that were ingested without a range."
@@ -86,6 +87,7 @@ def make_card(model: StoredModel, version: ModelVersion) -> ModelCard:
             directions=list(info.directions),
             label_names=info.provenance["label_names"],
             classes=list(info.classes),
+            latent_dim=info.latent_dim,
             value_ranges=dict(info.value_ranges),
             step=info.provenance["step"],
             images=info.provenance["images"],

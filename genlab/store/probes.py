@@ -320,6 +320,7 @@ def _inputs(model: Model) -> Iterator[tuple[str, str, dict[str, Any]]]:
                 arguments = [{"pixels": two, "label": _labels(model, 2)}]
             case "interpolate_draws":
                 arguments = [{"seeds": [0, 1], "label": _labels(model, 2)}]
+            # None of decode and encode: samples and reconstructions go through the same networks.
             case "mix_styles":
                 arguments = [{"rows": [0], "columns": [1], "label": _labels(model, 2)}]
         for number, values in enumerate(arguments):

@@ -76,6 +76,21 @@ def test_pictures_are_reconstructed_and_interpolated_between(model_runs: Path) -
     )
 
 
+def test_pictures_are_encoded_and_latent_vectors_decoded(model_runs: Path) -> None:
+    engine, model = Engine(model_runs / "classes" / "model"), model_of(model_runs / "classes")
+    pixels = np.stack([noise(*engine.info.image_shape, seed=seed) for seed in range(5)])
+    labels = torch.full((5,), 1)
+    means = model.encode(torch.from_numpy(pixels), labels)[0].numpy()
+    found = engine.encode(list(pixels), 1)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, means, rtol=1e-4, atol=1e-6)
+    pictures = engine.decode(found.tolist(), 1)
+    np.testing.assert_array_equal(pictures, engine.reconstruct(list(pixels), 1))
+    assert engine.info.latent_dim == means.shape[1]
+    with pytest.raises(ConfigError, match=f"the model takes {means.shape[1]} numbers each, not 7"):
+        engine.decode([[0.0] * 7], 1)
+
+
 def test_styles_are_mixed_by_seeds_and_options(model_runs: Path) -> None:
     grid = Engine(model_runs / "faces" / "model").mix_styles((1, 2), (3,), styles="middle", truncation=0.5)
     expected = model_of(model_runs / "faces").mix_styles((1, 2), (3,), None, MixingOptions(0.5, styles="middle"))

@@ -77,11 +77,12 @@ def test_a_latent_models_graphs_encode_and_decode_as_it_does(
     model = cast("VAE", model_directory.load(model_runs / run / "model"))
     encode, decode = (graph(exported(run, to) / (name + FORMATS[to])) for name in ("encoder", "decoder"))
     for count in (1, 5):
-        label = [torch.arange(count) % model.classes] if model.classes else []
+        classes = torch.arange(count) % model.classes if model.classes else None
+        label = [] if classes is None else [classes]
         images, latents = pixels(count, *model.image_shape), model.draw_latents(Noise(3, range(count)))
-        for found, expected in zip(encode(images, *label), model.encode(images, *label), strict=True):
+        for found, expected in zip(encode(images, *label), model.encode(images, classes), strict=True):
             torch.testing.assert_close(found, expected.clone(), rtol=1e-4, atol=1e-5)
-        assert_pixels(decode(latents, *label), model.decode(latents, *label))
+        assert_pixels(decode(latents, *label), model.decode(latents, classes))
 
 
 @pytest.mark.slow

@@ -74,8 +74,8 @@ def test_a_whole_family_passes(add_family: AddFamily) -> None:
         (
             "model",
             '{"reconstruct": NoOptions}',
-            '{"encode": NoOptions}',
-            "with names out of: sample, .* it is {'encode'",
+            '{"compress": NoOptions}',
+            "with names out of: sample, .* it is {'compress'",
         ),
         ("model", OPERATIONS, "", "a dictionary with names out of: sample, translate, .* it is None"),
         ("model", "def reconstruct", "def rebuild", r"needs a method reconstruct\(self, pixels, label, options\)"),

@@ -100,17 +100,20 @@ def test_models_are_listed_with_what_they_can_do(client: TestClient) -> None:
         "versions": [version],
         "aliases": {},
         "family": "vae",
-        "operations": ["sample", "reconstruct", "interpolate", "interpolate_draws"],
+        "operations": ["sample", "reconstruct", "interpolate", "interpolate_draws", "decode", "encode"],
         "options": {
             "sample": {},
             "reconstruct": {},
             "interpolate": LINE,
             "interpolate_draws": LINE,
+            "decode": {},
+            "encode": {},
         },
         "image": {"height": 28, "width": 28, "channels": 1},
         "directions": [],
         "label_names": ["zero", "one"],
         "classes": [],
+        "latent_dim": 2,
         "value_ranges": {},
         "step": 100,
         "images": 1600,
@@ -240,10 +243,47 @@ def test_an_unknown_model_is_told_the_known_ones(client: TestClient) -> None:
         assert detail_of(response) == "no model 'manet'; there are: digits, monet, classes"
 
 
+def test_pictures_become_latent_vectors_and_these_pictures_again(client: TestClient, served_runs: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (16, 16), np.uint8)
+    url, content = "/v1/models/classes", encoded(Image.fromarray(pixels))
+    latents = client.post(f"{url}/encode?label=cat", content=content)
+    assert latents.headers["content-type"] == "application/json"
+    model: Any = model_directory.load(str(served_runs / "classes" / "model"))
+    means = model.encode(torch.from_numpy(pixels)[None, :, :, None], torch.tensor([0]))[0]
+    np.testing.assert_array_equal(np.float32(latents.json()["latents"]), means)
+    decoded = client.post(f"{url}/decode", json={**latents.json(), "label": "cat"})
+    assert decoded.content == client.post(f"{url}/reconstruct?label=cat", content=content).content
+    two = client.post(f"{url}/decode", json={"latents": [[0, 0], [1, -1.5]], "label": 2})
+    expected = model.decode(torch.tensor([[0, 0], [1, -1.5]]), torch.tensor([2, 2]))[..., 0].numpy()
+    np.testing.assert_array_equal(pixels_of(two.content)[2:18, 2:18], expected[0])
+    accept = client.post(f"{url}/encode?label=cat", content=content, headers={"Accept": "image/png"})
+    assert accept.status_code == 406
+
+
+@pytest.mark.parametrize(
+    ("latents", "message"),
+    [
+        ("[[0, 0, 0]]", "latents: the model takes 2 numbers each, not 3"),
+        ("[[]]", "latents: the model takes 2 numbers each, not 0"),
+        ("[]", "latents: List should have at least 1 item"),
+        ("[[0, NaN]]", r"latents.0.1: Input should be"),
+        ("[[0, Infinity]]", r"latents.0.1: Input should be"),
+        ("[[0, 1e40]]", r"latents.0.1: Input should be"),
+        ('[[0, "1"]]', r"latents.0.1: Input should be"),
+        ("[0, 1]", r"latents.0: Input should be"),
+        (str([[0, 0]] * 2000), "2,000 pictures were asked for; at most"),
+    ],
+)
+def test_latent_vectors_that_are_none_of_the_models_are_refused(client: TestClient, latents: str, message: str) -> None:
+    response = client.post("/v1/models/digits/decode", content=f'{{"latents": {latents}}}')
+    assert response.status_code == 422
+    assert message in detail_of(response)
+
+
 def test_an_operation_the_model_lacks_is_not_found(client: TestClient) -> None:
     response = client.post("/v1/models/digits/translate", content=encoded(photo()))
     assert response.status_code == 404
-    there = "sample, reconstruct, interpolate, interpolate_draws"
+    there = "sample, reconstruct, interpolate, interpolate_draws, decode, encode"
     assert detail_of(response) == f"digits has no operation 'translate'; it has: {there}"
     assert client.post("/v1/models/monet/sample").status_code == 404
     assert client.post("/v1/models/monet/reconstruct", content=encoded(photo())).status_code == 404
@@ -380,7 +420,7 @@ def test_a_fault_of_the_server_is_a_problem_without_its_secrets(served_runs: Pat
 def test_openapi_describes_every_route(client: TestClient) -> None:
     paths = client.get("/openapi.json").json()["paths"]
     fixed = {"/livez", "/readyz", "/v1/models", "/v1/models/{name}", "/v1/models/monet/translate"}
-    operations = ("sample", "reconstruct", "interpolate", "interpolate_draws")
+    operations = ("sample", "reconstruct", "interpolate", "interpolate_draws", "decode", "encode")
     assert set(paths) == fixed | {f"/v1/models/{name}/{each}" for name in ("digits", "classes") for each in operations}
     translate = paths["/v1/models/monet/translate"]["post"]
     assert set(translate["responses"]) > {"200", "404", "413", "415", "422", "503"}

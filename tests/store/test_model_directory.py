@@ -84,7 +84,8 @@ def test_the_description_says_what_the_model_is_and_where_it_came_from(tmp_path:
     description = model_directory.describe(str(tmp_path))
     assert description["family"] == "vae"
     assert description["architecture"]["latent_dim"] == 3
-    assert description["operations"] == ["sample", "reconstruct", "interpolate", "interpolate_draws"]
+    operations = ["sample", "reconstruct", "interpolate", "interpolate_draws", "decode", "encode"]
+    assert description["operations"] == operations
     assert description["options"]["sample"] == {}
     steps = description["options"]["interpolate"]["steps"]
     assert steps.items() >= {"type": "integer", "minimum": 2, "default": 10}.items()

@@ -66,7 +66,7 @@ def test_a_loaded_model_makes_the_same_bytes_of_every_probe(name: str, probed: C
     assert report is not None
     assert report.same
     assert str(report) == f"{len(report.results)} probes: the same bytes"
-    assert {result.probe.operation for result in report.results} == set(model.operations)
+    assert {result.probe.operation for result in report.results} == set(model.operations) - {"decode", "encode"}
     for result in report.results:
         picture = np.asarray(Image.open(directory / result.probe.file))
         assert sha256(picture.tobytes()) == result.probe.sha256, "the picture shows what the operation made"
