@@ -26,13 +26,14 @@ from genlab.core.errors import RunError
 from genlab.imaging.images import Channels, ImageError, Pixels
 from genlab.inference.batching import BatchRecord
 from genlab.serving import answers
+from genlab.serving.cards import make_card
 from genlab.serving.computing import Computer
 from genlab.serving.library import Library, Served
 from genlab.serving.limits import Limits
 from genlab.serving.openapi import describe_operations, problems
 from genlab.serving.operations import Form, Parameters
 from genlab.serving.problems import ERROR_HANDLERS, Problem
-from genlab.serving.schema import Health, ModelCard, make_card
+from genlab.serving.schema import Health, ModelCard
 from genlab.serving.telemetry import PrometheusTelemetry, Telemetry
 from genlab.serving.uploads import Upload, check_sizes, decode_all, read_pictures
 

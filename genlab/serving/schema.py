@@ -1,16 +1,8 @@
-"""JSON of the answers of the HTTP interface."""
+"""JSON of the answers of the HTTP interface, for server and client. Without torch, Ray or any web library."""
 
-import math
 from typing import Any
 
 from pydantic import BaseModel, Field
-
-from genlab.core.errors import RunError
-from genlab.core.option_text import options_schema
-from genlab.inference.operations import ModelInfo
-from genlab.serving.operations import OPERATIONS
-from genlab.store import model_directory
-from genlab.store.model_store import ModelVersion, StoredModel
 
 
 class ImageForm(BaseModel):
@@ -63,37 +55,3 @@ class ProblemDetails(BaseModel):
     status: int
     detail: str = Field(description="One sentence that says what to change.")
     request_id: str = Field(description="The id of the request, for the server's log.")
-
-
-def make_card(model: StoredModel, version: ModelVersion) -> ModelCard:
-    """Make the card of a model, whose name alone stands for ``version``.
-
-    Raises:
-        RunError: its description is damaged.
-    """
-    info = ModelInfo.of(version.directory, version.description)
-    height, width, channels = info.image_shape
-    operations = [name for name in info.operations if name in OPERATIONS]
-    try:
-        return ModelCard(
-            name=model.name,
-            version=version.version,
-            versions=list(model.versions),
-            aliases=dict(model.aliases),
-            family=info.family,
-            operations=operations,
-            options={name: options_schema(info.operations[name]) for name in operations},
-            image=ImageForm(height=height, width=width, channels=channels),
-            directions=list(info.directions),
-            label_names=info.provenance["label_names"],
-            classes=list(info.classes),
-            latent_dim=info.latent_dim,
-            value_ranges=dict(info.value_ranges),
-            step=info.provenance["step"],
-            images=info.provenance["images"],
-            metrics={key: value if math.isfinite(value) else None for key, value in info.provenance["metrics"].items()},
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise RunError(
-            f"{version.directory}/{model_directory.DESCRIPTION}: damaged ({error}); export the model again"
-        ) from None
