@@ -23,6 +23,9 @@ OPERATIONAL = "operational"
 """Marks a field that does not change the mathematics of a run: ``Annotated[int, OPERATIONAL]``."""
 
 
+_adapters: dict[type, TypeAdapter[Any]] = {}
+
+
 def parse(
     config: type[Config],
     arguments: Sequence[str] | None = None,
@@ -59,9 +62,17 @@ def validate(config: Config) -> Config:
     return from_dict(type(config), to_dict(config))
 
 
+def _adapter(config: type[Any]) -> TypeAdapter[Any]:
+    """Return pydantic's validator of a config; to make one takes a millisecond."""
+    found = _adapters.get(config)
+    if found is None:
+        found = _adapters[config] = TypeAdapter(config)
+    return found
+
+
 def to_dict(config: object) -> dict[str, Any]:
     """Return the config as nested plain dictionaries, ready for JSON."""
-    return cast("dict[str, Any]", TypeAdapter(type(config)).dump_python(config, mode="json", warnings=False))
+    return cast("dict[str, Any]", _adapter(type(config)).dump_python(config, mode="json", warnings=False))
 
 
 def from_dict(config: type[Config], values: Mapping[str, Any]) -> Config:
@@ -71,7 +82,7 @@ def from_dict(config: type[Config], values: Mapping[str, Any]) -> Config:
         ConfigError: for an unknown name, a wrong type or a value out of range.
     """
     try:
-        built = TypeAdapter(config).validate_python(values, extra="forbid")
+        built = _adapter(config).validate_python(values, extra="forbid")
     except ValidationError as error:
         lines = [_explain(config, fault) for fault in error.errors(include_url=False)]
         raise ConfigError("\n       ".join(dict.fromkeys(lines))) from None

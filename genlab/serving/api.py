@@ -164,9 +164,8 @@ async def _operate(
     if form is None:
         there = ", ".join(served.forms)
         raise Problem(404, "no-such-operation", f"{served.name} has no operation {operation!r}; it has: {there}")
-    state = request.state
-    state.model, state.operation = served.name, operation
-    media_type = answers.choose(request.headers.get("accept"), form.operation.offers)
+    request.scope["state"].update(model=served.name, operation=operation)
+    media_type = answers.choose(_header(request, b"accept"), form.operation.offers)
     parameters, uploads = await _read(request, form, limits, decoders)
     pictures = await _decode(served, form, parameters, uploads, limits, telemetry, decoders) if uploads else ()
     asked = form.ask(served.engine, parameters, pictures)
@@ -206,7 +205,7 @@ async def _read(
         if query and body:
             raise Problem(422, "invalid", "parameters come in the query or in the body, and not in both")
         return (form.read_texts(query) if query or not body else form.read_json(body)), ()
-    content_type = request.headers.get("content-type")
+    content_type = _header(request, b"content-type")
     read = functools.partial(
         read_pictures,
         content_type,
@@ -224,6 +223,12 @@ async def _read(
             raise Problem(422, "invalid", "parameters come in the query or in the body, and not in both")
         return form.read_values(received.fields), received.pictures
     return form.read_texts({**query, **received.fields}), received.pictures
+
+
+def _header(request: Request, name: bytes) -> str | None:
+    """Return a header; of several of one name, joined by commas. Starlette's own way decodes them all."""
+    found = [value for key, value in request.scope["headers"] if key == name]
+    return b", ".join(found).decode("latin-1") if found else None
 
 
 def _texts(request: Request) -> Mapping[str, str | list[str]]:

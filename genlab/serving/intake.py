@@ -15,6 +15,7 @@ it. The status 499 means that the client left before there was an answer.
 
 import asyncio
 import logging
+import random
 import re
 import secrets
 import time
@@ -35,6 +36,7 @@ REQUEST_ID = "X-Request-Id"
 LEFT = 499
 """Status in the access log and the metrics of a request whose client left before it was answered."""
 
+_ids = random.Random(secrets.randbits(128))
 _CLIENTS_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
 
@@ -118,7 +120,7 @@ class _Exchange:
         self._problem: Problem | None = None
         headers: dict[bytes, bytes] = dict(scope["headers"])
         own = headers.get(b"x-request-id", b"")
-        request_id = own if _CLIENTS_ID.fullmatch(own) else secrets.token_hex(8).encode()
+        request_id = own if _CLIENTS_ID.fullmatch(own) else b"%016x" % _ids.getrandbits(64)
         self._headers = [(b"x-request-id", request_id)]
         self.state: MutableMapping[str, Any] = dict(scope.get("state") or ())
         self.state.update(request_id=request_id.decode(), token=None, answer_headers=self._headers)
