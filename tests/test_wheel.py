@@ -62,7 +62,7 @@ def test_it_holds_the_package_and_nothing_else(wheel: Path) -> None:
     sources = {
         path.relative_to(REPOSITORY).as_posix()
         for path in (REPOSITORY / "genlab").rglob("*")
-        if path.suffix in (".py", ".html", ".typed")
+        if path.suffix in (".py", ".html", ".css", ".js", ".svg", ".typed")
     }
     assert {name for name in names if name.startswith("genlab/")} == sources
     assert "genlab/py.typed" in sources

@@ -2,7 +2,7 @@
 
 Pictures are computed by ``POST /v1/models/NAME/OPERATION``. Parameters come as JSON; as a query or the fields of a form
 beside a picture. A picture comes as the body, in a form or as base64 in JSON. What comes back is chosen by the header
-Accept (:mod:`genlab.serving.answers`). Every error is a problem of RFC 9457 (:mod:`genlab.serving.problems`).
+Accept. Every error is a problem of RFC 9457.
 """
 
 import asyncio
@@ -14,7 +14,6 @@ from contextlib import AbstractAsyncContextManager
 from typing import Annotated, Any, cast
 
 from fastapi import FastAPI, Path
-from fastapi.responses import RedirectResponse
 from numpy.typing import NDArray
 from starlette.middleware import Middleware
 from starlette.requests import Request
@@ -32,6 +31,7 @@ from genlab.serving.library import Library, Served
 from genlab.serving.limits import Limits
 from genlab.serving.openapi import describe_operations, problems
 from genlab.serving.operations import Form, Parameters
+from genlab.serving.pages import add_pages
 from genlab.serving.problems import ERROR_HANDLERS, Problem
 from genlab.serving.schema import Health, ModelCard
 from genlab.serving.telemetry import PrometheusTelemetry, Telemetry
@@ -79,11 +79,10 @@ def create_api(
         exception_handlers=dict(ERROR_HANDLERS),
         middleware=list(middleware),
         lifespan=at_work,
+        docs_url=None,
+        redoc_url=None,
     )
-
-    @api.get("/", include_in_schema=False)
-    def root() -> RedirectResponse:
-        return RedirectResponse("docs")  # relative, so that the application may lie under a prefix
+    add_pages(api)
 
     @api.get("/livez", summary="Whether the server answers")
     async def live() -> Health:

@@ -20,7 +20,7 @@ from genlab.serving.settings import Access, Settings
 from genlab.serving.telemetry import Telemetry
 from genlab.serving.tokens import TokenFile
 
-OPEN_PATHS = ("/", "/docs", "/docs/*", "/openapi.json")
+OPEN_PATHS = ("/", "/page/*", "/docs", "/docs/*", "/openapi.json")
 """Paths that need no token: they say how to ask, and hold nothing of the models' makers but names and options."""
 
 

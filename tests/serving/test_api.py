@@ -436,9 +436,8 @@ def test_openapi_describes_every_route(client: TestClient) -> None:
                 assert "detail" in content[1]["schema"]["properties"]
 
 
-def test_health_and_the_way_to_the_documentation(client: TestClient) -> None:
+def test_health(client: TestClient) -> None:
     assert client.get("/livez").json() == {"status": "ok"}
-    assert client.get("/").url.path == "/docs"
 
 
 def test_deep_pictures_are_read_by_the_range_of_training(served_runs: Path, tmp_path: Path, client: TestClient) -> None:

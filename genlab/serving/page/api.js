@@ -1,0 +1,73 @@
+// Requests to the server that this page comes from.
+
+const TOKEN = "genlab-token"
+
+/** An answer that is a problem (RFC 9457), or none at all. */
+export class Refusal extends Error {
+  constructor(status, detail) {
+    super(detail)
+    this.status = status
+  }
+}
+
+/** Keep the bearer token of this tab. */
+export function keepToken(token) {
+  sessionStorage.setItem(TOKEN, token)
+}
+
+async function ask(path, options = {}) {
+  const token = sessionStorage.getItem(TOKEN)
+  const headers = { ...options.headers, ...(token ? { Authorization: `Bearer ${token}` } : {}) }
+  let answer
+  try {
+    answer = await fetch(path, { ...options, headers })
+  } catch {
+    throw new Refusal(0, "the server does not answer")
+  }
+  if (answer.ok) return answer
+  const problem = await answer.json().catch(() => ({}))
+  if (answer.status === 401) dispatchEvent(new Event("unauthorized"))
+  throw new Refusal(answer.status, problem.detail ?? `the server answers ${answer.status}`)
+}
+
+/** Return the cards of all models. */
+export async function listModels() {
+  return (await ask("v1/models")).json()
+}
+
+function route(card, operation) {
+  return `v1/models/${encodeURIComponent(card.name)}/${operation}`
+}
+
+/** Ask an operation with parameters in JSON; return the answer as a Response. */
+export function compute(card, operation, parameters, accept = "image/png") {
+  return ask(route(card, operation), {
+    method: "POST",
+    headers: { "Content-Type": "application/json", Accept: accept },
+    body: JSON.stringify(parameters),
+  })
+}
+
+/** Ask an operation that takes one picture, a Blob, with parameters in the query; return the answer as a Response. */
+export function computeOf(card, operation, picture, parameters, accept = "image/png") {
+  const query = new URLSearchParams(parameters)
+  return ask(`${route(card, operation)}?${query}`, {
+    method: "POST",
+    headers: { "Content-Type": picture.type || "application/octet-stream", Accept: accept },
+    body: picture,
+  })
+}
+
+/** Return the pictures of an answer in JSON, decoded. */
+export async function decodedPictures(answer) {
+  const { type, pictures } = await answer.json()
+  return Promise.all(pictures.map((text) => decoded(`data:${type};base64,${text}`)))
+}
+
+/** Load a picture. */
+export async function decoded(url) {
+  const image = new Image()
+  image.src = url
+  await image.decode()
+  return image
+}
