@@ -104,6 +104,24 @@ class Engine:
         """
         return check(self.info.directory, self._model)
 
+    def warm_up(self) -> None:
+        """Compute each kind of work once, so that the first request finds what libraries prepare for it.
+
+        Batch sizes of small pictures are chosen, too.
+        """
+        height, width, _ = self.info.image_shape
+        kinds: list[Kind] = []
+        if "sample" in self.info.operations:
+            kinds.append(Draw(self.info.options("sample", {})))
+        if "reconstruct" in self.info.operations:
+            kinds.append(Reconstruct(self.info.options("reconstruct", {})))
+        if "translate" in self.info.operations:
+            options = self.info.options("translate", {})
+            kinds += [Translate(direction, options, height, width) for direction in self.info.directions]
+        for kind in kinds:
+            self._trial(kind)
+            kind.compute(self._model, [kind.example(self._model)])
+
     def translated_pixels(self, height: int, width: int) -> int:
         """Return the pixels that go through the model for a picture of this size, those of all its tiles together.
 

@@ -260,6 +260,7 @@ class Library:
             if self._require_probes:
                 raise _RefusedError(without)
             logger.warning("version %s of %s is served unchecked: %s", version.version, version.name, without)
+        engine.warm_up()
         forms = {
             operation: Form(operation, version.name, options, self._limits)
             for operation, options in engine.info.operations.items()

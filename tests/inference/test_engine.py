@@ -153,3 +153,14 @@ def test_without_a_range_16_bits_keep_their_upper_8_and_floats_are_refused(model
     np.testing.assert_array_equal(engine.translate(deep), engine.translate(pixels))
     with pytest.raises(ImageError, match=r"no range of them: ingest with --range LO:HI or --range auto"):
         engine.translate(tiff(pixels[:, :, 0].astype("<f4")))
+
+
+@pytest.mark.parametrize("run", ["digits", "classes", "monet", "faces"])
+def test_an_engine_that_is_warm_gives_the_same_pictures(run: str, model_runs: Path) -> None:
+    warm, cold = (Engine(model_runs / run / "model") for _ in range(2))
+    warm.warm_up()
+    if "sample" in warm.info.operations:
+        np.testing.assert_array_equal(warm.sample(3, 1), cold.sample(3, 1))
+    else:
+        picture = noise(*warm.info.image_shape)
+        np.testing.assert_array_equal(warm.translate(picture), cold.translate(picture))
