@@ -1,7 +1,6 @@
 """What a real browser lets pages do to a server on loopback."""
 
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -20,8 +19,7 @@ from genlab.serving.guard import Guard
 from genlab.serving.intake import Intake
 from genlab.serving.limits import Limits
 from genlab.serving.settings import Access
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+from tests.serving.webdriver import CHROMIUM
 
 OWN_PAGE = """<script>
 fetch("/own", {method: "POST", body: "x"}).then(() => location = "OTHER")

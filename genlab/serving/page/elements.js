@@ -17,7 +17,7 @@ export function field(name, control, wide = false) {
 /** Make a slider that shows its value. Its `input` is the control. */
 export function slider(name, { min, max, step, value }) {
   const input = make("input", { type: "range", min, max, step, value })
-  const shown = make("output")
+  const shown = make("span", { ariaHidden: "true" }) // the control says it by itself
   const show = () => (shown.textContent = Number(input.value).toFixed(step < 1 ? 2 : 0))
   input.addEventListener("input", show)
   show()

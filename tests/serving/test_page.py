@@ -1,0 +1,286 @@
+"""The page in a real browser, over the real server."""
+
+import asyncio
+import base64
+import io
+import socket
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+import torch
+import uvicorn
+from PIL import Image
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from genlab.imaging.images import Pixels
+from genlab.serving.limits import Limits
+from genlab.serving.service import create_app
+from genlab.serving.settings import Access, Settings
+from genlab.serving.telemetry import PrometheusTelemetry
+from genlab.serving.tokens import add_token
+from genlab.store import model_directory
+from tests.serving.webdriver import CHROMIUM, DRIVER, Browser, browsing
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="needs Debian's packages chromium and chromium-driver"),
+]
+
+PHONE, DESK = (390, 844), (1280, 900)
+SHOWN = "document.querySelector('h2')?.textContent === given[0]"
+PLACE = "[...document.querySelectorAll('.panel')].find(panel => panel.ariaLabel === 'Latent space')"
+SLIDERS = f"[...{PLACE}.querySelectorAll('input[type=range]')].map(slider => +slider.value)"
+PIXELS = """(() => {
+  const shown = document.querySelector(given[0])
+  const width = shown.naturalWidth ?? shown.width, height = shown.naturalHeight ?? shown.height
+  const canvas = Object.assign(document.createElement("canvas"), { width, height })
+  const context = canvas.getContext("2d")
+  context.drawImage(shown, 0, 0)
+  return [height, width, btoa(String.fromCharCode(...context.getImageData(0, 0, width, height).data))]
+})()"""
+DROP = """(() => {
+  const bytes = Uint8Array.from(atob(given[1]), (letter) => letter.charCodeAt(0))
+  const dataTransfer = new DataTransfer()
+  dataTransfer.items.add(new File([bytes], given[2], { type: given[3] }))
+  document.querySelector(given[0]).dispatchEvent(new DragEvent("drop", { dataTransfer, bubbles: true }))
+})()"""
+SET = """(input => {{
+  input.value = given[0]
+  input.dispatchEvent(new Event("input", {{ bubbles: true }}))
+}})({})"""
+CONTROLS = {"button", "combobox", "link", "radio", "slider", "spinbutton", "textbox"}
+"""Roles in the accessibility tree."""
+
+
+class Counted:
+    """An application with the most requests of each operation that it had at a time.
+
+    Attributes:
+        pause: seconds that each request waits first.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+        self.pause = 0.0
+        self.most: dict[str, int] = defaultdict(int)
+        self._now: dict[str, int] = defaultdict(int)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        name = scope.get("path", "").rpartition("/")[2]
+        self._now[name] += 1
+        self.most[name] = max(self.most[name], self._now[name])
+        try:
+            await asyncio.sleep(self.pause)
+            await self.app(scope, receive, send)
+        finally:
+            self._now[name] -= 1
+
+
+@contextmanager
+def serving(*runs: Path, access: Access | None = None) -> Iterator[tuple[str, Counted]]:
+    """A server of these runs in a thread, as its address and the count of its requests."""
+    listening = socket.create_server(("127.0.0.1", 0))
+    models = tuple(map(str, runs))
+    app = Counted(create_app(models, Limits(), access or Access(), Settings(), PrometheusTelemetry()))
+    server = uvicorn.Server(uvicorn.Config(app, log_level="critical"))
+    thread = threading.Thread(target=server.run, args=([listening],))
+    thread.start()
+    url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+    try:
+        while httpx.get(f"{url}/readyz", trust_env=False).status_code != 200:
+            time.sleep(0.05)
+        yield url, app
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+@pytest.fixture(scope="module")
+def server(served_runs: Path, model_runs: Path) -> Iterator[tuple[str, Counted]]:
+    names = ("digits", "monet", "classes")
+    with serving(*(served_runs / name for name in names), model_runs / "faces") as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def url(server: tuple[str, Counted]) -> str:
+    return server[0]
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    with browsing(tmp_path_factory.mktemp("browser")) as browser:
+        yield browser
+
+
+def show(browser: Browser, url: str, name: str, size: tuple[int, int] = DESK, dark: bool = False) -> None:
+    """Load the page anew, with a model shown on it."""
+    browser.open("about:blank")
+    browser.window(*size, dark=dark)
+    browser.open(f"{url}/#{name}")
+    browser.wait(SHOWN, name)
+
+
+def pixels_on(browser: Browser, selector: str) -> Pixels:
+    """Return what a picture or a canvas shows: uint8 [H, W, 3]."""
+    height, width, data = browser.evaluate(PIXELS, selector)
+    return np.frombuffer(base64.b64decode(data), np.uint8).reshape(height, width, 4)[:, :, :3]
+
+
+def drop(browser: Browser, selector: str, data: bytes, name: str = "picture.png", kind: str = "image/png") -> None:
+    browser.evaluate(DROP, selector, base64.b64encode(data).decode(), name, kind)
+
+
+def png(pixels: Pixels) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
+
+
+def noise(*shape: int) -> Pixels:
+    return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+
+
+def model_of(run: Path) -> Any:
+    return model_directory.load(run / "model")
+
+
+@pytest.mark.parametrize("path", ["/", "/docs"])
+def test_pages_ask_for_nothing_from_another_host(browser: Browser, url: str, path: str) -> None:
+    browser.open("about:blank")
+    browser.requested(), browser.complaints()
+    browser.open(url + path)
+    browser.wait("document.querySelector(given[0])", "figure img[src]" if path == "/" else ".opblock")
+    asked = [each for each in browser.requested() if each.startswith(("http:", "https:", "ws:", "wss:"))]
+    assert len(asked) >= 4
+    assert [each for each in asked if not each.startswith(f"{url}/")] == []
+    assert browser.complaints() == [], "neither errors nor anything against the Content-Security-Policy"
+
+
+def test_the_picture_follows_a_slider(browser: Browser, url: str, served_runs: Path) -> None:
+    show(browser, url, "digits")
+    browser.wait(f"{PLACE}.querySelector('figcaption').textContent.includes('z = (0.00, 0.00)')")
+    for _ in range(3):
+        browser.type(".panel input[type=range]", "\ue014")  # the right arrow key
+    browser.wait(f"{PLACE}.querySelector('figcaption').textContent.includes('z = (0.03, 0.00)')")
+    expected = model_of(served_runs / "digits").decode(torch.tensor([[0.03, 0.0]]))[0].numpy()
+    np.testing.assert_array_equal(pixels_on(browser, ".panel figure img"), np.repeat(expected, 3, axis=2))
+
+
+def test_the_picture_follows_the_hand_by_one_request_at_a_time(
+    browser: Browser, server: tuple[str, Counted], served_runs: Path
+) -> None:
+    url, counted = server
+    show(browser, url, "classes")
+    browser.wait(f"{PLACE}.querySelector('figcaption').textContent.includes('z = (0.00, 0.00)')")
+    browser.click(".panel .choices label:nth-of-type(2)")
+    counted.most.clear()
+    counted.pause = 0.1
+    side = browser.evaluate("document.querySelector('.plane').getBoundingClientRect().width")
+    end = int(side / 4)
+    browser.drag(".plane", [(0, 0), *((end * step // 20, -end * step // 20) for step in range(1, 21))])
+    place = browser.evaluate(SLIDERS)
+    assert place == pytest.approx([1.5, 1.5], abs=0.05)
+    text = f"z = ({place[0]:.2f}, {place[1]:.2f})"
+    browser.wait(f"{PLACE}.querySelector('figcaption').textContent.startsWith(given[0])", text)
+    counted.pause = 0.0
+    assert counted.most["decode"] <= 2, "one for the picture, and one for the map of the class"
+    expected = model_of(served_runs / "classes").decode(torch.tensor([place]), torch.tensor([1]))[0].numpy()
+    shown = pixels_on(browser, ".panel figure img")
+    assert np.abs(shown.astype(int) - expected).max() <= 1, "sliders show two digits"
+
+
+def test_a_dropped_picture_finds_its_place(browser: Browser, url: str, served_runs: Path) -> None:
+    show(browser, url, "digits")
+    pixels = noise(28, 28)
+    drop(browser, ".panel .drop", png(pixels))
+    mean = model_of(served_runs / "digits").encode(torch.from_numpy(pixels)[None, :, :, None])[0][0].tolist()
+    browser.wait("document.querySelector('.panel form > figure:not([hidden])')")
+    np.testing.assert_allclose(browser.evaluate(SLIDERS), mean, atol=0.006)
+
+
+def test_a_dropped_picture_is_translated_beside_the_original(browser: Browser, url: str, served_runs: Path) -> None:
+    show(browser, url, "monet")
+    pixels = noise(24, 40, 3)
+    drop(browser, ".drop", png(pixels))
+    browser.wait("document.querySelector('.wipe .above:not([hidden])')")
+    expected = model_of(served_runs / "monet").translate(torch.from_numpy(pixels)[None], "a_to_b")[0].numpy()
+    np.testing.assert_array_equal(pixels_on(browser, ".wipe .above"), expected)
+    np.testing.assert_array_equal(pixels_on(browser, ".wipe img"), pixels)
+    browser.type("label.wide input[type=range]", "\ue010")  # the End key
+    clip = browser.evaluate("getComputedStyle(document.querySelector('.wipe .above')).clipPath")
+    assert clip == "inset(0px 0px 0px 0%)"
+    link = browser.evaluate("(link => [link.hidden, link.download, link.href])(document.querySelector('a[download]'))")
+    assert link == [False, "monet.png", browser.evaluate("document.querySelector('.wipe .above').src")]
+    browser.click(".choices label:nth-of-type(2)")
+    browser.wait("document.querySelector('figcaption').textContent.includes(' s')")
+    expected = model_of(served_runs / "monet").translate(torch.from_numpy(pixels)[None], "b_to_a")[0].numpy()
+    np.testing.assert_array_equal(pixels_on(browser, ".wipe .above"), expected)
+
+
+def test_what_the_server_refuses_is_said_in_its_words(browser: Browser, url: str) -> None:
+    show(browser, url, "monet")
+    drop(browser, ".drop", b"no picture", "notes.txt", "image/png")
+    headers = {"Content-Type": "image/png"}
+    refused = httpx.post(f"{url}/v1/models/monet/translate", content=b"no picture", headers=headers, trust_env=False)
+    browser.wait("document.querySelector('.panel .problem:not([hidden])')")
+    assert browser.text(".panel .problem") == refused.json()["detail"]
+    drop(browser, ".drop", png(noise(24, 40, 3)))
+    browser.wait("document.querySelector('.panel .problem').hidden")
+
+
+def test_a_film_goes_from_seed_to_seed(browser: Browser, url: str, served_runs: Path) -> None:
+    show(browser, url, "digits")
+    film = "[...document.querySelectorAll('.panel')].find(panel => panel.ariaLabel === 'From seed to seed')"
+    for index, seed in enumerate((3, 4)):
+        browser.evaluate(SET.format(f"{film}.querySelectorAll('input[type=number]')[{index}]"), seed)
+    model = model_of(served_runs / "digits")
+    first, last = (np.repeat(model.sample(1, seed)[0].numpy(), 3, axis=2) for seed in (3, 4))
+    for number, expected in ((1, first), (30, last)):
+        browser.evaluate(SET.format(f"{film}.querySelector('input[type=range]')"), number)
+        end = time.monotonic() + 30
+        while not np.array_equal(pixels_on(browser, ".film canvas"), expected):
+            assert time.monotonic() < end
+            time.sleep(0.1)
+
+
+@pytest.mark.parametrize("dark", [False, True])
+@pytest.mark.parametrize("name", ["digits", "monet", "classes", "faces"])
+def test_it_fits_a_phone_in_both_colours_and_every_control_has_a_name(
+    browser: Browser, url: str, name: str, dark: bool
+) -> None:
+    show(browser, url, name, PHONE, dark)
+    browser.wait("document.querySelectorAll('.panel').length >= 2")
+    assert browser.evaluate("document.documentElement.scrollWidth") == PHONE[0]
+    red = int(browser.evaluate("getComputedStyle(document.body).backgroundColor.match(/[0-9]+/)[0]"))
+    assert red < 64 if dark else red > 192
+    tree = browser.cdp("Accessibility.getFullAXTree")["nodes"]
+    names = [node["name"]["value"] for node in tree if not node["ignored"] and node["role"]["value"] in CONTROLS]
+    assert len(names) >= 5
+    assert all(names), names
+
+
+def test_a_server_with_tokens_is_told_one(browser: Browser, served_runs: Path, tmp_path: Path) -> None:
+    token = add_token(str(tmp_path / "tokens.json"), "alice")
+    with serving(served_runs / "digits", access=Access(tokens=str(tmp_path / "tokens.json"))) as (url, _):
+        browser.open(url)
+        browser.wait("!document.getElementById('sign-in').hidden")
+        assert "asks for a token" in browser.text("#problem")
+        browser.type("#token", "wrong")
+        browser.click("#sign-in button")
+        browser.wait("document.getElementById('problem').textContent.includes('not, or no longer, valid')")
+        browser.clear("#token")
+        browser.type("#token", token)
+        browser.click("#sign-in button")
+        browser.wait(SHOWN, "digits")
+        browser.wait("document.querySelector('figure img').naturalWidth")
+        assert browser.evaluate("document.getElementById('sign-in').hidden")
+        assert browser.evaluate("[sessionStorage.length, localStorage.length, document.cookie]") == [1, 0, ""]
