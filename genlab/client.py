@@ -8,7 +8,8 @@
 
 A request is sent again when its connection breaks, and after the answers 408, 429, 502, 503 and 504: when the server's
 ``Retry-After`` says, else after waits that double on average and are drawn at random (:class:`Retries`). That is right
-since operations are pure functions of what they are sent. Imports neither torch nor Ray.
+since operations are pure functions of what they are sent, and jobs carry an idempotency key. Neither torch nor Ray is
+imported.
 """
 
 import asyncio
@@ -16,6 +17,7 @@ import datetime
 import email.utils
 import io
 import json
+import math
 import os
 import random
 import secrets
@@ -36,7 +38,7 @@ from PIL import Image, ImageSequence
 
 from genlab.core.errors import GenlabError
 from genlab.imaging.codecs import encode_png_fast
-from genlab.serving.schema import ModelCard
+from genlab.serving.schema import JobStatus, ModelCard
 
 Picture = bytes | str | os.PathLike[str] | NDArray[np.uint8]
 """The bytes of an image file, its path, or uint8 [H, W] or [H, W, 1 or 3]."""
@@ -259,6 +261,52 @@ class Client(_Client):
         """Mix the styles of the seeds ``rows`` and ``columns``: (len(rows) + 1) * (len(columns) + 1) pictures."""
         return _answer(self._send(_mix_styles(model, rows, columns, label, accept, options)))
 
+    def submit_job(
+        self,
+        model: str,
+        operation: str,
+        pictures: Sequence[Picture] = (),
+        parameters: Mapping[str, Any] | None = None,
+        key: str | None = None,
+    ) -> JobStatus:
+        """Submit a job: an operation on many pictures, or a sample of many.
+
+        Args:
+            model: the model.
+            operation: ``translate``, ``sample``, ...
+            pictures: those that are translated, or the two ends of an interpolation.
+            parameters: of the operation, with options of the model's own.
+            key: a text of your own; a submission with the same key is not made again. By default a random one, so that
+                it is not made twice when its connection breaks.
+        """
+        call = _submission(model, operation, pictures, parameters, key)
+        return JobStatus.model_validate_json((self._send(call)).content)
+
+    def job(self, job_id: str) -> JobStatus:
+        """Return how far a job is."""
+        return JobStatus.model_validate_json((self._send(_Call("GET", _job_path(job_id)))).content)
+
+    def wait_for_job(self, job_id: str, seconds: float = math.inf, pause: float = 1.0) -> JobStatus:
+        """Ask until a job has ended, every ``pause`` seconds, for ``seconds`` at most; return how far it is."""
+        deadline = time.monotonic() + seconds
+        while True:
+            status = self.job(job_id)
+            if status.state not in ("waiting", "running") or time.monotonic() + pause > deadline:
+                return status
+            time.sleep(pause)
+
+    def job_result(self, job_id: str) -> Answer:
+        """Return the pictures of a job that is done: a zip of PNG files, or the PNG file of one."""
+        return _answer(self._send(_Call("GET", f"{_job_path(job_id)}/result")))
+
+    def delete_job(self, job_id: str) -> None:
+        """Cancel a job, and delete it with its result; one that is not there is deleted already."""
+        try:
+            self._send(_Call("DELETE", _job_path(job_id)))
+        except ServerError as error:
+            if error.kind != "no-such-job":
+                raise
+
     def _send(self, call: "_Call") -> httpx.Response:
         attempts = _Attempts(self._retries, call.request_id)
         while True:
@@ -386,6 +434,43 @@ class AsyncClient(_Client):
     ) -> Answer:
         """Mix styles; see :meth:`Client.mix_styles`."""
         return _answer(await self._send(_mix_styles(model, rows, columns, label, accept, options)))
+
+    async def submit_job(
+        self,
+        model: str,
+        operation: str,
+        pictures: Sequence[Picture] = (),
+        parameters: Mapping[str, Any] | None = None,
+        key: str | None = None,
+    ) -> JobStatus:
+        """Submit a job; see :meth:`Client.submit_job`."""
+        call = await asyncio.to_thread(_submission, model, operation, pictures, parameters, key)
+        return JobStatus.model_validate_json((await self._send(call)).content)
+
+    async def job(self, job_id: str) -> JobStatus:
+        """Return how far a job is."""
+        return JobStatus.model_validate_json((await self._send(_Call("GET", _job_path(job_id)))).content)
+
+    async def wait_for_job(self, job_id: str, seconds: float = math.inf, pause: float = 1.0) -> JobStatus:
+        """Ask until a job has ended; see :meth:`Client.wait_for_job`."""
+        deadline = time.monotonic() + seconds
+        while True:
+            status = await self.job(job_id)
+            if status.state not in ("waiting", "running") or time.monotonic() + pause > deadline:
+                return status
+            await asyncio.sleep(pause)
+
+    async def job_result(self, job_id: str) -> Answer:
+        """Return the pictures of a job; see :meth:`Client.job_result`."""
+        return _answer(await self._send(_Call("GET", f"{_job_path(job_id)}/result")))
+
+    async def delete_job(self, job_id: str) -> None:
+        """Cancel and delete a job; see :meth:`Client.delete_job`."""
+        try:
+            await self._send(_Call("DELETE", _job_path(job_id)))
+        except ServerError as error:
+            if error.kind != "no-such-job":
+                raise
 
     async def _send(self, call: "_Call") -> httpx.Response:
         attempts = _Attempts(self._retries, call.request_id)
@@ -569,6 +654,25 @@ def _mix_styles(
 ) -> _Call:
     parameters = {"rows": [*rows], "columns": [*columns], **_given(label=label), **options}
     return _asking(model, "mix_styles", accept or ZIP, parameters)
+
+
+def _submission(
+    model: str, operation: str, pictures: Sequence[Picture], parameters: Mapping[str, Any] | None, key: str | None
+) -> _Call:
+    fields = {"model": model, "operation": operation}
+    headers = {"Idempotency-Key": key or secrets.token_hex(16)}
+    content: dict[str, Any]
+    if pictures:
+        files = [("image", (f"{number:05d}", _file(picture))) for number, picture in enumerate(pictures)]
+        content = {"files": files, "data": {**fields, "parameters": json.dumps(parameters or {})}}
+    else:
+        content = {"content": json.dumps({**fields, "parameters": parameters or {}}).encode()}
+        headers["Content-Type"] = "application/json"
+    return _Call("POST", "/v1/jobs", headers, content)
+
+
+def _job_path(job_id: str) -> str:
+    return f"/v1/jobs/{quote(job_id, safe='')}"
 
 
 def _answer(response: httpx.Response) -> Answer:

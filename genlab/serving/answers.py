@@ -120,6 +120,13 @@ def encode_latents(latents: NDArray[np.float32]) -> tuple[bytes, str]:
     return json.dumps({"latents": [*vectors]}).encode(), JSON
 
 
+def zip_entry(number: int, count: int) -> zipfile.ZipInfo:
+    """Return the head of a PNG file in a zip of ``count`` pictures, whose name says its number."""
+    entry = zipfile.ZipInfo(f"{number:0{max(3, len(str(count - 1)))}}.png")  # of the year 1980
+    entry.external_attr = 0o644 << 16
+    return entry
+
+
 def describe_answers(offers: tuple[str, ...]) -> dict[str, Any]:
     """Describe for OpenAPI (``content`` of a response) the answers of which a client may choose."""
     if offers == LATENTS:
@@ -170,12 +177,9 @@ def _quality(text: str) -> float:
 
 def _zip(pictures: Pixels) -> bytes:
     file = io.BytesIO()
-    digits = max(3, len(str(len(pictures) - 1)))
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         for number, picture in enumerate(pictures):
-            entry = zipfile.ZipInfo(f"{number:0{digits}}.png")  # of the year 1980
-            entry.external_attr = 0o644 << 16
-            archive.writestr(entry, encode_png_fast(picture))
+            archive.writestr(zip_entry(number, len(pictures)), encode_png_fast(picture))
     return file.getvalue()
 
 

@@ -166,7 +166,7 @@ async def _operate(
     request.scope["state"].update(model=served.name, operation=operation)
     media_type = answers.choose(_header(request, b"accept"), form.operation.offers)
     parameters, uploads = await _read(request, form, limits, decoders)
-    pictures = await _decode(served, form, parameters, uploads, limits, telemetry, decoders) if uploads else ()
+    pictures = await decode_pictures(served, form, parameters, uploads, limits, telemetry, decoders) if uploads else ()
     asked = form.ask(served.engine, parameters, pictures)
 
     def finish(pixels: NDArray[Any]) -> tuple[bytes, str]:
@@ -241,7 +241,7 @@ def _texts(request: Request) -> Mapping[str, str | list[str]]:
     return texts
 
 
-async def _decode(
+async def decode_pictures(
     served: Served,
     form: Form,
     parameters: Parameters,

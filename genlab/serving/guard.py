@@ -101,7 +101,7 @@ class Guard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        path = _path(scope)
+        path = route_path(scope)
         if path not in LIVENESS:
             headers: dict[bytes, bytes] = dict(scope["headers"])
             if len(headers) < len(scope["headers"]):
@@ -214,18 +214,18 @@ class RateLimit:
         self._full[name] = full
 
 
+def route_path(scope: Scope) -> str:
+    """Return the path below that under which the application is mounted, as routes see it."""
+    path: str = scope["path"]
+    root: str = scope.get("root_path", "")
+    return path[len(root) :] if root and path.startswith(f"{root}/") else path
+
+
 @functools.lru_cache(maxsize=1024)
 def host_name(header: bytes) -> str | None:
     """Return the name or address in a Host header, in lower case, without port; ``None`` if there is none in it."""
     found = _HOST.fullmatch(header.decode("latin-1"))
     return None if found is None else found[1].lower().rstrip(".")
-
-
-def _path(scope: Scope) -> str:
-    """Return the path below that under which the application is mounted, as routes see it."""
-    path: str = scope["path"]
-    root: str = scope.get("root_path", "")
-    return path[len(root) :] if root and path.startswith(f"{root}/") else path
 
 
 def _check_single(headers: Iterable[tuple[bytes, bytes]]) -> None:

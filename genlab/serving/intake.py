@@ -19,12 +19,13 @@ import random
 import re
 import secrets
 import time
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from typing import Any
 
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from genlab.serving.guard import route_path
 from genlab.serving.limits import Limits
 from genlab.serving.problems import Problem, problem_of, problem_response
 from genlab.serving.telemetry import Telemetry
@@ -51,10 +52,18 @@ class Intake:
             the client did not cause is logged with its traceback.
         limits: ``body_bytes`` and ``body_seconds`` of them.
         telemetry: counts the answers.
+        larger_bodies: the most bytes of a body by path, where ``body_bytes`` does not hold.
     """
 
-    def __init__(self, app: ASGIApp, limits: Limits, telemetry: Telemetry | None = None) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        limits: Limits,
+        telemetry: Telemetry | None = None,
+        larger_bodies: Mapping[str, int] | None = None,
+    ) -> None:
         self._app = app
+        self._larger_bodies = larger_bodies or {}
         self._limits = limits
         self._telemetry = telemetry
 
@@ -66,7 +75,7 @@ class Intake:
             else:
                 await self._app(scope, receive, send)
             return
-        exchange = _Exchange(scope, receive, send, self._limits)
+        exchange = _Exchange(scope, receive, send, self._limits, self._larger_bodies)
         try:
             await self._app(scope, exchange.receive, exchange.send)
         except ClientDisconnect:
@@ -101,11 +110,13 @@ class _Exchange:
     """One request and its answer."""
 
     __slots__ = (
-        "_deadline", "_headers", "_limits", "_problem", "_receive", "_received", "_scope", "_send", "_whole", "sent",
-        "started", "state", "status",
+        "_deadline", "_headers", "_limits", "_most_bytes", "_problem", "_receive", "_received", "_scope", "_send",
+        "_whole", "sent", "started", "state", "status",
     )  # fmt: skip
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, limits: Limits) -> None:
+    def __init__(
+        self, scope: Scope, receive: Receive, send: Send, limits: Limits, larger_bodies: Mapping[str, int]
+    ) -> None:
         self.started = time.perf_counter()
         self.status = LEFT
         self.sent = 0
@@ -114,6 +125,9 @@ class _Exchange:
         self._receive = receive
         self._send = send
         self._limits = limits
+        self._most_bytes = limits.body_bytes
+        if larger_bodies:
+            self._most_bytes = larger_bodies.get(route_path(scope), limits.body_bytes)
         self._received = 0
         self._deadline = 0.0
         self._whole = False
@@ -149,7 +163,7 @@ class _Exchange:
             ) from None
         self._received += len(message.get("body", b""))
         self._whole = not message.get("more_body", False)
-        if self._received > self._limits.body_bytes:
+        if self._received > self._most_bytes:
             raise self._too_large()
         return message
 
@@ -179,12 +193,12 @@ class _Exchange:
     def _check_length(self) -> None:
         for name, value in self._scope["headers"]:
             if name == b"content-length" and not (
-                value.isdigit() and len(value) < 19 and int(value) <= self._limits.body_bytes
+                value.isdigit() and len(value) < 19 and int(value) <= self._most_bytes
             ):
                 raise self._too_large()
 
     def _too_large(self) -> Problem:
-        detail = f"the body has more than the {self._limits.body_bytes} bytes allowed"
+        detail = f"the body has more than the {self._most_bytes} bytes allowed"
         return Problem(413, "body-too-large", detail) if self._whole else self._refuse(413, "body-too-large", detail)
 
     def _refuse(self, status: int, kind: str, detail: str) -> Problem:
@@ -202,7 +216,7 @@ class _Exchange:
         discarded = 0
         try:
             async with asyncio.timeout(self._limits.body_seconds):
-                while discarded <= self._limits.body_bytes:
+                while discarded <= self._most_bytes:
                     message = await self._receive()
                     discarded += len(message.get("body", b""))
                     if not message.get("more_body", False):

@@ -28,3 +28,10 @@ class Limits:
     requests_per_minute: Annotated[int, Interval(ge=1, le=1_000_000)] | None = None
     """Largest number of requests of one token in a minute, which may come at once after a pause; more get status 429.
     Without tokens it holds for all requests together. By default there is no such limit."""
+    jobs: Annotated[int, Interval(ge=1, le=100_000)] = 100
+    """Largest number of jobs of one token, those that are done and kept included; more get status 429. Without tokens
+    it holds for all jobs together."""
+    job_images: Annotated[int, Interval(ge=1, le=100_000)] = 1000
+    """Largest number of pictures that a job may send, or ask for; more gets status 422."""
+    job_bytes: Annotated[int, Interval(ge=1, le=2**31)] = 128 * 2**20
+    """Largest body of a request that submits a job, in bytes; more gets status 413."""

@@ -16,10 +16,11 @@ _PROBLEMS = {
     404: "No such model, or the model has no such operation.",
     406: "The answer cannot have any of the types that Accept names.",
     408: "The body came too slowly.",
+    409: "The job is not done.",
     413: "The body has too many bytes, or a picture too many pixels.",
     415: "Not a picture.",
     422: "A parameter is out of range, or a picture cannot be used.",
-    429: "Too many requests in a minute.",
+    429: "Too many requests in a minute, or too many jobs.",
     503: "Too many requests are waiting, or the version is not served; Retry-After says when to try again.",
 }
 
@@ -41,13 +42,14 @@ def describe_operations(cards: Iterable[ModelCard], limits: Limits) -> dict[str,
 def _describe(card: ModelCard, name: str, form: Form, limits: Limits) -> dict[str, Any]:
     operation = OPERATIONS[name]
     schema = form.schema()
+    without = {409} if operation.pictures else {409, 415}
     description: dict[str, Any] = {
         "summary": f"{operation.title} {card.name}",
         "operationId": f"{name}_{card.name}",
         "tags": [card.name],
         "responses": {
             "200": _answer(name),
-            **{str(status): one for status, one in problems(*_PROBLEMS).items() if operation.pictures or status != 415},
+            **{str(status): one for status, one in problems(*_PROBLEMS).items() if status not in without},
         },
     }
     if operation.pictures:

@@ -1,8 +1,11 @@
 """JSON of the answers of the HTTP interface, for server and client. Without torch, Ray or any web library."""
 
-from typing import Any
+import datetime
+from typing import Any, Literal
 
 from pydantic import BaseModel, Field
+
+JobState = Literal["waiting", "running", "done", "failed", "cancelled"]
 
 
 class ImageForm(BaseModel):
@@ -45,6 +48,23 @@ class Health(BaseModel):
     """Response of a server that works."""
 
     status: str = Field(description='"ok".')
+
+
+class JobStatus(BaseModel):
+    """How far a job is."""
+
+    id: str
+    state: JobState
+    model: str
+    version: str = Field(description="The version that the model's name stood for when the job was submitted.")
+    operation: str
+    parameters: dict[str, Any] = Field(description="Those that were given; of a sample with its seed.")
+    pictures: int = Field(description="Pictures that the result will have.")
+    done: int = Field(description="Pictures that are there.")
+    failures: dict[str, str] = Field(description="Why pictures cannot be had, by their numbers, when the job is done.")
+    error: str | None = Field(description="Why the job failed.")
+    created: datetime.datetime
+    expires: datetime.datetime = Field(description="When the job and its result are deleted.")
 
 
 class ProblemDetails(BaseModel):

@@ -14,6 +14,8 @@ from genlab.serving.api import create_api, record_batch
 from genlab.serving.computing import Computer
 from genlab.serving.guard import Guard
 from genlab.serving.intake import Intake
+from genlab.serving.job_store import JobStore
+from genlab.serving.jobs import PATH, Jobs, add_routes
 from genlab.serving.library import Library
 from genlab.serving.limits import Limits
 from genlab.serving.settings import Access, Settings
@@ -67,6 +69,12 @@ def create_app(
     batcher = Batcher(limits.waiting, settings.codec_threads, functools.partial(record_batch, library, telemetry))
     decoders = ThreadPoolExecutor(settings.codec_threads, thread_name_prefix="decode")
 
+    computer = Computer(batcher, limits.seconds)
+    jobs = None
+    if settings.jobs is not None:
+        store = JobStore(settings.jobs, settings.job_hours * 3600)
+        jobs = Jobs(store, library, computer, limits, telemetry, decoders)
+
     async def load() -> None:
         await library.load_all()
         loaded(library)
@@ -76,18 +84,23 @@ def create_app(
     async def at_work(app: FastAPI) -> AsyncIterator[None]:
         if tokens:
             tokens.watch()
-        loading = asyncio.create_task(load())
+        tasks = [asyncio.create_task(load())]
+        if jobs:
+            tasks.append(asyncio.create_task(jobs.run()))
         try:
             yield
         finally:
-            loading.cancel()
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
             await asyncio.to_thread(batcher.close)
             decoders.shutdown()
             if tokens:
                 tokens.close()
 
+    larger_bodies = {PATH: limits.job_bytes} if jobs else {}
     middleware = [
-        Middleware(Intake, limits=limits, telemetry=telemetry),
+        Middleware(Intake, limits=limits, telemetry=telemetry, larger_bodies=larger_bodies),
         Middleware(
             Guard,
             access=access,
@@ -97,4 +110,6 @@ def create_app(
             open_paths=OPEN_PATHS,
         ),
     ]
-    return create_api(library, Computer(batcher, limits.seconds), limits, telemetry, decoders, middleware, at_work)
+    api = create_api(library, computer, limits, telemetry, decoders, middleware, at_work)
+    add_routes(api, jobs)
+    return api

@@ -46,6 +46,10 @@ class Settings:
     """Refuse a model without probes, by which the server checks that it gives what training made."""
     codec_threads: Annotated[int, Ge(1)] = 2
     """Threads that decode and encode pictures beside the model."""
+    jobs: str | None = None
+    """Folder or s3:// URL where jobs are kept, which all replicas must reach; without it the server takes no jobs."""
+    job_hours: Annotated[float, Interval(gt=0, le=8760)] = 24.0
+    """Hours after which a job and its result are deleted."""
 
 
 def check_exposure(host: str, access: Access, tls: bool) -> None:

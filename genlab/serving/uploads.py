@@ -47,6 +47,23 @@ class Upload:
     header: Header
     """Its format and size, before it is turned upright by its EXIF data."""
 
+    @classmethod
+    def of(cls, data: bytes) -> "Upload":
+        """Read the header of a picture.
+
+        Raises:
+            Problem: 413 too many pixels; 415 no picture, or of an unknown format.
+            ImageError: the header is damaged, or decoding it would cost beyond its pixels.
+        """
+        if not data:
+            raise Problem(415, "unsupported-media-type", "not a picture: it is empty")
+        try:
+            return cls(data, read_header(data))
+        except UnknownFormatError:
+            raise Problem(415, "unsupported-media-type", f"not a picture that can be read ({_FORMATS_TEXT})") from None
+        except TooManyPixelsError as error:
+            raise Problem(413, "too-many-pixels", f"the picture is {error}") from None
+
     def decode(self, channels: Channels, value_range: ValueRange | None = None) -> Pixels:
         """Decode it as ingest does: upright, uint8 [height, width, channels]. This takes time; see :func:`decode_all`.
 
@@ -132,7 +149,7 @@ def read_pictures(
     found = _in_order(files, names, least, most)
     if len(found) > limits.images:
         raise Problem(422, "too-many-pictures", f"{len(found)} pictures were sent; at most {limits.images} are allowed")
-    pictures = tuple(map(_checked, found))
+    pictures = tuple(map(Upload.of, found))
     check_sizes(((upload.header.height, upload.header.width) for upload in pictures), limits)
     return Received(pictures, fields)
 
@@ -319,15 +336,3 @@ def _in_order(files: Mapping[str, list[bytes]], names: Sequence[str], least: int
 
 def _listed(files: Mapping[str, list[bytes]]) -> str:
     return ", ".join(files) or "no field of these"
-
-
-def _checked(data: bytes) -> Upload:
-    """Read the header of a picture."""
-    if not data:
-        raise Problem(415, "unsupported-media-type", "not a picture: it is empty")
-    try:
-        return Upload(data, read_header(data))
-    except UnknownFormatError:
-        raise Problem(415, "unsupported-media-type", f"not a picture that can be read ({_FORMATS_TEXT})") from None
-    except TooManyPixelsError as error:
-        raise Problem(413, "too-many-pixels", f"the picture is {error}") from None

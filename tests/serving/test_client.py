@@ -7,6 +7,7 @@ import io
 import socket
 import subprocess
 import sys
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -28,9 +29,10 @@ HURRIED = Retries(tries=4, seconds=20, backoff=(0.001, 0.01))
 
 
 @pytest.fixture(scope="module")
-def faulty(served_runs: Path) -> Faulty:
+def faulty(served_runs: Path, tmp_path_factory: pytest.TempPathFactory) -> Faulty:
     """A server of three models, in front of which requests can be broken."""
-    app = create_app((str(served_runs),), Limits(images=8), Access(), Settings(), PrometheusTelemetry())
+    settings = Settings(jobs=str(tmp_path_factory.mktemp("jobs")))
+    app = create_app((str(served_runs),), Limits(images=8), Access(), settings, PrometheusTelemetry())
     return Faulty(app)
 
 
@@ -148,6 +150,37 @@ def test_a_request_is_sent_again_until_it_is_answered(
     faulty.faults[:] = faults
     assert asyncio.run(translate()).data == translated
     assert not faulty.faults
+
+
+def test_a_job_is_submitted_once_whatever_breaks(client: Client, faulty: Faulty, url: str) -> None:
+    photos = [picture(20, 30), picture(16, 16)]
+    faulty.faults[:] = ["cut", "cut"]
+    job = client.submit_job("monet", "translate", photos, {"direction": "b_to_a"})
+    submitted = [headers for method, _, headers in faulty.requests if method == "POST"]
+    assert len(submitted) == 3
+    assert len({headers["idempotency-key"] for headers in submitted}) == 1
+    assert client.wait_for_job(job.id, 60, pause=0.05).state == "done"
+    with zipfile.ZipFile(io.BytesIO(client.job_result(job.id).data)) as archive:
+        for name, photo in zip(archive.namelist(), photos, strict=True):
+            assert archive.read(name) == client.translate("monet", photo, direction="b_to_a").data
+
+    async def draw() -> tuple[Answer, int]:
+        async with AsyncClient(url, retries=HURRIED) as several:
+            drawn = await several.submit_job("digits", "sample", parameters={"count": 20, "seed": 3}, key="twenty")
+            again = await several.submit_job("digits", "sample", parameters={"count": 20, "seed": 3}, key="twenty")
+            assert again.id == drawn.id
+            status = await several.wait_for_job(drawn.id, 60, pause=0.05)
+            answer = await several.job_result(drawn.id)
+            faulty.faults[:] = ["cut"]
+            await several.delete_job(drawn.id)
+            return answer, status.done
+
+    answer, done = asyncio.run(draw())
+    assert done == 20
+    np.testing.assert_array_equal(answer.pixels()[:8], client.sample("digits", 8, seed=3).pixels())
+    with pytest.raises(ServerError) as raised:
+        client.job("0" * 32)
+    assert raised.value.kind == "no-such-job"
 
 
 def test_it_gives_up_after_so_many_tries(client: Client, faulty: Faulty) -> None:
