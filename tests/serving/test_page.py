@@ -22,6 +22,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from genlab.imaging.images import Pixels
 from genlab.serving.limits import Limits
+from genlab.serving.problems import Problem, problem_response
 from genlab.serving.service import create_app
 from genlab.serving.settings import Access, Settings
 from genlab.serving.telemetry import PrometheusTelemetry
@@ -65,16 +66,22 @@ class Counted:
 
     Attributes:
         pause: seconds that each request waits first.
+        refusals: how many requests to decode are refused next, for now.
     """
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
         self.pause = 0.0
+        self.refusals = 0
         self.most: dict[str, int] = defaultdict(int)
         self._now: dict[str, int] = defaultdict(int)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         name = scope.get("path", "").rpartition("/")[2]
+        if name == "decode" and self.refusals:
+            self.refusals -= 1
+            await problem_response(Problem(503, "overloaded", "many are waiting", 1), "")(scope, receive, send)
+            return
         self._now[name] += 1
         self.most[name] = max(self.most[name], self._now[name])
         try:
@@ -198,10 +205,34 @@ def test_the_picture_follows_the_hand_by_one_request_at_a_time(
     assert np.abs(shown.astype(int) - expected).max() <= 1, "sliders show two digits"
 
 
-def test_a_dropped_picture_finds_its_place(browser: Browser, url: str, served_runs: Path) -> None:
+LATEST = """(async () => {
+  const { latest } = await import("./page/latest.js")
+  const begun = [], errors = []
+  let refusals = 2
+  const run = latest(async (value) => {
+    begun.push(value)
+    await new Promise((done) => setTimeout(done, 20))
+    if (value === 5 && refusals-- > 0) throw Object.assign(new Error("later"), { retryAfter: 0.01 })
+    if (value === 6) throw new Error("never")
+  }, (error) => errors.push(error.message))
+  const first = run(1)
+  run(2), run(3), run(4)
+  await first
+  await run(5)
+  await run(6)
+  return [begun, errors]
+})()"""
+
+
+def test_of_what_waits_only_the_latest_is_asked_and_again_when_the_server_says_so(browser: Browser, url: str) -> None:
+    show(browser, url, "digits")
+    assert browser.evaluate(LATEST) == [[1, 4, 5, 5, 5, 6], ["later", "later", "never"]]
+
+
+def test_a_dropped_picture_finds_its_place_in_the_models_size(browser: Browser, url: str, served_runs: Path) -> None:
     show(browser, url, "digits")
     pixels = noise(28, 28)
-    drop(browser, ".panel .drop", png(pixels))
+    drop(browser, ".panel .drop", png(pixels.repeat(2, axis=0).repeat(2, axis=1)))
     mean = model_of(served_runs / "digits").encode(torch.from_numpy(pixels)[None, :, :, None])[0][0].tolist()
     browser.wait("document.querySelector('.panel form > figure:not([hidden])')")
     np.testing.assert_allclose(browser.evaluate(SLIDERS), mean, atol=0.006)
@@ -235,6 +266,17 @@ def test_what_the_server_refuses_is_said_in_its_words(browser: Browser, url: str
     assert browser.text(".panel .problem") == refused.json()["detail"]
     drop(browser, ".drop", png(noise(24, 40, 3)))
     browser.wait("document.querySelector('.panel .problem').hidden")
+
+
+def test_a_server_that_has_too_much_to_do_is_asked_again(browser: Browser, server: tuple[str, Counted]) -> None:
+    url, counted = server
+    show(browser, url, "digits")
+    browser.wait("document.querySelector('.panel figure img').naturalWidth")
+    counted.refusals = 1
+    browser.type(".panel input[type=range]", "\ue014")
+    browser.wait("document.querySelector('.panel .problem').textContent === 'many are waiting'")
+    browser.wait("document.querySelector('.panel .problem').hidden")
+    browser.wait(f"{PLACE}.querySelector('figcaption').textContent.startsWith('z = (0.01, 0.00)')")
 
 
 def test_a_film_goes_from_seed_to_seed(browser: Browser, url: str, served_runs: Path) -> None:

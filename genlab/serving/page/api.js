@@ -4,9 +4,9 @@ const TOKEN = "genlab-token"
 
 /** An answer that is a problem (RFC 9457), or none at all. */
 export class Refusal extends Error {
-  constructor(status, detail) {
+  constructor(detail, retryAfter = 0) {
     super(detail)
-    this.status = status
+    this.retryAfter = retryAfter // seconds; 0 where it does not help to ask again
   }
 }
 
@@ -22,12 +22,12 @@ async function ask(path, options = {}) {
   try {
     answer = await fetch(path, { ...options, headers })
   } catch {
-    throw new Refusal(0, "the server does not answer")
+    throw new Refusal("the server does not answer")
   }
   if (answer.ok) return answer
   const problem = await answer.json().catch(() => ({}))
   if (answer.status === 401) dispatchEvent(new Event("unauthorized"))
-  throw new Refusal(answer.status, problem.detail ?? `the server answers ${answer.status}`)
+  throw new Refusal(problem.detail ?? `the server answers ${answer.status}`, Number(answer.headers.get("Retry-After")))
 }
 
 /** Return the cards of all models. */
