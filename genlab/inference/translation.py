@@ -6,6 +6,7 @@ lies there under the same record is done, and the same command goes on with the 
 
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -30,6 +31,7 @@ from genlab.data.ingest.sources.files import is_image
 from genlab.data.ingest.to_files import file_name
 from genlab.imaging.images import Pixels, encode_png
 from genlab.imaging.value_range import range_text
+from genlab.inference.batching import Batcher, Work
 from genlab.inference.engine import Engine
 from genlab.inference.operations import ModelInfo
 from genlab.inference.pictures import folder_keys, png_name
@@ -89,10 +91,14 @@ Runner = Callable[[Sequence[Picture], Job], Iterator[Outcome]]
 
 
 class Worker:
-    """A process of the pool: holds the model, and translates batches of pictures into files."""
+    """A process of the pool: holds the model, and translates batches of pictures into files.
+
+    While the model computes, a thread encodes what it made before, and the next pictures are read.
+    """
 
     def __init__(self, job: Job) -> None:
         self._engine = Engine(job.model)
+        self._batcher = Batcher(most_waiting=sys.maxsize)
         self._read = _reader(locate(job.source), job.split)
         self._dest, self._direction, self._options = locate(job.dest), job.direction, job.options
         self._stopped = ""
@@ -100,25 +106,47 @@ class Worker:
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
         """Translate pictures: takes the columns of :class:`Picture`, returns those of :class:`Outcome`."""
         columns = (batch[field].tolist() for field in Picture._fields)
-        outcomes = [self._translate(Picture(*values)) for values in zip(*columns, strict=True)]
+        pictures = [Picture(*values) for values in zip(*columns, strict=True)]
+        outcomes = [self._outcome(*begun) for begun in [(picture, self._begin(picture)) for picture in pictures]]
         return {field: [getattr(outcome, field) for outcome in outcomes] for field in Outcome._fields}
 
-    def _translate(self, picture: Picture) -> Outcome:
+    def _begin(self, picture: Picture) -> "Future[bytes]":
+        """Read a picture, and begin to translate it into a PNG file."""
+        translated = Future[bytes]()
         if self._stopped:
-            return Outcome(picture.key, self._stopped, stop=True)
+            return translated
         try:
-            translated = encode_png(self._engine.translate(self._read(picture), self._direction, **self._options))
+            pixels = self._engine.read(self._read(picture), self._direction)
+            task = self._engine.translate_task(pixels, self._direction, self._options)
         except StorageError as error:
             self._stopped = str(error)
         except (DataError, OSError) as error:
-            return Outcome(picture.key, str(error), stop=False)
+            translated.set_exception(error)
         else:
-            try:
-                write_atomic(self._dest / picture.name, translated)
-            except StorageError as error:
-                self._stopped = str(error)
-            except OSError as error:
-                self._stopped = f"{self._dest / picture.name}: cannot be written ({error.strerror or error})"
+
+            def done(work: Work) -> None:
+                if work.error is None:
+                    translated.set_result(work.result)
+                else:
+                    translated.set_exception(work.error)
+
+            self._batcher.submit(self._engine, task, encode_png, done)
+        return translated
+
+    def _outcome(self, picture: Picture, translated: "Future[bytes]") -> Outcome:
+        """Wait for a translated picture, and write it."""
+        if self._stopped:
+            return Outcome(picture.key, self._stopped, stop=True)
+        try:
+            png = translated.result()
+        except (DataError, OSError) as error:
+            return Outcome(picture.key, str(error), stop=False)
+        try:
+            write_atomic(self._dest / picture.name, png)
+        except StorageError as error:
+            self._stopped = str(error)
+        except OSError as error:
+            self._stopped = f"{self._dest / picture.name}: cannot be written ({error.strerror or error})"
         return Outcome(picture.key, self._stopped, stop=bool(self._stopped))
 
 
