@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # up.sh: a Ray head and one worker on loopback, with token authentication; `make cluster-up`.
-# GENLAB_CLUSTER (state folder), GENLAB_PORT (job server) and GENLAB_CPUS (CPUs of each node) may be set.
+# GENLAB_CLUSTER (state folder), GENLAB_PORT (job server) and GENLAB_CPUS (CPUs of each node) may be set; and
+# GENLAB_CERTIFICATE, a PEM file with its key, by which Ray Serve speaks HTTPS.
 set -euo pipefail
 export GENLAB_CLUSTER=${GENLAB_CLUSTER:-/tmp/genlab-cluster-$UID}
 port=${GENLAB_PORT:-8265}
@@ -13,6 +14,8 @@ if compgen -G "$GENLAB_CLUSTER/*.pid" >/dev/null; then
 fi
 prepare
 trap 'stop_nodes' ERR
+proxy=$(genlab haproxy --folder "$GENLAB_CLUSTER/ha" ${GENLAB_CERTIFICATE:+--tls.certificate "$GENLAB_CERTIFICATE"})
+eval "$proxy"
 gcs=$(free_port)
 start_node head --head --port "$gcs" --num-cpus "$cpus" --dashboard-host 127.0.0.1 --dashboard-port "$port"
 wait_for "the head" head jobs_answer "http://127.0.0.1:$port"
@@ -24,5 +27,6 @@ a head and a worker are up on 127.0.0.1, with $cpus CPU$( ((cpus == 1)) || echo 
   export RAY_ADDRESS=127.0.0.1:$gcs RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=$RAY_AUTH_TOKEN_PATH
   ray job submit --address http://127.0.0.1:$port --working-dir . -- python jobs/vae.py --run.epochs 2 --run.workers 2
 
+Ray Serve on them answers through $( ((RAY_SERVE_ENABLE_HA_PROXY)) && echo HAProxy || echo its Python proxy)${GENLAB_CERTIFICATE:+, with TLS}.
 A client without the two RAY_AUTH variables gets an AuthenticationError. make cluster-down stops both nodes.
 TEXT

@@ -30,6 +30,7 @@ COMMANDS = {
     "verify-ddp": ("genlab.cli.verify_ddp", "prove that results do not depend on the number of workers"),
     "promote": ("genlab.cli.promote", "put a model under an alias of a folder of models, or roll it back"),
     "serve": ("genlab.cli.serve", "serve trained models over HTTP"),
+    "haproxy": ("genlab.cli.haproxy", "print the settings by which Ray Serve answers through HAProxy"),
     "token": ("genlab.cli.token", "make a bearer token for a server, or take one out"),
 }
 """For each command the module whose ``main(arguments)`` runs it, and a summary."""

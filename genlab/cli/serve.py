@@ -6,7 +6,6 @@ import logging
 import os
 import signal
 import socket
-import ssl
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,20 +16,10 @@ from genlab.core.config import parse
 from genlab.core.errors import ConfigError, RunError, run_command
 from genlab.core.extras import require_extra
 from genlab.serving.limits import Limits
-from genlab.serving.settings import Access, Settings, check_exposure
+from genlab.serving.settings import TLS, Access, Settings, check_certificate, check_exposure
 
 if TYPE_CHECKING:
     from genlab.serving.library import Library
-
-
-@dataclasses.dataclass(frozen=True)
-class TLS:
-    """Files of a certificate, by which the server speaks HTTPS. They are read once."""
-
-    certificate: str | None = None
-    """PEM file of the certificate and those that vouch for it."""
-    key: str | None = None
-    """PEM file of its private key; by default it stands in the certificate's file."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +57,7 @@ def serve_models(config: ServeConfig) -> None:
     """
     require_extra("serve", "genlab serve")
     check_exposure(config.host, config.access, tls=config.tls.certificate is not None)
-    _check_certificate(config.tls)
+    check_certificate(config.tls)
     _check_free(config.host, config.port)
     import torch
     import uvicorn
@@ -137,18 +126,6 @@ def _log() -> Iterator[None]:
     finally:
         logger.removeHandler(handler)
         logger.setLevel(before)
-
-
-def _check_certificate(tls: TLS) -> None:
-    """Refuse a certificate that cannot be used, before anything is loaded."""
-    if tls.certificate is None:
-        if tls.key is not None:
-            raise ConfigError("--tls.key: there is no certificate that it is the key of; give --tls.certificate")
-        return
-    try:
-        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(tls.certificate, tls.key)
-    except (OSError, ssl.SSLError) as error:
-        raise ConfigError(f"--tls.certificate {tls.certificate}: cannot be used: {error}") from None
 
 
 def _check_free(host: str, port: int) -> None:

@@ -108,6 +108,11 @@ class Batcher:
         return len(self._waiting)
 
     @property
+    def alive(self) -> bool:
+        """Return whether there is a thread that computes."""
+        return self._thread.is_alive()
+
+    @property
     def closing(self) -> bool:
         """Return whether it takes no more work."""
         return self._closing

@@ -7,5 +7,5 @@ them, ``uploads`` the pictures that come, ``computing`` a batcher of ``genlab.in
 the pictures that go. ``problems`` are errors, ``limits`` and ``settings`` what can be set, ``telemetry`` metrics,
 ``schema``, ``cards`` and ``openapi`` descriptions. ``jobs`` are operations on many pictures, kept in a ``job_store``.
 ``pages`` are for people; programs that ask use ``genlab.client``. ``connections`` is for the server of one process,
-``app`` for Ray Serve.
+``app`` for Ray Serve, ``haproxy`` for the proxy in front of it.
 """

@@ -36,8 +36,11 @@ def create_app(
     bound: str = "127.0.0.1",
     device: str | None = None,
     loaded: Callable[[Library], None] = lambda library: None,
+    wait: bool = False,
 ) -> FastAPI:
     """Create the application that serves ``sources``; models are loaded when it starts.
+
+    Its state has ``library``, the models, and ``batcher``, which computes them.
 
     Args:
         sources: model directories, directories of runs that have a model, and folders of models.
@@ -48,6 +51,7 @@ def create_app(
         bound: the address that it is reached at.
         device: where models go; by default a GPU if there is one.
         loaded: is told when the models were tried to load.
+        wait: whether it starts only when the models were tried to load.
 
     Raises:
         RunError: a source is no such directory, two models have one name, or a URL cannot hold it.
@@ -76,7 +80,8 @@ def create_app(
         jobs = Jobs(store, library, computer, limits, telemetry, decoders)
 
     async def load() -> None:
-        await library.load_all()
+        if not library.ready:
+            await library.load_all()
         loaded(library)
         await library.keep_fresh()
 
@@ -84,6 +89,8 @@ def create_app(
     async def at_work(app: FastAPI) -> AsyncIterator[None]:
         if tokens:
             tokens.watch()
+        if wait:
+            await library.load_all()
         tasks = [asyncio.create_task(load())]
         if jobs:
             tasks.append(asyncio.create_task(jobs.run()))
@@ -112,4 +119,5 @@ def create_app(
     ]
     api = create_api(library, computer, limits, telemetry, decoders, middleware, at_work)
     add_routes(api, jobs)
+    api.state.library, api.state.batcher = library, batcher
     return api

@@ -2,6 +2,7 @@
 
 import dataclasses
 import ipaddress
+import ssl
 from typing import Annotated
 
 from annotated_types import Ge, Interval
@@ -52,6 +53,16 @@ class Settings:
     """Hours after which a job and its result are deleted."""
 
 
+@dataclasses.dataclass(frozen=True)
+class TLS:
+    """Files of a certificate, by which the server speaks HTTPS. They are read once."""
+
+    certificate: str | None = None
+    """PEM file of the certificate and those that vouch for it."""
+    key: str | None = None
+    """PEM file of its private key; by default it stands in the certificate's file."""
+
+
 def check_exposure(host: str, access: Access, tls: bool) -> None:
     """Refuse to listen beyond loopback without tokens, or with tokens in clear, unless that was asked for.
 
@@ -73,6 +84,22 @@ def check_exposure(host: str, access: Access, tls: bool) -> None:
             f"{host} can be reached from other machines, and tokens would travel to it in clear: give a certificate, "
             "or say that they may, where something in front of the server speaks TLS"
         )
+
+
+def check_certificate(tls: TLS) -> None:
+    """Refuse a certificate that cannot be used.
+
+    Raises:
+        ConfigError: it cannot.
+    """
+    if tls.certificate is None:
+        if tls.key is not None:
+            raise ConfigError("--tls.key: there is no certificate that it is the key of; give --tls.certificate")
+        return
+    try:
+        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(tls.certificate, tls.key)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigError(f"--tls.certificate {tls.certificate}: cannot be used: {error}") from None
 
 
 def is_loopback(host: str) -> bool:

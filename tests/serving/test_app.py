@@ -22,10 +22,11 @@ from ray import serve
 from ray.serve._private import api as _private_api
 from ray.serve.schema import ServeDeploySchema
 
-from genlab.cli.serve import TLS, ServeConfig, serve_models
+from genlab.cli.serve import ServeConfig, serve_models
 from genlab.core.errors import GenlabError
 from genlab.core.ray_cluster import connected
 from genlab.serving.app import ServeArguments, build
+from genlab.serving.settings import TLS
 from genlab.store import model_directory
 
 CONFIG = Path(__file__).resolve().parents[2] / "cluster" / "serve.yaml"

@@ -1,0 +1,306 @@
+"""HAProxy in front of a real Ray Serve: TLS, errors, replicas that are killed, models that are updated."""
+
+import base64
+import contextlib
+import csv
+import functools
+import io
+import itertools
+import os
+import signal
+import socket
+import ssl
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import torch
+import yaml
+from PIL import Image
+from ray import serve
+from ray.serve._private import api as _private_api
+from ray.serve.schema import ServeDeploySchema
+
+from genlab.cli.haproxy import main as print_exports
+from genlab.cli.promote import PromoteConfig, promote
+from genlab.core.errors import ConfigError, GenlabError
+from genlab.core.ray_cluster import connected
+from genlab.models.vae import VAE, VAEArchitecture
+from genlab.serving import haproxy, haproxy_program
+from genlab.serving.settings import TLS
+from genlab.store import model_directory
+
+CONFIG = Path(__file__).resolve().parents[2] / "cluster" / "serve.yaml"
+RECEIVE_SECONDS = 5
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> TLS:
+    folder = tmp_path_factory.mktemp("certificate")
+    tls = TLS(certificate=str(folder / "server.pem"), key=str(folder / "key.pem"))
+    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=localhost"
+    alternatives = ("-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1")
+    subprocess.run(
+        [*command.split(), *alternatives, "-keyout", str(tls.key), "-out", str(tls.certificate)],
+        check=True,
+        capture_output=True,
+    )
+    return tls
+
+
+@pytest.fixture(scope="module")
+def folder() -> Iterator[Path]:
+    """A folder with a short name, as sockets need it."""
+    with tempfile.TemporaryDirectory(prefix="glh-", dir="/tmp", ignore_cleanup_errors=True) as name:
+        yield Path(name)
+
+
+def test_a_folder_that_cannot_hold_sockets_is_refused() -> None:
+    for name in ("relative", f"/tmp/{'x' * 40}", "/tmp/with space"):
+        with pytest.raises(ConfigError, match="--folder"):
+            haproxy.prepare(haproxy.HAProxyConfig(folder=name))
+
+
+def test_without_haproxy_the_python_proxy_is_used_and_that_is_said(
+    folder: Path, certificate: TLS, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(haproxy, "find_spec", lambda name: None)
+    monkeypatch.setenv("PATH", str(folder))
+    print_exports(["--folder", str(folder)])
+    told = capsys.readouterr()
+    assert told.out == "export RAY_SERVE_ENABLE_HA_PROXY=0\n"
+    assert "no HAProxy" in told.err
+    files = (f"--tls.certificate={certificate.certificate}", f"--tls.key={certificate.key}")
+    with pytest.raises(SystemExit):
+        print_exports([f"--folder={folder}", *files])
+    assert "ssl_certfile" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_installed_ray_writes_the_configuration_that_is_completed(folder: Path, certificate: TLS) -> None:
+    haproxy.prepare(haproxy.HAProxyConfig(folder=str(folder), tls=certificate))  # raises if HAProxy refuses it
+    written = haproxy.ray_configuration({}, folder)
+    settings = {"errors": "/errors", "certificate": "/server.pem", "seconds": 30}
+    complete = haproxy_program.complete(written, settings)
+    assert haproxy_program.complete(complete, settings) == complete
+    listening = [line.split()[1:] for line in complete.splitlines() if line.strip().startswith("bind")]
+    assert {address.partition(":")[0] for address, *_ in listening} == {"127.0.0.1"}
+    assert [options for _, *options in listening if options] == [["ssl", "crt", "/server.pem", "alpn", "h2,http/1.1"]]
+    assert "mode 666" not in complete
+    for line in written.splitlines():
+        if line.strip().startswith(("bind", "option redispatch", "errorfile 502", "stats socket")):
+            with pytest.raises(haproxy_program.UnexpectedError):
+                haproxy_program.complete(written.replace(line, line.replace(" ", "  ").upper()), settings)
+    with pytest.raises(GenlabError, match="RAY_SERVE_OF_TOMORROW"):
+        haproxy.ray_configuration({"RAY_SERVE_OF_TOMORROW": "1"}, folder)
+
+
+@dataclass
+class Deployed:
+    """An application of two replicas behind HAProxy."""
+
+    port: int
+    context: ssl.SSLContext
+    store: Path
+    """A folder of models with ``digits``."""
+    stats: str
+    """Where HAProxy tells which servers it knows."""
+    too_early: httpx.Response
+    """The answer before there was an application."""
+
+    @property
+    def url(self) -> str:
+        return f"https://localhost:{self.port}"
+
+    def pids(self) -> set[int]:
+        """The processes of the replicas that run."""
+        client = serve.context._get_global_client()
+        assert client is not None
+        application = client.get_serve_details()["applications"]["genlab"]
+        replicas = application["deployments"]["Generator"]["replicas"]
+        return {replica["pid"] for replica in replicas if replica["state"] == "RUNNING"}
+
+    def has_two_besides(self, pid: int | None) -> bool:
+        """Whether two replicas run, none of them in process ``pid``, and HAProxy has just these."""
+        rows = list(csv.DictReader(httpx.get(self.stats).text.removeprefix("# ").splitlines()))
+        replicas = [row for row in rows if row["svname"].startswith("SERVE_REPLICA")]
+        pids = self.pids()
+        return len(pids) == 2 and pid not in pids and [row["status"] for row in replicas] == ["UP", "UP"]
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+    return port
+
+
+def wait_for(condition: Callable[[], Any]) -> Any:
+    for _ in range(600):
+        with contextlib.suppress(httpx.TransportError, KeyError):
+            if found := condition():
+                return found
+        time.sleep(0.2)
+    raise AssertionError("waited in vain")
+
+
+@pytest.fixture(scope="module")
+def deployed(
+    served_runs: Path, folder: Path, certificate: TLS, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Deployed]:
+    """The application of cluster/serve.yaml with two replicas, as nodes of `genlab haproxy` serve it."""
+    store = tmp_path_factory.mktemp("models")
+    promote(PromoteConfig(str(served_runs / "digits"), str(store), add_probes=True))
+    config = yaml.safe_load(CONFIG.read_text())
+    [application] = config["applications"]
+    application["args"]["models"] = [str(store), str(served_runs / "monet")]
+    [generator] = application["deployments"]
+    generator |= {"autoscaling_config": None, "num_replicas": 2, "ray_actor_options": {"num_cpus": 0.5}}
+    config["http_options"]["port"] = port = free_port()
+    schema = ServeDeploySchema.model_validate(config)
+    settings = haproxy.HAProxyConfig(
+        str(folder), certificate, receive_seconds=RECEIVE_SECONDS, metrics_port=free_port(), stats_port=free_port()
+    )
+    context = ssl.create_default_context(cafile=certificate.certificate)
+    with pytest.MonkeyPatch.context() as patch:
+        environment = {
+            **haproxy.prepare(settings),
+            "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(free_port()),
+            "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
+        }
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        with connected():
+            options = schema.http_options.model_dump()
+            client = _private_api.serve_start(http_options=options, proxy_location=schema.proxy_location)
+            try:
+                models = f"https://localhost:{port}/v1/models"
+                too_early = wait_for(lambda: httpx.get(models, verify=context))
+                client.deploy_apps(schema, _blocking=False)
+                made = Deployed(port, context, store, f"http://127.0.0.1:{settings.stats_port}/stats;csv", too_early)
+                wait_for(lambda: made.has_two_besides(None))
+                yield made
+            finally:
+                serve.shutdown()
+
+
+def picture(padding: int) -> bytes:
+    """A request to translate a picture, with so many bytes of blanks."""
+    file = io.BytesIO()
+    Image.effect_noise((32, 32), 50).convert("RGB").save(file, "PNG")
+    body = b'{"direction": "a_to_b", "image": "%b"}' % base64.b64encode(file.getvalue())
+    return body + b" " * padding
+
+
+@dataclass
+class Load:
+    """Clients that send one request after the other, and what became of them."""
+
+    answers: list[httpx.Response] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+
+
+@contextlib.contextmanager
+def load(deployed: Deployed, path: str, bodies: list[bytes], clients: int = 4) -> Iterator[Load]:
+    seen, stop = Load(), threading.Event()
+
+    def send() -> None:
+        with httpx.Client(verify=deployed.context, timeout=60) as client:
+            for body in itertools.cycle(bodies):
+                if stop.is_set():
+                    return
+                try:
+                    answer = client.post(
+                        deployed.url + path, content=body, headers={"Content-Type": "application/json"}
+                    )
+                except httpx.TransportError as error:
+                    seen.failures.append(repr(error))
+                    continue
+                seen.answers.append(answer)
+                if answer.status_code != 200:
+                    seen.failures.append(f"{answer.status_code}: {answer.text[:200]}")
+
+    threads = [threading.Thread(target=send) for _ in range(clients)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield seen
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+
+
+@pytest.mark.cluster
+def test_errors_of_the_proxy_are_problems(deployed: Deployed) -> None:
+    early = deployed.too_early
+    assert (early.status_code, early.json()["type"], early.headers["Retry-After"]) == (503, "/problems/no-replica", "1")
+    head = f"POST /v1/models/monet/translate HTTP/1.1\r\nHost: localhost:{deployed.port}\r\n"
+    for sent, status in (
+        (f"{head}Padding: {'x' * 70_000}\r\n\r\n", 431),
+        (f"{head}Content-Length: 9\r\n\r\nslow", 408),
+    ):
+        with socket.create_connection(("localhost", deployed.port), timeout=60) as plain:
+            client = deployed.context.wrap_socket(plain, server_hostname="localhost")
+            client.sendall(sent.encode())
+            answer = client.recv(65536)
+            while not answer.endswith(b"}") and (more := client.recv(65536)):
+                answer += more
+        assert answer.startswith(b"HTTP/1.1 %d " % status)
+        assert b"application/problem+json" in answer.lower()
+    missing = httpx.get(f"{deployed.url}/v1/models/absent", verify=deployed.context)
+    assert (missing.status_code, missing.json()["status"]) == (404, 404)
+
+
+@pytest.mark.cluster
+def test_a_page_of_the_server_itself_may_compute_over_tls(deployed: Deployed) -> None:
+    sample = f"{deployed.url}/v1/models/digits/sample"
+    with httpx.Client(verify=deployed.context, timeout=60) as client:
+        own = client.post(sample, headers={"Origin": deployed.url, "Sec-Fetch-Site": "same-origin"})
+        other = client.post(sample, headers={"Origin": "https://example.org", "Sec-Fetch-Site": "cross-site"})
+    assert (own.status_code, other.status_code) == (200, 403)
+
+
+@pytest.mark.cluster
+def test_no_request_is_lost_with_a_replica(deployed: Deployed) -> None:
+    bodies = [picture(60_000), picture(700_000), picture(1_040_000)]
+    before = deployed.pids()
+    with load(deployed, "/v1/models/monet/translate", bodies) as seen:
+        for pid in sorted(before):
+            wait_for(lambda: len(seen.answers) >= 20)
+            os.kill(pid, signal.SIGKILL)
+            wait_for(functools.partial(deployed.has_two_besides, pid))
+            seen.answers.clear()
+        wait_for(lambda: len(seen.answers) >= 20)
+    assert not deployed.pids() & before
+    assert not seen.failures
+
+
+@pytest.mark.cluster
+def test_no_request_is_lost_while_a_model_is_updated(deployed: Deployed, tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    run = tmp_path / "digits"
+    provenance = model_directory.Provenance(
+        run=str(run), step=200, images=3200, data={}, config={"run": {"name": "digits"}}, metrics={}
+    )
+    model_directory.save(str(run / "model"), VAE((28, 28, 1), VAEArchitecture(channels=(4, 4))), provenance)
+
+    def versions(seen: Load) -> list[str]:
+        return [answer.headers["X-Genlab-Version"] for answer in seen.answers]
+
+    with load(deployed, "/v1/models/digits/sample", [b'{"seed": 3}']) as seen:
+        wait_for(lambda: len(seen.answers) >= 20)
+        [old] = set(versions(seen))
+        promote(PromoteConfig(str(run), str(deployed.store), add_probes=True))
+        wait_for(lambda: len(seen.answers) >= 40 and old not in versions(seen)[-20:])
+        [new] = set(versions(seen)[-20:])
+    assert not seen.failures
+    assert set(versions(seen)) == {old, new}
+    pictures = {(answer.headers["X-Genlab-Version"], answer.content) for answer in seen.answers}
+    assert len(pictures) == 2  # a version makes one picture of a seed
