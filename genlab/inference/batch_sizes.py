@@ -6,6 +6,7 @@ tips it. Which sizes agree depends on the network, the processor, the library an
 tells.
 """
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -40,9 +41,11 @@ class Trial:
         model: the model.
         kind: the kind of work.
         exact: whether sizes have to agree; otherwise all will do that are not too large for memory.
+        most_cost: time of a picture in the best of the sizes that agree, in that of the best of all sizes, above which
+            they do not have to.
     """
 
-    def __init__(self, model: Any, kind: Kind, exact: bool) -> None:
+    def __init__(self, model: Any, kind: Kind, exact: bool, most_cost: float = math.inf) -> None:
         self._model = model
         self._kind = kind
         self._pixels = kind.pixels(model.image_shape)
@@ -50,6 +53,9 @@ class Trial:
         self._digests: dict[int, str | None] = {}
         self._seconds: dict[int, float] = {}
         self._next = 1
+        self._most_cost = most_cost
+        self.exact = exact or self._most == 1
+        """Whether a picture is the same bits in all sizes."""
         self.sizes: tuple[int, ...] = (1,) if exact else tuple(range(1, self._most + 1))
         """The sizes of batches, in ascending order."""
         if not exact:
@@ -76,8 +82,13 @@ class Trial:
         self._seconds[size] = self._seconds_per_row(size)
         self._next *= 2
         if size >= min(DECISIVE, self._most):
-            self.sizes = agreeing(self._digests, self._pixels)
-        if before is not None and size >= DECISIVE and self._seconds[size] > WORTHWHILE * before:
+            agreed = agreeing(self._digests, self._pixels)
+            best = min(self._seconds.values())
+            if size <= DECISIVE and min(self._seconds[one] for one in agreed) > self._most_cost * best:
+                self.exact = False
+            self.sizes = agreed if self.exact else tuple(self._seconds)
+        slower = before is not None and self._seconds[size] > WORTHWHILE * before
+        if size >= DECISIVE and (slower or self.sizes == (1,)):
             self._next = self._most + 1
         return True
 

@@ -5,6 +5,7 @@ row (:mod:`genlab.inference.kinds`); :meth:`Engine.run` computes one, and a
 :class:`genlab.inference.batching.Batcher` the rows of many together.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -69,6 +70,7 @@ class Engine:
         exact: whether a picture is the same bytes whatever other pictures are computed with it: they go through the
             model in batch sizes that were tried and agree. By default on a CPU. Otherwise a picture may differ by one
             level of 255 where the network's rounding tips it.
+        most_cost: by which factor this may slow down batches; where it costs more, it is given up.
 
     Raises:
         RunError: the model cannot be loaded; and, from an operation, the model does not have it.
@@ -80,11 +82,13 @@ class Engine:
         directory: model_directory.Location,
         device: str | torch.device | None = None,
         exact: bool | None = None,
+        most_cost: float = math.inf,
     ) -> None:
         allow_tf32(False)
         self.info = ModelInfo.read(directory)
         self._model: Any = model_directory.load(directory, device or best_device())
-        self.exact = self._model.device.type == "cpu" if exact is None else exact
+        self._exact = self._model.device.type == "cpu" if exact is None else exact
+        self._most_cost = most_cost
         self._trials: dict[Any, Trial] = {}
 
     @property
@@ -314,6 +318,10 @@ class Engine:
         """Return whether :meth:`try_larger_batch` has nothing to try."""
         return self._trial(kind).over
 
+    def exact(self, kind: Kind) -> bool:
+        """Return whether a row gives the same bytes whatever is computed with it."""
+        return self._trial(kind).exact
+
     def pixels(self, kind: Kind) -> int:
         """Return the pixels of a row, as it goes through the model."""
         return kind.pixels(self.info.image_shape)
@@ -321,7 +329,7 @@ class Engine:
     def _trial(self, kind: Kind) -> Trial:
         trial = self._trials.get(kind.trial)
         if trial is None:
-            trial = Trial(self._model, kind, self.exact)
+            trial = Trial(self._model, kind, self._exact, self._most_cost)
             self._trials[kind.trial] = trial
         return trial
 

@@ -187,7 +187,7 @@ async def _operate(
     headers = {
         "Content-Type": content_type,
         VERSION_HEADER: served.version.version,
-        EXACT_HEADER: "true" if served.engine.exact else "false",
+        EXACT_HEADER: "true" if served.engine.exact(asked.task.kind) else "false",
     }
     if asked.seed is not None:
         headers[SEED_HEADER] = str(asked.seed)

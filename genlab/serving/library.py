@@ -26,6 +26,8 @@ logger = logging.getLogger(__name__)
 
 NOT_IN_NAMES = frozenset("/\\{}?#%@")
 """Characters that mean something of their own in a URL, a route or the name of a version."""
+EXACT_COST = 1.25
+"""Factor by which batches may be slower that give a picture the same bytes in all company, if nobody asked for it."""
 REFRESH_SECONDS = 5.0
 """Seconds between two looks for new models, versions and aliases."""
 
@@ -248,7 +250,8 @@ class Library:
             return served
 
     def _open(self, version: ModelVersion) -> Served:
-        engine = Engine(version.directory, self._device, self._exact)
+        most_cost = EXACT_COST if self._exact is None else math.inf
+        engine = Engine(version.directory, self._device, self._exact, most_cost)
         if version_of(model_directory.describe(version.directory)) != version.version:
             raise RunError("it was changed while it was read")
         try:

@@ -38,8 +38,8 @@ class Settings:
     """How models are kept and computed."""
 
     exact: bool | None = None
-    """Whether a picture is the same bytes whatever other pictures are computed with it. By default on a CPU. Otherwise
-    it may differ by one level of 255, and larger batches may be faster."""
+    """Whether a picture is the same bytes whatever other pictures are computed with it; otherwise it may differ by one
+    level of 255. By default on a CPU, for models that it slows down by a quarter at most."""
     memory_gib: Annotated[float, Interval(gt=0)] | None = None
     """The most GiB that the weights of all loaded models may take; the least recently used are put away. By default all
     stay."""

@@ -71,6 +71,14 @@ def test_a_picture_is_the_same_bytes_whatever_it_is_computed_with(directory: Pat
     np.testing.assert_array_equal(engine.sample(9, 4), alone[9:])
 
 
+def test_exactness_is_given_up_where_it_costs_too_much(directory: Path) -> None:
+    engine = Engine(directory, most_cost=0)
+    kind = Draw(engine.info.options("sample", {}))
+    assert not engine.exact(kind)
+    assert engine.next_batch(kind, 5) == 4
+    assert Engine(directory).exact(kind)
+
+
 def test_sizes_need_not_agree_if_exactness_is_not_asked_for(directory: Path) -> None:
     engine, exact = Engine(directory, exact=False), Engine(directory)
     kind = Draw(engine.info.options("sample", {}))
