@@ -206,9 +206,11 @@ class JobStore:
         return [name for _, name in _markers(self._root / "queue")]
 
     def expired(self) -> list[JobName]:
-        """Return where the jobs are that have expired."""
+        """Return where the jobs are that have expired, and what is left of submissions and deletions cut short."""
         now = time.time()
-        return [name for expires, name in _markers(self._root / "expiry") if expires < now]
+        expired = [name for expires, name in _markers(self._root / "expiry") if expires < now]
+        queued = [name for created, name in _markers(self._root / "queue") if created + self._seconds < now]
+        return [*dict.fromkeys(expired + queued)]
 
     @contextmanager
     def claim(self, name: JobName) -> Iterator[Claim]:
@@ -282,6 +284,11 @@ class JobStore:
         if job is not None:
             write_atomic(self._folder(name) / "cancelled", b"")
             write_atomic(self._queued(job), b"")
+            if self.read(name) is None:  # deleted meanwhile, perhaps before these two were written
+                _unlink(self._folder(name) / "cancelled")
+                _unlink(self._queued(job))
+                self._remove_empty(name)
+                return
         if self.is_remote and is_claimed(self._folder(name), WORK):
             return
         with suppress(ClaimError), self.claim(name):

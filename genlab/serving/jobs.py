@@ -44,7 +44,7 @@ from genlab.serving.operations import OPERATIONS, Asked, Form
 from genlab.serving.problems import Problem, problem_of
 from genlab.serving.schema import JobStatus
 from genlab.serving.telemetry import Telemetry
-from genlab.serving.uploads import Upload, describe_body, read_pictures
+from genlab.serving.uploads import Upload, describe_body, parse_json, read_pictures
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ JOBS_AT_ONCE = 4
 """Jobs that a replica computes side by side, so that a long one does not keep the others waiting."""
 AT_ONCE = 2
 """Parts of a job that are decoded, computed and encoded at the same time; more would be in the way of requests."""
-SUBMISSIONS_AT_ONCE = 4
+SUBMISSIONS_AT_ONCE = 2
 """Bodies of submissions that are in memory at a time."""
 ROWS_AT_ONCE = 32
 """Pictures that are drawn or decoded as one part of a job."""
@@ -531,9 +531,9 @@ def _fields(fields: Mapping[str, Any]) -> tuple[str, str, dict[str, Any]]:
     parameters = fields.get("parameters", {})
     if isinstance(parameters, str):  # of a form
         try:
-            parameters = json.loads(parameters)
-        except (ValueError, RecursionError):
-            raise Problem(422, "invalid", "parameters: should be a JSON object") from None
+            parameters = parse_json(parameters.encode())
+        except Problem as problem:
+            raise Problem(422, "invalid", f"parameters: {problem.detail}") from None
     if not isinstance(parameters, dict):
         raise Problem(422, "invalid", "parameters: should be an object")
     for name in ("model", "operation"):

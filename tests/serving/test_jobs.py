@@ -34,9 +34,9 @@ LIMITS = Limits(images=4, body_bytes=2**20, jobs=30, job_images=50, job_bytes=2*
 
 @contextlib.contextmanager
 def serving(
-    runs: Path, folder: str | Path | None, limits: Limits = LIMITS, access: Access | None = None
+    runs: Path, folder: str | Path | None, limits: Limits = LIMITS, access: Access | None = None, hours: float = 1.0
 ) -> Iterator[TestClient]:
-    settings = Settings(jobs=None if folder is None else str(folder))
+    settings = Settings(jobs=None if folder is None else str(folder), job_hours=hours)
     app = create_app((str(runs),), limits, access or Access(), settings, PrometheusTelemetry())
     with TestClient(app, "http://localhost", raise_server_exceptions=False) as client:
         yield client
@@ -208,6 +208,14 @@ def test_a_submission_has_limits_of_its_own(client: TestClient) -> None:
     assert kind_of(submit_form(client, [photo(0), b"hello"]), 415) == "unsupported-media-type"
 
 
+@pytest.mark.parametrize("parameters", ["[1]", "{", '{"direction": NaN}', "[" * 100_000])
+def test_parameters_of_a_form_are_an_object(client: TestClient, parameters: str) -> None:
+    form = {"model": "monet", "operation": "translate", "parameters": parameters[:60_000]}
+    response = client.post("/v1/jobs", data=form, files=[("image", ("photo", photo(0)))])
+    assert kind_of(response, 422) == "invalid"
+    assert response.json()["detail"].startswith("parameters: ")
+
+
 @pytest.mark.parametrize("job_id", ["0" * 32, "..", "..%2f..%2fkeys", "A" * 32, "%00", "x" * 5000])
 def test_what_is_no_job_is_not_found(client: TestClient, job_id: str) -> None:
     for path in (f"/v1/jobs/{job_id}", f"/v1/jobs/{job_id}/result"):
@@ -282,8 +290,15 @@ def test_a_job_that_ends_every_replica_is_given_up(client: TestClient, served_ru
 def test_a_job_expires(client: TestClient, served_runs: Path, tmp_path: Path) -> None:
     store = JobStore(str(tmp_path), 0.01)
     job = left_by_another(client, store, 2)
+    for name in ("job.json", "expiry"):  # a submission, and a deletion, that were cut short
+        cut_short = left_by_another(client, store, 2)
+        for path in tmp_path.rglob(f"*{cut_short.id}*"):
+            if path.is_dir():
+                (path / "job.json").unlink()
+            elif path.parent.name == name:
+                path.unlink()
     time.sleep(0.02)
-    with serving(served_runs, tmp_path) as another:
+    with serving(served_runs, tmp_path, hours=0.01 / 3600) as another:
         assert kind_of(another.get(f"/v1/jobs/{job.id}"), 404) == "no-such-job"
         for _ in range(600):
             if not [path for path in tmp_path.rglob("*") if path.is_file()]:
