@@ -54,6 +54,8 @@ def complete(text: str, settings: Mapping[str, Any]) -> str:
         "    http-request disable-l7-retry unless METH_GET or METH_HEAD or is_pure or has_idempotency_key",
         f"    http-request set-header X-Forwarded-Proto {'https' if tls else 'http'}",
         "    http-request set-header X-Forwarded-For %[src]",
+        # Ray Serve says the same once more
+        "    http-response set-header X-Request-Id %[res.hdr(x-request-id,1)] if { res.hdr(x-request-id) -m found }",
     ]
     changes = (
         # where, the line, what it becomes, how often it is there

@@ -265,6 +265,7 @@ def test_a_page_of_the_server_itself_may_compute_over_tls(deployed: Deployed) ->
         own = client.post(sample, headers={"Origin": deployed.url, "Sec-Fetch-Site": "same-origin"})
         other = client.post(sample, headers={"Origin": "https://example.org", "Sec-Fetch-Site": "cross-site"})
     assert (own.status_code, other.status_code) == (200, 403)
+    assert other.headers.get_list("X-Request-Id") == [other.json()["request_id"]]
 
 
 @pytest.mark.cluster
