@@ -70,7 +70,8 @@ def test_a_run_leaves_all_that_was_promised(family: str, tiny: Tiny, tmp_path: P
     report = check(run / "model", model)
     assert report is not None
     assert report.same
-    assert {result.probe.operation for result in report.results} == set(model.operations)
+    # Encoding and decoding go through the networks of the others.
+    assert {result.probe.operation for result in report.results} == set(model.operations) - {"encode", "decode"}
 
 
 def test_the_model_of_a_data_set_with_a_range_reads_by_it(tiny: Tiny, tmp_path: Path) -> None:
