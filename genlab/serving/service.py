@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import functools
+import warnings
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -58,6 +59,8 @@ def create_app(
         ConfigError: a name of a host or an origin is none, or there is no file of tokens.
         StorageError: a store cannot be reached.
     """
+    # Pillow warns of what is odd in a file, with numbers from it, and Python remembers each warning that it showed.
+    warnings.filterwarnings("ignore", module=r"PIL\.")
     tokens = None if access.tokens is None else TokenFile(access.tokens)
     memory = None if settings.memory_gib is None else int(settings.memory_gib * 2**30)
     batcher: Batcher | None = None

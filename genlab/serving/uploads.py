@@ -10,7 +10,6 @@ import contextlib
 import dataclasses
 import json
 import math
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from typing import Any, cast
@@ -33,9 +32,6 @@ MOST_JSON_PARTS = 100_000
 """Largest number of values, objects and lists in a JSON body."""
 
 _FORMATS_TEXT = "BMP, GIF, JPEG, PNG, TIFF or WebP"
-
-# Pillow warns of what is odd in a file, with numbers from it, and Python remembers each warning that it ever showed.
-warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -76,7 +76,7 @@ def browse(url: str, folder: Path, until: Callable[[float], bool]) -> None:
         stderr=subprocess.DEVNULL,
     )
     try:
-        assert until(90), "the page did not come to its end"
+        assert until(400), "the page did not come to its end"
     finally:
         browser.send_signal(signal.SIGTERM)
         browser.wait(30)
