@@ -287,7 +287,8 @@ def test_a_job_that_ends_every_replica_is_given_up(client: TestClient, served_ru
     assert not [*(tmp_path / "queue").iterdir()]
 
 
-def test_a_job_expires(client: TestClient, served_runs: Path, tmp_path: Path) -> None:
+def test_a_job_expires(client: TestClient, served_runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs, "SWEEP_SECONDS", 0.2)  # what is too young for one sweep is old enough for the next
     store = JobStore(str(tmp_path), 0.01)
     job = left_by_another(client, store, 2)
     for name in ("job.json", "expiry"):  # a submission, and a deletion, that were cut short
