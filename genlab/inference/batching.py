@@ -5,10 +5,12 @@ together, as many as a batch may have. While a batch is computed, what finishes 
 pictures) goes on in other threads, and more work arrives.
 """
 
+import contextlib
+import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,6 +20,8 @@ from numpy.typing import NDArray
 from genlab.core.errors import GenlabError
 from genlab.inference.engine import Engine, Task
 from genlab.inference.kinds import Kind
+
+logger = logging.getLogger(__name__)
 
 FINISHED_AT_ONCE = 2**16
 """Pixels of answers up to which the thread that computes finishes them itself: handing them over would take longer."""
@@ -185,7 +189,7 @@ class Batcher:
                 late, together = self._sweep(), self._of_one_kind()
             for work in late:
                 work.error = LateError(f"not done {work.deadline - work.submitted:.0f} seconds after it was asked for")
-                work.done(work)
+                self._finish(work)
             if together:
                 self._compute_batch(together)
             else:
@@ -197,7 +201,12 @@ class Batcher:
             if not self._untried:
                 return
             (engine, trial), kind = next(iter(self._untried.items()))
-        if not engine.try_larger_batch(kind):
+        try:
+            more = engine.try_larger_batch(kind)
+        except Exception:  # such as no memory for it; batches stay as large as they are
+            logger.exception("no larger batches of %s are tried", kind.operation)
+            more = False
+        if not more:
             with self._changed:
                 self._untried.pop((engine, trial), None)
 
@@ -243,9 +252,10 @@ class Batcher:
         if not engine.knows_batches(kind):
             with self._changed:
                 self._untried[engine, kind.trial] = kind
-        if self._record:
+        if self._record is not None:
             waited = [begin - work.submitted for work, count in batch if len(work.outputs) == count]
-            self._record(BatchRecord(engine, kind.operation, len(rows), len(rows) * pixels, waited, seconds))
+            with self._log_errors():
+                self._record(BatchRecord(engine, kind.operation, len(rows), len(rows) * pixels, waited, seconds))
         if len(rows) * pixels <= FINISHED_AT_ONCE:
             for work in done:
                 self._finish(work)
@@ -271,4 +281,14 @@ class Batcher:
                 work.result = work.finish(work.task.join(work.outputs))
             except Exception as error:  # the answer to whom it concerns
                 work.error = error
-        work.done(work)
+        with Batcher._log_errors():
+            work.done(work)
+
+    @staticmethod
+    @contextlib.contextmanager
+    def _log_errors() -> Iterator[None]:
+        """Log what others raise: the thread that computes must not end by it."""
+        try:
+            yield
+        except Exception:
+            logger.exception("an error where a batch was told of")

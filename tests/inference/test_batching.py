@@ -122,6 +122,17 @@ def test_an_error_reaches_those_whose_rows_were_computed_and_no_others(batcher: 
         unlucky.answer()
 
 
+def test_errors_of_who_is_told_of_a_batch_end_nothing() -> None:
+    def fail(told: Any) -> None:
+        raise RuntimeError("the event loop is closed")
+
+    batcher, engine = Batcher(record=fail), Doubler()
+    engine.go.release(2)
+    batcher.submit(engine, Task(Doubled(), [1], list), tuple, fail)  # type: ignore[arg-type]
+    assert Caller(batcher, engine, [2]).answer() == (4,)
+    batcher.close()
+
+
 def test_what_is_late_or_whose_caller_left_is_not_computed(batcher: Batcher) -> None:
     engine = Doubler()
     first = Caller(batcher, engine, [1])

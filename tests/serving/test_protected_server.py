@@ -3,13 +3,11 @@
 import contextlib
 import json
 import socket
-import threading
 from collections.abc import Iterator
 from typing import Any
 
 import httpx
 import pytest
-import uvicorn
 from fastapi import FastAPI, Request
 from starlette.middleware import Middleware
 
@@ -18,6 +16,7 @@ from genlab.serving.intake import Intake
 from genlab.serving.limits import Limits
 from genlab.serving.problems import ERROR_HANDLERS
 from genlab.serving.settings import Access
+from tests.serving.live import live
 
 MIB = 2**20
 
@@ -37,21 +36,8 @@ def port() -> Iterator[int]:
     async def length(request: Request) -> int:
         return len(await request.body())
 
-    started = threading.Event()
-
-    class Server(uvicorn.Server):
-        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-            await super().startup(sockets)
-            started.set()
-
-    listening = socket.create_server(("127.0.0.1", 0))
-    server = Server(uvicorn.Config(app, log_level="critical"))
-    thread = threading.Thread(target=server.run, args=([listening],))
-    thread.start()
-    assert started.wait(30)
-    yield listening.getsockname()[1]
-    server.should_exit = True
-    thread.join()
+    with live(app) as port:
+        yield port
 
 
 @contextlib.contextmanager
