@@ -1,13 +1,9 @@
 """What a real browser lets pages do to a server on loopback."""
 
-import os
-import signal
 import socket
-import subprocess
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 import uvicorn
@@ -19,7 +15,7 @@ from genlab.serving.guard import Guard
 from genlab.serving.intake import Intake
 from genlab.serving.limits import Limits
 from genlab.serving.settings import Access
-from tests.serving.webdriver import CHROMIUM
+from tests.serving.webdriver import CHROMIUM, DRIVER, PATIENCE, browsing
 
 OWN_PAGE = """<script>
 fetch("/own", {method: "POST", body: "x"}).then(() => location = "OTHER")
@@ -66,26 +62,10 @@ class Recorded:
         await self.app(scope, receive, record)
 
 
-def browse(url: str, folder: Path, until: Callable[[float], bool]) -> None:
-    """Show a page in a browser until ``until(seconds)`` returns; it says whether what it waited for came."""
-    options = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", f"--user-data-dir={folder}"]
-    browser = subprocess.Popen(
-        [str(CHROMIUM), *options, url],
-        env={**os.environ, "TMPDIR": str(folder.parent)},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        assert until(400), "the page did not come to its end"
-    finally:
-        browser.send_signal(signal.SIGTERM)
-        browser.wait(30)
-
-
 @pytest.mark.slow
-@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium (Debian's package chromium)")
+@pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="needs Debian's packages chromium and chromium-driver")
 @pytest.mark.parametrize("trusted", [False, True])
-def test_pages_of_another_port_cannot_use_the_server(tmp_path: Path, trusted: bool) -> None:
+def test_pages_of_another_port_cannot_use_the_server(trusted: bool) -> None:
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
     server, other = (f"http://localhost:{listening.getsockname()[1]}" for listening in sockets)
     computed: list[str] = []
@@ -116,8 +96,9 @@ def test_pages_of_another_port_cannot_use_the_server(tmp_path: Path, trusted: bo
 
     access = Access(origins=(other,) if trusted else ())
     recorded = Recorded(Intake(Guard(models, access), Limits()))
-    with serving(recorded, sockets[0]), serving(elsewhere, sockets[1]):
-        browse(server, tmp_path / "browser", end.wait)
+    with serving(recorded, sockets[0]), serving(elsewhere, sockets[1]), browsing() as browser:
+        browser.open(server)
+        assert end.wait(PATIENCE), "the page did not come to its end"
 
     assert recorded.statuses["POST", "/own"] == 200, "the server's own page may"
     if trusted:

@@ -123,8 +123,8 @@ def url(server: tuple[str, Counted]) -> str:
 
 
 @pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    with browsing(tmp_path_factory.mktemp("browser")) as browser:
+def browser() -> Iterator[Browser]:
+    with browsing() as browser:
         yield browser
 
 

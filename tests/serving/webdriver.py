@@ -7,10 +7,10 @@ import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -109,13 +109,19 @@ class Browser:
 
 
 @contextmanager
-def browsing(folder: Path) -> Iterator[Browser]:
-    """A browser with its files in ``folder``."""
+def browsing() -> Iterator[Browser]:
+    """A browser with files of its own."""
+    # Chromium names a socket by a path in this folder, and the system takes at most 107 bytes for it.
+    with tempfile.TemporaryDirectory(prefix="chromium-") as folder:
+        yield from _browsing(folder)
+
+
+def _browsing(folder: str) -> Iterator[Browser]:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     driver = subprocess.Popen(
         [str(DRIVER), f"--port={port}"],
-        env={**os.environ, "TMPDIR": str(folder)},
+        env={**os.environ, "TMPDIR": folder},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
