@@ -19,7 +19,7 @@ from upath import UPath
 from genlab.cli.classifier_training import NO_CLASSIFIER, split_to_train_on, trained_classifier
 from genlab.cli.model_options import parse_for_model
 from genlab.core.config import from_dict
-from genlab.core.errors import ConfigError, DataError, run_command
+from genlab.core.errors import ConfigError, DataError, RunError, run_command
 from genlab.core.storage import locate, write_atomic
 from genlab.data.format.shards import ShardSet
 from genlab.data.format.splits import overlap
@@ -36,7 +36,7 @@ from genlab.evaluation.evaluate import (
 from genlab.evaluation.extractors import Inception
 from genlab.evaluation.features import FEWEST
 from genlab.evaluation.held_out import CHOSEN, HeldOut
-from genlab.evaluation.measurements import Evaluation, evaluation_file
+from genlab.evaluation.measurements import Evaluation
 from genlab.evaluation.samples import nearest_training_images
 from genlab.evaluation.trained_classifier import TrainedClassifier, load_classifier
 from genlab.imaging.images import encode_png
@@ -44,6 +44,7 @@ from genlab.inference.engine import best_device
 from genlab.models.model import Model, Sampler
 from genlab.recipes.options import Data
 from genlab.store import model_directory
+from genlab.store.evaluation_file import evaluation_file
 
 SHOWN = 32
 """Samples in the picture of samples and their nearest training images."""
@@ -113,7 +114,8 @@ def run_evaluation(config: EvaluateConfig, sampling: Mapping[str, Any] | None = 
         ConfigError, DataError, RunError: the model, its data, or what was given to measure with cannot be used.
     """
     directory = model_directory.find_one(config.model)
-    provenance = model_directory.describe(directory)["provenance"]
+    description = model_directory.describe(directory)
+    provenance = description["provenance"]
     device = best_device()
     model = model_directory.load(directory, device)
     require_measurable(model, config.model)
@@ -137,6 +139,8 @@ def run_evaluation(config: EvaluateConfig, sampling: Mapping[str, Any] | None = 
     evaluation = evaluate(
         directory, model, domains, options, extractor=extractor, classifier=classifier, training=training
     )
+    if evaluation.model["weights"] != description["weights"]["sha256"]:
+        raise RunError(f"{directory}: was replaced by another model while it was measured; evaluate it again")
     with _writing(file):
         evaluation.save(file)
         if training is not None and isinstance(model, Sampler):

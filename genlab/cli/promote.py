@@ -9,8 +9,9 @@ from upath import UPath
 
 from genlab.core.config import parse
 from genlab.core.errors import ConfigError, RunError, run_command
-from genlab.core.storage import require_absolute
+from genlab.core.storage import exists, require_absolute
 from genlab.store import aliases, model_directory, probes
+from genlab.store.evaluation_file import evaluation_file, find_evaluation
 from genlab.store.model_store import DEFAULT_ALIAS, ModelStore, require_name
 
 
@@ -19,7 +20,7 @@ class PromoteConfig:
     """Put a model under an alias of a folder of models, or roll an alias back.
 
     The model is copied into the folder as a version, if it is not there, and replays its probes: one that makes other
-    pictures than training's own model did is refused.
+    pictures than training's own model did is refused. What `genlab evaluate` measured of it goes with it.
     """
 
     model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
@@ -70,6 +71,7 @@ def promote(config: PromoteConfig) -> None:
     version, new = store.add(name, directory, made)
     if new:
         print(f"{name}: version {version.version} copied to {version.directory}")
+    _say_evaluation(name, directory)
     before = aliases.set_alias(store.root, name, config.alias, version.version)
     print(f"{name}@{config.alias}: {_change(before, version.version)}")
 
@@ -98,6 +100,15 @@ def _replay(directory: UPath, add: bool) -> probes.Probes | None:
     made = probes.make(model)
     print(f"{directory}: {len(made.cases)} probes made, on this machine")
     return made
+
+
+def _say_evaluation(name: str, directory: UPath) -> None:
+    """Print whether what was measured of a model went with it."""
+    file = evaluation_file(directory)
+    if find_evaluation(directory, model_directory.describe(directory)) is not None:
+        print(f"{name}: with its evaluation")
+    elif exists(file):
+        print(f"{name}: without {file}, which is of other weights; evaluate the model and promote it again")
 
 
 def _change(before: str | None, now: str) -> str:

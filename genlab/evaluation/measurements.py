@@ -16,16 +16,12 @@ from torch import Tensor
 from upath import UPath
 
 from genlab.core.errors import RunError
-from genlab.core.storage import json_bytes, locate, read_bytes, read_json, sha256, write_atomic
+from genlab.core.storage import json_bytes, locate, read_bytes, sha256, write_atomic
 from genlab.core.text import counted
 from genlab.metrics.intervals import Interval, mean_interval
-from genlab.store import model_directory
+from genlab.store.evaluation_file import FORMAT, VERSION, evaluation_file, parse_evaluation
 from genlab.store.tensor_file import tensor_file
 
-FORMAT = "genlab-evaluation"
-VERSION = 1
-FILE_NAME = "evaluation.json"
-"""Name of the file of an evaluation, unless another is given."""
 DIGEST = "evaluation_sha256"
 """Name, in the file of single images' values, of the SHA-256 of the evaluation that they belong to: uint8 [32]."""
 
@@ -93,16 +89,6 @@ def with_computation(measurements: Mapping[str, Measurement], device: torch.devi
     }
 
 
-def evaluation_file(directory: UPath) -> UPath:
-    """Return the file in which the evaluation of a run, or of a model directory, is kept.
-
-    It lies in the run directory, also for the run's ``model``, which holds only what was trained; for any other model
-    directory it lies in that directory, since many of them may lie in one folder.
-    """
-    of_run = directory.name == "model" and (directory / model_directory.DESCRIPTION).exists()
-    return (directory.parent if of_run else directory) / FILE_NAME
-
-
 def values_file(file: UPath) -> UPath:
     """Return the file beside the evaluation ``file`` that holds the values of single images (safetensors, float32)."""
     return file.with_name(f"{file.stem}.images.safetensors")
@@ -140,11 +126,10 @@ class Evaluation:
         file = locate(path)
         if file.is_dir():
             file = evaluation_file(file)
-        content = read_json(file)
-        if not isinstance(content, dict) or content.pop("format", None) != FORMAT:
-            raise RunError(f"{file}: not an evaluation; `genlab evaluate RUN` writes them")
-        if (version := content.pop("version", None)) != VERSION:
-            raise RunError(f"{file}: evaluation format {version!r}; this genlab reads format {VERSION}")
+        try:
+            content = parse_evaluation(file, read_bytes(file))
+        except FileNotFoundError:
+            raise RunError(f"{file}: no such file") from None
         try:
             evaluation = TypeAdapter(Evaluation).validate_python(content, extra="forbid")
         except ValidationError as error:

@@ -15,7 +15,7 @@ from genlab.data.stream.order import evenly_spaced
 from genlab.evaluation.extractors import EfficientNetLite
 from genlab.evaluation.features import cached_features
 from genlab.evaluation.held_out import HeldOut
-from genlab.evaluation.measurements import FILE_NAME, Evaluation, Settings
+from genlab.evaluation.measurements import Evaluation, Settings
 from genlab.evaluation.samples import nearest_training_images
 from genlab.imaging.charts import INK, new_chart, render, style_axes
 from genlab.imaging.images import Pixels, encode_film
@@ -48,6 +48,7 @@ from genlab.reports.page import (
 from genlab.reports.run import RunRecord
 from genlab.reports.warning_signs import always_wins, overfits, samples_alike, sure_of_training_images
 from genlab.store import model_directory
+from genlab.store.evaluation_file import FILE_NAME
 
 SIDE = 128
 """The greatest side of an image in a sheet, in pixels; larger ones are shrunk."""

@@ -104,7 +104,8 @@ def create_api(
         if stored is None:
             raise Problem(404, "no-such-model", f"no model {name!r}; there are: {', '.join(library.models) or 'none'}")
         try:
-            return make_card(stored, stored.find(name.partition("@")[2] or None))
+            version = stored.find(name.partition("@")[2] or None)
+            return make_card(stored, version, library.evaluations.of(version))
         except RunError as error:
             raise Problem(404, "no-such-model", str(error)) from None
 
@@ -142,7 +143,8 @@ def _cards(library: Library) -> dict[str, ModelCard]:
     cards = {}
     for name, model in library.models.items():
         try:
-            cards[name] = make_card(model, model.find(None))
+            version = model.find(None)
+            cards[name] = make_card(model, version, library.evaluations.of(version))
         except RunError:
             continue  # the server's log has it
     return cards

@@ -1,18 +1,19 @@
 """Cards of models, made of what their directories say."""
 
 import math
+from collections.abc import Sequence
 
 from genlab.core.errors import RunError
 from genlab.core.option_text import options_schema
 from genlab.inference.operations import ModelInfo
 from genlab.serving.operations import OPERATIONS
-from genlab.serving.schema import ImageForm, ModelCard
+from genlab.serving.schema import ImageForm, ModelCard, Quality
 from genlab.store import model_directory
 from genlab.store.model_store import ModelVersion, StoredModel
 
 
-def make_card(model: StoredModel, version: ModelVersion) -> ModelCard:
-    """Make the card of a model, whose name alone stands for ``version``.
+def make_card(model: StoredModel, version: ModelVersion, quality: Sequence[Quality]) -> ModelCard:
+    """Make the card of a model, whose name alone stands for ``version``, of which ``quality`` was measured.
 
     Raises:
         RunError: its description is damaged.
@@ -38,6 +39,7 @@ def make_card(model: StoredModel, version: ModelVersion) -> ModelCard:
             step=info.provenance["step"],
             images=info.provenance["images"],
             metrics={key: value if math.isfinite(value) else None for key, value in info.provenance["metrics"].items()},
+            quality=list(quality),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise RunError(

@@ -16,6 +16,7 @@ from upath import UPath
 
 from genlab.core.errors import GenlabError, RunError
 from genlab.inference.engine import Engine
+from genlab.serving.evaluations import Evaluations
 from genlab.serving.limits import Limits
 from genlab.serving.operations import OPERATIONS, Form
 from genlab.serving.problems import Problem
@@ -82,6 +83,8 @@ class Library:
             self._add(source)
         self._limits, self._device, self._exact = limits, device, exact
         self._memory_bytes, self._require_probes, self._forget = memory_bytes, require_probes, forget
+        self.evaluations = Evaluations()
+        """What was measured of the models."""
         self._models = self._find()
         self._served: dict[tuple[str, str], Served] = {}  # the least recently used first
         self._current: dict[str, tuple[str, str]] = {}
@@ -203,6 +206,7 @@ class Library:
                     raise RunError(f"{store.root}/{name}: another model is served as {name!r}; rename one of them")
                 _require_servable(name, store.root / name)
                 models[name] = model
+        self.evaluations.look(version for model in models.values() for version in model.versions.values())
         return models
 
     def _versions_of(self, name: str) -> Mapping[str, ModelVersion]:

@@ -16,6 +16,24 @@ class ImageForm(BaseModel):
     channels: int = Field(description="1 (grey) or 3 (RGB).")
 
 
+class Quality(BaseModel):
+    """One measure of how good a model's pictures are, as `genlab evaluate` wrote it."""
+
+    name: str = Field(description="`kid` or `fid_infinity`; of a translator also by direction, such as `kid_a_to_b`.")
+    title: str = Field(description="Its name in words.")
+    value: float | None = Field(description="Lower is better; null where not finite.")
+    interval: tuple[float, float] | None = Field(description="The 95% interval; null where it is not known.")
+    images: int | None = Field(
+        description="Pictures of the model that it is of; null where the two directions of a translator differ."
+    )
+    extractor: str = Field(description="The network in whose features it is taken.")
+    caution: str = Field(description="Why not to trust it; empty if it can be trusted.")
+    settings: dict[str, str | int | float] = Field(
+        description="All that it depends on besides the model, such as data set, split, rows and seed: only measures "
+        "of equal settings can be compared."
+    )
+
+
 class ModelCard(BaseModel):
     """Description of a served model and of its operations."""
 
@@ -42,6 +60,10 @@ class ModelCard(BaseModel):
     step: int = Field(description="Training steps.")
     images: int = Field(description="Images seen in training.")
     metrics: dict[str, float | None] = Field(description="Its last measured values; null where not finite.")
+    quality: list[Quality] = Field(
+        default_factory=list,
+        description="What `genlab evaluate` measured of these very weights; empty if they were not evaluated.",
+    )
 
 
 class Health(BaseModel):

@@ -22,6 +22,8 @@ from genlab.core.errors import ConfigError, RunError
 from genlab.core.storage import is_remote, locate, read_bytes, sha256, write_atomic, write_json
 from genlab.store import model_directory
 from genlab.store.aliases import FEWEST_DIGITS, FILE_NAME, VERSION_DIGITS, Aliases
+from genlab.store.evaluation_file import FILE_NAME as EVALUATION
+from genlab.store.evaluation_file import find_evaluation
 from genlab.store.probes import Probes
 
 DEFAULT_ALIAS = "prod"
@@ -172,7 +174,8 @@ class ModelStore:
     ) -> tuple[ModelVersion, bool]:
         """Copy a model directory into the folder as a version of ``name``, if it is not there.
 
-        The description comes last, so that an incomplete copy is never seen.
+        The evaluation of these very weights goes with it, also to a version that is there. The description comes last,
+        so that an incomplete copy is never seen.
 
         Args:
             name: name of the model.
@@ -184,14 +187,18 @@ class ModelStore:
 
         Raises:
             ConfigError: no model may have this name.
-            RunError: the source is damaged.
+            RunError: the source or its evaluation is damaged.
             ClaimError: another process is copying it.
         """
         require_name(name)
-        version = version_of(model_directory.describe(source))
+        description = model_directory.describe(source)
+        version = version_of(description)
         target = self.root / name / version
         with claimed(target, "promotion", "choose another folder"):
             there = model_directory.describe_if_there(target)
+            evaluation = find_evaluation(locate(source), description)
+            if evaluation is not None:
+                write_atomic(target / EVALUATION, evaluation)
             if there is None:
                 _copy(locate(source), target, probes)
             elif probes is not None and "probes" not in there:

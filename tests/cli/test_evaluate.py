@@ -176,6 +176,21 @@ def test_a_model_is_measured_without_a_classifier(labelled_digits: Path, evaluat
     assert not list(evaluated_runs.glob("classifier-*"))
 
 
+def test_a_model_that_is_replaced_while_it_is_measured_has_no_evaluation(
+    labelled_digits: Path, evaluated_runs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = save(evaluated_runs / "digits", vae(), labelled_digits)
+
+    def train_on(directory: object, *arguments: Any, **options: Any) -> Evaluation:
+        save(run, vae(seed=1), labelled_digits)
+        return Evaluation("digits", {"weights": model_directory.describe(run / "model")["weights"]["sha256"]}, {})
+
+    with mock.patch("genlab.cli.evaluate.evaluate", train_on), pytest.raises(SystemExit):
+        main([str(run), *FEW, "--classifier", "none"])
+    assert "was replaced by another model while it was measured" in capsys.readouterr().err
+    assert not (run / "evaluation.json").exists()
+
+
 def test_without_held_out_rows_nothing_is_measured_unless_another_split_is_asked_for(
     evaluated_runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

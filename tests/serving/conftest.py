@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from genlab.core.storage import locate
+from genlab.evaluation.measurements import Evaluation, Measurement, Settings
 from genlab.models.cvae import CVAE, CVAEArchitecture
 from genlab.models.cyclegan import CycleGAN, CycleGANArchitecture
 from genlab.models.model import Model
@@ -14,8 +16,8 @@ from genlab.store import model_directory
 
 @pytest.fixture(scope="session")
 def served_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A runs folder: ``digits`` holds a VAE of 28x28x1, ``monet`` a CycleGAN of 32x32x3, ``classes`` a
-    conditional VAE of 16x16x1."""
+    """A runs folder: ``digits`` holds a VAE of 28x28x1, which was evaluated, ``monet`` a CycleGAN of 32x32x3,
+    ``classes`` a conditional VAE of 16x16x1."""
     root = tmp_path_factory.mktemp("runs")
     torch.manual_seed(0)
     models: dict[str, Model] = {
@@ -35,4 +37,24 @@ def served_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
             label_names=label_names.get(name, ()),
         )
         model_directory.save(str(root / name / "model"), model, provenance)
+    evaluate_as(root / "digits")
     return root
+
+
+def evaluate_as(run: Path, weights: str | None = None, kid: float = 0.0625) -> None:
+    """Write the evaluation of a run, made of ``weights``, by default those of its model."""
+    weights = weights or model_directory.describe(run / "model")["weights"]["sha256"]
+    settings: Settings = {
+        "data": "0" * 64,
+        "split": "test",
+        "rows": 10_000,
+        "extractor": "classifier, 128",
+        "samples": 5000,
+    }
+    measurements = {
+        "neg_elbo": Measurement("negative ELBO", 101.5, {"data": "0" * 64}, "nats", "lower", (101.0, 102.0)),
+        "fid": Measurement("FID in classifier features", 5.5, settings, "", "lower"),
+        "fid_infinity": Measurement("FID∞ in classifier features", 5.25, settings, "", "lower", (5.0, 5.5)),
+        "kid": Measurement("KID in classifier features", kid, settings, "", "lower", (kid - 2**-8, kid + 2**-8)),
+    }
+    Evaluation(run.name, {"weights": weights}, measurements).save(locate(run / "evaluation.json"))

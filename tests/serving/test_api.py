@@ -95,6 +95,8 @@ def test_models_are_listed_with_what_they_can_do(client: TestClient) -> None:
     digits, monet, classes = client.get("/v1/models").json()
     version = digits.pop("version")
     assert re.fullmatch("[0-9a-f]{12}", version)
+    assert [one["name"] for one in digits.pop("quality")] == ["kid", "fid_infinity"]
+    assert monet["quality"] == []
     assert digits == {
         "name": "digits",
         "versions": [version],

@@ -310,6 +310,19 @@ def test_it_fits_a_phone_in_both_colours_and_every_control_has_a_name(
     assert all(names), names
 
 
+def test_the_card_says_how_good_the_pictures_are(browser: Browser, url: str) -> None:
+    show(browser, url, "digits")
+    browser.wait(SHOWN, "digits")
+    rows = browser.text(".quality tbody")
+    assert "KID in classifier features" in rows
+    assert "0.0625 ± 0.0039" in rows
+    assert "5,000 pictures, 10,000 real ones of the split test, extractor classifier, 128" in rows
+    assert "5.25 ± 0.25" in rows
+    show(browser, url, "monet")
+    browser.wait(SHOWN, "monet")
+    assert browser.evaluate("document.querySelector('.quality')") is None
+
+
 def test_a_server_with_tokens_is_told_one(browser: Browser, served_runs: Path, tmp_path: Path) -> None:
     token = add_token(str(tmp_path / "tokens.json"), "alice")
     with serving(served_runs / "digits", access=Access(tokens=str(tmp_path / "tokens.json"))) as (url, _):

@@ -2,6 +2,38 @@
 
 import { make, panel } from "./elements.js"
 
+/** Make the text of a measure: the value to the second digit of its uncertainty, which is half of the 95% interval. */
+function measured({ value, interval }) {
+  if (value === null) return "not finite"
+  const half = interval ? (interval[1] - interval[0]) / 2 : 0
+  if (!(half > 0)) return `${Number(value.toPrecision(4))}`
+  const decimals = Math.min(Math.max(1 - Math.floor(Math.log10(half)), 0), 8)
+  return `${value.toFixed(decimals)} ± ${half.toFixed(decimals)}`
+}
+
+/** Make the table of how good a model's pictures are; `null` for a model that was not evaluated. */
+function qualityTable(quality) {
+  if (!quality.length) return null
+  const rows = quality.map((measure) => {
+    const { split, rows, ...others } = measure.settings
+    const ways = Object.entries(others).filter(([name]) => name.startsWith("sample_")).map(
+      ([name, value]) => `${name.slice("sample_".length).replaceAll("_", " ")} ${value}`)
+    const facts = [
+      measure.images === null ? "" : `${measure.images.toLocaleString("en")} pictures`,
+      rows === undefined ? "" : `${rows.toLocaleString("en")} real ones of the split ${split}`,
+      others.chosen ? `the checkpoint was chosen ${others.chosen}` : "",
+      ...ways,
+      `extractor ${measure.extractor}`,
+      measure.caution,
+    ].filter(Boolean)
+    return make("tr", {},
+      make("th", { scope: "row" }, measure.title, make("small", { className: "quiet", textContent: facts.join(", ") })),
+      make("td", { textContent: measured(measure) }))
+  })
+  const caption = make("caption", { textContent: "Measured by genlab evaluate: lower is better, ± half of the 95% interval" })
+  return make("table", { className: "quality" }, caption, make("tbody", {}, ...rows))
+}
+
 /** Make the panel of a model's card. */
 export function cardPanel(card) {
   const { height, width, channels } = card.image
@@ -26,5 +58,5 @@ export function cardPanel(card) {
           make("tr", {}, make("th", { scope: "row", textContent: name }),
             make("td", { textContent: value === null ? "not finite" : Number(value.toPrecision(4)) })))))
     : null
-  return panel("Model card", list, table).node
+  return panel("Model card", list, qualityTable(card.quality), table).node
 }
