@@ -35,7 +35,8 @@ class PromoteConfig:
     add_probes: bool = False
     """Have a model without probes, an imported one or one of an earlier version, make them now."""
     back: bool = False
-    """Roll the alias back to the version that it had before its last promotion; again, to the one before that."""
+    """Roll the alias back to the version that it had before its last promotion, which replays its probes as a new one
+    does; again, to the one before that."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -80,9 +81,12 @@ def _roll_back(config: PromoteConfig, store: ModelStore) -> None:
     if config.name is not None or config.add_probes:
         raise ConfigError("--back goes with NAME, ROOT and --as alone")
     require_name(config.model)
-    before, now = aliases.roll_back(store.root, config.model, config.alias)
+
+    def check(version: str) -> None:
+        _replay(store.resolve(f"{config.model}@{version}").directory, False)
+
+    before, now = aliases.roll_back(store.root, config.model, config.alias, check)
     print(f"{config.model}@{config.alias}: {_change(before, now)}")
-    store.resolve(f"{config.model}@{config.alias}")  # an alias of a version that somebody has deleted is said
 
 
 def _replay(directory: UPath, add: bool) -> probes.Probes | None:

@@ -123,14 +123,24 @@ def set_alias(root: UPath, name: str, alias: str, version: str) -> str | None:
     return before[-1]
 
 
-def roll_back(root: UPath, name: str, alias: str) -> tuple[str, str]:
+def roll_back(
+    root: UPath, name: str, alias: str, check: Callable[[str], None] = lambda version: None
+) -> tuple[str, str]:
     """Have an alias stand for the version that it stood for before its last promotion; again, for the one before that.
+
+    Args:
+        root: the folder of models.
+        name: the model.
+        alias: the alias.
+        check: is told the version that the alias will stand for, and raises what keeps it from doing so.
 
     Returns:
         The version that it stood for, and the one that it stands for now.
 
     Raises:
-        RunError: there is no such alias, or none before; or the file of aliases is damaged.
+        RunError: there is no such alias, or none before; or somebody moved it at the same time; or the file of aliases
+            is damaged.
+        Exception: what ``check`` raises; the alias then stays as it is.
     """
     done: list[tuple[str, str]] = []
 
@@ -144,8 +154,17 @@ def roll_back(root: UPath, name: str, alias: str) -> tuple[str, str]:
         done.append((last.version, target.version))
         return (*history, Change(target.version, target.previous, _user(), _now()))
 
-    change(Aliases.read(root).models.get(name, {}).get(alias, ()))  # what cannot be done leaves no folder behind
-    _update(root, name, alias, change)
+    # What cannot be done leaves no folder behind, and no others wait while the version is checked.
+    history = Aliases.read(root).models.get(name, {}).get(alias, ())
+    change(history)
+    check(done[-1][1])
+
+    def change_checked(now: tuple[Change, ...]) -> tuple[Change, ...]:
+        if now != history:
+            raise RunError(f"{name}@{alias}: was moved by another process at the same time; try again")
+        return change(now)
+
+    _update(root, name, alias, change_checked)
     return done[-1]
 
 

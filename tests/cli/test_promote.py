@@ -1,6 +1,7 @@
 """``genlab promote``: a model goes under an alias only with probes that it keeps, and an alias goes back."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -56,11 +57,31 @@ def test_models_are_promoted_and_rolled_back(tmp_path: Path, root: str, capsys: 
     assert f"digits@prod: {second}, before {first}\n" in capsys.readouterr().out
     assert version(root, "digits") == second
     main(["digits", root, "--back"])
-    assert f"digits@prod: {first}, before {second}\n" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert f"digits@prod: {first}, before {second}\n" in said
+    assert f"{root}/digits/{first}: 5 probes: the same bytes\n" in said
     assert (version(root, "digits"), version(root, "digits@next")) == (first, second)
     assert "digits@prod: is version" in refused(capsys, "digits", root, "--back")
     main([f"digits@{second[:6]}", root, "--as", "prod"])
     assert version(root, "digits") == second
+
+
+def test_an_alias_goes_back_only_to_a_version_that_keeps_its_probes(
+    tmp_path: Path, root: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for seed in (0, 1):
+        main([save(tmp_path / "digits", seed), root])
+    current = version(root, "digits@prod")
+    [before] = {path.name for path in (Path(root) / "digits").iterdir()} - {current}
+    file = Path(root) / "digits" / before / "genlab.json"
+    description = json.loads(file.read_text())
+    description["probes"]["cases"][0]["arguments"]["seed"] = 7
+    file.write_text(json.dumps(description))
+    assert "differs from what training" in refused(capsys, "digits", root, "--back")
+    assert version(root, "digits@prod") == current
+    shutil.rmtree(file.parent)
+    assert f"digits@{before}: no such alias or version" in refused(capsys, "digits", root, "--back")
+    assert version(root, "digits@prod") == current
 
 
 def test_a_model_may_have_another_name_there(tmp_path: Path, root: str) -> None:

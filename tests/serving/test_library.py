@@ -18,7 +18,7 @@ from genlab.serving.library import Library
 from genlab.serving.limits import Limits
 from genlab.serving.problems import Problem
 from genlab.store import model_directory, probes
-from genlab.store.aliases import set_alias
+from genlab.store.aliases import roll_back, set_alias
 from genlab.store.model_store import ModelStore
 from tests.inference.support import PROVENANCE
 
@@ -139,6 +139,29 @@ def test_a_version_that_does_not_give_what_its_probes_say_takes_no_traffic(store
         assert (problem.status, problem.kind) == (503, "version-refused")
 
     asyncio.run(use())
+
+
+def test_an_alias_that_goes_back_to_a_version_is_checked_like_a_new_one(store: ModelStore, tmp_path: Path) -> None:
+    first, second = versions(store, tmp_path)
+    set_alias(store.root, "digits", "prod", second)
+    library = library_of(store.root)
+    file = Path(str(store.root)) / "digits" / first / "genlab.json"
+    sound = file.read_text()
+    description = json.loads(sound)
+    description["probes"]["cases"][0]["arguments"]["seed"] = 7
+
+    async def use() -> None:
+        before = await library.get("digits")
+        file.write_text(json.dumps(description))
+        roll_back(store.root, "digits", "prod")
+        await library.refresh()
+        assert (await library.get("digits")) is before
+        assert "differs from what training's own model made" in (library.refusal("digits", first) or "")
+
+    asyncio.run(use())
+    file.write_text(sound)
+    again = library_of(store.root)
+    assert asyncio.run(again.get("digits")).version.version == first
 
 
 def test_a_model_without_probes_is_served_or_refused_as_asked(tmp_path: Path) -> None:

@@ -29,6 +29,20 @@ def test_an_alias_goes_back_as_far_as_it_came(tmp_path: Path) -> None:
         roll_back(root, "digits", "prod")
 
 
+def test_an_alias_that_moves_while_the_version_before_is_checked_does_not_go_back(tmp_path: Path) -> None:
+    root = locate(tmp_path)
+    for version in (ONE, TWO):
+        set_alias(root, "digits", "prod", version)
+
+    def promote(version: str) -> None:
+        assert version == ONE
+        set_alias(root, "digits", "prod", THREE)
+
+    with pytest.raises(RunError, match="moved by another process"):
+        roll_back(root, "digits", "prod", promote)
+    assert Aliases.read(root).of("digits") == {"prod": THREE}
+
+
 def test_the_history_says_who_when_and_what_was_before(tmp_path: Path) -> None:
     root = locate(tmp_path)
     for version in (ONE, TWO):
