@@ -4,6 +4,7 @@ import json
 import os
 import platform
 import re
+import socket
 import statistics
 import subprocess
 import sys
@@ -82,13 +83,13 @@ class Process:
         self._process.stdin.flush()
         return self._answer()
 
-    def close(self) -> None:
-        """End it."""
+    def close(self, seconds: float = 30.0) -> None:
+        """End it; by force if it takes longer."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.close()
         try:
-            self._process.wait(30)
+            self._process.wait(seconds)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
@@ -102,6 +103,13 @@ class Process:
             last = self._log.read_text(errors="replace").strip().splitlines()
             raise RuntimeError(last[-1][:300] if last else f"ended with {self._process.returncode}")
         return dict(json.loads(line))
+
+
+def free_port() -> int:
+    """A port of loopback that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+    return port
 
 
 def forget_peak_memory() -> None:
