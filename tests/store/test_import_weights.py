@@ -37,7 +37,7 @@ def saved(file: Path, weights: object) -> str:
 def test_the_model_translates_as_the_networks_of_the_files(
     width: int, blocks: int, channels: int, tmp_path: Path
 ) -> None:
-    """From width 16 on with Winograd's convolutions, which round otherwise."""
+    """With the kernels for a CPU, which round otherwise: small transposed ones, and from width 16 on Winograd's."""
     networks = {"a_to_b": trained(width, blocks, channels), "b_to_a": trained(width, blocks, channels, seed=1)}
     files = [saved(tmp_path / f"{name}.pth", network.state_dict()) for name, network in networks.items()]
     main([str(tmp_path / "out"), "--a-to-b", files[0], "--b-to-a", files[1], "--size", "64"])
@@ -48,7 +48,7 @@ def test_the_model_translates_as_the_networks_of_the_files(
         with torch.inference_mode():
             expected, found = network(to_signed(pixels)), getattr(model, direction)(to_signed(pixels))
         assert expected.std() > 0.1
-        torch.testing.assert_close(found, expected, rtol=0, atol=1e-6 if width < 16 else 1e-4)
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-5 if width < 16 else 1e-4)
         levels = (((expected + 1) / 2 * 255).permute(0, 2, 3, 1) - model.translate(pixels, direction)).abs()
         assert levels.max() < 0.51
 

@@ -51,13 +51,15 @@ class Conv2d(nn.Conv2d):
 
 
 class ConvTranspose2d(nn.ConvTranspose2d):
-    """``nn.ConvTranspose2d`` that trains faster on a CPU: see :mod:`genlab.models.cpu.transposed`."""
+    """``nn.ConvTranspose2d`` that is faster on a CPU: see :mod:`genlab.models.cpu.transposed`."""
 
     def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
         """Convolve a float [N, in, H, W] into [N, out, H', W']."""
-        trains = torch.is_grad_enabled() and not torch.compiler.is_exporting()
-        if _enabled and trains and input.device.type == "cpu" and output_size is None:
-            return transposed.convolve(self, input)
+        if _enabled and input.device.type == "cpu" and output_size is None and not torch.compiler.is_exporting():
+            if torch.is_grad_enabled():
+                return transposed.convolve(self, input)
+            if torch.is_inference_mode_enabled() and transposed.suits_inference(self, input):
+                return transposed.infer(self, input)
         return super().forward(input, output_size)
 
 

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from genlab.models.cpu import ConvTranspose2d
-from genlab.models.cpu.transposed import FEW_CHANNELS, FEW_PIXELS
+from genlab.models.cpu.transposed import FEW_CHANNELS, FEW_PIXELS, suits_inference
 
 
 @pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
@@ -44,3 +44,30 @@ def test_a_frozen_layer_passes_gradients_on_and_keeps_none() -> None:
     layer(image).sum().backward()
     assert image.grad is not None
     assert all(parameter.grad is None for parameter in layer.parameters())
+
+
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize(("channels", "side"), [(FEW_CHANNELS, 40), (16, 4)])
+@pytest.mark.parametrize("shape", [{"stride": 1}, {"stride": 2, "output_padding": (0, 1)}, {"dilation": 2}])
+def test_in_inference_an_image_gives_what_pytorchs_layer_does_and_the_same_bits_in_any_batch(
+    layout: torch.memory_format, bias: bool, channels: int, side: int, shape: dict[str, Any]
+) -> None:
+    torch.manual_seed(0)
+    layer = ConvTranspose2d(32, channels, (3, 4), padding=(1, 2), bias=bias, **shape).to(memory_format=layout)
+    images = torch.randn(5, 32, side, side).to(memory_format=layout)
+    with torch.no_grad():
+        expected = nn.ConvTranspose2d.forward(layer, images)
+    with torch.inference_mode():
+        together = layer(images)
+        alone = torch.cat([layer(image[None]) for image in images])
+    torch.testing.assert_close(together, expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(together, alone, rtol=0, atol=0)
+
+
+def test_a_last_layer_of_an_image_is_not_left_to_onednn_in_inference() -> None:
+    layer = ConvTranspose2d(16, 1, 5, stride=2)
+    with torch.inference_mode():
+        assert suits_inference(layer, torch.zeros(1, 16, 11, 11))
+        with torch.autocast("cpu", torch.bfloat16):
+            assert layer(torch.zeros(1, 16, 11, 11)).dtype == torch.bfloat16
