@@ -556,7 +556,7 @@ def _time(seconds: float) -> datetime.datetime:
 
 def _describe(limits: Limits) -> dict[str, Any]:
     """Describe the body of a submission for OpenAPI."""
-    description = describe_body(limits, most=limits.images, names=_PICTURE_NAMES)
+    description = describe_body(limits, least=0, most=limits.images, names=_PICTURE_NAMES)
     body = description["requestBody"]
     texts = {"model": {"type": "string"}, "operation": {"enum": [*_OPERATIONS]}}
     for media_type, content in body["content"].items():

@@ -41,7 +41,7 @@ def describe_operations(cards: Iterable[ModelCard], limits: Limits) -> dict[str,
 
 def _describe(card: ModelCard, name: str, form: Form, limits: Limits) -> dict[str, Any]:
     operation = OPERATIONS[name]
-    schema = form.schema()
+    schema = _schema(card, name, form, limits)
     without = {409} if operation.pictures else {409, 415}
     description: dict[str, Any] = {
         "summary": f"{operation.title} {card.name}",
@@ -58,13 +58,40 @@ def _describe(card: ModelCard, name: str, form: Form, limits: Limits) -> dict[st
             {"name": key, "in": "query", "required": key in required, "schema": value}
             for key, value in schema.get("properties", {}).items()
         ]
-        description |= describe_body(limits, most=operation.pictures, names=operation.picture_names)
+        description |= describe_body(
+            limits, least=operation.pictures, most=operation.pictures, names=operation.picture_names
+        )
     else:
         description["requestBody"] = {
             "required": bool(schema.get("required")),
             "content": {"application/json": {"schema": schema}},
         }
     return description
+
+
+def _schema(card: ModelCard, name: str, form: Form, limits: Limits) -> dict[str, Any]:
+    """Return the JSON schema of an operation's parameters, with what this model takes and these limits allow."""
+    schema = form.schema()
+    properties, required = dict(schema["properties"]), list(schema.get("required", ()))
+    if not card.classes:
+        properties.pop("label", None)
+    elif "label" in properties:
+        needed = name != "sample"
+        numbers = {"type": "integer", "minimum": 0, "maximum": len(card.classes) - 1}
+        choices = [{"type": "string", "enum": [*card.classes]}, numbers, *([] if needed else [{"type": "null"}])]
+        properties["label"] = {"description": properties["label"]["description"], "title": "Label", "anyOf": choices}
+        required += ["label"] if needed else []
+    if "direction" in properties:
+        text = {"description": properties["direction"]["description"], "title": "Direction"}
+        properties["direction"] = {**text, "type": "string", "enum": [*card.directions]}
+    if "latents" in properties and name == "decode":
+        latents = properties["latents"]
+        vector = {**latents["items"], "minItems": card.latent_dim, "maxItems": card.latent_dim}
+        properties["latents"] = {**latents, "maxItems": limits.images, "items": vector}
+    for key in ("count", "steps"):
+        if key in properties:
+            properties[key] = {**properties[key], "maximum": limits.images}
+    return {**schema, "properties": properties, "required": required}
 
 
 def _answer(name: str) -> dict[str, Any]:

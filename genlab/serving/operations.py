@@ -305,7 +305,9 @@ class Form:
         try:
             return self._model.model_validate_json(body, strict=True)
         except ValidationError as error:
-            raise _invalid(error) from None
+            if not any(fault["type"] == "int_type" and _is_whole(fault["input"]) for fault in error.errors()):
+                raise _invalid(error) from None
+        return self.read_values(json.loads(body, parse_float=_number))
 
     def read_values(self, fields: Mapping[str, Any]) -> Parameters:
         """Read parameters that are values of JSON, see :meth:`read_json`."""
@@ -324,7 +326,9 @@ class Form:
             self._check_count(len(parameters.latents))
         self._check_count(getattr(parameters, "count", options.get("steps", 1)))
         asked = self.operation.ask(engine, parameters, options, pictures)
-        self._check_count(asked.count)
+        # Of a sheet of mixed styles those of its margins, which are of the seeds themselves, do not count.
+        of_margins = len(parameters.rows) + len(parameters.columns) + 1 if isinstance(parameters, MixParameters) else 0
+        self._check_count(asked.count - of_margins)
         pixels = len(asked.task.rows) * engine.pixels(asked.task.kind)
         if pixels > self._limits.pixels:
             detail = f"the answer would have {pixels:,} pixels; at most {self._limits.pixels:,} are allowed"
@@ -335,6 +339,16 @@ class Form:
         if count > self._limits.images:
             detail = f"{count:,} pictures were asked for; at most {self._limits.images} are allowed"
             raise Problem(422, "too-many-pictures", detail)
+
+
+def _is_whole(value: Any) -> bool:
+    """Return whether a value is an integer by JSON Schema that is written as ``3.0``, as some programs do."""
+    return isinstance(value, float) and value.is_integer()
+
+
+def _number(text: str) -> float | int:
+    value = float(text)
+    return int(value) if _is_whole(value) else value
 
 
 def _invalid(error: ValidationError) -> Problem:

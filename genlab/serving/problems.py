@@ -18,6 +18,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Match
 from starlette.types import ExceptionHandler
 
 from genlab.core.errors import ConfigError
@@ -122,7 +123,10 @@ def problem_response(problem: Problem, request_id: str) -> Response:
 
 async def answer_error(request: Request, error: Exception) -> Response:
     """Answer a request with the problem that ``error`` is: an exception handler of Starlette and FastAPI."""
-    return problem_response(problem_of(error), getattr(request.state, "request_id", ""))
+    problem = problem_of(error)
+    if problem.status == 405:
+        problem.headers = {**problem.headers, "Allow": _methods(request)}
+    return problem_response(problem, getattr(request.state, "request_id", ""))
 
 
 ERROR_HANDLERS: Mapping[Any, ExceptionHandler] = dict.fromkeys(
@@ -130,6 +134,15 @@ ERROR_HANDLERS: Mapping[Any, ExceptionHandler] = dict.fromkeys(
 )
 """For ``FastAPI(exception_handlers=...)``: makes a problem of every error that a client can put right. Other errors are
 answered and logged by :class:`genlab.serving.intake.Intake`."""
+
+
+def _methods(request: Request) -> str:
+    """Return the methods that the path of a request takes; Starlette names those of one route alone."""
+    return ", ".join(
+        method
+        for method in ("DELETE", "GET", "HEAD", "PATCH", "POST", "PUT")
+        if any(route.matches({**request.scope, "method": method})[0] is Match.FULL for route in request.app.routes)
+    )
 
 
 def _sentence(error: HTTPException) -> str:

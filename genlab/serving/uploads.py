@@ -150,19 +150,25 @@ def read_pictures(
     return Received(pictures, fields)
 
 
-def describe_body(limits: Limits, *, most: int = 1, names: tuple[str, ...] = ()) -> dict[str, Any]:
+def describe_body(limits: Limits, *, least: int = 1, most: int = 1, names: tuple[str, ...] = ()) -> dict[str, Any]:
     """Describe for OpenAPI (``openapi_extra`` of a route) the body that :func:`read_pictures` reads.
 
     Args:
         limits: of bytes, sides and pixels.
+        least: smallest number of pictures.
         most: largest number of pictures.
         names: fields that hold a picture each, in place of ``image``.
     """
 
     def fields(picture: dict[str, str]) -> dict[str, Any]:
-        pictures = dict.fromkeys(names, picture)
-        several = {"type": "array", "items": picture, "maxItems": most}
-        return {"type": "object", "properties": {"image": several if most > 1 else picture, **pictures}}
+        several = {"type": "array", "items": picture, "minItems": least, "maxItems": most}
+        properties = {"image": several if most > 1 else picture, **dict.fromkeys(names, picture)}
+        schema: dict[str, Any] = {"type": "object", "properties": properties}
+        if least and names:
+            schema["oneOf"] = [{"required": ["image"]}, {"required": [*names]}]
+        elif least:
+            schema["required"] = ["image"]
+        return schema
 
     binary = {"type": "string", "format": "binary"}
     content: dict[str, Any] = {

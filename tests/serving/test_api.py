@@ -156,6 +156,25 @@ def test_a_parameter_out_of_range_is_named(client: TestClient, body: dict[str, o
     assert detail_of(response).startswith(f"{next(iter(body))}: ")
 
 
+def test_integers_may_be_written_as_json_schema_has_them(client: TestClient) -> None:
+    def send(model: str, body: str) -> httpx.Response:
+        return client.post(f"/v1/models/{model}/sample", content=body, headers={"Content-Type": "application/json"})
+
+    for model, body, usual in (
+        ("digits", '{"count": 2.0, "seed": 3e2}', '{"count": 2, "seed": 300}'),
+        ("classes", '{"label": 1.0, "seed": 3}', '{"label": 1, "seed": 3}'),
+    ):
+        assert send(model, body).status_code == 200
+        assert send(model, body).content == send(model, usual).content
+    for body, detail in (
+        ('{"count": 2.5}', "count: Input should be a valid integer"),
+        ('{"count": 2.0, "seed": -1.0}', "seed: Input should be greater than or equal to 0"),
+    ):
+        refused = send("digits", body)
+        assert refused.status_code == 422
+        assert detail_of(refused).startswith(detail)
+
+
 def test_a_model_of_classes_draws_the_class_asked_for_or_all_in_turn(client: TestClient, served_runs: Path) -> None:
     model = cast("CVAE", model_directory.load(str(served_runs / "classes" / "model")))
     asked: list[tuple[object, Tensor | None]] = [
@@ -438,6 +457,29 @@ def test_openapi_describes_every_route(client: TestClient) -> None:
                 assert "detail" in content[1]["schema"]["properties"]
 
 
+def test_openapi_says_what_a_model_takes(client: TestClient) -> None:
+    paths = client.get("/openapi.json").json()["paths"]
+
+    def described(model: str, operation: str) -> dict[str, Any]:
+        content: dict[str, Any] = paths[f"/v1/models/{model}/{operation}"]["post"]["requestBody"]["content"]
+        schema: dict[str, Any] = content["application/json"]["schema"]
+        return schema
+
+    assert "label" not in described("digits", "sample")["properties"]
+    names, numbers = described("classes", "decode")["properties"]["label"]["anyOf"]
+    assert (names["enum"], numbers["minimum"], numbers["maximum"]) == (["cat", "dog", "2"], 0, 2)
+    assert described("classes", "decode")["required"] == ["latents", "label"]
+    assert "label" not in described("classes", "sample")["required"]
+    latents = described("digits", "decode")["properties"]["latents"]
+    length = client.get("/v1/models/digits").json()["latent_dim"]
+    assert (latents["maxItems"], latents["items"]["minItems"], latents["items"]["maxItems"]) == (64, length, length)
+    assert described("digits", "sample")["properties"]["count"]["maximum"] == 64
+    [direction] = paths["/v1/models/monet/translate"]["post"]["parameters"]
+    assert direction["schema"]["enum"] == ["a_to_b", "b_to_a"]
+    assert described("monet", "translate")["required"] == ["image"]
+    assert described("digits", "interpolate")["oneOf"] == [{"required": ["image"]}, {"required": ["begin", "end"]}]
+
+
 def test_health(client: TestClient) -> None:
     assert client.get("/livez").json() == {"status": "ok"}
 
@@ -488,6 +530,7 @@ def test_styles_are_mixed_by_seeds_and_options(model_runs: Path, client: TestCli
         assert page.shape == (3 * 10 + 2, 4 * 10 + 2)
         expected = model.mix_styles((1, 2), (4, 5, 6), None, model.operations["mix_styles"](styles="fine"))[2, 3]
         np.testing.assert_array_equal(page[22:30, 32:40], expected[:, :, 0])
+        assert faces.post(route, json={"rows": [*range(8)], "columns": [*range(8)]}).status_code == 200
         for change, detail in (
             ({"styles": "other"}, "styles: Input should be 'coarse', 'middle' or 'fine'"),
             ({"rows": []}, "rows: List should have at least 1 item"),

@@ -309,10 +309,16 @@ def test_a_job_expires(client: TestClient, served_runs: Path, tmp_path: Path, mo
     raise AssertionError([*tmp_path.rglob("*")])
 
 
+def test_a_path_says_which_methods_it_takes(client: TestClient) -> None:
+    refused = client.put(f"/v1/jobs/{'0' * 32}")
+    assert (kind_of(refused, 405), refused.headers["allow"]) == ("method-not-allowed", "DELETE, GET")
+
+
 def test_the_description_names_operations_and_fields(client: TestClient) -> None:
     path = client.get("/openapi.json").json()["paths"]["/v1/jobs"]["post"]
     schema = path["requestBody"]["content"]["multipart/form-data"]["schema"]
     assert schema["required"] == ["model", "operation"]
+    assert schema["properties"]["image"].items() >= {"minItems": 0, "maxItems": LIMITS.job_images}.items()
     assert {"image", "begin", "end", "parameters"} <= set(schema["properties"])
     assert "translate" in schema["properties"]["operation"]["enum"]
 

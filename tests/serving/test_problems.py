@@ -62,6 +62,10 @@ def test_errors_of_routes_are_problems() -> None:
             raise ConfigError("number: at most 3")
         return number
 
+    @app.delete("/count")
+    def reset() -> None:
+        pass
+
     client = TestClient(app)
     for method, path, status, kind, detail in (
         ("GET", "/count?number=9", 422, "invalid", "number: at most 3"),
@@ -74,4 +78,4 @@ def test_errors_of_routes_are_problems() -> None:
         assert response.headers["content-type"] == "application/problem+json"
         assert (response.status_code, problem["status"], problem["type"]) == (status, status, f"/problems/{kind}")
         assert problem["detail"].startswith(detail)
-    assert response.headers["allow"] == "GET"
+    assert response.headers["allow"] == "DELETE, GET"
