@@ -149,7 +149,7 @@ class Outcomes:
 
     def note(self, answer: Answer) -> None:
         """Count an answer."""
-        self.statuses[str(answer.status or "connection broke")] += 1
+        self.statuses[f"answers {answer.status}" if answer.status else "no answer, the connection broke"] += 1
         if answer.status in (429, 503) and answer.header("retry-after") is None:
             self.unannounced += 1
 
@@ -161,12 +161,12 @@ class Outcomes:
     @property
     def failed(self) -> int:
         """How many have another status than 200."""
-        return self.total - self.statuses["200"]
+        return self.total - self.statuses["answers 200"]
 
     def rows(self) -> list[list[str]]:
         """Lines of a table."""
-        found = [[f"answers {status}", f"{count:,}"] for status, count in sorted(self.statuses.items())]
-        if self.statuses["429"] + self.statuses["503"]:
+        found = [[status, f"{count:,}"] for status, count in sorted(self.statuses.items())]
+        if self.statuses["answers 429"] + self.statuses["answers 503"]:
             found.append(["of 429 and 503, those without `Retry-After`", f"{self.unannounced:,}"])
         return found
 
