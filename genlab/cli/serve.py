@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import gc
 import logging
 import os
 import signal
@@ -63,7 +64,7 @@ def serve_models(config: ServeConfig) -> None:
     import uvicorn
 
     from genlab.serving.connections import BoundedHeads
-    from genlab.serving.service import create_app
+    from genlab.serving.service import create_app, freeze_modules
     from genlab.serving.telemetry import PrometheusTelemetry
 
     torch.set_num_threads(config.threads or len(os.sched_getaffinity(0)))
@@ -103,6 +104,7 @@ def serve_models(config: ServeConfig) -> None:
     )
     scheme = "http" if config.tls.certificate is None else "https"
     print(f"serving at {scheme}://{config.host}:{config.port} until interrupted (Ctrl-C)", flush=True)
+    freeze_modules()
     # uvicorn ends by the signal that it was sent, when all that was asked before is answered.
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
@@ -110,6 +112,7 @@ def serve_models(config: ServeConfig) -> None:
             server.run()
     finally:
         signal.signal(signal.SIGTERM, before)
+        gc.unfreeze()
     if failures:
         raise RunError("; ".join(failures))
 

@@ -20,7 +20,7 @@ from genlab.core.errors import RunError
 from genlab.serving import haproxy
 from genlab.serving.library import Library
 from genlab.serving.limits import Limits
-from genlab.serving.service import create_app
+from genlab.serving.service import create_app, freeze_modules
 from genlab.serving.settings import Access, Settings, check_exposure
 from genlab.serving.telemetry import RayTelemetry
 
@@ -74,6 +74,7 @@ def build(arguments: ServeArguments) -> Application:
                 "requests come through Ray Serve's Python proxy, which is slower than HAProxy and loses them with a "
                 "replica; `genlab haproxy` prints the settings that switch HAProxy on"
             )
+        freeze_modules()
         return create_app(
             tuple(arguments.models),
             arguments.limits,

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import functools
+import gc
 import warnings
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -124,3 +125,13 @@ def create_app(
     add_routes(api, jobs)
     api.state.library, api.state.batcher = library, batcher
     return api
+
+
+def freeze_modules() -> None:
+    """Have Python's garbage collector look no more through what the process holds now, above all imported modules.
+
+    These are some 230,000 objects. To look through them takes a tenth of a second, which would come again every few
+    thousand requests. It is for processes that only serve, before models are loaded.
+    """
+    gc.collect()
+    gc.freeze()
