@@ -8,7 +8,7 @@ tells.
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ import xxhash
 from torch import Tensor, nn
 
 from genlab.inference.kinds import Kind
+from genlab.inference.memory import free_bytes, peak_bytes
 from genlab.models.model import MOST_PIXELS
 
 SMALL = 2**14
@@ -27,6 +28,12 @@ MOST_ROWS = 64
 WORTHWHILE = 0.97
 """Time of a row in a batch, in that of a row in a batch half as large, above which larger batches are not tried."""
 
+SHARE = 0.5
+"""Share of the free memory that a batch may take. What a row takes is measured roughly: a process may keep what it
+freed, and use it again."""
+NEGLIGIBLE = 2**26
+"""Bytes of a batch up to which it is not looked how much memory is free."""
+
 DECISIVE = 4
 """The batch size up to which it is decided with which sizes others have to agree."""
 
@@ -35,12 +42,13 @@ class Trial:
     """The batch sizes in which a model computes a kind of work.
 
     Those of small pictures are tried at once, those of larger ones by :meth:`step`; until then they go one by one. Of
-    sizes that agree, those that are no faster than smaller ones are left out.
+    sizes that agree, those that are no faster than smaller ones are left out. No size is tried or used whose memory, by
+    what rows took before, is more than a share of what is free at that moment.
 
     Args:
         model: the model.
         kind: the kind of work.
-        exact: whether sizes have to agree; otherwise all will do that are not too large for memory.
+        exact: whether sizes have to agree; otherwise all will do.
         most_cost: time of a picture in the best of the sizes that agree, in that of the best of all sizes, above which
             they do not have to.
     """
@@ -58,8 +66,12 @@ class Trial:
         """Whether a picture is the same bits in all sizes."""
         self.sizes: tuple[int, ...] = (1,) if exact else tuple(range(1, self._most + 1))
         """The sizes of batches, in ascending order."""
+        self.row_bytes: int | None = None
+        """The bytes that a row of a batch was measured to take; ``None`` where it was not measured."""
         if not exact:
             self._next = self._most + 1
+            if self._most > 1:
+                self._measure(1, lambda: self._run(1))
         elif self._pixels <= SMALL:
             while self.step():
                 pass
@@ -75,10 +87,11 @@ class Trial:
         Returns:
             Whether there was one to try.
         """
-        if self.over:
+        if self.over or self._most_now(self._next) < self._next:
+            self._next = self._most + 1
             return False
         size, before = self._next, self._seconds.get(self._next // 2)
-        self._digests[size] = self._digest(size)
+        self._measure(size, lambda: self._digests.update({size: self._digest(size)}))
         self._seconds[size] = self._seconds_per_row(size)
         self._next *= 2
         if size >= min(DECISIVE, self._most):
@@ -91,6 +104,23 @@ class Trial:
         if size >= DECISIVE and (slower or self.sizes == (1,)):
             self._next = self._most + 1
         return True
+
+    def fitting(self) -> tuple[int, ...]:
+        """Return the sizes that the free memory allows now; the smallest always."""
+        most = self._most_now(self.sizes[-1])
+        return tuple(size for size in self.sizes if size <= most) or self.sizes[:1]
+
+    def _most_now(self, wanted: int) -> float:
+        """Return the most rows of a batch that the free memory allows now, of ``wanted`` ones."""
+        if not self.row_bytes or wanted * self.row_bytes <= NEGLIGIBLE:
+            return wanted
+        free = free_bytes(self._model.device)
+        return wanted if free is None else SHARE * free / self.row_bytes
+
+    def _measure(self, size: int, run: Callable[[], None]) -> None:
+        taken = peak_bytes(run, self._model.device)
+        if taken is not None:
+            self.row_bytes = taken // size
 
     def _run(self, size: int) -> None:
         self._kind.compute(self._model, [self._kind.example(self._model)] * size)

@@ -60,6 +60,10 @@ class BatchRecord:
     """Seconds that each piece of work waited for its first batch; empty for work that had one before."""
     seconds: float
     """Seconds that it took to compute."""
+    row_bytes: int | None = None
+    """Bytes of memory that a row was measured to take; ``None`` if it was not."""
+    still_waiting: int = 0
+    """Pieces of work for this engine that wait after it."""
 
 
 @dataclass(eq=False)
@@ -255,7 +259,11 @@ class Batcher:
         if self._record is not None:
             waited = [begin - work.submitted for work, count in batch if len(work.outputs) == count]
             with self._log_errors():
-                self._record(BatchRecord(engine, kind.operation, len(rows), len(rows) * pixels, waited, seconds))
+                with self._changed:
+                    left = sum(work.engine is engine for work in self._waiting)
+                count, size = len(rows), engine.row_bytes(kind)
+                record = BatchRecord(engine, kind.operation, count, count * pixels, waited, seconds, size, left)
+                self._record(record)
         if len(rows) * pixels <= FINISHED_AT_ONCE:
             for work in done:
                 self._finish(work)

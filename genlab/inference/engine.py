@@ -298,8 +298,8 @@ class Engine:
         return task.join(results)
 
     def next_batch(self, kind: Kind, waiting: int) -> int:
-        """Return how many of the rows that wait go into the next batch."""
-        return min(waiting, parts(waiting, self._trial(kind).sizes)[0])
+        """Return how many of the rows that wait go into the next batch; no more than the memory that is free takes."""
+        return min(waiting, parts(waiting, self._trial(kind).fitting())[0])
 
     def compute(self, kind: Kind, rows: Sequence[Any]) -> list[Any]:
         """Compute rows as one batch, as many as :meth:`next_batch` says: for each, what it gives."""
@@ -325,6 +325,10 @@ class Engine:
     def pixels(self, kind: Kind) -> int:
         """Return the pixels of a row, as it goes through the model."""
         return kind.pixels(self.info.image_shape)
+
+    def row_bytes(self, kind: Kind) -> int | None:
+        """Return the bytes of memory that a row was measured to take, besides the model; ``None`` if it was not."""
+        return self._trial(kind).row_bytes
 
     def _trial(self, kind: Kind) -> Trial:
         trial = self._trials.get(kind.trial)

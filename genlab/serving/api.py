@@ -134,6 +134,9 @@ def record_batch(library: Library, telemetry: Telemetry, batch: BatchRecord) -> 
     name = next((served.name for served in library.loaded if served.engine is batch.engine), "")
     telemetry.batch(name, batch.operation, batch.rows, batch.pixels)
     telemetry.phase(name, "compute", batch.seconds)
+    telemetry.waiting(name, batch.still_waiting)
+    if batch.row_bytes is not None:
+        telemetry.row(name, batch.operation, batch.row_bytes)
     for seconds in batch.waited:
         telemetry.phase(name, "wait", seconds)
 

@@ -60,6 +60,7 @@ class Library:
             single model may take more.
         require_probes: whether a model without probes is refused; otherwise it is served with a warning in the log.
         forget: is told of each engine that is put away.
+        held: is told the bytes that the weights of a model's loaded versions hold, by its name, when they change.
 
     Raises:
         RunError: a source is none of these, two models have one name, or a URL cannot hold it.
@@ -76,6 +77,7 @@ class Library:
         memory_bytes: int | None = None,
         require_probes: bool = False,
         forget: Callable[[Engine], None] = lambda engine: None,
+        held: Callable[[str, int], None] = lambda name, size: None,
     ) -> None:
         self._singles: dict[str, UPath] = {}
         self._stores: list[ModelStore] = []
@@ -83,6 +85,7 @@ class Library:
             self._add(source)
         self._limits, self._device, self._exact = limits, device, exact
         self._memory_bytes, self._require_probes, self._forget = memory_bytes, require_probes, forget
+        self._held = held
         self.evaluations = Evaluations()
         """What was measured of the models."""
         self._models = self._find()
@@ -251,6 +254,7 @@ class Library:
             except GenlabError as error:
                 raise Problem(503, "not-loaded", f"{name}@{digits}: {error}", retry_after=REFRESH_SECONDS) from None
             self._served[key] = served
+            self._tell_held(name)
             return served
 
     def _open(self, version: ModelVersion) -> Served:
@@ -286,6 +290,10 @@ class Library:
         served = self._served.pop(key)
         logger.info("version %s of %s is put away", key[1], key[0])
         self._forget(served.engine)
+        self._tell_held(key[0])
+
+    def _tell_held(self, name: str) -> None:
+        self._held(name, sum(one.engine.bytes for (model, _), one in self._served.items() if model == name))
 
 
 class _RefusedError(GenlabError):

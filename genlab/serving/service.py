@@ -73,6 +73,7 @@ def create_app(
         memory_bytes=memory,
         require_probes=settings.require_probes,
         forget=lambda engine: batcher.forget(engine) if batcher else None,
+        held=telemetry.memory,
     )
     batcher = Batcher(limits.waiting, settings.codec_threads, functools.partial(record_batch, library, telemetry))
     decoders = ThreadPoolExecutor(settings.codec_threads, thread_name_prefix="decode")

@@ -5,8 +5,9 @@
 * ``genlab_phase_seconds`` (model, phase): of a request to decode, wait and encode; of a batch to compute.
 * ``genlab_batch_pictures`` (model, operation): pictures of a batch.
 * ``genlab_pixels_total`` (model, operation): pixels computed, padding included.
-* ``genlab_waiting_requests`` (model): requests that wait to be computed.
-* ``genlab_model_bytes`` (model): memory that the model holds.
+* ``genlab_waiting_requests`` (model): requests that wait to be computed, after each batch.
+* ``genlab_model_bytes`` (model): memory that the weights of the model's loaded versions hold.
+* ``genlab_row_bytes`` (model, operation): memory that a picture of a batch was measured to take.
 
 ``model`` and ``operation`` are empty for requests of no model, such as those that are refused before a route has them.
 Buckets are the same everywhere, so histograms of several replicas can be summed.
@@ -40,11 +41,12 @@ _PHASE_SECONDS = Metric("genlab_phase_seconds", "Time of a part of the work.", (
 _BATCH_PICTURES = Metric("genlab_batch_pictures", "Pictures of a batch.", ("model", "operation"), PICTURES)
 _PIXELS = Metric("genlab_pixels", "Pixels computed, padding included.", ("model", "operation"))
 _WAITING = Metric("genlab_waiting_requests", "Requests that wait to be computed.", ("model",))
-_BYTES = Metric("genlab_model_bytes", "Memory that a model holds.", ("model",))
+_BYTES = Metric("genlab_model_bytes", "Memory that a model's weights hold.", ("model",))
+_ROW_BYTES = Metric("genlab_row_bytes", "Memory that a picture of a batch takes.", ("model", "operation"))
 
 _COUNTERS = (_REQUESTS, _PIXELS)
 _HISTOGRAMS = (_REQUEST_SECONDS, _PHASE_SECONDS, _BATCH_PICTURES)
-_GAUGES = (_WAITING, _BYTES)
+_GAUGES = (_WAITING, _BYTES, _ROW_BYTES)
 
 
 class Telemetry(abc.ABC):
@@ -71,6 +73,10 @@ class Telemetry(abc.ABC):
     def memory(self, model: str, size: int) -> None:
         """Record how many bytes a model holds now; 0 once it is gone."""
         self._set(_BYTES, (model,), size)
+
+    def row(self, model: str, operation: str, size: int) -> None:
+        """Record the bytes of memory that a picture of a batch was measured to take."""
+        self._set(_ROW_BYTES, (model, operation), size)
 
     @abc.abstractmethod
     def _count(self, metric: Metric, labels: tuple[str, ...], value: float) -> None: ...

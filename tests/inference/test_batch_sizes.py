@@ -1,11 +1,14 @@
 """Batch sizes: a picture is the same bytes whatever it is computed with."""
 
+import math
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from genlab.inference import batch_sizes
 from genlab.inference.batch_sizes import SMALL, agreeing, parts
 from genlab.inference.engine import Engine
 from genlab.inference.kinds import Draw, Drawn
@@ -85,3 +88,32 @@ def test_sizes_need_not_agree_if_exactness_is_not_asked_for(directory: Path) -> 
     assert engine.next_batch(kind, 7) == 7
     difference = engine.sample(7, 3).astype(int) - exact.sample(7, 3)
     assert abs(difference).max() <= 1
+
+
+@pytest.mark.parametrize("exact", [False, True])
+def test_a_batch_takes_no_more_than_half_of_the_free_memory(
+    exact: bool, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A row takes 1,000 bytes."""
+    free = 16_000
+
+    def peak(work: Callable[[], object], device: torch.device) -> int:
+        layers: list[int] = []
+        with torch.nn.modules.module.register_module_forward_hook(lambda _, __, made: layers.append(len(made))):
+            work()
+        return 1000 * layers[-1]
+
+    monkeypatch.setattr(batch_sizes, "peak_bytes", peak)
+    monkeypatch.setattr(batch_sizes, "free_bytes", lambda device: free)
+    monkeypatch.setattr(batch_sizes, "NEGLIGIBLE", 0)
+    monkeypatch.setattr(batch_sizes, "WORTHWHILE", math.inf)
+    engine = Engine(directory, "cpu", exact=exact)
+    kind = Draw(engine.info.options("sample", {}))
+    assert engine.row_bytes(kind) == 1000
+    before = engine.next_batch(kind, 40)
+    assert before <= 8 if exact else before == 8
+    free = 9000
+    assert engine.next_batch(kind, 40) == min(before, 4)
+    free = 0
+    assert engine.next_batch(kind, 40) <= 2
+    assert engine.sample(5, 3).shape[0] == 5, "the smallest batch is computed always"

@@ -47,6 +47,9 @@ class Doubler:
     def pixels(self, kind: Doubled) -> int:
         return 1
 
+    def row_bytes(self, kind: Doubled) -> int | None:
+        return 8
+
     def knows_batches(self, kind: Doubled) -> bool:
         return True
 

@@ -19,6 +19,7 @@ from fastapi.testclient import TestClient
 from PIL import Image
 from torch import Tensor
 
+from genlab.inference.memory import peak_bytes
 from genlab.models.cvae import CVAE
 from genlab.serving.library import Library
 from genlab.serving.limits import Limits
@@ -578,3 +579,12 @@ def test_options_of_other_models_are_refused(client: TestClient) -> None:
     for refused, name in ((body, "truncation"), (query, "strength")):
         assert refused.status_code == 422
         assert detail_of(refused).startswith(f"{name}: ")
+
+
+def test_memory_is_on_the_metrics(client: TestClient) -> None:
+    assert client.post("/v1/models/digits/sample", json={"seed": 1}).status_code == 200
+    lines = client.get("/metrics").text.splitlines()
+    assert float(next(line for line in lines if line.startswith('genlab_model_bytes{model="digits"}')).split()[1]) > 0
+    if peak_bytes(lambda: None, torch.device("cpu")) is not None:  # this system tells
+        assert any(line.startswith('genlab_row_bytes{model="digits",operation="sample"}') for line in lines)
+    assert 'genlab_waiting_requests{model="digits"} 0.0' in lines

@@ -181,7 +181,13 @@ def test_the_least_recently_used_models_make_room(tmp_path: Path) -> None:
         save_model(tmp_path / name, number)
     size = Engine(tmp_path / "a", "cpu").bytes
     forgotten: list[Engine] = []
-    library = library_of(*(tmp_path / name for name in names), memory_bytes=int(2.5 * size), forget=forgotten.append)
+    held: dict[str, int] = {}
+    library = library_of(
+        *(tmp_path / name for name in names),
+        memory_bytes=int(2.5 * size),
+        forget=forgotten.append,
+        held=held.__setitem__,
+    )
 
     async def use() -> None:
         await library.load_all()
@@ -192,6 +198,7 @@ def test_the_least_recently_used_models_make_room(tmp_path: Path) -> None:
         assert (await library.get("a")) is first
         assert (await library.get("b")).name == "b", "it comes back when it is asked for"
         assert len(forgotten) == 2
+        assert held == {"a": size, "b": size, "c": 0}
 
     asyncio.run(use())
 
