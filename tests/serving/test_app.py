@@ -28,6 +28,7 @@ from genlab.core.ray_cluster import connected
 from genlab.serving.app import ServeArguments, build
 from genlab.serving.settings import TLS
 from genlab.store import model_directory
+from tests.serving.every_operation import ask_every_operation
 
 CONFIG = Path(__file__).resolve().parents[2] / "cluster" / "serve.yaml"
 
@@ -165,14 +166,19 @@ def truncated() -> bytes:
 
 
 @pytest.mark.slow
-def test_genlab_serve_answers_until_it_is_told_to_end(served_runs: Path, tmp_path: Path) -> None:
+def test_genlab_serve_answers_for_every_family_until_it_is_told_to_end(
+    served_runs: Path, model_runs: Path, tmp_path: Path
+) -> None:
     port = free_port()
-    command = [sys.executable, "-c", "from genlab.cli.serve import main; main()", str(served_runs / "digits")]
+    program = [sys.executable, "-c", "from genlab.cli.serve import main; main()"]
+    command = [*program, str(served_runs), str(model_runs / "faces")]
     with (tmp_path / "log").open("w+") as log:
         process = subprocess.Popen([*command, "--port", str(port)], stdout=log, stderr=log)
         try:
             wait_for(lambda: answers(f"http://127.0.0.1:{port}") or process.poll() is not None)
-            assert httpx.post(f"http://127.0.0.1:{port}/v1/models/digits/sample", timeout=60).status_code == 200
+            with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=120) as client:
+                asked = ask_every_operation(client)
+            assert {family for family, _ in asked.values()} == {"vae", "cvae", "cyclegan", "stylegan"}
             process.send_signal(signal.SIGTERM)
             assert process.wait(60) == 0
         finally:

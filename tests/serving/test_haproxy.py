@@ -15,11 +15,13 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -30,12 +32,14 @@ from ray.serve.schema import ServeDeploySchema
 
 from genlab.cli.haproxy import main as print_exports
 from genlab.cli.promote import PromoteConfig, promote
+from genlab.client import Client, ServerError
 from genlab.core.errors import ConfigError, GenlabError
 from genlab.core.ray_cluster import connected
 from genlab.models.vae import VAE, VAEArchitecture
 from genlab.serving import haproxy, haproxy_program
 from genlab.serving.settings import TLS
 from genlab.store import model_directory
+from tests.serving.every_operation import ask_every_operation
 
 CONFIG = Path(__file__).resolve().parents[2] / "cluster" / "serve.yaml"
 RECEIVE_SECONDS = 5
@@ -110,6 +114,8 @@ class Deployed:
     context: ssl.SSLContext
     store: Path
     """A folder of models with ``digits``."""
+    jobs: Path
+    """The folder of jobs."""
     stats: str
     """Where HAProxy tells which servers it knows."""
     too_early: httpx.Response
@@ -127,10 +133,18 @@ class Deployed:
         replicas = application["deployments"]["Generator"]["replicas"]
         return {replica["pid"] for replica in replicas if replica["state"] == "RUNNING"}
 
+    def servers(self) -> list[dict[str, str]]:
+        """What HAProxy tells of the replicas that it knows."""
+        rows = csv.DictReader(httpx.get(self.stats).text.removeprefix("# ").splitlines())
+        return [row for row in rows if row["svname"].startswith("SERVE_REPLICA")]
+
+    def requests_at_replicas(self) -> int:
+        """Requests that HAProxy has sent to replicas and that are not answered yet."""
+        return sum(int(row["scur"]) for row in self.servers())
+
     def has_two_besides(self, pid: int | None) -> bool:
         """Whether two replicas run, none of them in process ``pid``, and HAProxy has just these."""
-        rows = list(csv.DictReader(httpx.get(self.stats).text.removeprefix("# ").splitlines()))
-        replicas = [row for row in rows if row["svname"].startswith("SERVE_REPLICA")]
+        replicas = self.servers()
         pids = self.pids()
         return len(pids) == 2 and pid not in pids and [row["status"] for row in replicas] == ["UP", "UP"]
 
@@ -152,14 +166,18 @@ def wait_for(condition: Callable[[], Any]) -> Any:
 
 @pytest.fixture(scope="module")
 def deployed(
-    served_runs: Path, folder: Path, certificate: TLS, tmp_path_factory: pytest.TempPathFactory
+    served_runs: Path, model_runs: Path, folder: Path, certificate: TLS, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Deployed]:
-    """The application of cluster/serve.yaml with two replicas, as nodes of `genlab haproxy` serve it."""
-    store = tmp_path_factory.mktemp("models")
+    """The application of cluster/serve.yaml with two replicas, as nodes of `genlab haproxy` serve it.
+
+    It has a model of each family.
+    """
+    store, jobs = tmp_path_factory.mktemp("models"), tmp_path_factory.mktemp("jobs")
     promote(PromoteConfig(str(served_runs / "digits"), str(store), add_probes=True))
     config = yaml.safe_load(CONFIG.read_text())
     [application] = config["applications"]
-    application["args"]["models"] = [str(store), str(served_runs / "monet")]
+    runs = [served_runs / "monet", served_runs / "classes", model_runs / "faces"]
+    application["args"] = {"models": [str(store), *map(str, runs)], "settings": {"jobs": str(jobs)}}
     [generator] = application["deployments"]
     generator |= {"autoscaling_config": None, "num_replicas": 2, "ray_actor_options": {"num_cpus": 0.5}}
     config["http_options"]["port"] = port = free_port()
@@ -183,7 +201,8 @@ def deployed(
                 models = f"https://localhost:{port}/v1/models"
                 too_early = wait_for(lambda: httpx.get(models, verify=context))
                 client.deploy_apps(schema, _blocking=False)
-                made = Deployed(port, context, store, f"http://127.0.0.1:{settings.stats_port}/stats;csv", too_early)
+                stats = f"http://127.0.0.1:{settings.stats_port}/stats;csv"
+                made = Deployed(port, context, store, jobs, stats, too_early)
                 wait_for(lambda: made.has_two_besides(None))
                 yield made
             finally:
@@ -266,6 +285,83 @@ def test_a_page_of_the_server_itself_may_compute_over_tls(deployed: Deployed) ->
         other = client.post(sample, headers={"Origin": "https://example.org", "Sec-Fetch-Site": "cross-site"})
     assert (own.status_code, other.status_code) == (200, 403)
     assert other.headers.get_list("X-Request-Id") == [other.json()["request_id"]]
+
+
+@pytest.mark.cluster
+def test_every_operation_of_every_family_is_answered(deployed: Deployed) -> None:
+    with httpx.Client(base_url=deployed.url, verify=deployed.context, timeout=120) as client:
+        asked = ask_every_operation(client)
+    assert {name: family for name, (family, _) in asked.items()} == {
+        "digits": "vae",
+        "monet": "cyclegan",
+        "classes": "cvae",
+        "faces": "stylegan",
+    }
+
+
+def submit(deployed: Deployed, key: str | None, seed: int = 0, count: int = 3) -> httpx.Response:
+    """Submit a sample as a job."""
+    return httpx.post(
+        f"{deployed.url}/v1/jobs",
+        json={"model": "digits", "operation": "sample", "parameters": {"seed": seed, "count": count}},
+        headers={} if key is None else {"Idempotency-Key": key},
+        verify=deployed.context,
+        timeout=300,
+    )
+
+
+@pytest.mark.cluster
+def test_jobs_go_through_the_proxy_to_any_replica(deployed: Deployed) -> None:
+    pictures = [np.random.default_rng(seed).integers(0, 256, (32, 40, 3), dtype=np.uint8) for seed in range(6)]
+    with Client(deployed.url, verify=deployed.context) as client:
+        job = client.submit_job("monet", "translate", pictures, {"direction": "a_to_b"})
+        status = client.wait_for_job(job.id, 300, pause=0.2)
+        assert (status.state, status.done, status.failures) == ("done", 6, {})
+        made = client.job_result(job.id).pixels()
+        one_by_one = [client.translate("monet", picture, direction="a_to_b").pixels()[0] for picture in pictures]
+        np.testing.assert_array_equal(made, np.stack(one_by_one))
+        client.delete_job(job.id)
+
+        same = [submit(deployed, "one-key") for _ in range(6)]  # two replicas take them in turn
+        assert [(answer.status_code, answer.json()["id"]) for answer in same] == [(202, same[0].json()["id"])] * 6
+        assert submit(deployed, "one-key", seed=1).json()["type"] == "/problems/idempotency-key-reused"
+        assert client.wait_for_job(same[0].json()["id"], 300, pause=0.2).done == 3
+
+        long = client.submit_job("monet", "translate", pictures * 100)
+        assert client.job(long.id).state in ("waiting", "running")
+        client.delete_job(long.id)
+        for _ in range(4):
+            with pytest.raises(ServerError, match="no job of this id"):
+                client.job(long.id)
+    wait_for(lambda: not list(deployed.jobs.glob(f"*/jobs/{long.id}/*")))
+
+
+@pytest.mark.cluster
+def test_a_submission_is_sent_again_to_another_replica_only_with_a_key(deployed: Deployed) -> None:
+    """Submissions are with both replicas when one is killed; a submission that was replayed would be two jobs."""
+    keys = [None, "a", None, "b", None, "c", None, "d"]
+    before = set(deployed.jobs.glob("*/jobs/*"))
+    stopped = sorted(deployed.pids())
+    with ThreadPoolExecutor(len(keys)) as senders:
+        for pid in stopped:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            sent = [senders.submit(submit, deployed, key) for key in keys]
+            wait_for(lambda: deployed.requests_at_replicas() >= len(keys))
+        finally:
+            os.kill(stopped[0], signal.SIGKILL)
+            os.kill(stopped[1], signal.SIGCONT)
+        answers = [one.result() for one in sent]
+    with_key = [answer for key, answer in zip(keys, answers, strict=True) if key]
+    without = [answer for key, answer in zip(keys, answers, strict=True) if not key]
+    assert [answer.status_code for answer in with_key] == [202] * 4
+    assert {answer.status_code for answer in without} == {202, 503}, "some were with the replica that was killed"
+    assert {answer.json()["type"] for answer in without if answer.status_code == 503} == {"/problems/no-replica"}
+    taken = {answer.json()["id"] for answer in answers if answer.status_code == 202}
+    assert {path.name for path in set(deployed.jobs.glob("*/jobs/*")) - before} == taken
+    with Client(deployed.url, verify=deployed.context) as client:
+        assert {client.wait_for_job(job_id, 300, pause=0.2).state for job_id in taken} == {"done"}
+    wait_for(functools.partial(deployed.has_two_besides, stopped[0]))
 
 
 @pytest.mark.cluster
