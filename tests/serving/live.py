@@ -9,10 +9,12 @@ import uvicorn
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from genlab.serving.connections import BoundedHeads
+
 
 @contextlib.contextmanager
 def live(app: ASGIApp) -> Iterator[int]:
-    """Serve an application on loopback; gives its port."""
+    """Serve an application on loopback, by the protocol of `genlab serve`; gives its port."""
     started = threading.Event()
 
     class Server(uvicorn.Server):
@@ -21,7 +23,7 @@ def live(app: ASGIApp) -> Iterator[int]:
             started.set()
 
     listening = socket.create_server(("127.0.0.1", 0))
-    server = Server(uvicorn.Config(app, log_level="critical"))
+    server = Server(uvicorn.Config(app, http=BoundedHeads, log_level="critical"))
     thread = threading.Thread(target=server.run, args=([listening],))
     thread.start()
     try:

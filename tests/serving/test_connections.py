@@ -4,15 +4,23 @@ import asyncio
 import json
 import socket
 import threading
+from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import uvicorn
 from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
 from genlab.serving import connections
+from genlab.serving.limits import Limits
+from genlab.serving.service import create_app
+from genlab.serving.settings import Access, Settings
+from genlab.serving.telemetry import PrometheusTelemetry
+from tests.serving.live import live
 
 
 @pytest.fixture
@@ -86,3 +94,41 @@ def test_a_request_at_work_keeps_its_connection_when_the_next_head_is_late(port:
     with socket.create_connection(("127.0.0.1", port), timeout=30) as client:
         client.sendall(b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\nGET / HT")
         assert client.recv(1000).endswith(b"here")
+
+
+@pytest.mark.slow
+def test_a_thousand_connections_are_all_answered_and_end_nothing(
+    served_runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "HEAD_SECONDS", 300.0)  # a busy machine is no client that is slow
+    app = create_app((str(served_runs / "digits"),), Limits(), Access(), Settings(exact=True), PrometheusTelemetry())
+    body = b'{"seed": 3}'
+    head = (
+        b"POST /v1/models/digits/sample HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: %d\r\n\r\n"
+    )
+
+    async def crowd(port: int) -> list[bytes]:
+        streams = [await asyncio.open_connection("127.0.0.1", port) for _ in range(1000)]
+        for _, writer in streams:  # all are open, and nothing is asked yet
+            writer.write(head % len(body) + body)
+        answers = await asyncio.gather(*(reader.read() for reader, _ in streams))
+        for _, writer in streams:
+            writer.close()
+        return answers
+
+    with live(app) as port:
+
+        def usual() -> bytes:
+            answer = httpx.post(f"http://127.0.0.1:{port}/v1/models/digits/sample", content=body, timeout=300)
+            assert answer.status_code == 200
+            return answer.content
+
+        before = usual()
+        answers = asyncio.run(crowd(port))
+        assert usual() == before
+    statuses = Counter(answer.split(b" ", 2)[1] for answer in answers)
+    assert set(statuses) <= {b"200", b"503"}
+    assert statuses[b"200"] >= Limits().waiting
+    for answer in answers:
+        status, answered = answer.split(b" ", 2)[1], answer.partition(b"\r\n\r\n")
+        assert answered[2] == before if status == b"200" else b"retry-after: " in answered[0].lower()
