@@ -3,10 +3,13 @@
 import base64
 import contextlib
 import csv
+import dataclasses
 import functools
 import io
 import itertools
+import json
 import os
+import random
 import signal
 import socket
 import ssl
@@ -14,7 +17,7 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +25,7 @@ from typing import Any
 
 import httpx
 import numpy as np
+import psutil
 import pytest
 import torch
 import yaml
@@ -32,7 +36,7 @@ from ray.serve.schema import ServeDeploySchema
 
 from genlab.cli.haproxy import main as print_exports
 from genlab.cli.promote import PromoteConfig, promote
-from genlab.client import Client, ServerError
+from genlab.client import Answer, Client, ServerError
 from genlab.core.errors import ConfigError, GenlabError
 from genlab.core.ray_cluster import connected
 from genlab.models.vae import VAE, VAEArchitecture
@@ -43,6 +47,8 @@ from tests.serving.every_operation import ask_every_operation
 
 CONFIG = Path(__file__).resolve().parents[2] / "cluster" / "serve.yaml"
 RECEIVE_SECONDS = 5
+REPLICA_PORTS = frozenset(range(30_000, 31_001))
+"""Those of docs/serving.md."""
 
 
 @pytest.fixture(scope="module")
@@ -87,9 +93,16 @@ def test_without_haproxy_the_python_proxy_is_used_and_that_is_said(
     assert "ssl_certfile" in capsys.readouterr().err
 
 
+def prepared(config: haproxy.HAProxyConfig) -> Mapping[str, str]:
+    try:
+        return haproxy.prepare(config)
+    except haproxy.MissingError as error:
+        pytest.skip(str(error))
+
+
 @pytest.mark.slow
 def test_the_installed_ray_writes_the_configuration_that_is_completed(folder: Path, certificate: TLS) -> None:
-    haproxy.prepare(haproxy.HAProxyConfig(folder=str(folder), tls=certificate))  # raises if HAProxy refuses it
+    prepared(haproxy.HAProxyConfig(folder=str(folder), tls=certificate))  # raises if HAProxy refuses it
     written = haproxy.ray_configuration({}, folder)
     settings = {"errors": "/errors", "certificate": "/server.pem", "seconds": 30}
     complete = haproxy_program.complete(written, settings)
@@ -113,7 +126,7 @@ class Deployed:
     port: int
     context: ssl.SSLContext
     store: Path
-    """A folder of models with ``digits``."""
+    """A folder of models with ``digits``, whose aliases ``prod`` and ``next`` stand for one version."""
     jobs: Path
     """The folder of jobs."""
     stats: str
@@ -142,6 +155,12 @@ class Deployed:
         """Requests that HAProxy has sent to replicas and that are not answered yet."""
         return sum(int(row["scur"]) for row in self.servers())
 
+    def replicas(self) -> list[str]:
+        """The URLs of the replicas themselves, which listen on loopback alone."""
+        sockets = [each for pid in self.pids() for each in psutil.Process(pid).net_connections("tcp4")]
+        ports = {each.laddr.port for each in sockets if each.status == psutil.CONN_LISTEN}
+        return [f"http://127.0.0.1:{port}" for port in ports & REPLICA_PORTS]
+
     def has_two_besides(self, pid: int | None) -> bool:
         """Whether two replicas run, none of them in process ``pid``, and HAProxy has just these."""
         replicas = self.servers()
@@ -150,9 +169,11 @@ class Deployed:
 
 
 def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-    return port
+    """A port at which nothing listens, and which no client's connection is given in the meantime."""
+    for port in random.sample(range(20_000, 30_000), 100):
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+    raise AssertionError("no port is free")
 
 
 def wait_for(condition: Callable[[], Any]) -> Any:
@@ -173,11 +194,16 @@ def deployed(
     It has a model of each family.
     """
     store, jobs = tmp_path_factory.mktemp("models"), tmp_path_factory.mktemp("jobs")
-    promote(PromoteConfig(str(served_runs / "digits"), str(store), add_probes=True))
+    for alias in ("prod", "next"):
+        promote(PromoteConfig(str(served_runs / "digits"), str(store), alias, add_probes=True))
     config = yaml.safe_load(CONFIG.read_text())
     [application] = config["applications"]
     runs = [served_runs / "monet", served_runs / "classes", model_runs / "faces"]
-    application["args"] = {"models": [str(store), *map(str, runs)], "settings": {"jobs": str(jobs)}}
+    # Whatever these machines are fast at, a request has one answer.
+    application["args"] = {
+        "models": [str(store), *map(str, runs)],
+        "settings": {"exact": True, "jobs": str(jobs)},
+    }
     [generator] = application["deployments"]
     generator |= {"autoscaling_config": None, "num_replicas": 2, "ray_actor_options": {"num_cpus": 0.5}}
     config["http_options"]["port"] = port = free_port()
@@ -188,7 +214,7 @@ def deployed(
     context = ssl.create_default_context(cafile=certificate.certificate)
     with pytest.MonkeyPatch.context() as patch:
         environment = {
-            **haproxy.prepare(settings),
+            **prepared(settings),
             "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(free_port()),
             "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
         }
@@ -209,43 +235,90 @@ def deployed(
                 serve.shutdown()
 
 
-def picture(padding: int) -> bytes:
-    """A request to translate a picture, with so many bytes of blanks."""
-    file = io.BytesIO()
-    Image.effect_noise((32, 32), 50).convert("RGB").save(file, "PNG")
-    body = b'{"direction": "a_to_b", "image": "%b"}' % base64.b64encode(file.getvalue())
-    return body + b" " * padding
+@dataclass(frozen=True, eq=False)
+class Request:
+    """What clients ask a model for."""
+
+    model: str
+    operation: str
+    parameters: Mapping[str, Any]
+    picture: bytes | None = None
+    accept: str = "image/png"
+    padding: int = 0
+    """Bytes of blanks at the end of its body, if it is sent without the Python client."""
+
+    def send(self, client: httpx.Client, url: str) -> httpx.Response:
+        """Send it as it is."""
+        picture = {} if self.picture is None else {"image": base64.b64encode(self.picture).decode()}
+        body = json.dumps({**self.parameters, **picture}).encode() + b" " * self.padding
+        headers = {"Accept": self.accept, "Content-Type": "application/json"}
+        return client.post(f"{url}/v1/models/{self.model}/{self.operation}", content=body, headers=headers)
+
+    def ask(self, client: Client) -> Answer:
+        """Send it by the Python client."""
+        pictures = () if self.picture is None else (self.picture,)
+        answer: Answer = getattr(client, self.operation)(self.model, *pictures, accept=self.accept, **self.parameters)
+        return answer
+
+
+@dataclass(frozen=True)
+class Answered:
+    """A request that was answered with pictures."""
+
+    request: Request
+    began: float
+    """When it was sent, by the monotonic clock."""
+    version: str
+    data: bytes
 
 
 @dataclass
 class Load:
-    """Clients that send one request after the other, and what became of them."""
+    """What became of the requests of clients that send one after the other."""
 
-    answers: list[httpx.Response] = field(default_factory=list)
+    answers: list[Answered] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
 
 
 @contextlib.contextmanager
-def load(deployed: Deployed, path: str, bodies: list[bytes], clients: int = 4) -> Iterator[Load]:
+def load(
+    deployed: Deployed, requests: Sequence[Request], clients: int = 4, python_clients: int = 0, pause: float = 0.0
+) -> Iterator[Load]:
+    """Clients that send requests in turn, each from another one on, with a pause in seconds between them."""
     seen, stop = Load(), threading.Event()
 
-    def send() -> None:
+    def send(first: int) -> None:
         with httpx.Client(verify=deployed.context, timeout=60) as client:
-            for body in itertools.cycle(bodies):
-                if stop.is_set():
+            for request in itertools.islice(itertools.cycle(requests), first, None):
+                if stop.wait(pause):
                     return
+                began = time.monotonic()
                 try:
-                    answer = client.post(
-                        deployed.url + path, content=body, headers={"Content-Type": "application/json"}
-                    )
+                    answer = request.send(client, deployed.url)
                 except httpx.TransportError as error:
                     seen.failures.append(repr(error))
                     continue
-                seen.answers.append(answer)
-                if answer.status_code != 200:
+                if answer.status_code == 200:
+                    version = answer.headers.get("X-Genlab-Version", "none")
+                    seen.answers.append(Answered(request, began, version, answer.content))
+                else:
                     seen.failures.append(f"{answer.status_code}: {answer.text[:200]}")
 
-    threads = [threading.Thread(target=send) for _ in range(clients)]
+    def ask(first: int) -> None:
+        with Client(deployed.url, verify=deployed.context) as client:
+            for request in itertools.islice(itertools.cycle(requests), first, None):
+                if stop.wait(pause):
+                    return
+                began = time.monotonic()
+                try:
+                    answer = request.ask(client)
+                except ServerError as error:
+                    seen.failures.append(f"by the Python client: {error}")
+                else:
+                    seen.answers.append(Answered(request, began, answer.version, answer.data))
+
+    threads = [threading.Thread(target=send, args=(first,)) for first in range(clients)]
+    threads += [threading.Thread(target=ask, args=(first,)) for first in range(python_clients)]
     for thread in threads:
         thread.start()
     try:
@@ -254,6 +327,13 @@ def load(deployed: Deployed, path: str, bodies: list[bytes], clients: int = 4) -
         stop.set()
         for thread in threads:
             thread.join()
+
+
+def noise(mode: str, side: int) -> bytes:
+    """A picture as a PNG file."""
+    file = io.BytesIO()
+    Image.effect_noise((side, side), 50).convert(mode).save(file, "PNG")
+    return file.getvalue()
 
 
 @pytest.mark.cluster
@@ -366,9 +446,13 @@ def test_a_submission_is_sent_again_to_another_replica_only_with_a_key(deployed:
 
 @pytest.mark.cluster
 def test_no_request_is_lost_with_a_replica(deployed: Deployed) -> None:
-    bodies = [picture(60_000), picture(700_000), picture(1_040_000)]
+    photo = noise("RGB", 32)
+    requests = [
+        Request("monet", "translate", {"direction": "a_to_b"}, photo, padding=padding)
+        for padding in (60_000, 700_000, 1_040_000)
+    ]
     before = deployed.pids()
-    with load(deployed, "/v1/models/monet/translate", bodies) as seen:
+    with load(deployed, requests) as seen:
         for pid in sorted(before):
             wait_for(lambda: len(seen.answers) >= 20)
             os.kill(pid, signal.SIGKILL)
@@ -380,24 +464,60 @@ def test_no_request_is_lost_with_a_replica(deployed: Deployed) -> None:
 
 
 @pytest.mark.cluster
-def test_no_request_is_lost_while_a_model_is_updated(deployed: Deployed, tmp_path: Path) -> None:
+def test_no_request_is_lost_or_of_two_versions_while_a_replica_is_killed_and_a_model_is_updated(
+    deployed: Deployed, tmp_path: Path
+) -> None:
     torch.manual_seed(1)
     run = tmp_path / "digits"
     provenance = model_directory.Provenance(
         run=str(run), step=200, images=3200, data={}, config={"run": {"name": "digits"}}, metrics={}
     )
     model_directory.save(str(run / "model"), VAE((28, 28, 1), VAEArchitecture(channels=(4, 4))), provenance)
+    requests = [
+        Request("digits", "sample", {"seed": 3}),
+        Request("monet", "translate", {"direction": "a_to_b"}, noise("RGB", 32)),
+        Request("digits@next", "sample", {"seed": 4, "count": 5}, accept="application/zip"),
+        Request("digits", "reconstruct", {}, noise("L", 28)),
+        Request("digits", "decode", {"latents": [[0.5, -1.5], [2.0, 0.25]]}, accept="application/json"),
+        Request("monet", "translate", {"direction": "b_to_a"}, noise("RGB", 45)),
+        Request("digits", "interpolate_draws", {"seeds": (3, 4), "steps": 6}, accept="image/gif"),
+    ]
 
-    def versions(seen: Load) -> list[str]:
-        return [answer.headers["X-Genlab-Version"] for answer in seen.answers]
+    def versions(model: str, since: float = 0.0) -> set[str]:
+        return {one.version for one in seen.answers if one.request.model == model and one.began > since}
 
-    with load(deployed, "/v1/models/digits/sample", [b'{"seed": 3}']) as seen:
-        wait_for(lambda: len(seen.answers) >= 20)
-        [old] = set(versions(seen))
-        promote(PromoteConfig(str(run), str(deployed.store), add_probes=True))
-        wait_for(lambda: len(seen.answers) >= 40 and old not in versions(seen)[-20:])
-        [new] = set(versions(seen)[-20:])
+    def everywhere() -> set[str]:
+        asked = [Request(model, "sample", {}) for model in ("digits", "digits@next")]
+        urls = deployed.replicas()
+        assert len(urls) == 2
+        return {sample.send(plain, url).headers["X-Genlab-Version"] for url in urls for sample in asked}
+
+    with (
+        httpx.Client(timeout=60) as plain,
+        load(deployed, requests, clients=4, python_clients=3, pause=0.05) as seen,
+    ):
+        wait_for(lambda: len(seen.answers) >= 100)
+        [old] = versions("digits")
+        assert versions("digits@next") == {old}
+        killed = min(deployed.pids())
+        os.kill(killed, signal.SIGKILL)
+        promote(PromoteConfig(str(run), str(deployed.store), "next", add_probes=True))
+        promote(PromoteConfig("digits@next", str(deployed.store)))
+        wait_for(lambda: deployed.has_two_besides(killed) and old not in everywhere())
+        switched, before = time.monotonic(), len(seen.answers)
+        wait_for(lambda: len(seen.answers) >= max(500, before + 100))
     assert not seen.failures
-    assert set(versions(seen)) == {old, new}
-    pictures = {(answer.headers["X-Genlab-Version"], answer.content) for answer in seen.answers}
-    assert len(pictures) == 2  # a version makes one picture of a seed
+    [new] = versions("digits", switched)
+    assert versions("digits@next", switched) == {new}
+    assert versions("digits") == versions("digits@next") == {old, new}
+    assert len(versions("monet")) == 1
+    with Client(deployed.url, verify=deployed.context) as client:
+        made = {
+            (request, version): dataclasses.replace(request, model=f"{request.model.partition('@')[0]}@{version}").ask(
+                client
+            )
+            for request, version in {(one.request, one.version) for one in seen.answers}
+        }
+    assert len({answer.data for answer in made.values()}) == len(made), "versions make different pictures"
+    for one in seen.answers:
+        assert one.data == made[one.request, one.version].data
