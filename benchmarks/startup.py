@@ -126,7 +126,7 @@ def measure(
     verbose: bool,
 ) -> dict[str, float]:
     """Submit one job from ``checkout``; seconds of each stage, ``total`` and ``cpu``."""
-    logs = folder / "ray" / "session_latest" / "logs"
+    logs = (folder / "ray" / "session_latest").resolve() / "logs"  # Ray makes this link anew with each driver
     for old in logs.glob("job-driver-*.log"):
         old.unlink()
     options = ["--data.images", str(data), "--run.storage", str(folder / "runs"), "--run.name", name]

@@ -1,7 +1,7 @@
 """Connections of a server of one process: what uvicorn leaves open before a request has reached the application.
 
-uvicorn waits for ever for the head of a request, of any length, and answers what is no HTTP in plain text. A server
-behind HAProxy needs none of this, since HAProxy bounds heads itself.
+uvicorn waits for ever for the head of a request, of any length, answers what is no HTTP in plain text, and closes idle
+connections after 5 seconds. A server behind HAProxy needs none of this, since HAProxy bounds heads itself.
 """
 
 import asyncio
@@ -16,14 +16,19 @@ HEAD_SECONDS = 15.0
 """Seconds in which the head of a request must have come, from the opening of its connection or its first byte."""
 HEAD_BYTES = 64 * 2**10
 """Largest head of a request."""
+IDLE_SECONDS = 75
+"""Seconds that a connection stays open between requests. Clients close theirs sooner, httpx after 5 seconds: a server
+that closes at the same moment breaks off a request that is on its way."""
 
 
 class BoundedHeads(HttpToolsProtocol):
     """uvicorn's protocol of a connection (``uvicorn.Config(http=BoundedHeads)``), with limits of time and size for the
-    head of a request: 408 and 431. These and 400, for what is no HTTP, are problem details."""
+    head of a request: 408 and 431. These and 400, for what is no HTTP, are problem details. Connections stay open for
+    :data:`IDLE_SECONDS`."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
+        self.timeout_keep_alive = IDLE_SECONDS
         self._timer: asyncio.TimerHandle | None = None
         self._head_bytes = 0
 

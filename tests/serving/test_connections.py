@@ -27,6 +27,7 @@ from tests.serving.live import live
 def port(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     """The port of a server that waits half a second for the head of a request."""
     monkeypatch.setattr(connections, "HEAD_SECONDS", 0.5)
+    monkeypatch.setattr(connections, "IDLE_SECONDS", 1)
     listening = socket.create_server(("127.0.0.1", 0))
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -34,7 +35,8 @@ def port(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
             await asyncio.sleep(0.8)
         await PlainTextResponse("here")(scope, receive, send)
 
-    server = uvicorn.Server(uvicorn.Config(app, http=connections.BoundedHeads, log_level="critical", lifespan="off"))
+    options: dict[str, Any] = {"log_level": "critical", "lifespan": "off", "timeout_keep_alive": 3600}
+    server = uvicorn.Server(uvicorn.Config(app, http=connections.BoundedHeads, **options))
     thread = threading.Thread(target=server.run, args=([listening],))
     thread.start()
     yield listening.getsockname()[1]
@@ -52,6 +54,14 @@ def everything(client: socket.socket) -> tuple[int, dict[str, Any]]:
     assert b"application/problem+json" in head
     assert f"x-request-id: {problem['request_id']}".encode() in head
     return int(head.split()[1]), problem
+
+
+def test_a_connection_stays_open_between_requests_for_a_while(port: int) -> None:
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as client:
+        for _ in range(2):
+            client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert b"here" in client.recv(65536)
+        assert client.recv(65536) == b""
 
 
 def test_connections_that_send_no_whole_head_are_closed(port: int) -> None:
