@@ -58,7 +58,8 @@ class ConvTranspose2d(nn.ConvTranspose2d):
         if _enabled and input.device.type == "cpu" and output_size is None and not torch.compiler.is_exporting():
             if torch.is_grad_enabled():
                 return transposed.convolve(self, input)
-            if torch.is_inference_mode_enabled() and transposed.suits_inference(self, input):
+            plain = torch.is_inference_mode_enabled() and not torch.compiler.is_compiling()
+            if plain and transposed.suits_inference(self, input):
                 return transposed.infer(self, input)
         return super().forward(input, output_size)
 
