@@ -103,8 +103,8 @@ def serve_models(config: ServeConfig) -> None:
         )
     )
     scheme = "http" if config.tls.certificate is None else "https"
-    print(f"serving at {scheme}://{config.host}:{config.port} until interrupted (Ctrl-C)", flush=True)
     freeze_modules()
+    print(f"serving at {scheme}://{config.host}:{config.port} until interrupted (Ctrl-C)", flush=True)
     # uvicorn ends by the signal that it was sent, when all that was asked before is answered.
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:

@@ -70,10 +70,17 @@ def served(run: Path, log: Path) -> Iterator[str]:
     with log.open("w") as file:
         process = subprocess.Popen([sys.executable, *command], env=variables, stdout=file, stderr=file)
         try:
-            wait_for("the server", lambda: "until interrupted" in log.read_text() or process.poll() is not None)
+            wait_for("the server", lambda: _answers(port) or process.poll() is not None)
             assert process.poll() is None, log.read_text()
             yield f"http://127.0.0.1:{port}"
             process.send_signal(signal.SIGTERM)
             assert process.wait(60) == 0
         finally:
             process.kill()
+
+
+def _answers(port: int) -> bool:
+    try:
+        return httpx.get(f"http://127.0.0.1:{port}/readyz", timeout=60).is_success
+    except httpx.TransportError:
+        return False
