@@ -12,8 +12,11 @@ from PIL import Image
 from tensorboard.summary.writer.record_writer import RecordWriter
 
 from genlab.core.errors import ConfigError, DataError
+from genlab.data.format.shards import ShardSet
+from genlab.data.ingest.ingest import IngestConfig, ingest
 from genlab.data.ingest.sources import Source, open_source
 from genlab.data.ingest.sources.synthetic import Synthetic
+from genlab.data.ingest.synthetic import scene_attributes
 from genlab.imaging.images import ImageError, encode_png
 
 
@@ -296,8 +299,9 @@ def test_a_relative_source_is_refused_in_a_job(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_the_two_domains_of_scenes_are_unpaired() -> None:
-    keys = [{entry.key for entry in open_source(f"synthetic:scenes-{domain}").entries()} for domain in "ab"]
-    assert [len(names) for names in keys] == [1024, 1024]
+    sources = [open_source(f"synthetic:scenes-{domain}", count=20) for domain in "ab"]
+    keys = [{entry.key for entry in source.entries()} for source in sources]
+    assert [len(names) for names in keys] == [20, 20]
     assert not keys[0] & keys[1]
 
 
@@ -306,6 +310,24 @@ def test_scenes_are_drawn_at_the_size_and_from_the_seed_asked_for() -> None:
     assert [image.shape for image in images[0].values()] == [(32, 32, 3)] * 2
     np.testing.assert_array_equal(images[0]["scene-00000001"], images[1]["scene-00000001"])
     assert (images[0]["scene-00000001"] != images[2]["scene-00000001"]).any()
+
+
+def test_scenes_have_their_attributes_as_columns(tmp_path: Path) -> None:
+    ingest(IngestConfig("synthetic:scenes-b", str(tmp_path / "data"), size=32, count=5, seed=3, label="season"))
+    shards = ShardSet.open(str(tmp_path / "data"))
+    assert shards.manifest.label_names == ("spring", "summer", "autumn")
+    assert [(one.name, one.kind) for one in shards.manifest.attributes] == [
+        ("horizon", "float"),
+        ("sun_x", "float"),
+        ("lake", "int"),
+        ("houses", "int"),
+    ]
+    rows = np.arange(5)
+    columns = shards.columns(rows)
+    columns["season"] = np.array(shards.manifest.label_names)[columns.pop("label")]
+    for row, key in enumerate(shards.keys(rows)):
+        expected = scene_attributes(int(key.removeprefix("scene-")), seed=3)
+        assert {name: values[row] for name, values in columns.items()} == expected._asdict()
 
 
 def test_digits_have_labels() -> None:

@@ -8,10 +8,10 @@ from typing import Literal, cast
 import numpy as np
 
 from genlab.core.errors import DataError
-from genlab.data.format.manifest import Manifest
+from genlab.data.format.manifest import Attribute, Manifest
 from genlab.data.format.shards import ShardSet
 from genlab.data.ingest.sources.base import Entry, Load, Sample, Source
-from genlab.data.ingest.synthetic import draw_digit, draw_scene
+from genlab.data.ingest.synthetic import SEASON_NAMES, draw_digit, draw_scene, scene_attributes
 from genlab.imaging.images import Pixels
 
 DRAWINGS = {"scenes-a": 1024, "scenes-b": 1024, "digits": 10_000}
@@ -19,6 +19,15 @@ DRAWINGS = {"scenes-a": 1024, "scenes-b": 1024, "digits": 10_000}
 
 MOST = 1_000_000
 """Most pictures of a data set: with more, scenes of the two domains would be counterparts of each other."""
+
+SCENE_COLUMNS = (
+    Attribute("season", "category", SEASON_NAMES),
+    Attribute("horizon", "float"),
+    Attribute("sun_x", "float"),
+    Attribute("lake", "int"),
+    Attribute("houses", "int"),
+)
+"""The columns of :class:`genlab.data.ingest.synthetic.SceneAttributes`."""
 
 SCENE_SIZE = 64
 """Default side of a scene, in pixels."""
@@ -29,8 +38,9 @@ class Synthetic(Source):
     """Pictures drawn from a seed.
 
     Scenes of domain a have the indices 0, 1, ..., those of b 1,000,000, 1,000,001, ...: so the domains are unpaired,
-    while each scene's key (``scene-00000042``) tells its true counterpart in the other domain. Digits have keys like
-    ``digit-00000007`` and labels 0 to 9. There are no published splits.
+    while each scene's key (``scene-00000042``) tells its true counterpart in the other domain. Their attributes are
+    columns, see :class:`genlab.data.ingest.synthetic.SceneAttributes`. Digits have keys like ``digit-00000007`` and
+    labels 0 to 9. There are no published splits.
     """
 
     kind = "synthetic"
@@ -52,9 +62,13 @@ class Synthetic(Source):
 
     def entries(self) -> list[Entry]:
         """See :meth:`Source.entries`."""
+        if self.path == "digits":
+            return [Entry(f"digit-{index:08d}", index=index) for index in range(self.count)]
         first = MOST if self.path == "scenes-b" else 0
-        name = "digit" if self.path == "digits" else "scene"
-        return [Entry(f"{name}-{index:08d}", index=index) for index in range(first, first + self.count)]
+        return [
+            Entry(f"scene-{index:08d}", index=index, values=scene_attributes(index, seed=self.seed)._asdict())
+            for index in range(first, first + self.count)
+        ]
 
     @contextmanager
     def reader(self) -> Iterator[Load]:
@@ -71,6 +85,10 @@ class Synthetic(Source):
     def label_names(self) -> tuple[str, ...]:
         """Return the ten digits; no names for scenes."""
         return tuple("0123456789") if self.path == "digits" else ()
+
+    def declared(self) -> tuple[Attribute, ...]:
+        """Return the attributes of scenes; none for digits."""
+        return () if self.path == "digits" else SCENE_COLUMNS
 
     def describe(self, entry: Entry) -> str:
         """See :meth:`Source.describe`."""

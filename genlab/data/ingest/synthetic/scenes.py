@@ -110,7 +110,8 @@ SURFACES: dict[Domain, Floats] = {
 GLOWING = (Material.WINDOW, Material.BIRD)
 """Materials that shine by themselves at night."""
 SEASONAL = (Material.HILL, Material.MEADOW, Material.CROP, Material.LEAF, Material.FLOWER)
-# Spring, summer, autumn.
+SEASON_NAMES = ("spring", "summer", "autumn")
+# In the order of their names.
 SEASONS: dict[Domain, tuple[Floats, ...]] = {
     "a": (
         _colours("7cab58 9ccb54 dfe070 f2b4c4 fdf6f0"),
@@ -245,6 +246,7 @@ class Scene:
     hours: tuple[int, int, float]
     """Numbers of two of the four hours in AIRS, and the share of the second."""
     season: int
+    houses: int
 
 
 def _compose(rng: np.random.Generator, side: int) -> Scene:
@@ -271,9 +273,9 @@ def _compose(rng: np.random.Generator, side: int) -> Scene:
         if rng.random() < 0.6:
             _path(pen, rng, ground)
         _flowers(pen, rng)
-        _settle(pen, rng, ground, horizon, sun)
+        houses = _settle(pen, rng, ground, horizon, sun)
     land = background.planes, foreground.planes, horizon, has_lake
-    return Scene(*land, clouds, cloud_light, ripples, sun, birds, hours, season)
+    return Scene(*land, clouds, cloud_light, ripples, sun, birds, hours, season, houses)
 
 
 def _clouds(vapour: Floats, clear: float, sun: Sun) -> tuple[Floats, Floats]:
@@ -371,8 +373,12 @@ def _flowers(pen: Pen, rng: np.random.Generator) -> None:
         pen.ellipse((x, 0.86 + 0.14 * depth), (radius, radius * 0.8), Material.FLOWER, light)
 
 
-def _settle(pen: Pen, rng: np.random.Generator, ground: Floats, horizon: float, sun: Sun) -> None:
-    """Draw houses and trees on the land, from far to near, each as large as its distance makes it."""
+def _settle(pen: Pen, rng: np.random.Generator, ground: Floats, horizon: float, sun: Sun) -> int:
+    """Draw houses and trees on the land, from far to near, each as large as its distance makes it.
+
+    Returns:
+        The number of houses.
+    """
     houses = int(rng.choice([0, 1, 2], p=[0.3, 0.45, 0.25]))
     kinds = [_house] * houses + [(_fir, _broadleaf, _poplar)[rng.integers(3)] for _ in range(rng.integers(3, 8))]
     things = []
@@ -387,6 +393,7 @@ def _settle(pen: Pen, rng: np.random.Generator, ground: Floats, horizon: float, 
         things.append(((_fir, _poplar)[rng.integers(2)], (x, 0.99), rng.uniform(0.5, 0.75)))
     for kind, foot, height in sorted(things, key=lambda thing: thing[1][1]):
         kind(pen, foot, height, sun.side_of(foot[0]))
+    return houses
 
 
 def _bird(pen: Pen, centre: Point, span: float) -> None:
@@ -491,6 +498,27 @@ def draw_scene(index: int, domain: Domain, *, seed: int = 0, size: int = 64) -> 
         sky = _reduce(open_sky[None].astype(np.float32))[0]
         picture = _brush(picture, sky, scene, air)
     return _to_bytes(picture)
+
+
+class SceneAttributes(NamedTuple):
+    """What is known of a scene, the same in both domains and at every size."""
+
+    season: str
+    """One of :data:`SEASON_NAMES`: the colours of meadows, crops, leaves and flowers."""
+    horizon: float
+    """Height of the horizon, from the upper edge in shares of the picture's height: 0.48 to 0.64."""
+    sun_x: float
+    """Place of the sun, or of the moon, from the left edge in shares of the width: 0.12 to 0.88."""
+    lake: int
+    """1 where there is a lake, which begins at the horizon; else 0."""
+    houses: int
+    """Number of houses, 0 to 2; trees may hide them."""
+
+
+def scene_attributes(index: int, *, seed: int = 0) -> SceneAttributes:
+    """Return the attributes of what :func:`draw_scene` draws by the same arguments."""
+    scene = _compose(generator(Purpose.SCENE, seed, index), MIN_SIZE)
+    return SceneAttributes(SEASON_NAMES[scene.season], scene.horizon, scene.sun.x, int(scene.has_lake), scene.houses)
 
 
 def _to_bytes(picture: Floats) -> Bytes:
