@@ -38,13 +38,15 @@ def load_classifier(directory: UPath, device: str | torch.device) -> TrainedClas
     """Load a classifier from a model directory.
 
     Raises:
-        RunError: it cannot be loaded, or is something else than a classifier.
+        RunError: it cannot be loaded, or is something else than a classifier of labels.
     """
     description: dict[str, Any] = model_directory.describe(directory)
     if description["family"] != Classifier.family:
         raise RunError(
             f"{directory}: a {description['family']}, not a classifier; train one with genlab train classifier"
         )
+    if not description["architecture"]["classes"]:
+        raise RunError(f"{directory}: it does not predict the label; train one that does with genlab train classifier")
     provenance = description["provenance"]
     return TrainedClassifier(
         cast("Classifier", model_directory.load(directory, device)),

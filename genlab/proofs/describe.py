@@ -11,6 +11,7 @@ from upath import UPath
 
 from genlab.core.config import from_dict, to_dict
 from genlab.core.errors import ConfigError, DataError, RunError
+from genlab.data.format.manifest import LABEL, Attribute
 from genlab.data.format.shards import ShardSet
 from genlab.data.ingest.sources import open_source
 from genlab.data.stream.batches import Batch
@@ -91,7 +92,13 @@ def describe_model(directory: UPath) -> tuple[str, list[Network]]:
     """
     description = model_directory.describe(directory)
     family, image, provenance = description["family"], description["image"], description["provenance"]
-    info = DomainInfo(0, (image["height"], image["width"], image["channels"]), tuple(provenance["label_names"]))
+    info = DomainInfo(
+        0,
+        (image["height"], image["width"], image["channels"]),
+        tuple(provenance["label_names"]),
+        tuple(Attribute(**attribute) for attribute in provenance.get("attributes", ())),
+        provenance.get("label_column", LABEL),
+    )
     kind, trained = model_type(family), provenance["config"]
     try:
         architecture: Any = from_dict(kind.Architecture, description["architecture"])
@@ -116,9 +123,10 @@ def _info(name: str, url: str, split: str) -> DomainInfo:
             source = open_source(url, count=1)
             with source.reader() as load:
                 example = prepare(load(source.entries()[0]).image, channels=cast("Channels", source.channels))
-            return DomainInfo(1, example.shape, source.label_names())
+            return DomainInfo(1, example.shape, source.label_names(), source.declared())
         shards = ShardSet.open(url).split(split)
-        return DomainInfo(len(shards), shards.fixed_shape(), tuple(shards.manifest.label_names))
+        shards.fixed_shape()  # raises for images of different sizes
+        return DomainInfo.of(shards.manifest, len(shards))
     except DataError as error:
         raise DataError(f"data.{name}: {error}") from None
 
@@ -133,6 +141,7 @@ def _layers(recipe: Recipe[Any], modules: dict[str, nn.Module], domains: Mapping
                 name: Batch(
                     torch.empty(rows, *info.shape, dtype=torch.uint8),
                     torch.zeros(rows, dtype=torch.int64) if info.label_names else None,
+                    {attribute.name: torch.zeros(rows, dtype=torch.int64) for attribute in info.attributes},
                 )
                 for name, info in domains.items()
             }

@@ -9,7 +9,7 @@ import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import MISSING, dataclass, fields, is_dataclass
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 import numpy as np
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from genlab.core.errors import ConfigError
 from genlab.core.families import defined, module_file, undefined
+from genlab.data.format.manifest import LABEL, Attribute, Manifest
 from genlab.data.stream.batches import Batch
 from genlab.models.model import OPERATIONS, RESERVED_NAMES, Model, NoOptions, Shape
 from genlab.recipes.options import Data, Optimization, Run
@@ -42,6 +43,14 @@ class RecipeConfig(Protocol):
 
 
 @dataclass(frozen=True)
+class Spread:
+    """Mean and standard deviation of a column of numbers, in its units."""
+
+    mean: float
+    deviation: float
+
+
+@dataclass(frozen=True)
 class DomainInfo:
     """What a recipe knows of a data set before the first batch."""
 
@@ -51,6 +60,45 @@ class DomainInfo:
     """(height, width, channels) of the images."""
     label_names: tuple[str, ...]
     """Names of the classes 0, 1, ...; empty for images without labels."""
+    attributes: tuple[Attribute, ...] = ()
+    """The columns beside image, key and label."""
+    label_column: str = LABEL
+    """Name that the label's column had in the source, such as ``gender``."""
+    spreads: Mapping[str, Spread] = field(default_factory=dict)
+    """Of the columns of numbers that the recipe asked for by :meth:`Recipe.measured_columns`."""
+
+    @staticmethod
+    def of(manifest: Manifest, rows: int) -> "DomainInfo":
+        """Return what the manifest says of a data set of images of one size, of which ``rows`` are trained on."""
+        assert manifest.shape is not None
+        return DomainInfo(rows, manifest.shape, manifest.label_names, manifest.attributes, manifest.label_column)
+
+    def column(self, name: str) -> Attribute:
+        """Return the column called ``name``; the label's is called ``label``, whatever name it had in the source.
+
+        Raises:
+            ValueError: when there is none.
+        """
+        label = Attribute(LABEL, "category", self.label_names)
+        named = {attribute.name: attribute for attribute in self.attributes}
+        if self.label_names:
+            named = {self.label_column: label} | named | {LABEL: label}
+        elif name == LABEL:
+            raise ValueError("a classifier needs labelled images; ingest them with labels")
+        if name not in named:
+            raise ValueError(f"no column {name!r}; there are: {', '.join(named) or 'none'}")
+        return named[name]
+
+    def spread(self, name: str) -> Spread:
+        """Return the spread of a column of numbers; mean 0 and deviation 1 where no rows were read.
+
+        Raises:
+            ValueError: when all rows have one number.
+        """
+        found = self.spreads.get(name, Spread(0.0, 1.0))
+        if not found.deviation > 0:
+            raise ValueError(f"column {name!r} is {found.mean:g} in all rows: there is nothing to learn")
+        return found
 
     def classes(self, asked: int) -> int:
         """Return the number of classes of a model for this data set; 0 where the images have no labels.
@@ -204,6 +252,14 @@ class Recipe(nn.Module, ABC, Generic[C]):
             if name.startswith(before):
                 return present + name.removeprefix(before)
         return name
+
+    @classmethod
+    def measured_columns(cls, config: C) -> Sequence[str]:
+        """Return the columns whose :class:`Spread` the recipe is told where they are numbers; by default none.
+
+        Names are those of :meth:`DomainInfo.column`. For each, rows of the data are read before training begins.
+        """
+        return ()
 
     def restarts(self, images: int) -> bool:
         """Return whether the optimisers begin anew, without moments, in the step that begins after ``images``.
@@ -378,11 +434,11 @@ def _check_options(what: str, options: Any, base: type) -> None:
         raise ConfigError(f"{what} must be a dataclass; they are {options!r}")
     if base is not NoOptions and not issubclass(options, base):
         raise ConfigError(f"{what} must be of a class derived from {base.__module__}.{base.__name__}")
-    for field in fields(options):
-        if field.name in RESERVED_NAMES:
-            raise ConfigError(f"{what} include {field.name!r}, which commands call something else; rename it")
-        if field.default is MISSING:
-            raise ConfigError(f"{what} need a default for {field.name!r}")
+    for option in fields(options):
+        if option.name in RESERVED_NAMES:
+            raise ConfigError(f"{what} include {option.name!r}, which commands call something else; rename it")
+        if option.default is MISSING:
+            raise ConfigError(f"{what} need a default for {option.name!r}")
 
 
 def _takes(method: Callable[..., Any], count: int) -> bool:

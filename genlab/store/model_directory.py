@@ -17,6 +17,7 @@ from genlab.core.errors import ConfigError, RunError
 from genlab.core.option_text import field_texts, options_schema, values_text
 from genlab.core.storage import locate, read_bytes, sha256, write_atomic, write_json
 from genlab.core.text import counted
+from genlab.data.format.manifest import LABEL, Attribute
 from genlab.data.format.splits import overlap
 from genlab.imaging.value_range import range_text
 from genlab.models.model import Model, Translator, model_type
@@ -56,6 +57,10 @@ class Provenance:
     reported_on: str = ""
     """The split, or half of one, that the results of such a model are of."""
     label_names: tuple[str, ...] = ()
+    label_column: str = LABEL
+    """Name that the label's column had in the source of the images."""
+    attributes: tuple[Attribute, ...] = ()
+    """The further columns of the images."""
     init: dict[str, Any] | None = None
     """The run or model whose weights training began with: its ``path`` and its ``step``; ``None`` for new weights."""
     genlab: str = __version__

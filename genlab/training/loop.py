@@ -354,4 +354,6 @@ def _make_provenance(plan: Plan, done: int, metrics: Mapping[str, float]) -> mod
         init=to_dict(plan.init) if plan.init else None,
         metrics=dict(metrics),
         label_names=info.label_names,
+        label_column=info.label_column,
+        attributes=info.attributes,
     )

@@ -4,7 +4,7 @@ import dataclasses
 import math
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -24,12 +24,13 @@ from genlab.data.format.shards import ShardSet
 from genlab.data.format.splits import whole_split
 from genlab.data.ingest.ingest import IngestConfig, ingest
 from genlab.data.stream.cache import BlockCache
+from genlab.data.stream.order import evenly_spaced
 from genlab.data.stream.readahead import order_constants
 from genlab.evaluation.checkpoint_evaluations import best_step
 from genlab.evaluation.features import FEWEST
 from genlab.imaging.value_range import ValueRange
 from genlab.recipes.options import Data, Run
-from genlab.recipes.recipe import DomainInfo, Recipe, check_networks, recipe_type
+from genlab.recipes.recipe import DomainInfo, Recipe, Spread, check_networks, recipe_type
 from genlab.store import model_directory
 from genlab.training.beginning import Beginning, beginning_at, state_of_beginning
 from genlab.training.checkpoints import Checkpoints
@@ -41,6 +42,8 @@ REMOTE_WINDOW = 256 * 2**20
 """Default size, in bytes, of the shuffle window for a data set on an object store."""
 HELD_OUT = "held_out"
 """The key in ``config.json`` under which stand the held-out rows of a run."""
+SPREAD_ROWS = 4096
+"""The most rows that the spread of a column is measured on."""
 TEST_FRACTION = 0.1
 """Fraction of such a data set that is its test split."""
 WORK = "training"
@@ -179,7 +182,8 @@ def make_plan(family: str, config: Any) -> Plan:
     for domain, url in config.data.domains.items():
         if not url.startswith(SYNTHETIC):
             require_absolute(f"data.{domain}", url)
-        domains[domain] = _plan_domain(domain, url, config.data, root, root / name)
+        measured = recipe_type(family).measured_columns(config)
+        domains[domain] = _plan_domain(domain, url, config.data, measured, root, root / name)
     infos = {domain: data_set.info for domain, data_set in domains.items()}
     recipe = build_on_meta(family, config, infos)
     group = recipe.group
@@ -249,7 +253,9 @@ class _WithoutInitialisation(TorchFunctionMode):
         return function(*args, **(kwargs or {}))
 
 
-def _plan_domain(domain: str, url: str, options: Data, storage: UPath, directory: UPath) -> DomainPlan:
+def _plan_domain(
+    domain: str, url: str, options: Data, measured: Sequence[str], storage: UPath, directory: UPath
+) -> DomainPlan:
     if url.startswith(SYNTHETIC):
         url = _ingest_synthetic(url, storage)
     url = str(locate(url))
@@ -259,9 +265,19 @@ def _plan_domain(domain: str, url: str, options: Data, storage: UPath, directory
         raise DataError(f"data.{domain}: {error}") from None
     if shards.shape is None:
         raise DataError(f"data.{domain}: {url} holds images of different sizes; ingest it with --size")
-    info = DomainInfo(len(shards), shards.shape, tuple(shards.manifest.label_names))
+    info = DomainInfo.of(shards.manifest, len(shards))
+    info = dataclasses.replace(info, spreads=_spreads(shards, measured))
     window = _window(domain, shards.remote, options, directory)
     return DomainPlan(url, shards.checksum, info, window, shards.manifest.value_range)
+
+
+def _spreads(shards: ShardSet, names: Sequence[str]) -> dict[str, Spread]:
+    """Return mean and deviation of the columns of numbers that are named, over rows all over the split."""
+    numbers = [one.name for one in shards.manifest.attributes if one.name in names and one.kind != "category"]
+    if not numbers:
+        return {}
+    columns = shards.columns(evenly_spaced(len(shards), SPREAD_ROWS))
+    return {name: Spread(float(columns[name].mean()), float(columns[name].std())) for name in numbers}
 
 
 def _window(domain: str, remote: bool, options: Data, directory: UPath) -> int:

@@ -15,6 +15,7 @@ from genlab.core.errors import RunError
 from genlab.core.storage import locate, sha256
 from genlab.evaluation.extractors import ClassifierFeatures, EfficientNetLite, Inception
 from genlab.evaluation.trained_classifier import load_classifier
+from genlab.models.classifier import Classifier, ClassifierArchitecture, Target
 from tests.evaluation.support import classifier, colours, save, vae
 
 MILITARY_UNIFORM = 652
@@ -100,4 +101,8 @@ def test_a_classifiers_features_are_what_its_logits_are_made_of(tmp_path: Path) 
 def test_another_model_is_no_classifier(tmp_path: Path) -> None:
     run = save(tmp_path / "vae", vae(), tmp_path / "data")
     with pytest.raises(RunError, match="a vae, not a classifier"):
+        load_classifier(locate(run / "model"), "cpu")
+    of_ages = Classifier((28, 28, 1), ClassifierArchitecture(width=4, targets=(Target("age"),)))
+    run = save(tmp_path / "ages", of_ages, tmp_path / "data")
+    with pytest.raises(RunError, match="does not predict the label"):
         load_classifier(locate(run / "model"), "cpu")

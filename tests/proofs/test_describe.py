@@ -1,19 +1,24 @@
 """``genlab describe``: the layers of each family's networks, from whatever names a model."""
 
+import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from genlab.cli.describe import main
 from genlab.core.config import override, to_dict
 from genlab.core.families import families
 from genlab.core.storage import locate, write_json
+from genlab.data.format.shards import ShardSet
 from genlab.data.ingest.ingest import IngestConfig, ingest
 from genlab.models.vae import VAE, VAEArchitecture
+from genlab.recipes.classifier import ClassifierConfig
 from genlab.recipes.cvae import CVAEConfig
 from genlab.recipes.vae import VAEConfig
 from genlab.store import model_directory
+from genlab.training.launch import launch
 
 
 def described(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -67,6 +72,25 @@ def test_a_run_and_its_config(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert "images of 20x20x1" in printed
     assert any(row.startswith("layers.3 ConvTranspose2d 1 x 20 x 20") for row in rows(printed))
     assert described(capsys, str(tmp_path / "run" / "config.json")) == printed
+
+
+def test_a_run_and_a_model_that_learn_further_columns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data, run = tmp_path / "scenes", tmp_path / "run"
+    ingest(IngestConfig("synthetic:scenes-a", str(data), count=16, size=32, test_fraction=0.25, label="season"))
+    changes = {"run.storage": str(tmp_path), "run.name": "run", "run.workers": 0, "run.batch": 8, "run.steps": 2}
+    learnt = {"data.images": str(data), "model.width": 4, "objective.targets": ["season", "horizon", "lake"]}
+    launch("classifier", override(ClassifierConfig(), changes | learnt))
+    capsys.readouterr()
+    printed = described(capsys, str(run))
+    assert "head Linear 5 645" in rows(printed)
+    assert described(capsys, str(run / "model")) == printed
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    measured = next(line for line in lines if line["kind"] == "test")
+    assert 0 < measured["mean_absolute_error_horizon"] < 0.2
+    [horizon, lake] = model_directory.describe(run / "model")["architecture"]["targets"]
+    columns = ShardSet.open(str(data)).split("train").columns(np.arange(12))
+    assert horizon["mean"] == pytest.approx(columns["horizon"].mean())
+    assert lake["deviation"] == pytest.approx(columns["lake"].std())
 
 
 def test_a_model_directory(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

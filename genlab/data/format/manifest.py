@@ -21,6 +21,8 @@ from genlab.imaging.value_range import ValueRange
 FORMAT = "genlab-shards"
 VERSION = 1
 FILE_NAME = "manifest.json"
+LABEL = "label"
+"""Name of the label's column."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,8 +132,13 @@ class Manifest:
     @property
     def columns(self) -> tuple[str, ...]:
         """Column names of every shard, in their order."""
-        label = ("label",) if self.labelled else ()
+        label = (LABEL,) if self.labelled else ()
         return ("image", "key", *label, *(attribute.name for attribute in self.attributes))
+
+    @property
+    def label_column(self) -> str:
+        """Name that the label's column had in the source, such as ``gender``; ``label`` where it had none."""
+        return self.origin.options.get("label") or LABEL
 
     @property
     def rows(self) -> int:
