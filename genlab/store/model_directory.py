@@ -137,16 +137,24 @@ def load(directory: Location, device: str | torch.device = "cpu") -> Model:
     description = describe(directory)
     try:
         weights = read_weights(directory, description)
-        kind = model_type(description["family"])
-        image = description["image"]
-        shape = (image["height"], image["width"], image["channels"])
-        model = kind(shape, from_dict(kind.Architecture, description["architecture"]))
+        model = build(description)
         tensors = safetensors.torch.load(weights)
         _require_fit(tensors, model.state_dict())
         model.load_state_dict(tensors)
     except (OSError, KeyError, ConfigError, SafetensorError, ValueError, RuntimeError) as error:
         raise RunError(f"{directory}: cannot be loaded: {error}") from None
     return model.to(device).eval().requires_grad_(False)
+
+
+def build(description: Mapping[str, Any]) -> Model:
+    """Build the model that a ``genlab.json`` describes, with new weights.
+
+    Raises:
+        RunError, ConfigError, KeyError, ValueError: the description is damaged.
+    """
+    kind, image = model_type(description["family"]), description["image"]
+    shape = (image["height"], image["width"], image["channels"])
+    return kind(shape, from_dict(kind.Architecture, description["architecture"]))
 
 
 def read_weights(directory: Location, description: Mapping[str, Any]) -> bytes:

@@ -41,11 +41,11 @@ def test_efficientnet_sees_what_is_in_a_photograph(efficientnet: EfficientNetLit
     """So its weights, its input range and its channel order are right."""
     photograph = Image.open(Path(matplotlib.get_data_path(), "sample_data", "grace_hopper.jpg"))
     features = efficientnet.features(torch.from_numpy(np.array(photograph))[None])
-    assert efficientnet._network._fc(features).argmax() == MILITARY_UNIFORM
+    assert efficientnet._network.network._fc(features).argmax() == MILITARY_UNIFORM
 
 
 def test_efficientnets_layers_are_those_its_features_are_made_of(efficientnet: EfficientNetLite) -> None:
-    images, network = colours(2, 40, 30, 3), efficientnet._network
+    images, network = colours(2, 40, 30, 3), efficientnet._network.network
     layers = efficientnet.layers(images)
     assert [layer.shape[2] for layer in layers] == [112, 56, 28, 14, 7]
     head = network._swish(network._bn1(network._conv_head(layers[-1])))
