@@ -20,7 +20,8 @@ from genlab.inference.batch_translation import on_ray
 from genlab.inference.engine import Engine
 from genlab.inference.operations import ModelInfo
 from genlab.inference.pictures import is_file, png_name, save
-from genlab.inference.translation import RECORD, Job, Runner, is_data_set, translate_all
+from genlab.inference.sources import is_data_set
+from genlab.inference.translation import RECORD, Job, Runner, translate_all
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,14 @@ is signed, 32-bit or float is refused. Of 16-bit colour Pillow reads the upper 8
 
 import dataclasses
 import io
+import json
+from collections.abc import Mapping
 from typing import Any, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.PngImagePlugin import PngInfo
 
 from genlab.core.errors import DataError
 from genlab.imaging.value_range import ValueRange, to_8_bits
@@ -27,6 +30,9 @@ Fit = Literal["keep", "resize", "crop"]
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 """Suffixes of image files, in lower case."""
+
+NOTE = "genlab"
+"""Name of the text in a PNG file that says where the picture is from."""
 
 _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 _STORED_UNTOUCHED = ("JPEG", "MPO", "PNG")  # MPO: a JPEG with more pictures behind the first, as telephones write
@@ -164,11 +170,26 @@ def to_pixels(image: Image.Image) -> Pixels:
     return pixels[:, :, None] if pixels.ndim == 2 else pixels
 
 
-def encode_png(pixels: Pixels) -> bytes:
-    """Encode pixels, uint8 [height, width, 1 or 3], as a PNG file."""
-    file = io.BytesIO()
-    from_pixels(pixels).save(file, "PNG")
+def encode_png(pixels: Pixels, note: Mapping[str, Any] | None = None) -> bytes:
+    """Encode pixels as a PNG file.
+
+    Args:
+        pixels: uint8 [height, width, 1 or 3].
+        note: what the file says of the picture's origin, in plain values: a text named ``genlab``, as JSON.
+    """
+    file, text = io.BytesIO(), None
+    if note is not None:
+        text = PngInfo()
+        text.add_itxt(NOTE, json.dumps(note, ensure_ascii=False))
+    from_pixels(pixels).save(file, "PNG", pnginfo=text)
     return file.getvalue()
+
+
+def read_note(png: bytes) -> dict[str, Any] | None:
+    """Return the note that :func:`encode_png` put into a PNG file; ``None`` for a file without."""
+    with Image.open(io.BytesIO(png), formats=("PNG",)) as image:
+        text = getattr(image, "text", {}).get(NOTE)  # decodes the whole file: texts may come last
+    return None if text is None else dict(json.loads(text))
 
 
 def encode_film(

@@ -4,7 +4,8 @@ import logging
 import math
 from collections.abc import Iterator, Sequence
 
-from genlab.inference.translation import Job, Outcome, Picture, Worker
+from genlab.inference.sources import Picture
+from genlab.inference.translation import Job, Outcome, Worker
 
 BATCH = 8
 """Pictures that a process translates before it reports."""

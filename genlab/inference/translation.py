@@ -10,51 +10,30 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-import numpy as np
-from upath import UPath
-
-from genlab.core.config import describe_changes
 from genlab.core.errors import ConfigError, DataError, StorageError
 from genlab.core.progress import progress
-from genlab.core.storage import (
-    create_exclusive,
-    json_bytes,
-    locate,
-    read_bytes,
-    read_json,
-    write_atomic,
-)
-from genlab.data.format.manifest import FILE_NAME as MANIFEST
+from genlab.core.storage import locate, write_atomic
 from genlab.data.format.shards import ShardSet
-from genlab.data.ingest.sources.base import list_files
-from genlab.data.ingest.sources.files import is_image
-from genlab.data.ingest.to_files import file_name
-from genlab.imaging.images import Pixels, encode_png
+from genlab.imaging.images import encode_png
 from genlab.imaging.value_range import range_text
 from genlab.inference.batching import Batcher, Work
 from genlab.inference.engine import Engine
 from genlab.inference.operations import ModelInfo
-from genlab.inference.pictures import folder_keys, png_name
+from genlab.inference.sources import (
+    Picture,
+    begin,
+    data_pictures,
+    folder_pictures,
+    is_data_set,
+    open_shards,
+    picture_reader,
+)
 from genlab.store import model_directory
 
 RECORD = "translate.json"
 """File in a folder of translated pictures: what they were translated from, with what, and which way."""
 VERSION = 1
 """Version of the record. Raise it when translated pixels change; pictures of another version are not mixed."""
-
-KEYS_AT_ONCE = 256
-"""Keys of a data set that are read at a time."""
-
-
-class Picture(NamedTuple):
-    """A picture to translate."""
-
-    key: str
-    """Its path in its folder, or its key in its data set."""
-    row: int
-    """Its number in the folder or data set."""
-    name: str
-    """Path of its translation in the folder of the translated pictures."""
 
 
 class Outcome(NamedTuple):
@@ -99,7 +78,7 @@ class Worker:
     def __init__(self, job: Job) -> None:
         self._engine = Engine(job.model)
         self._batcher = Batcher(most_waiting=sys.maxsize)
-        self._read = _reader(locate(job.source), job.split)
+        self._read = picture_reader(locate(job.source), job.split)
         self._dest, self._direction, self._options = locate(job.dest), job.direction, job.options
         self._stopped = ""
 
@@ -167,10 +146,10 @@ def translate_all(job: Job, weights: str, run: Runner) -> None:
     if dest.is_file():
         raise ConfigError(f"dest = {job.dest!r}: a file; a folder of pictures needs a folder to go to")
     model_directory.load(job.model)  # a model that cannot be loaded is refused here, not by each process
-    shards = _shards(source, job.split) if is_data_set(source) else None
+    shards = open_shards(source, job.split) if is_data_set(source) else None
     if shards is not None:
         _warn_of_another_range(job, shards)
-    pictures = _folder_pictures(source) if shards is None else _data_pictures(shards)
+    pictures = folder_pictures(source) if shards is None else data_pictures(shards)
     record = {
         "version": VERSION,
         "model": weights,
@@ -180,7 +159,7 @@ def translate_all(job: Job, weights: str, run: Runner) -> None:
         "split": job.split,
         **({"options": dict(job.options)} if job.options else {}),
     }
-    done = _begin(dest, record, {picture.name for picture in pictures})
+    done = begin(dest, RECORD, record, {picture.name for picture in pictures}, "translation")
     left = [picture for picture in pictures if picture.name not in done]
     translated = len(done)
     with progress("translate", len(left), "images") as advance:
@@ -206,69 +185,3 @@ def _warn_of_another_range(job: Job, shards: ShardSet) -> None:
             f"{range_text(trained)}; to translate by the model's range, ingest with that, or translate the files",
             file=sys.stderr,
         )
-
-
-def _begin(dest: UPath, record: Mapping[str, Any], names: set[str]) -> set[str]:
-    """Leave the record in ``dest``, unless it is there.
-
-    Returns:
-        Those of ``names`` that lie there: they were written whole, under this record.
-
-    Raises:
-        DataError: there are pictures of another record, or of none, or it cannot be written.
-    """
-    try:
-        there = names & list_files(str(dest)).keys() if dest.is_dir() else set()
-        if there and not (dest / RECORD).exists():
-            raise DataError(
-                f"{dest}: holds {min(there)} already, and no {RECORD} that says what it was made from; choose another "
-                "place, or delete it"
-            )
-        create_exclusive(dest / RECORD, json_bytes(record))
-    except OSError as error:
-        raise DataError(f"{dest}: cannot be written ({error.strerror or error})") from None
-    found = read_json(dest / RECORD)
-    if found != record:
-        differing = describe_changes(found if isinstance(found, dict) else {}, record)
-        raise DataError(
-            f"{dest}: holds the pictures of another translation ({differing}); choose another place, or delete that one"
-        )
-    return there
-
-
-def is_data_set(source: UPath) -> bool:
-    """Tell whether a directory holds a data set."""
-    return (source / MANIFEST).exists()
-
-
-def _shards(source: UPath, split: str | None) -> ShardSet:
-    shards = ShardSet.open(source)
-    return shards.split(split) if split else shards
-
-
-def _folder_pictures(source: UPath) -> list[Picture]:
-    return [Picture(key, row, png_name(key)) for row, key in enumerate(folder_keys(source))]
-
-
-def _data_pictures(shards: ShardSet) -> list[Picture]:
-    """List all rows of a data set under names that differ; reads every block of keys once, also of a remote one."""
-    taken: set[str] = set()
-    pictures = []
-    for rows in shards.row_ranges(KEYS_AT_ONCE):
-        for row, key in zip(rows.tolist(), shards.keys(rows), strict=True):
-            wanted = png_name(key) if is_image(key) else f"{key}.png"
-            pictures.append(Picture(key, row, file_name(wanted, row, taken)))
-    return pictures
-
-
-def _reader(source: UPath, split: str | None) -> Callable[[Picture], bytes | Pixels]:
-    """Return the function that loads a picture: the bytes of its file, or uint8 [H, W, C]."""
-    if not is_data_set(source):
-        return lambda picture: read_bytes(source / picture.key)
-    shards = _shards(source, split)
-
-    def read(picture: Picture) -> bytes | Pixels:
-        row = np.array([picture.row])
-        return shards.encoded(row)[0] if shards.encoded_files else shards.read(row).image[0]
-
-    return read

@@ -17,7 +17,8 @@ from PIL import Image
 from genlab.cli.translate import main
 from genlab.core.storage import JOB_ENV, locate
 from genlab.data.ingest.ingest import IngestConfig, ingest
-from genlab.inference.translation import RECORD, Job, Outcome, Picture, Worker
+from genlab.inference.sources import Picture
+from genlab.inference.translation import RECORD, Job, Outcome, Worker
 from genlab.models.cyclegan import CycleGAN, CycleGANArchitecture
 from genlab.models.vae import VAE, VAEArchitecture
 from genlab.store import model_directory
