@@ -134,6 +134,14 @@ def _shifted(images: Tensor, bias: Tensor | None) -> Tensor:
     return images if bias is None else images + bias.to(images.dtype)[:, None, None]
 
 
+def clamped(features: Tensor, limit: float | None) -> Tensor:
+    """Limit the absolute values of features, as networks trained in half precision do; ``None`` for no limit.
+
+    Karras et al. 2020 (arXiv:2006.06676), appendix D: at 2^8, ten times what is met in practice.
+    """
+    return features if limit is None else features.clamp(-limit, limit)
+
+
 def upsample(images: Tensor, resampling: Resampling) -> Tensor:
     """Double height and width of float [N, C, H, W]."""
     if resampling == "nearest":

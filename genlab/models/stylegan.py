@@ -22,7 +22,7 @@ from genlab.models.noise import Noise
 from genlab.models.pixels import from_signed
 from genlab.models.precision import autocast_dtype
 from genlab.models.style_model import StyleModel, spherical_interpolation
-from genlab.models.stylegan_layers import DemodulatedLayer, Finish, FinishedLayer, Mapping, Styles, ToColours
+from genlab.models.stylegan_layers import DemodulatedLayer, Embedding, Finish, FinishedLayer, Mapping, Styles, ToColours
 
 Form = Literal["skip", "residual", "progressive"]
 """How an image is put together from the resolutions. ``skip``: the sum of an image of each, doubled in size again and
@@ -69,6 +69,11 @@ class StyleGANNetworks(Channels):
     """How the image is put together. skip, residual: as in StyleGAN2. progressive: training grows the networks."""
     resampling: Resampling = "bilinear"
     """How images and features change size. nearest: nearest neighbour up and average down."""
+    clamp: Annotated[float, Gt(0)] | None = None
+    """Largest absolute value of what convolutions give, for styles demodulate; by default any. 256 in StyleGAN2-ADA."""
+    embedding: Embedding = "joint"
+    """How a class comes beside z. joint: a learned vector, normalised together with z (StyleGAN2). separate: a dense
+    layer with biases, normalised by itself (StyleGAN2-ADA)."""
 
 
 @dataclass(frozen=True)
@@ -209,10 +214,18 @@ class Synthesis(nn.Module):
         self.to_colours = nn.ModuleDict()
         self.shortcuts = nn.ModuleDict()
 
+        limit = {"clamp": architecture.clamp} if self.demodulates else {}
+
         def layer(inputs: int, outputs: int, up: bool = False) -> nn.Module:
             kind: Any = DemodulatedLayer if self.demodulates else FinishedLayer
             made: nn.Module = kind(
-                inputs, outputs, layer_styles, noise=architecture.noise, up=up, resampling=architecture.resampling
+                inputs,
+                outputs,
+                layer_styles,
+                noise=architecture.noise,
+                up=up,
+                resampling=architecture.resampling,
+                **limit,
             )
             return made
 
@@ -226,7 +239,9 @@ class Synthesis(nn.Module):
                     )
             self.layers.append(layer(channels, channels))
             if self.form != "residual" or resolution == self.resolutions[-1]:
-                self.to_colours[str(resolution)] = ToColours(channels, colours, style_dim if self.demodulates else None)
+                self.to_colours[str(resolution)] = ToColours(
+                    channels, colours, style_dim if self.demodulates else None, **limit
+                )
 
     @property
     def styles(self) -> int:
@@ -317,7 +332,9 @@ class StyleGAN(StyleModel):
     def __init__(self, image_shape: Shape, architecture: StyleGANArchitecture) -> None:
         super().__init__(image_shape, architecture)
         require_square_power_of_two(image_shape)
-        self.mapping = Mapping(architecture.latent_dim, architecture.mapping_layers, architecture.classes)
+        self.mapping = Mapping(
+            architecture.latent_dim, architecture.mapping_layers, architecture.classes, architecture.embedding
+        )
         self.synthesis = Synthesis(image_shape, architecture, self.style_dim)
         self.register_buffer("mean_style", torch.zeros(self.style_dim))
         if architecture.form == "progressive":

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from genlab.models.equalized import ROOT_2, SLOPE, EqualizedConv2d, EqualizedLinear, Resampling, downsample
+from genlab.models.equalized import ROOT_2, SLOPE, EqualizedConv2d, EqualizedLinear, Resampling, clamped, downsample
 from genlab.models.model import Shape
 from genlab.models.precision import without_autocast
 from genlab.models.stylegan import Channels, Form, resolutions
@@ -24,13 +24,21 @@ class Discriminator(nn.Module):
         resampling: how images and features are halved.
         group: number of neighbouring rows whose standard deviation is one more feature; 1 for no such feature.
         classes: number of classes; 0 for none.
+        clamp: largest absolute value of what convolutions give; ``None`` for any.
     """
 
     def __init__(
-        self, image_shape: Shape, channels: Channels, form: Form, resampling: Resampling, group: int, classes: int
+        self,
+        image_shape: Shape,
+        channels: Channels,
+        form: Form,
+        resampling: Resampling,
+        group: int,
+        classes: int,
+        clamp: float | None = None,
     ) -> None:
         super().__init__()
-        self.form, self.resampling, self.classes = form, resampling, classes
+        self.form, self.resampling, self.classes, self.clamp = form, resampling, classes, clamp
         self.resolutions = resolutions(image_shape[0])
         self.from_colours = nn.ModuleDict()
         self.blocks = nn.ModuleDict()
@@ -40,9 +48,9 @@ class Discriminator(nn.Module):
                 self.from_colours[str(resolution)] = EqualizedConv2d(image_shape[2], width, 1, gain=ROOT_2)
             if resolution > 4:
                 self.blocks[str(resolution)] = Block(
-                    width, channels.at(resolution // 2), form == "residual", resampling
+                    width, channels.at(resolution // 2), form == "residual", resampling, clamp
                 )
-        self.head = Head(channels.at(4), group, classes)
+        self.head = Head(channels.at(4), group, classes, clamp)
 
     def forward(
         self, images: Tensor, label: Tensor | None, resolution: int | None = None, fade: Tensor | None = None
@@ -78,14 +86,18 @@ class Discriminator(nn.Module):
         return logits
 
     def _read(self, resolution: int, images: Tensor) -> Tensor:
-        return F.leaky_relu(self.from_colours[str(resolution)](images), SLOPE)
+        return clamped(F.leaky_relu(self.from_colours[str(resolution)](images), SLOPE), self.clamp)
 
 
 class Block(nn.Module):
     """Two convolutions, the second of which halves the image; with a shortcut around both if it is residual."""
 
-    def __init__(self, inputs: int, outputs: int, residual: bool, resampling: Resampling) -> None:
+    def __init__(
+        self, inputs: int, outputs: int, residual: bool, resampling: Resampling, clamp: float | None = None
+    ) -> None:
         super().__init__()
+        # A limit comes after the gain, and so after the division by √2.
+        self.limits = (clamp, None if clamp is None else clamp / ROOT_2 if residual else clamp)
         self.first = EqualizedConv2d(inputs, inputs, 3, gain=ROOT_2)
         # A sum of two terms of the same variance is divided by √2, which the gains already hold.
         gain = 1.0 if residual else ROOT_2
@@ -98,17 +110,17 @@ class Block(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Map float [N, inputs, H, W] to [N, outputs, H / 2, W / 2]."""
-        outputs = F.leaky_relu(self.first(features), SLOPE)
-        outputs = F.leaky_relu(self.second(outputs), SLOPE)
+        outputs = clamped(F.leaky_relu(self.first(features), SLOPE), self.limits[0])
+        outputs = clamped(F.leaky_relu(self.second(outputs), SLOPE), self.limits[1])
         return outputs if self.shortcut is None else outputs + self.shortcut(features)
 
 
 class Head(nn.Module):
     """The last layers, from 4x4 features to a logit for each class, of which that of the image's class is taken."""
 
-    def __init__(self, channels: int, group: int, classes: int) -> None:
+    def __init__(self, channels: int, group: int, classes: int, clamp: float | None = None) -> None:
         super().__init__()
-        self.group = group
+        self.group, self.clamp = group, clamp
         self.convolution = EqualizedConv2d(channels + (group > 1), channels, 3, gain=ROOT_2)
         self.dense = EqualizedLinear(channels * 16, channels, gain=ROOT_2)
         self.logits = EqualizedLinear(channels, max(1, classes))
@@ -117,7 +129,7 @@ class Head(nn.Module):
         """Map float [N, channels, 4, 4] and classes, int64 [N] or ``None``, to logits [N]."""
         if self.group > 1:
             features = torch.cat([features, group_deviation(features, self.group)], dim=1)
-        features = F.leaky_relu(self.convolution(features), SLOPE)
+        features = clamped(F.leaky_relu(self.convolution(features), SLOPE), self.clamp)
         features = F.leaky_relu(self.dense(features.flatten(1)), SLOPE)
         logits: Tensor = self.logits(features)
         return logits[:, 0] if label is None else logits.gather(1, label[:, None])[:, 0]

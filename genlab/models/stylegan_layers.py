@@ -10,13 +10,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from genlab.models.equalized import ROOT_2, SLOPE, EqualizedConv2d, EqualizedLinear, Resampling, convolve
+from genlab.models.equalized import ROOT_2, SLOPE, EqualizedConv2d, EqualizedLinear, Resampling, clamped, convolve
 from genlab.models.precision import without_autocast
 
 Styles = Literal["demodulate", "adain", "none"]
 """How styles act on a layer. ``demodulate``: they scale the channels that come in, and the layer's weights are scaled
 so that its outputs keep their expected variance (StyleGAN2). ``adain``: adaptive instance normalisation of its outputs
 (StyleGAN). ``none``: not at all, each pixel's vector of channels is normalised (Karras et al. 2018)."""
+
+Embedding = Literal["joint", "separate"]
+"""How a class enters the mapping network. ``joint``: a learned vector of it beside z, both normalised as one
+(StyleGAN2). ``separate``: a dense layer with biases, and its outputs and z normalised each by itself (StyleGAN2-ADA,
+Karras et al. 2020, NeurIPS, arXiv:2006.06676)."""
 
 MAPPING_RATE = 0.01
 """Factor of the mapping network's learning rate."""
@@ -40,12 +45,20 @@ class Mapping(nn.Module):
         latent_dim: size of z and, with layers, of w.
         layers: number of dense layers.
         classes: number of classes; 0 for none.
+        embedding: how a class comes beside z.
     """
 
-    def __init__(self, latent_dim: int, layers: int, classes: int) -> None:
+    def __init__(self, latent_dim: int, layers: int, classes: int, embedding: Embedding = "joint") -> None:
         super().__init__()
         self.classes = classes
-        self.embedding = EqualizedLinear(classes, latent_dim, gain=classes**0.5, bias=None) if classes else None
+        self.separate = embedding == "separate"
+        self.embedding = None
+        if classes:
+            self.embedding = (
+                EqualizedLinear(classes, latent_dim)
+                if self.separate
+                else EqualizedLinear(classes, latent_dim, gain=classes**0.5, bias=None)
+            )
         inputs = [latent_dim * (2 if classes else 1), *[latent_dim] * layers]
         self.layers = nn.ModuleList(
             EqualizedLinear(before, after, gain=ROOT_2, rate=MAPPING_RATE)
@@ -60,9 +73,13 @@ class Mapping(nn.Module):
             features = latents
             if self.embedding is not None:
                 assert label is not None
-                one_hot = F.one_hot(label, self.classes).to(latents.dtype)
-                features = torch.cat([latents, self.embedding(one_hot)], dim=1)
-            features = normalise_pixels(features)
+                embedded = self.embedding(F.one_hot(label, self.classes).to(latents.dtype))
+                parts = [latents, embedded]
+                if self.separate:
+                    parts = [normalise_pixels(part) for part in parts]
+                features = torch.cat(parts, dim=1)
+            if self.embedding is None or not self.separate:
+                features = normalise_pixels(features)
             for layer in self.layers:
                 features = F.leaky_relu(layer(features), SLOPE)
             return features
@@ -97,12 +114,22 @@ class DemodulatedLayer(nn.Module):
         noise: whether noise is added.
         up: whether height and width double.
         resampling: the filter of the doubling.
+        clamp: largest absolute value of the outputs; ``None`` for any.
     """
 
     def __init__(
-        self, inputs: int, outputs: int, style_dim: int, *, noise: bool, up: bool = False, resampling: Resampling
+        self,
+        inputs: int,
+        outputs: int,
+        style_dim: int,
+        *,
+        noise: bool,
+        up: bool = False,
+        resampling: Resampling,
+        clamp: float | None = None,
     ) -> None:
         super().__init__()
+        self.clamp = clamp
         self.style = EqualizedLinear(style_dim, inputs, bias=1.0)
         self.convolution = EqualizedConv2d(
             inputs, outputs, 3, resize="up" if up else None, resampling=resampling, bias=False
@@ -130,7 +157,7 @@ class DemodulatedLayer(nn.Module):
         outputs = torch.addcmul(shift.to(kind)[:, None, None], outputs, (scale * ROOT_2).to(kind)[:, :, None, None])
         if self.noise is not None and noise is not None:
             outputs = outputs + (noise * (self.noise.strength * ROOT_2)).to(kind)
-        return F.leaky_relu(outputs, SLOPE)
+        return clamped(F.leaky_relu(outputs, SLOPE), self.clamp)
 
 
 class Finish(nn.Module):
@@ -203,10 +230,12 @@ class ToColours(nn.Module):
         inputs: number of channels that come in.
         colours: channels of the image.
         style_dim: size of w; ``None`` for a layer without style.
+        clamp: largest absolute value of the outputs; ``None`` for any.
     """
 
-    def __init__(self, inputs: int, colours: int, style_dim: int | None) -> None:
+    def __init__(self, inputs: int, colours: int, style_dim: int | None, clamp: float | None = None) -> None:
         super().__init__()
+        self.clamp = clamp
         self.style = EqualizedLinear(style_dim, inputs, bias=1.0) if style_dim else None
         self.convolution = EqualizedConv2d(inputs, colours, 1)
 
@@ -216,5 +245,5 @@ class ToColours(nn.Module):
             with without_autocast(w.device):
                 style = self.style(w)
             features = features * style.to(features.dtype)[:, :, None, None]
-        image: Tensor = self.convolution(features)
+        image: Tensor = clamped(self.convolution(features), self.clamp)
         return image.to(w.dtype)

@@ -206,11 +206,17 @@ class StyleGANRecipe(Recipe[StyleGANConfig]):
             raise ConfigError(
                 "model.styles = 'none', model.constant = True: no picture would depend on z; add --model.no-constant"
             )
+        if model.clamp is not None and model.styles != "demodulate":
+            raise ConfigError(
+                f"model.clamp = {model.clamp:g}, model.styles = {model.styles!r}: only demodulate has a clamp"
+            )
         first = config.growth.first
         if first & (first - 1) or first > images.shape[0]:
             raise ConfigError(f"growth.first = {first}: must be a power of two of at most {images.shape[0]}")
         self.group = model.group
-        self.discriminator = Discriminator(images.shape, model, form, model.resampling, model.group, classes)
+        self.discriminator = Discriminator(
+            images.shape, model, form, model.resampling, model.group, classes, model.clamp
+        )
         self.networks = nn.ModuleDict({"generator": self.generator, "discriminator": self.discriminator})
         self.register_buffer("path_length_mean", torch.zeros(()))
         if config.augmentation.adaptive:

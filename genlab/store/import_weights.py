@@ -25,13 +25,14 @@ STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 WANTED = "only a resnet_6blocks or resnet_9blocks generator, with --norm instance and --no_dropout, can be imported"
 
 
-def import_weights(dest: str, files: Mapping[Direction, str], size: int) -> str:
+def import_weights(dest: str, files: Mapping[Direction, str], size: int, license: str = "") -> str:
     """Write the model of one or two generators, and return what it is in a few words.
 
     Args:
         dest: folder or URL of the model directory to write; empty or not there.
         files: file of the generator of each direction that the model is to have.
         size: height and width of the images that they were trained on, in pixels.
+        license: name of the licence of these weights, for the model's card; may be empty.
 
     Raises:
         ConfigError: no file, or a size that the networks do not take.
@@ -39,7 +40,7 @@ def import_weights(dest: str, files: Mapping[Direction, str], size: int) -> str:
         DataError: the destination is not empty, or cannot be written.
     """
     if not files:
-        raise ConfigError("give the file of a generator: --a-to-b FILE, --b-to-a FILE, or both")
+        raise ConfigError("give the file of a generator: --a-to-b FILE, --b-to-a FILE, or both, or --stylegan FILE")
     weights = {direction: _read(file) for direction, file in files.items()}
     found = {file: _architecture(file, weights[direction]) for direction, file in files.items()}
     (first, (channels, architecture)), *others = found.items()
@@ -60,7 +61,7 @@ def import_weights(dest: str, files: Mapping[Direction, str], size: int) -> str:
         generator.load_state_dict(weights[direction])
     folder = locate(dest)
     imported = model_directory.Provenance(
-        run=", ".join(files.values()), step=0, images=0, data={}, config={}, metrics={}
+        run=", ".join(files.values()), step=0, images=0, data={}, config={}, metrics={}, license=license
     )
     try:
         require_empty(folder)

@@ -32,6 +32,8 @@ FORMAT = "genlab-model"
 VERSION = 1
 DESCRIPTION = "genlab.json"
 WEIGHTS = "model.safetensors"
+TRAINING_WEIGHTS = "training.safetensors"
+"""Networks that training has beside the model, such as an imported generator's discriminator; it may be missing."""
 CARD = "README.md"
 
 
@@ -63,10 +65,18 @@ class Provenance:
     """The further columns of the images."""
     init: dict[str, Any] | None = None
     """The run or model whose weights training began with: its ``path`` and its ``step``; ``None`` for new weights."""
+    license: str = ""
+    """Name of the licence of imported weights, or of those that training began with."""
     genlab: str = __version__
 
 
-def save(directory: Location, model: Model, provenance: Provenance, probes: "Probes | None" = None) -> None:
+def save(
+    directory: Location,
+    model: Model,
+    provenance: Provenance,
+    probes: "Probes | None" = None,
+    training: Mapping[str, torch.Tensor] | None = None,
+) -> None:
     """Write a model directory; the description, which makes it one, comes last.
 
     Args:
@@ -74,6 +84,8 @@ def save(directory: Location, model: Model, provenance: Provenance, probes: "Pro
         model: the model.
         provenance: its origin.
         probes: what :func:`genlab.store.probes.make` had the model make, by which copies of it are checked.
+        training: weights that a run that begins with the model takes beside it, by the name of the network in the
+            recipe and their own, such as ``discriminator.head.logits.bias``.
     """
     root = locate(directory)
     root.mkdir(parents=True, exist_ok=True)
@@ -81,7 +93,11 @@ def save(directory: Location, model: Model, provenance: Provenance, probes: "Pro
     write_atomic(root / WEIGHTS, weights)
     write_atomic(root / CARD, _card(model, provenance).encode())
     height, width, channels = model.image_shape
-    more = {} if probes is None else {"probes": probes.write(root)}
+    more: dict[str, Any] = {} if probes is None else {"probes": probes.write(root)}
+    if training:
+        others = tensor_file(training)
+        write_atomic(root / TRAINING_WEIGHTS, others)
+        more["training"] = _file_entry(TRAINING_WEIGHTS, others)
     write_json(
         root / DESCRIPTION,
         {
@@ -92,11 +108,16 @@ def save(directory: Location, model: Model, provenance: Provenance, probes: "Pro
             "operations": list(model.operations),
             "options": {name: options_schema(options) for name, options in model.operations.items()},
             "image": {"height": height, "width": width, "channels": channels, "dtype": "uint8", "range": [0, 255]},
-            "weights": {"file": WEIGHTS, "bytes": len(weights), "sha256": sha256(weights)},
+            "weights": _file_entry(WEIGHTS, weights),
             "provenance": dataclasses.asdict(provenance),
             **more,
         },
     )
+
+
+def _file_entry(name: str, content: memoryview) -> dict[str, Any]:
+    """Return what the description says of a file, by which it is checked when it is read."""
+    return {"file": name, "bytes": len(content), "sha256": sha256(content)}
 
 
 def describe(directory: Location) -> dict[str, Any]:
@@ -164,11 +185,26 @@ def read_weights(directory: Location, description: Mapping[str, Any]) -> bytes:
         RunError: it is damaged.
         FileNotFoundError: it is not there.
     """
-    file = locate(directory) / WEIGHTS
-    weights = read_bytes(file)
-    if sha256(weights) != description["weights"]["sha256"]:
+    return _read_checked(locate(directory) / WEIGHTS, description["weights"])
+
+
+def read_training_weights(directory: Location, description: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+    """Read the networks that training has beside the model, see :func:`save`; none where the directory has none.
+
+    Raises:
+        RunError: the file is damaged.
+        FileNotFoundError: it is not there.
+    """
+    if "training" not in description:
+        return {}
+    return safetensors.torch.load(_read_checked(locate(directory) / TRAINING_WEIGHTS, description["training"]))
+
+
+def _read_checked(file: UPath, entry: Mapping[str, Any]) -> bytes:
+    content = read_bytes(file)
+    if sha256(content) != entry["sha256"]:
         raise RunError(f"{file}: damaged (its checksum differs from the one in {DESCRIPTION})")
-    return weights
+    return content
 
 
 def find(directories: Sequence[str]) -> dict[str, UPath]:
@@ -246,6 +282,7 @@ def _card(model: Model, provenance: Provenance) -> str:
             for name, data in provenance.data.items()
         ),
         *([f"| began with | step {init['step']:,} of {init['path']} |"] if (init := provenance.init) else []),
+        *([f"| license | {provenance.license} |"] if provenance.license else []),
         *_choice(provenance),
         *(f"| {name} | {value:.6g} |" for name, value in provenance.metrics.items()),
         "",

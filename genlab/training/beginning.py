@@ -30,9 +30,13 @@ class Beginning:
     """The step of the run's checkpoint, or of the model."""
     weights: str
     """SHA-256 of a model's weights; empty for a checkpoint."""
+    license: str = ""
+    """Name of the licence of imported weights, which is also that of what they become."""
 
     def read(self) -> dict[str, Tensor]:
         """Read the weights: by the names of a run's state, or for a model by its own names.
+
+        Networks that a model directory has for training, beside the model, are named as in a run's state.
 
         Raises:
             RunError: they are gone or damaged.
@@ -48,7 +52,9 @@ class Beginning:
         if description["weights"]["sha256"] != self.weights:
             raise RunError(f"run.init: {root} holds other weights than those that this run began with")
         model_directory.load(root)  # checks them
-        return safetensors.torch.load(read_bytes(root / model_directory.WEIGHTS))
+        tensors = safetensors.torch.load(read_bytes(root / model_directory.WEIGHTS))
+        others = model_directory.read_training_weights(root, description)
+        return tensors | {f"network.{name}": tensor for name, tensor in others.items()}
 
 
 def find_beginning(url: str, family: str) -> Beginning:
@@ -65,11 +71,13 @@ def find_beginning(url: str, family: str) -> Beginning:
         found, steps = config["family"], Checkpoints(root / "checkpoints", keep=1).steps()
         if not steps:
             raise ConfigError(f"run.init = {url!r}: this run has no checkpoint yet")
-        beginning = Beginning(str(root), steps[-1], "")
+        beginning = Beginning(str(root), steps[-1], "", config.get("init", {}).get("license", ""))
     elif (root / model_directory.DESCRIPTION).exists():
         description = model_directory.describe(root)
-        found = description["family"]
-        beginning = Beginning(str(root), description["provenance"]["step"], description["weights"]["sha256"])
+        found, provenance = description["family"], description["provenance"]
+        beginning = Beginning(
+            str(root), provenance["step"], description["weights"]["sha256"], provenance.get("license", "")
+        )
     else:
         raise ConfigError(f"run.init = {url!r}: neither a run nor a model directory")
     if found != family:

@@ -352,6 +352,7 @@ def _make_provenance(plan: Plan, done: int, metrics: Mapping[str, float]) -> mod
         data={name: domain.provenance for name, domain in plan.domains.items()},
         config=to_dict(plan.config),
         init=to_dict(plan.init) if plan.init else None,
+        license=plan.init.license if plan.init else "",
         metrics=dict(metrics),
         label_names=info.label_names,
         label_column=info.label_column,

@@ -127,6 +127,28 @@ def test_the_mapping_normalises_z_and_runs_through_dense_layers(classes: int) ->
     torch.testing.assert_close(mapping(z, label), features, rtol=1e-6, atol=1e-6)
 
 
+def test_a_separate_embedding_is_normalised_by_itself() -> None:
+    """As in StyleGAN2-ADA: a dense layer with biases for the class, and z by itself."""
+    mapping = randomised(Mapping(6, 1, 3, "separate"))
+    z, label = random(4, 6), torch.tensor([0, 2, 1, 2])
+    embedded = mapping.embedding.weight.T[label] / 3**0.5 + mapping.embedding.bias
+    features = torch.cat([normalise_pixels(z), normalise_pixels(embedded)], dim=1)
+    layer = mapping.layers[0]
+    expected = F.linear(features, layer.weight * MAPPING_RATE * 2**0.5 / 12**0.5, layer.bias * MAPPING_RATE)
+    torch.testing.assert_close(mapping(z, label), F.leaky_relu(expected, 0.2), rtol=1e-6, atol=1e-6)
+
+
+def test_a_clamp_limits_what_layers_give() -> None:
+    features, w = random(2, 4, 5, 5), random(2, 7, seed=1)
+    layers = DemodulatedLayer(4, 4, 7, noise=False, resampling="bilinear", clamp=0.5), ToColours(4, 3, 7, clamp=0.5)
+    for layer in map(randomised, layers):
+        arguments = (features, w, None) if isinstance(layer, DemodulatedLayer) else (features, w)
+        found, layer.clamp = layer(*arguments), None
+        expected = layer(*arguments)
+        assert expected.abs().max() > 0.5
+        torch.testing.assert_close(found, expected.clamp(-0.5, 0.5))
+
+
 def test_without_layers_w_is_the_normalised_z() -> None:
     mapping = Mapping(6, 0, 0)
     z = torch.randn(4, 6)

@@ -563,6 +563,12 @@ def test_the_rows_of_table_1_change_what_the_paper_names() -> None:
             0,
             r"model\.styles = 'none', model\.constant = True: no picture would depend on z",
         ),
+        (
+            {"model.styles": "adain", "model.clamp": 256.0},
+            (16, 16, 3),
+            0,
+            r"model\.clamp = 256, model\.styles = 'adain': only demodulate has a clamp",
+        ),
     ],
 )
 def test_options_that_do_not_fit_are_refused_by_name(

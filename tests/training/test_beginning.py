@@ -1,6 +1,7 @@
 """A run that begins with the weights of another run or of a model: ``run.init``."""
 
 import dataclasses
+import itertools
 import json
 from pathlib import Path
 
@@ -8,6 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from genlab.cli.import_weights import main as import_weights
+from genlab.cli.train import main as train
 from genlab.core.errors import ConfigError, RunError
 from genlab.core.storage import JOB_ENV
 from genlab.models.vae import VAEArchitecture
@@ -16,6 +19,7 @@ from genlab.recipes.vae import VAEConfig
 from genlab.store import model_directory
 from genlab.training.launch import launch
 from genlab.training.plan import make_plan, start_or_resume
+from tests.store.stylegan_files import Published, torch_pickle
 from tests.training.support import (
     assert_same_state,
     checkpoint_steps,
@@ -66,7 +70,7 @@ def test_it_begins_with_the_networks_and_averages_of_a_run_and_with_new_optimise
 def test_what_it_began_with_stands_in_config_model_and_card(digits: Path, first_vae: Path, tmp_path: Path) -> None:
     launch("vae", vae_config(digits, name="second", storage=str(tmp_path), init=str(first_vae), steps=1))
     run = tmp_path / "second"
-    expected = {"path": str(first_vae), "step": 12, "weights": ""}
+    expected = {"path": str(first_vae), "step": 12, "weights": "", "license": ""}
     assert json.loads((run / "config.json").read_text())["init"] == expected
     assert model_directory.describe(run / "model")["provenance"]["init"] == expected
     assert f"| began with | step 12 of {first_vae} |" in (run / "model" / "README.md").read_text()
@@ -93,6 +97,25 @@ def test_a_model_has_no_discriminators_which_is_said(
     assert f"{model} has no discriminators: it begins anew" in capsys.readouterr().out
     init = json.loads((tmp_path / "second" / "config.json").read_text())["init"]
     assert init["weights"] == model_directory.describe(model)["weights"]["sha256"]
+
+
+def test_an_imported_model_brings_its_discriminator_and_its_licence(
+    scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "network.pkl").write_bytes(torch_pickle(Published(size=32, clamp=256.0)))
+    model = tmp_path / "model"
+    import_weights([str(model), "--stylegan", str(tmp_path / "network.pkl"), "--license", "for research"])
+    options = capsys.readouterr().out.splitlines()[-1].partition(f"--run.init {model}")[2].split()
+    run = {"--run.name": "second", "--run.storage": str(tmp_path), "--run.workers": "0", "--run.steps": "1"}
+    given = {"--data.images": str(scenes / "a"), "--run.batch": "4", "--optimization.learning-rate": "1e-12", **run}
+    train(["stylegan", "--run.init", str(model), *options, *itertools.chain.from_iterable(given.items())])
+    assert "begins anew" not in capsys.readouterr().out
+    found = newest(tmp_path / "second")
+    brought = model_directory.read_training_weights(model, model_directory.describe(model))
+    assert brought
+    for name, tensor in brought.items():
+        torch.testing.assert_close(found[f"network.{name}"], tensor, rtol=0, atol=1e-6)
+    assert "| license | for research |" in (tmp_path / "second" / "model" / "README.md").read_text()
 
 
 def test_other_architectures_and_families_are_refused_before_anything_starts(
