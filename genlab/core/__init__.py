@@ -5,5 +5,5 @@ whole. Nothing here knows images or networks. Read ``errors`` first; then ``conf
 ``storage``; below it are ``s3``, which makes the requests, and ``retries``, the one place that repeats them. ``claims``
 keeps other processes out of a folder, ``families`` lists the model families, ``option_text`` describes the options that
 a dataclass declares, ``extras`` the optional parts of genlab. ``seeds`` derives seeds, ``progress`` and ``text`` are
-for the terminal, ``processes`` starts child processes, ``ray_cluster`` connects to Ray.
+for the terminal, ``processes`` starts child processes, ``ray_cluster`` connects to Ray, ``adam`` is the optimiser.
 """

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from annotated_types import Ge, Gt
 from torch import Tensor
 
+from genlab.core.adam import Adam
 from genlab.core.errors import RunError
 from genlab.metrics.image import SSIM_WINDOW, perceptual_distance, psnr, ssim
 from genlab.metrics.perceptual import PerceptualDistance, training_side
@@ -25,6 +26,8 @@ from genlab.models.stylegan import StyleGAN
 
 RAMP_UP, RAMP_DOWN = 0.05, 0.25
 """Share of the steps in which the learning rate rises, and in which it falls, as in the paper."""
+BETAS = 0.9, 0.99
+"""Decays of Adam's moments."""
 SMALLEST_NOISE = 8
 """Side of the smallest noise of the pyramid whose correlations are made small."""
 
@@ -153,10 +156,9 @@ def _optimise(
     distance = _distance(training_side(generator.image_shape[0]))
     with torch.no_grad():
         features = distance.features(target)
-    optimizer = torch.optim.Adam([offsets, *noise], betas=(0.9, 0.99))
+    optimizer = Adam({"styles": offsets} | {f"noise.{number}": layer for number, layer in enumerate(noise)}, *BETAS)
     for step in range(options.steps):
-        for group in optimizer.param_groups:
-            group["lr"] = options.learning_rate * _rate(step, options.steps)
+        optimizer.rate = options.learning_rate * _rate(step, options.steps)
         images = generator.synthesise(mean + scale * offsets, noise or None)
         loss = options.pixels * (images - target).square().mean((1, 2, 3))
         if options.perceptual:
@@ -164,8 +166,9 @@ def _optimise(
         loss = loss + options.prior * offsets.square().mean((1, 2))
         if noise:
             loss = loss + options.noise * noise_correlation(noise)
-        optimizer.zero_grad()
-        loss.sum().backward()
+        moving = (offsets, *noise)
+        for tensor, gradient in zip(moving, torch.autograd.grad(loss.sum(), moving), strict=True):
+            tensor.grad = gradient
         optimizer.step()
         with torch.no_grad():
             for layer in noise:

@@ -10,9 +10,9 @@ import torch.nn.functional as F
 import xxhash
 from torch import Tensor
 
+from genlab.core.adam import Adam
 from genlab.core.errors import RunError
 from genlab.recipes.recipe import Recipe
-from genlab.training.adam import Adam
 
 EMA_RAMP = 0.05
 """The half-life of the average is at most this fraction of the images seen so far, as in StyleGAN3."""

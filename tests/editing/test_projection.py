@@ -40,7 +40,7 @@ def test_an_encoder_alone_and_as_the_beginning() -> None:
     assert alone.noise == ()
     assert alone.encoded is not None
     assert torch.equal(alone.similarity.psnr, alone.encoded.psnr)
-    more = project(made, given, ProjectionOptions(steps=20), encoder)
+    more = project(made, given, ProjectionOptions(steps=10, **PIXELS_ALONE), encoder)
     assert more.encoded is not None
     assert torch.equal(more.encoded.psnr, alone.encoded.psnr)
     assert (more.similarity.psnr > alone.similarity.psnr).all()

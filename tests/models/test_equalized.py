@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from genlab.core.adam import Adam
 from genlab.models.equalized import (
     EqualizedConv2d,
     EqualizedLinear,
@@ -16,7 +17,6 @@ from genlab.models.equalized import (
     downsample,
     upsample,
 )
-from genlab.training.adam import Adam
 
 AROUND = 4
 """Zeros around an image, so wide that no filter here reaches beyond them."""

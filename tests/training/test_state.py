@@ -7,13 +7,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from genlab.core.adam import Adam
 from genlab.core.config import override
 from genlab.core.errors import RunError
 from genlab.recipes.options import Optimization
 from genlab.recipes.recipe import DomainInfo
 from genlab.recipes.vae import VAEConfig, VAERecipe
 from genlab.training import state as state_module
-from genlab.training.adam import Adam
 from genlab.training.state import TrainingState
 
 INFO = {"images": DomainInfo(100, (8, 8, 1), ())}
