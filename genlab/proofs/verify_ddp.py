@@ -19,6 +19,7 @@ from torch import nn
 from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.modules.module import register_module_forward_pre_hook
 
+from genlab.core import adam
 from genlab.core.config import override
 from genlab.core.errors import ConfigError, GenlabError
 from genlab.core.storage import locate
@@ -29,7 +30,6 @@ from genlab.proofs.compare_runs import (
     largest_tensor_difference,
     storage_for,
 )
-from genlab.training import adam
 from genlab.training.console import RunConsole
 from genlab.training.loop import train
 from genlab.training.plan import Plan, make_plan, start_or_resume
