@@ -5,5 +5,5 @@ In: the words of a command line. Out: calls of the other packages, lines for a t
 parses its options into a dataclass, whose fields are its documentation, and runs in ``genlab.core.errors.run_command``.
 Three modules are no commands: ``family_options`` reads a family with its options for ``describe``, ``verify_ddp`` and
 ``verify_resume``, ``model_options`` a model with the options of its operation for ``sample`` and its like, and
-``classifier_training`` trains the classifier that ``evaluate`` needs.
+``classifier_training`` trains the classifier that ``evaluate`` and ``directions`` need.
 """

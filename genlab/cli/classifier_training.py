@@ -1,9 +1,11 @@
-"""Training of the classifier that ``genlab evaluate`` recognises classes by, where there is none yet."""
+"""Training of a classifier where there is none yet: ``genlab evaluate`` recognises classes by it, and ``genlab
+directions`` reads attributes."""
 
 import contextlib
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,8 +13,9 @@ from upath import UPath
 
 from genlab.core.errors import DataError, RunError
 from genlab.core.storage import locate
+from genlab.data.format.manifest import LABEL
 from genlab.data.format.shards import ShardSet
-from genlab.recipes.classifier import ClassifierConfig
+from genlab.recipes.classifier import ClassifierConfig, ClassifierObjective
 from genlab.recipes.options import ImageData
 from genlab.store import model_directory
 from genlab.training.launch import launch
@@ -21,6 +24,8 @@ from genlab.training.plan import default_storage
 NO_CLASSIFIER = "none"
 FEWEST_STEPS = 1000
 """The least steps that a classifier is trained for: on a small data set its usual epochs would teach it little."""
+EPOCHS_OF_ATTRIBUTES = 12
+"""Epochs of one that reads other columns than the label, such as ages, which take longer to learn."""
 
 
 def split_to_train_on(shards: ShardSet, provenance: Mapping[str, Any]) -> str:
@@ -39,22 +44,28 @@ def split_to_train_on(shards: ShardSet, provenance: Mapping[str, Any]) -> str:
     )
 
 
-def trained_classifier(shards: ShardSet, split: str) -> UPath:
+def trained_classifier(shards: ShardSet, split: str, columns: Sequence[str] = (LABEL,)) -> UPath:
     """Return the model directory of a classifier of these images, after training it on ``split`` if it does not exist.
 
-    Its run is an ordinary one in the runs folder, named after the data set's checksum and the split.
+    Its run is an ordinary one in the runs folder, named after the data set's checksum, the split, and the columns that
+    it predicts if they are others than the label.
     """
     checksum = shards.checksum
-    run = locate(default_storage()) / f"classifier-{checksum[:12]}-{split}"
+    of_label = tuple(columns) == (LABEL,)
+    suffix = "" if of_label else "-" + re.sub(r"\W+", "_", "-".join(columns))
+    run = locate(default_storage()) / f"classifier-{checksum[:12]}-{split}{suffix}"
     try:
         if model_directory.describe(run / "model")["provenance"]["data"]["images"]["checksum"] == checksum:
             return run / "model"
     except RunError:
         print(f"training a classifier of {shards.directory}, once for this data set (--classifier names another)")
-    config = ClassifierConfig(data=ImageData(images=str(shards.directory), split=split))
+    config = ClassifierConfig(
+        data=ImageData(images=str(shards.directory), split=split), objective=ClassifierObjective(tuple(columns))
+    )
     rows = shards.manifest.splits[split]
     batch = min(config.run.batch, rows)
-    steps = max(FEWEST_STEPS, math.ceil((config.run.epochs or 0) * rows / batch))
+    epochs = (config.run.epochs or 0) if of_label else EPOCHS_OF_ATTRIBUTES
+    steps = max(FEWEST_STEPS, math.ceil(epochs * rows / batch))
     options = dataclasses.replace(config.run, name=run.name, workers=0, batch=batch, steps=steps)
     with _torch_settings_kept():
         launch("classifier", dataclasses.replace(config, run=options), otherwise="name one with --classifier")

@@ -26,6 +26,7 @@ COMMANDS = {
         "translate a picture, a folder or a data set with a trained model",
     ),
     "project": ("genlab.cli.project", "find the styles by which a StyleGAN draws a picture again"),
+    "directions": ("genlab.cli.directions", "find how attributes of a StyleGAN's pictures can be changed"),
     "import-weights": ("genlab.cli.import_weights", "make a model of .pth files of CycleGAN's reference code"),
     "verify-resume": ("genlab.cli.verify_resume", "prove that a killed run resumes bit for bit"),
     "verify-ddp": ("genlab.cli.verify_ddp", "prove that results do not depend on the number of workers"),

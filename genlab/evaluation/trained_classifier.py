@@ -34,18 +34,23 @@ class TrainedClassifier:
         return ""
 
 
-def load_classifier(directory: UPath, device: str | torch.device) -> TrainedClassifier:
+def load_classifier(directory: UPath, device: str | torch.device, *, needs_label: bool = True) -> TrainedClassifier:
     """Load a classifier from a model directory.
 
+    Args:
+        directory: the model directory.
+        device: the device to load it onto.
+        needs_label: whether it is to predict the label.
+
     Raises:
-        RunError: it cannot be loaded, or is something else than a classifier of labels.
+        RunError: it cannot be loaded, is something else than a classifier, or does not predict the label.
     """
     description: dict[str, Any] = model_directory.describe(directory)
     if description["family"] != Classifier.family:
         raise RunError(
             f"{directory}: a {description['family']}, not a classifier; train one with genlab train classifier"
         )
-    if not description["architecture"]["classes"]:
+    if needs_label and not description["architecture"]["classes"]:
         raise RunError(f"{directory}: it does not predict the label; train one that does with genlab train classifier")
     provenance = description["provenance"]
     return TrainedClassifier(

@@ -1,9 +1,10 @@
 """Generators with a space of styles between latent vectors and images (Karras et al. 2019, CVPR, arXiv:1812.04948)."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from genlab.models.model import Sampler
 from genlab.models.noise import Noise
@@ -40,6 +41,13 @@ class StyleModel(Sampler, ABC):
         Returns:
             float [N, C, H, W], black at -1 and white at 1, not clipped.
         """
+
+    def style_layers(self) -> Mapping[str, nn.Module]:
+        """Return the layers that make the styles of other layers of w, by name: affine, from [N, D] to [N, S] of any S.
+
+        Their outputs together are the model's StyleSpace (Wu et al. 2021, CVPR, arXiv:2011.12799). By default none.
+        """
+        return {}
 
 
 def spherical_interpolation(begin: Tensor, end: Tensor, share: Tensor) -> Tensor:

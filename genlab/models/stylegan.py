@@ -389,6 +389,10 @@ class StyleGAN(StyleModel):
         deviation, mean = torch.std_mean(self.map_latents(self._latents(draws), label), 0)
         return mean, deviation.maximum(deviation.mean() / 100)
 
+    def style_layers(self) -> MappingType[str, nn.Module]:
+        """Return the affine layers of styles by their names in the synthesis network; none without styles."""
+        return {name: one for name, one in self.synthesis.named_modules() if name.rpartition(".")[2] == "style"}
+
     def draw_noise(self, noise: Noise) -> list[Tensor]:
         """Draw the noise of each layer: float [len(noise), 1, S, S] each."""
         sizes = self.synthesis.noise_sizes if self.architecture.noise else []

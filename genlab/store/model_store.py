@@ -22,6 +22,8 @@ from genlab.core.errors import ConfigError, RunError
 from genlab.core.storage import is_remote, locate, read_bytes, sha256, write_atomic, write_json
 from genlab.store import model_directory
 from genlab.store.aliases import FEWEST_DIGITS, FILE_NAME, VERSION_DIGITS, Aliases
+from genlab.store.directions import FILE_NAME as DIRECTIONS
+from genlab.store.directions import find_directions
 from genlab.store.evaluation_file import FILE_NAME as EVALUATION
 from genlab.store.evaluation_file import find_evaluation
 from genlab.store.probes import Probes
@@ -174,8 +176,8 @@ class ModelStore:
     ) -> tuple[ModelVersion, bool]:
         """Copy a model directory into the folder as a version of ``name``, if it is not there.
 
-        The evaluation of these very weights goes with it, also to a version that is there. The description comes last,
-        so that an incomplete copy is never seen.
+        The evaluation and the directions of these very weights go with it, also to a version that is there. The
+        description comes last, so that an incomplete copy is never seen.
 
         Args:
             name: name of the model.
@@ -187,7 +189,7 @@ class ModelStore:
 
         Raises:
             ConfigError: no model may have this name.
-            RunError: the source or its evaluation is damaged.
+            RunError: the source, its evaluation or its directions are damaged.
             ClaimError: another process is copying it.
         """
         require_name(name)
@@ -199,6 +201,9 @@ class ModelStore:
             evaluation = find_evaluation(locate(source), description)
             if evaluation is not None:
                 write_atomic(target / EVALUATION, evaluation)
+            directions = find_directions(locate(source), description)
+            if directions is not None:
+                write_atomic(target / DIRECTIONS, directions)
             if there is None:
                 _copy(locate(source), target, probes)
             elif probes is not None and "probes" not in there:

@@ -1,0 +1,329 @@
+"""Finds directions along which attributes of a generator's pictures change, calibrates them, and measures what they do.
+
+Samples are labelled by something that reads attributes of pictures; three methods find a direction for each axis
+(:mod:`genlab.editing.latent_fits`). Each is calibrated in the units of what is read, on pictures that it was not fitted
+on, and then measured on others: how far it moves its own axis, and how far all others.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from genlab.core.errors import ConfigError
+from genlab.core.progress import progress
+from genlab.editing.attributes import Read
+from genlab.editing.latent_fits import (
+    Whitening,
+    affine_weights,
+    channel_relevance,
+    fit_linear,
+    fitted_without,
+    project_out,
+    sefa_directions,
+)
+from genlab.models.model import images_per_pass
+from genlab.models.noise import Noise
+from genlab.models.pixels import from_signed
+from genlab.models.style_model import StyleModel
+from genlab.store.directions import Axis, Change, Direction, Effect, Method
+
+SCREENED, CALIBRATED, MEASURED = 64, 200, 400
+"""Pictures on which candidates are compared, on which directions are calibrated, and on which they are measured."""
+EXEMPLARS = 0.05
+"""Share of the samples that show an attribute most, by which channels are found."""
+CHANNELS, COMPONENTS = 8, 16
+"""How many channels of an axis, and how many directions of SeFa, are tried."""
+TRIED_STEPS = {"linear": 2.0, "sefa": 2.0, "channel": 5.0}
+"""Steps in either direction by which candidates are compared."""
+CALIBRATED_STEPS = {"linear": 4.0, "sefa": 4.0, "channel": 20.0}
+"""The most steps in either direction: beyond 4 deviations in W there are hardly any samples, while a channel is moved
+far beyond its own distribution, as in the paper."""
+POINTS = 8
+"""Points of a calibration in either direction, denser near 0."""
+
+
+@dataclass(frozen=True)
+class Move:
+    """A change of styles: of w, or of one channel."""
+
+    vector: Tensor | None
+    """What one step adds to w, float [D]; ``None`` for a channel."""
+    layer: str = ""
+    """The layer of styles that the channel is of."""
+    channel: int = 0
+    channel_step: float = 0.0
+    """What one step adds to the channel."""
+
+    @staticmethod
+    def of(direction: Direction) -> "Move":
+        """Return the move of a direction."""
+        if direction.method == "channel":
+            return Move(None, direction.layer, direction.channel, direction.channel_step)
+        return Move(torch.tensor(direction.vector))
+
+    @property
+    def reverse(self) -> "Move":
+        """The same move the other way."""
+        if self.vector is None:
+            return Move(None, self.layer, self.channel, -self.channel_step)
+        return Move(-self.vector)
+
+
+def synthesise(model: StyleModel, w: Tensor, noise: Noise | None, move: Move, steps: float | Tensor) -> Tensor:
+    """Draw images of styles after a move.
+
+    Args:
+        model: the generator.
+        w: as ``model.synthesise`` takes it, [N, D] or with a style for each place, [N, places, D].
+        noise: as ``model.synthesise`` takes it.
+        move: the move.
+        steps: how many steps, one number or float [N].
+
+    Returns:
+        float [N, C, H, W], black at -1 and white at 1, not clipped.
+    """
+    amount = torch.as_tensor(steps).to(w).expand(len(w))
+    if move.vector is not None:
+        return model.synthesise(w + amount.view(-1, *[1] * (w.dim() - 1)) * move.vector.to(w), noise)
+    with _shifted(model.style_layers()[move.layer], move.channel, amount * move.channel_step):
+        return model.synthesise(w, noise)
+
+
+@contextmanager
+def _shifted(layer: nn.Module, channel: int, shift: Tensor) -> Iterator[None]:
+    """Add [N] to one channel of what a layer makes of [N, D]."""
+
+    def add(module: nn.Module, inputs: Any, styles: Tensor) -> Tensor:
+        shifted = styles.clone()
+        shifted[:, channel] += shift.to(styles)
+        return shifted
+
+    handle = layer.register_forward_hook(add)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+class _Pictures:
+    """Pictures of a seed, drawn with or without a move and read."""
+
+    def __init__(
+        self, model: StyleModel, read: Read, seed: int, numbers: range, drawn: Callable[[int], object]
+    ) -> None:
+        self.model, self.read, self.seed, self.numbers = model, read, seed, numbers
+        parts = []
+        for part in self._parts(None, 0.0):
+            parts.append(part)
+            drawn(len(part[0]))
+        self.w = torch.cat([w for w, _ in parts]).double().cpu()
+        """float64 [N, D]"""
+        self.values = torch.cat([values for _, values in parts])
+        """What is read of them, float64 [N, A]."""
+
+    def changes(self, move: Move, steps: float) -> Tensor:
+        """Return how much is read otherwise after a move, float64 [N, A]; the noise is the same."""
+        return torch.cat([values for _, values in self._parts(move, steps)]) - self.values
+
+    @torch.inference_mode()
+    def _parts(self, move: Move | None, steps: float) -> Iterator[tuple[Tensor, Tensor]]:
+        model = self.model
+        size = images_per_pass(model.image_shape)
+        for first in range(self.numbers.start, self.numbers.stop, size):
+            noise = Noise(self.seed, range(first, min(first + size, self.numbers.stop)), model.device)
+            label = None
+            if model.classes:
+                label = torch.tensor([number % model.classes for _, number in noise.drawn], device=model.device)
+            w = model.map_latents(noise.normal("z", model.latent_dim), label)
+            images = model.synthesise(w, noise) if move is None else synthesise(model, w, noise, move, steps)
+            yield w, self.read(from_signed(images))
+
+
+def find_directions(
+    model: StyleModel, read: Read, axes: Sequence[Axis], samples: int, seed: int
+) -> tuple[Direction, ...]:
+    """Find a direction of each axis by each method.
+
+    Args:
+        model: the generator; if it has classes, they are drawn in turn.
+        read: what reads pictures.
+        axes: what it reads, in its order.
+        samples: the number of samples that directions are fitted on; others are drawn beside them.
+        seed: seed of all pictures.
+
+    Returns:
+        The directions, axis by axis. A method that finds none has none: where candidates do not change what is read, or
+        the model has no layers of styles.
+
+    Raises:
+        ConfigError: the samples do not vary on an axis, or nothing tells it from other attributes.
+    """
+    counts = (samples, SCREENED, CALIBRATED, MEASURED)
+    starts = [sum(counts[:place]) for place in range(len(counts))]
+    with progress("samples", sum(counts), "pictures") as advance:
+        fitted, screened, calibrated, measured = (
+            _Pictures(model, read, seed, range(start, start + count), advance)
+            for start, count in zip(starts, counts, strict=True)
+        )
+    _require_variety(axes, fitted.values)
+    whitening = Whitening.of(fitted.w)
+    inputs = whitening.whiten(fitted.w)
+    coefficients, _ = fit_linear(inputs, fitted.values)
+    accuracies = _accuracies(axes, fitted.values, fitted_without(inputs, fitted.values))
+    layers = model.style_layers()
+    like = next(model.parameters())
+    weights = {name: affine_weights([layer], fitted.w.shape[1], like) for name, layer in layers.items()}
+    joined = torch.cat(list(weights.values()), dim=1) if weights else None
+    components: list[Move] = []
+    if joined is not None:
+        vectors = sefa_directions(joined, COMPONENTS)
+        components = [Move(one / whitening.length(one)) for one in vectors]
+
+    found = []
+    with progress("directions", len(axes), "axes") as advance:
+        for number, axis in enumerate(axes):
+            others = [place for place, other in enumerate(axes) if other.attribute != axis.attribute]
+            direction = project_out(coefficients[:, number], coefficients[:, others])
+            if direction is None:
+                names = ", ".join(dict.fromkeys(axes[place].attribute for place in others))
+                raise ConfigError(
+                    f"attributes: what is read as {axis.name} changes with {names} alone in these samples; leave one "
+                    "out"
+                )
+            candidates: dict[Method, list[Move]] = {"linear": [Move(whitening.root @ direction)]}
+            if joined is not None:
+                exemplars = fitted.values[:, number].argsort(descending=True)[: max(2, int(EXEMPLARS * samples))]
+                candidates["channel"] = _channels(weights, fitted.w, exemplars)
+                candidates["sefa"] = components
+            for method, moves in candidates.items():
+                move = _strongest(moves, screened, number, TRIED_STEPS[method])
+                steps, amounts = _calibrate(move, calibrated, number, CALIBRATED_STEPS[method])
+                if len(steps) > 1:
+                    vector = () if move.vector is None else tuple(move.vector.tolist())
+                    accuracy = accuracies[number] if method == "linear" else None
+                    place = (move.layer, move.channel, move.channel_step)
+                    one = Direction(axis, method, vector, *place, steps, amounts, accuracy, ())
+                    found.append(_measured(one, axes, number, measured, fitted.values[:, number]))
+            advance(1)
+    return tuple(found)
+
+
+def _require_variety(axes: Sequence[Axis], values: Tensor) -> None:
+    """Raise a ConfigError where samples do not vary on an axis, or are all of one class."""
+    for axis, column in zip(axes, values.T, strict=True):
+        if not column.isfinite().all():
+            raise ConfigError(f"{axis.name}: what is read of the samples is not finite")
+        if axis.towards:
+            shown = int((column > 0).sum())
+            if not 0 < shown < len(column):
+                seen = axis.towards if shown else (axis.away or f"other than {axis.towards}")
+                raise ConfigError(
+                    f"{axis.attribute}: all {len(column):,} samples are read as {seen}; there is no direction to others"
+                )
+        elif not float(column.std()) > 0:
+            raise ConfigError(f"{axis.name}: all samples are read as {float(column[0]):g}; there is no direction")
+
+
+def _accuracies(axes: Sequence[Axis], values: Tensor, told: Tensor) -> list[float]:
+    """Return for each axis how well ``told``, [N, A], tells ``values``: R², or for a class the share of right ones."""
+    found = []
+    for number, axis in enumerate(axes):
+        truth, guess = values[:, number], told[:, number]
+        if axis.towards:
+            found.append(float(((guess > 0) == (truth > 0)).double().mean()))
+        else:
+            found.append(1 - float((truth - guess).square().sum() / (truth - truth.mean()).square().sum()))
+    return found
+
+
+def _channels(weights: dict[str, Tensor], w: Tensor, exemplars: Tensor) -> list[Move]:
+    """Return moves of the channels that are most characteristic of exemplars among the samples ``w``."""
+    ranked = []
+    for layer, matrix in weights.items():
+        styles = w @ matrix  # but for constants
+        deviations = styles.std(0)
+        relevance, channels = channel_relevance(styles, exemplars).topk(min(CHANNELS, styles.shape[1]))
+        for score, channel in zip(relevance.tolist(), channels.tolist(), strict=True):
+            ranked.append((score, Move(None, layer, channel, float(deviations[channel]))))
+    ranked.sort(key=lambda one: one[0], reverse=True)
+    return [move for _, move in ranked[:CHANNELS]]
+
+
+def _strongest(moves: Sequence[Move], pictures: _Pictures, number: int, steps: float) -> Move:
+    """Return the move that changes an axis most, turned so that more steps mean more."""
+    spans = [
+        float((pictures.changes(move, steps)[:, number] - pictures.changes(move, -steps)[:, number]).mean())
+        for move in moves
+    ]
+    best = max(range(len(moves)), key=lambda place: abs(spans[place]))
+    return moves[best] if spans[best] >= 0 else moves[best].reverse
+
+
+def _calibrate(
+    move: Move, pictures: _Pictures, number: int, most: float
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return numbers of steps, and the mean change of an axis that each makes, both ascending, from 0 on both sides.
+
+    Points that change no more than one with fewer steps are left out.
+    """
+    sides: list[list[tuple[float, float]]] = []
+    for sign in (-1, 1):
+        side: list[tuple[float, float]] = []
+        for point in range(1, POINTS + 1):
+            steps = sign * most * (point / POINTS) ** 2
+            amount = float(pictures.changes(move, steps)[:, number].mean())
+            if sign * amount > sign * (side[-1][1] if side else 0.0):
+                side.append((steps, amount))
+        sides.append(side)
+    points = [*reversed(sides[0]), (0.0, 0.0), *sides[1]]
+    return tuple(steps for steps, _ in points), tuple(amount for _, amount in points)
+
+
+def _measured(
+    direction: Direction, axes: Sequence[Axis], number: int, pictures: _Pictures, values: Tensor
+) -> Direction:
+    """Return the direction with its effects: of a standard deviation of a number, or from one class to another.
+
+    ``values`` are those of the samples on its axis, float64 [N].
+    """
+    axis, before = axes[number], pictures.values[:, number]
+    everywhere = torch.ones_like(before, dtype=torch.bool)
+    if not axis.towards:
+        spread = float(values.std())
+        wanted = [(-spread, everywhere), (spread, everywhere)]
+    else:
+        gap = float(values[values > 0].mean() - values[values <= 0].mean())
+        wanted = [(gap, before <= 0)] + ([(-gap, before > 0)] if axis.away else [])
+    effects = []
+    for amount, chosen in wanted:
+        low, high = direction.reach
+        amount = min(max(amount, low), high)
+        if amount and chosen.any():
+            changes = pictures.changes(Move.of(direction), direction.steps_for(amount))[chosen]
+            found = _changes(axes, pictures.values[chosen], changes)
+            effects.append(Effect(amount, int(chosen.sum()), found))
+    return replace(direction, effects=tuple(effects))
+
+
+def _changes(axes: Sequence[Axis], before: Tensor, changes: Tensor) -> dict[str, Change]:
+    """Summarise changes, float64 [N, A], of what was read, [N, A], by axis."""
+    after = before + changes
+    found = {}
+    for number, axis in enumerate(axes):
+        same = None
+        if axis.towards:
+            places = [place for place, other in enumerate(axes) if other.attribute == axis.attribute]
+            first, then = (_classes(one[:, places]) for one in (before, after))
+            same = float((first == then).double().mean())
+        mean, size = float(changes[:, number].mean()), float(changes[:, number].abs().mean())
+        found[axis.name] = Change(mean, size, same)
+    return found
+
+
+def _classes(values: Tensor) -> Tensor:
+    """Return the class that is read of the log-odds of an attribute's axes, [N, axes]: [N]."""
+    return values[:, 0] > 0 if values.shape[1] == 1 else values.argmax(1)
