@@ -16,6 +16,7 @@ from unittest import mock
 import tyro
 
 from genlab.cli.main import COMMANDS
+from genlab.cli.sweep import SweepConfig
 from genlab.core.config import OPERATIONAL
 from genlab.core.families import families
 from genlab.core.option_text import base_type, field_texts, joined, marks, values_text
@@ -23,8 +24,8 @@ from genlab.models.model import OPERATIONS, model_type
 from genlab.recipes.recipe import preset_values, recipe_type
 
 COMMAND = "make docs-options"
-NO_PAGE = ("train", "sweep")
-"""Commands whose options are those of a model family."""
+NO_PAGE = ("train",)
+"""Commands whose options are those of a model family alone."""
 
 
 _POSITIONAL = get_args(tyro.conf.Positional[int])[1]
@@ -62,7 +63,8 @@ def pages() -> dict[str, str]:
         made[f"{family}.md"] += _presets(family) + _own_options(family)
     for command in COMMANDS:
         if command not in NO_PAGE:
-            made[f"{command}.md"] = _page(f"genlab {command}", config_of(command), family=False)
+            config = SweepConfig if command == "sweep" else config_of(command)
+            made[f"{command}.md"] = _page(f"genlab {command}", config, family=False)
     return {"index.md": _index()} | made
 
 

@@ -1,4 +1,4 @@
-"""How strong should the cycle loss be? Four values of λ; compared by translation PSNR (dB) on the drawn scenes.
+"""How strong should the cycle loss be? Four values of λ; compared by translation PSNR (dB) of drawn scenes.
 
 λ = 0 leaves the generators free to ignore their input; a large λ keeps them from changing it at all.
 """

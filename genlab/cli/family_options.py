@@ -79,15 +79,23 @@ def read_options(
 
 def split_options(arguments: Sequence[str] | None) -> tuple[list[str], list[str]]:
     """Divide a command line, by default that of this process, into the command's own words and the family's options."""
-    own: list[str] = []
-    theirs: list[str] = []
-    target = own
-    for word in sys.argv[1:] if arguments is None else arguments:
+    words = sys.argv[1:] if arguments is None else arguments
+    return divide_options(words, lambda option: "." not in option and option != "--preset")
+
+
+def divide_options(words: Sequence[str], own: Callable[[str], bool]) -> tuple[list[str], list[str]]:
+    """Divide the words of a command line into those of the options that ``own`` accepts, and those of the others.
+
+    Words before the first option go with the first.
+    """
+    accepted: list[str] = []
+    others: list[str] = []
+    target = accepted
+    for word in words:
         if word.startswith("--"):
-            option = word.partition("=")[0]
-            target = theirs if "." in option or option == "--preset" else own
+            target = accepted if own(word.partition("=")[0]) else others
         target.append(word)
-    return own, theirs
+    return accepted, others
 
 
 def _saved(config: str) -> tuple[str, Any]:

@@ -2,35 +2,59 @@
 
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from textwrap import indent
+from textwrap import fill, indent
 
-from genlab.cli.family_options import read_family_options
-from genlab.core.config import override
+from genlab.cli.family_options import divide_options, read_family_options
+from genlab.core.config import override, parse
 from genlab.core.errors import ConfigError, run_command
+from genlab.core.option_text import field_texts
 from genlab.recipes.recipe import recipe_type
-from genlab.sweeps.space import load_space
+from genlab.sweeps.space import Budget, load_space
 from genlab.sweeps.sweep import sweep
 
 EXAMPLE = """\
 from genlab.sweeps.space import Space
 
-SPACE = Space(family="vae", vary={"model.latent_dim": [2, 8, 16]}, metric="test/neg_elbo", mode="min")
+SPACE = Space(family="vae", vary={"model.latent_dim": [2, 8, 16]}, metric="val/neg_elbo", mode="min")
 """
 """A search space, shown in the help."""
+
+
+def own_options_help() -> str:
+    """Return the help of the options of a sweep itself."""
+    lines = [f"--sweep.{name}  {text}" for name, text in field_texts(Budget).items()]
+    return "\n".join(fill(line, 116, initial_indent="    ", subsequent_indent="        ") for line in lines)
+
 
 USAGE = f"""\
 usage: genlab sweep SPACE [OPTIONS]
 
-Train every point of a search space side by side, write a report for each, and print how they compare.
+Train the points of a search space side by side, write a report for each, and print how they compare.
 
 SPACE is a Python file that declares what varies and what is measured, such as:
 
 {indent(EXAMPLE, "    ")}
-OPTIONS are those of the space's model family, for all trials: genlab sweep SPACE --help lists them.
+OPTIONS are those of the space's model family, for all trials, which genlab sweep SPACE --help lists; and those of the
+sweep itself:
+
+{own_options_help()}
+
 The trials are runs in the folder STORAGE/NAME: --run.storage, and --run.name or else the file's name. The same command
 goes on where they stopped.
 """
+
+
+@dataclass(frozen=True)
+class SweepConfig:
+    """Train the points of a search space side by side, and compare them.
+
+    These options change what the space's file declares. All options of its model family are options of the sweep too,
+    for all trials.
+    """
+
+    sweep: Budget = field(default_factory=Budget)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -39,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Args:
         arguments: the file of a space, then options of its family; by default those of this process.
     """
-    path, *options = list(sys.argv[1:] if arguments is None else arguments) or [""]
+    path, *words = list(sys.argv[1:] if arguments is None else arguments) or [""]
 
     def command() -> None:
         if path in ("-h", "--help"):
@@ -47,7 +71,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
             return
         if not path or path.startswith("-"):
             raise ConfigError("give the file of a search space first: genlab sweep SPACE [OPTIONS]; --help shows one")
+        own, options = divide_options(words, lambda option: option.startswith("--sweep."))
         space = load_space(path)
+        budget = space.budget.limited_by(parse(SweepConfig, own, prog=f"genlab sweep {path}").sweep)
+        space = replace(space, budget=budget)
         defaults = override(recipe_type(space.family).config_type(), space.options(space.base))
         config = read_family_options(space.family, options, default=defaults, prog=f"genlab sweep {path}")
         sweep(space, config, name=config.run.name or Path(path).stem)

@@ -25,7 +25,7 @@ from genlab.evaluation.measurements import Evaluation, Measurement, with_computa
 from genlab.evaluation.samples import measure_samples
 from genlab.evaluation.style_models import measure_path_lengths, measure_separability
 from genlab.evaluation.trained_classifier import TrainedClassifier
-from genlab.evaluation.translation import measure_translations
+from genlab.evaluation.translation import SIMILARITIES, has_scene_counterparts, measure_translations
 from genlab.models.latent_model import LatentModel
 from genlab.models.model import Model, Sampler, Shape, Translator
 from genlab.models.precision import allow_tf32
@@ -130,6 +130,25 @@ def measure_pictures(
         held_out = domains["images"].drawn(images, seed)
         return measure_samples(model, held_out, extractor, len(held_out), seed)
     raise RunError(f"a {model.family} model neither samples nor translates, so it makes no pictures to measure")
+
+
+def picture_measurements(model: Model, domains: Mapping[str, ShardSet]) -> list[str]:
+    """Name what :func:`measure_pictures` will measure and models can be compared by; nothing needs to be trained yet.
+
+    ``fid_infinity``, which needs many images, is left out.
+
+    Args:
+        model: the model, which may be on the meta device.
+        domains: the data sets, by the names that :func:`domain_names` gives.
+    """
+    if isinstance(model, Translator):
+        kinds = ["kid", "fid"]
+        if has_scene_counterparts(*(shards.manifest for shards in domains.values())):
+            kinds += ["psnr", "gain", *SIMILARITIES]
+        names = [f"{kind}_{direction}" for direction in model.directions for kind in kinds]
+        errors = [f"{kind}_{domain}" for domain in domains for kind in ("cycle", "identity")]
+        return ["kid", *names, *errors] if len(model.directions) > 1 else names
+    return ["kid", "fid", "precision", "recall"] if isinstance(model, Sampler) else []
 
 
 def domain_names(model: Model) -> list[str]:

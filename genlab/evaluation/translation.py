@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from genlab.data.format.manifest import Manifest
 from genlab.data.ingest.sources.synthetic import counterparts, has_counterparts
 from genlab.data.stream.batches import Batch
 from genlab.evaluation.extractors import EfficientNetLite, Extractor
@@ -197,7 +198,11 @@ def colour_curve_psnr(pairs: Callable[[], Iterable[tuple[Tensor, Tensor]]]) -> T
 
 def counterparts_are_known(source: HeldOut, target: HeldOut) -> bool:
     """Tell whether the domains are the two of the drawn scenes, so that each image has a true counterpart."""
-    one, other = source.shards.manifest, target.shards.manifest
+    return has_scene_counterparts(source.shards.manifest, target.shards.manifest)
+
+
+def has_scene_counterparts(one: Manifest, other: Manifest) -> bool:
+    """Tell whether two data sets are the two domains of the drawn scenes."""
     return has_counterparts(one) and has_counterparts(other) and one.origin.path != other.origin.path
 
 

@@ -116,6 +116,19 @@ def describe_model(directory: UPath) -> tuple[str, list[Network]]:
     return _title(family, domains), [network for network in found if network.name in served]
 
 
+def names_of_test_metrics(recipe: Recipe[Any]) -> list[str]:
+    """Return the names of a recipe's test metrics, without an image.
+
+    Args:
+        recipe: the recipe, built on the meta device.
+    """
+    if not recipe.has_test_metrics:
+        return []
+    rows = max(ROWS, recipe.group)
+    with torch.device("meta"), torch.no_grad():
+        return list(recipe.test_metrics(_batches(recipe.domains, rows), ShapeOnlyStepContext(rows)))
+
+
 def _info(name: str, url: str, split: str) -> DomainInfo:
     """Return what a recipe may know of the data set at ``url``; a ``synthetic:`` one need not have been ingested."""
     try:
@@ -137,19 +150,22 @@ def _layers(recipe: Recipe[Any], modules: dict[str, nn.Module], domains: Mapping
     def step() -> None:
         rows = max(ROWS, recipe.group)
         with torch.device("meta"):
-            batches = {
-                name: Batch(
-                    torch.empty(rows, *info.shape, dtype=torch.uint8),
-                    torch.zeros(rows, dtype=torch.int64) if info.label_names else None,
-                    {attribute.name: torch.zeros(rows, dtype=torch.int64) for attribute in info.attributes},
-                )
-                for name, info in domains.items()
-            }
-            step = ShapeOnlyStepContext(rows)
+            batches, step = _batches(domains, rows), ShapeOnlyStepContext(rows)
             for phase in recipe.phases():
                 phase.loss(batches, step)
 
     return summarise(modules, step)
+
+
+def _batches(domains: Mapping[str, DomainInfo], rows: int) -> dict[str, Batch]:
+    return {
+        name: Batch(
+            torch.empty(rows, *info.shape, dtype=torch.uint8),
+            torch.zeros(rows, dtype=torch.int64) if info.label_names else None,
+            {attribute.name: torch.zeros(rows, dtype=torch.int64) for attribute in info.attributes},
+        )
+        for name, info in domains.items()
+    }
 
 
 def _title(family: str, domains: Mapping[str, DomainInfo]) -> str:

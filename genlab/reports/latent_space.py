@@ -115,18 +115,20 @@ def sections(
         Section("Samples", figures=tuple(drawn)),
     )
     shown = tuple(section for section in found if section.figures or section.tables)
-    return (elbo(subject.run), *shown) if subject.run.test else shown
+    return (elbo(subject.run), *shown) if subject.run.test or subject.run.val else shown
 
 
 def elbo(run: RunRecord) -> Section:
-    """Show the last and the lowest test −ELBO with its parts."""
+    """Show the last and the lowest −ELBO of held-out images, with its parts."""
+    lines, splits = run.test or run.val, run.held_out_splits
     rows = tuple(
         (name, f"{line['epoch']:.4g}", *(f"{line[metric]:.2f}" for metric in ("neg_elbo", "reconstruction", "kl")))
-        for name, line in (("last", run.test[-1]), ("lowest", min(run.test, key=lambda line: line["neg_elbo"])))
+        for name, line in (("last", lines[-1]), ("lowest", min(lines, key=lambda line: line["neg_elbo"])))
     )
     columns = ("", "epoch", "−ELBO", "reconstruction", "KL")
-    caption = f"Split {run.held_out_splits.report!r}, nats an image, one draw of z for each"
-    return Section("Test −ELBO", tables=(Table(caption, columns, rows),))
+    split = splits.report if run.test else splits.choice
+    caption = f"Split {split!r}, nats an image, one draw of z for each"
+    return Section("Test −ELBO" if run.test else "−ELBO of held-out images", tables=(Table(caption, columns, rows),))
 
 
 def reconstructions(subject: Subject) -> Figure:

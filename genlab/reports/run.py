@@ -13,7 +13,7 @@ from genlab.core.errors import DataError, RunError
 from genlab.core.storage import locate, read_json
 from genlab.data.format.held_out import HeldOutSplits, held_out_splits
 from genlab.data.format.shards import ShardSet
-from genlab.data.format.splits import whole_split
+from genlab.data.format.splits import overlap, whole_split
 from genlab.evaluation.checkpoint_evaluations import CheckpointEvaluation, read_evaluations
 from genlab.imaging.images import Pixels, to_pixels
 from genlab.store import model_directory
@@ -173,12 +173,13 @@ class RunRecord:
     def held_out(self) -> tuple[str, dict[str, ShardSet]]:
         """Open the rows to show: the name of the split or half of one, and the rows of each domain in it.
 
-        They are those that results are reported on, see :mod:`genlab.data.format.held_out`.
+        They are those that results are reported on, in a sweep's run those that it is chosen on, see
+        :mod:`genlab.data.format.held_out`.
 
         Raises:
             DataError: when a data set is gone or was changed.
         """
-        split = self.held_out_splits.report
+        split = self.held_out_splits.shown
         return split, {domain: self.shards(domain).part(split) for domain in self.data}
 
     @cached_property
@@ -196,14 +197,17 @@ class RunRecord:
 
     @property
     def chosen_on_these_images(self) -> bool:
-        """Whether its model is one of evaluated checkpoints, chosen on images that results are reported on."""
-        return bool(self.evaluations) and (self.recorded_splits is None or HeldOutSplits(**self.recorded_splits).shared)
+        """Whether its model is one of evaluated checkpoints, chosen on the images that are shown."""
+        if self.recorded_splits is None:
+            return bool(self.evaluations)
+        splits = HeldOutSplits(**self.recorded_splits)
+        return bool(self.evaluations) and splits.choice is not None and overlap(splits.choice, splits.shown)
 
     def source_of(self, split: str) -> str:
         """Describe the images of ``split`` for captions: held out, or trained on."""
-        if whole_split(split) == self.config["data"]["test_split"]:
-            return f"held-out images (split {split!r})"
-        return f"training images (split {split!r}, for none are held out)"
+        if whole_split(split) == self.config["data"]["split"]:
+            return f"training images (split {split!r}, for none are held out)"
+        return f"held-out images (split {split!r})"
 
 
 def read_picture(file: UPath) -> Pixels:

@@ -112,7 +112,7 @@ def report_model(run: RunRecord, model: StyleGAN) -> ModelReport:
 
 def warnings(run: RunRecord) -> list[str]:
     """Find a discriminator that always wins, or that knows the training images by heart."""
-    signs = [overfits(run.train, run.test)]
+    signs = [overfits(run.train, run.test or run.val)]
     if run.config["objective"]["loss"] == "nonsaturating":
         signs.append(sure_of_training_images(run.train, "real_sign"))
         signs.append(always_wins(run.train, "discriminator", None, "bce", terms=2))
@@ -352,7 +352,7 @@ def _nearest(run: RunRecord, samples: Tensor, real: Tensor) -> Section:
     shown = _shrunk(torch.cat([samples[order], found.images[order]]))
     figure = image_grid("nearest", caption, shown, len(order), ("sample", "nearest training image"))
     rows = [(counted(len(samples), "sample"), *_quantiles(found.distances))]
-    if not overlap(run.held_out_splits.report, split):
+    if not overlap(run.held_out_splits.shown, split):
         of_real = nearest_training_images(real, training, extractor).distances
         rows.append((counted(len(real), "held-out image"), *_quantiles(of_real)))
     table = Table("Distance to the nearest training image", ("", "least", "median", "greatest"), tuple(rows))

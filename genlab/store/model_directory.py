@@ -55,7 +55,8 @@ class Provenance:
     metrics: dict[str, float]
     """The last values of the run's metrics, by name."""
     chosen_on: str = ""
-    """The split, or half of one, on which this checkpoint was chosen from others of its run; empty: it was not."""
+    """The split, or half of one, on which it is chosen from other checkpoints of its run, or runs of its sweep; empty:
+    on none."""
     reported_on: str = ""
     """The split, or half of one, that the results of such a model are of."""
     label_names: tuple[str, ...] = ()
@@ -297,10 +298,10 @@ def _choice(provenance: Provenance) -> list[str]:
     """Say in a row of the card on which images the model was chosen, if it was."""
     if not provenance.chosen_on:
         return []
-    best = f"the best of its run on the split `{provenance.chosen_on}`"
+    place = f"on the split `{provenance.chosen_on}`"
     if overlap(provenance.chosen_on, provenance.reported_on):
-        return [f"| checkpoint | {best}; results on that split are chosen on these images |"]
-    return [f"| checkpoint | {best}; results are of `{provenance.reported_on}` |"]
+        return [f"| chosen | {place}; results on that split are chosen on these images |"]
+    return [f"| chosen | {place}; results are of `{provenance.reported_on}` |"]
 
 
 def _option_rows(operation: str, options: type) -> list[str]:

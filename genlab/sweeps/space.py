@@ -1,37 +1,102 @@
 """Search spaces: plain declarations of what varies and what is measured."""
 
 import importlib.util
-import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from annotated_types import Ge, Gt
+from ray.tune.search.sample import Domain
 
 from genlab.core.errors import ConfigError
+from genlab.core.seeds import derived_seed
 from genlab.recipes.recipe import preset_values
+
+Mode = Literal["min", "max"]
+
+
+@dataclass(frozen=True)
+class When:
+    """The values of an option that is varied only where another option has certain values.
+
+    Elsewhere the option keeps the value that it has for all trials:
+    ``"model.discriminator_layers": When("model.discriminator", ["patch"], [2, 3, 4])``.
+    """
+
+    option: str
+    """The other option, by its dotted name, which the space varies too, further up."""
+    among: Sequence[Any]
+    """The values of that option with which this one is varied."""
+    values: Sequence[Any] | Domain
+    """The values of this one: a list, or a distribution of Ray Tune's."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How much a sweep may train. The smallest of the limits that are given counts."""
+
+    trials: Annotated[int, Ge(1)] | None = None
+    """Trials to train. Random search needs it or `images`; a grid has its own number."""
+    images: Annotated[int, Ge(1)] | None = None
+    """Images that all trials together may see."""
+    hours: Annotated[float, Gt(0)] | None = None
+    """Hours after which no further trial starts; those that run are trained to their end. The same command goes on."""
+
+    def limited_by(self, other: "Budget") -> "Budget":
+        """Return this budget with the limits that ``other`` gives in place of its own."""
+        given = {name: value for name, value in vars(other).items() if value is not None}
+        return replace(self, **given)
 
 
 @dataclass(frozen=True)
 class Space:
-    """A grid over some options of a family's config. The file of a search space assigns one to ``SPACE``."""
+    """What varies in the trials of a sweep, and what they are compared by.
+
+    The file of a search space assigns one to ``SPACE``.
+    """
 
     family: str
     """Name of the model family."""
-    vary: Mapping[str, Sequence[Any]]
-    """The values each option takes, by its dotted name; every combination is a trial. ``preset`` stands for the names
-    of presets of the family, whose options no option beside it changes back."""
+    vary: Mapping[str, Sequence[Any] | Domain | When]
+    """The values that each option may take, by its dotted name: a list, a distribution of Ray Tune's
+    (``tune.loguniform(0.1, 100)``), or either :class:`When` another option has certain values. ``preset`` stands for
+    names of presets of the family, whose options no option beside it changes back."""
     metric: str
-    """The number that trials are compared by: a metric of the trained model, such as ``val/neg_elbo`` or
-    ``test/neg_elbo``, or a score of its report, such as ``score/translation.a_to_b.gain``."""
-    mode: Literal["min", "max"]
+    """The number that trials are compared by: a metric of the rows that choices are made on, such as ``val/neg_elbo``,
+    or a score of the run's report, such as ``score/translation.a_to_b.gain``."""
+    mode: Mode
     """Whether the lowest or the highest number is the best."""
     base: Mapping[str, Any] = field(default_factory=dict)
     """Options that are the same in all trials and differ from the family's defaults; ``preset`` as in ``vary``."""
+    searcher: Literal["grid", "random"] = "grid"
+    """grid: every combination of lists. random: independent draws, from lists uniformly."""
+    budget: Budget = field(default_factory=Budget)
+    """How much the sweep may train."""
 
-    def points(self) -> Iterator[dict[str, Any]]:
-        """Yield every combination of values; the last option varies fastest."""
-        for values in itertools.product(*self.vary.values()):
-            yield dict(zip(self.vary, values, strict=True))
+    def grid(self) -> Iterator[dict[str, Any]]:
+        """Yield every combination of the values of lists; the last option varies fastest."""
+        yield from self._combinations({}, list(self.vary))
+
+    def draws(self, seed: int) -> Iterator[dict[str, Any]]:
+        """Yield random points without end. Each value is a pure function of (seed, number of the point, option)."""
+        number = 0
+        while True:
+            point: dict[str, Any] = {}
+            for name in self.vary:
+                values = self.values(name, point)
+                if values is not None:
+                    point[name] = drawn(values, derived_seed(seed, "point", number, name))
+            yield point
+            number += 1
+
+    def values(self, name: str, point: Mapping[str, Any]) -> Sequence[Any] | Domain | None:
+        """Return the values that an option may take beside those of ``point``; ``None`` where it is not varied."""
+        values = self.vary[name]
+        if not isinstance(values, When):
+            return values
+        return values.values if values.option in point and point[values.option] in values.among else None
 
     def options(self, point: Mapping[str, Any]) -> dict[str, Any]:
         """Return the options of a point or of ``base``, by dotted name, those of its preset among them.
@@ -42,6 +107,28 @@ class Space:
         options = dict(point)
         preset = options.pop("preset", None)
         return options if preset is None else dict(preset_values(self.family, preset)) | options
+
+    def _combinations(self, point: dict[str, Any], names: list[str]) -> Iterator[dict[str, Any]]:
+        if not names:
+            yield point
+            return
+        name, *others = names
+        values = self.values(name, point)
+        if values is None:
+            yield from self._combinations(point, others)
+        elif not isinstance(values, Domain):
+            for value in values:
+                yield from self._combinations(point | {name: value}, others)
+
+
+def drawn(values: Sequence[Any] | Domain, seed: int) -> Any:
+    """Draw one of ``values``, a pure function of ``seed``."""
+    random = np.random.default_rng(seed)
+    if isinstance(values, Domain):
+        value = values.sample(random_state=random)
+    else:
+        value = values[int(random.integers(len(values)))]
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def load_space(path: str) -> Space:

@@ -345,6 +345,8 @@ def _write_pictures(plan: Plan, state: TrainingState, session: Session, tracker:
 def _make_provenance(plan: Plan, done: int, metrics: Mapping[str, float]) -> model_directory.Provenance:
     """Return the provenance of the model as it is after ``done`` steps, with these metrics."""
     info = next(iter(plan.domains.values())).info
+    held_out = plan.held_out
+    chosen = {"chosen_on": held_out.choice or "", "reported_on": held_out.report} if held_out.sealed else {}
     return model_directory.Provenance(
         run=plan.directory,
         step=done,
@@ -357,4 +359,5 @@ def _make_provenance(plan: Plan, done: int, metrics: Mapping[str, float]) -> mod
         label_names=info.label_names,
         label_column=info.label_column,
         attributes=info.attributes,
+        **chosen,
     )

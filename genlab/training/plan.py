@@ -121,14 +121,14 @@ class Plan:
 
     @property
     def held_out_split(self) -> str:
-        """The split, or half of one, whose rows test metrics and pictures are of."""
-        return self.held_out.report
+        """The split, or half of one, whose rows pictures are of."""
+        return self.held_out.shown
 
     @property
     def has_test_rows(self) -> bool:
-        """Whether those rows are of the test split."""
+        """Whether results are reported on rows of the test split, by this run."""
         test_split: str = self.config.data.test_split
-        return whole_split(self.held_out.report) == test_split
+        return whole_split(self.held_out.report) == test_split and not self.held_out.sealed
 
     @property
     def measured_splits(self) -> dict[str, str]:
@@ -160,8 +160,14 @@ def default_storage() -> str:
     return os.environ.get("GENLAB_RUNS") or "~/genlab-runs"
 
 
-def make_plan(family: str, config: Any) -> Plan:
+def make_plan(family: str, config: Any, *, sealed: bool = False) -> Plan:
     """Check a config and its data, and make the plan of its run.
+
+    Args:
+        family: the family.
+        config: its config.
+        sealed: whether the run is one of several of which one is chosen: it is measured on the rows that choices are
+            made on, and not on those that results are reported on, see :class:`HeldOutSplits`.
 
     Raises:
         ConfigError, DataError: when they do not allow a run; the message names the option or file.
@@ -209,7 +215,7 @@ def make_plan(family: str, config: Any) -> Plan:
         raise ConfigError("run.epochs, run.steps: give one of them, a run must end")
     steps = run.steps if run.steps is not None else math.ceil((run.epochs or 0) * rows / run.batch)
     config = dataclasses.replace(config, run=dataclasses.replace(run, name=name, storage=str(root)))
-    held_out = _held_out(config, domains, root / name)
+    held_out = _held_out(config, domains, root / name, sealed)
     advice = tuple(recipe.advice())
     plan = Plan(family, config, str(root / name), domains, steps, held_out, group, init, advice)
     if run.evaluate_every:
@@ -290,7 +296,7 @@ def _window(domain: str, remote: bool, options: Data, directory: UPath) -> int:
     return REMOTE_WINDOW if remote else 0
 
 
-def _held_out(config: Any, domains: Mapping[str, DomainPlan], directory: UPath) -> HeldOutSplits:
+def _held_out(config: Any, domains: Mapping[str, DomainPlan], directory: UPath, sealed: bool) -> HeldOutSplits:
     """Return the held-out rows of a run: those it began with, else those of the rule.
 
     A run that evaluated checkpoints before there was a rule chose them on the rows that its results are of.
@@ -299,7 +305,8 @@ def _held_out(config: Any, domains: Mapping[str, DomainPlan], directory: UPath) 
     data_sets = [ShardSet.open(domain.url) for domain in domains.values()]
 
     def by_rule(choosing: bool) -> HeldOutSplits:
-        return held_out_splits(data_sets, data.test_split, data.split, choosing=choosing)
+        found = held_out_splits(data_sets, data.test_split, data.split, choosing=choosing or sealed)
+        return dataclasses.replace(found, sealed=sealed)
 
     file = directory / "config.json"
     found = read_json(file) if file.exists() else {}
@@ -310,7 +317,8 @@ def _held_out(config: Any, domains: Mapping[str, DomainPlan], directory: UPath) 
         earlier = HeldOutSplits(**found[HELD_OUT])
         return by_rule(choosing=True) if run.evaluate_every and earlier.choice is None else earlier
     if any(attempt["run"].get("evaluate_every") for attempt in found["attempts"]):
-        return HeldOutSplits(*[by_rule(choosing=False).report] * 2)
+        report = by_rule(choosing=False).report
+        return HeldOutSplits(report, report)
     return by_rule(bool(run.evaluate_every))
 
 

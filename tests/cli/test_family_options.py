@@ -43,7 +43,7 @@ def test_a_preset_changes_a_saved_config_and_goes_to_the_family_of_a_command(tmp
 
 def test_a_sweep_may_vary_presets() -> None:
     space = Space("stylegan", {"preset": ["E", "F"], "run.seed": [0, 1]}, "val/kid", "min")
-    options = [space.options(point) for point in space.points()]
+    options = [space.options(point) for point in space.grid()]
     assert options[0] == dict(PRESETS["E"]) | {"run.seed": 0}
     assert options[3] == dict(PRESETS["F"]) | {"run.seed": 1}
     with pytest.raises(ConfigError, match="preset 'G': no such preset of stylegan; choose from "):

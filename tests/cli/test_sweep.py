@@ -17,7 +17,7 @@ def test_help_shows_a_space_that_can_be_used(tmp_path: Path, capsys: pytest.Capt
     assert all(line in shown for line in EXAMPLE.splitlines())
     (tmp_path / "latent.py").write_text(EXAMPLE)
     space = load_space(str(tmp_path / "latent.py"))
-    for point in space.points():
+    for point in space.grid():
         override(recipe_type(space.family).config_type(), point)
 
 

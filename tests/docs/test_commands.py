@@ -80,7 +80,7 @@ def of_genlab(command: str, arguments: list[str]) -> Mapping[str, str]:
     if command == "sweep":
         space = REPOSITORY / arguments[0]
         family = re.search(r'family="(\w+)"', space.read_text(encoding="utf-8")) if space.is_file() else None
-        return table(family[1]) if family else every_option()
+        return table("sweep") | (table(family[1]) if family else every_option())
     own = table(command)
     if command in ("describe", "verify-resume", "verify-ddp"):
         known = (OPTIONS / f"{arguments[0]}.md").is_file() if arguments else False

@@ -112,7 +112,7 @@ def test_the_card_says_on_which_images_the_model_was_chosen(
     chosen = dataclasses.replace(PROVENANCE, chosen_on=chosen_on, reported_on=reported_on)
     model_directory.save(tmp_path, VAE((28, 28, 1), VAEArchitecture(channels=(4,), hidden=4)), chosen)
     card = (tmp_path / "README.md").read_text()
-    assert ("the best of its run" in card) == bool(said)
+    assert ("| chosen | on the split" in card) == bool(said)
     assert said in card
     assert model_directory.describe(tmp_path)["provenance"]["chosen_on"] == chosen_on
 

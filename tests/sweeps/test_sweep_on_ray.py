@@ -18,15 +18,16 @@ def test_a_sweep_finds_the_best_and_says_how_to_train_it(drawn: Callable[[str], 
         start_job("jobs/sweep.py", "tune_spaces/vae_latent.py", *options, "--run.storage", str(tmp_path), COLUMNS="120")
     )
     result = json.loads((tmp_path / "vae_latent" / "sweep.json").read_text())
-    figures = [trial["metrics"]["test/neg_elbo"] for trial in result["trials"]]
+    figures = [trial["metrics"]["val/neg_elbo"] for trial in result["trials"]]
     assert figures == sorted(figures), "the best comes first"
     assert [trial["error"] for trial in result["trials"]] == [None] * 3
     assert sorted(trial["point"]["model.latent_dim"] for trial in result["trials"]) == [2, 8, 16]
     best = result["trials"][0]
-    assert f"the best, test/neg_elbo {figures[0]:.5g}: {best['run']}/model" in log
+    assert f"the best, val/neg_elbo {figures[0]:.5g}: {best['run']}/model" in log
     model = model_directory.load(f"{best['run']}/model")
     assert model.architecture.latent_dim == best["point"]["model.latent_dim"]
-    assert "it is chosen on these images" in log
+    assert "chosen on the split 'test:validation'; to measure it on 'test:reporting'" in log
+    assert all(not name.startswith("test/") for trial in result["trials"] for name in trial["metrics"])
     command = log.split("train it again: genlab train vae ")[1].splitlines()[0]
     assert ("--model.latent-dim" in command) == (best["point"]["model.latent_dim"] != 2)
 
@@ -35,7 +36,7 @@ def test_a_wrong_name_in_a_space_is_refused_before_any_trial(tmp_path: Path) -> 
     space = tmp_path / "space.py"
     space.write_text(
         "from genlab.sweeps.space import Space\n"
-        "SPACE = Space('vae', {'model.latent_dimm': [2, 4]}, 'test/neg_elbo', 'min')\n"
+        "SPACE = Space('vae', {'model.latent_dimm': [2, 4]}, 'val/neg_elbo', 'min')\n"
     )
     job = start_job("jobs/sweep.py", str(space), "--run.storage", str(tmp_path))
     log, _ = job.communicate(timeout=TIMEOUT_SECONDS)

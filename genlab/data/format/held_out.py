@@ -7,6 +7,9 @@ half of its test split, by a hash of the keys; the halves are named like splits,
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import Field
 
 from genlab.data.format.shards import ShardSet
 from genlab.data.format.splits import VALIDATION, half_name, overlap, whole_split
@@ -23,6 +26,14 @@ class HeldOutSplits:
     """Where checkpoints are chosen; ``None`` where none is."""
     report: str
     """Where results are reported. Without a test split it is the split that is trained on."""
+    sealed: Annotated[bool, Field(exclude_if=lambda sealed: not sealed)] = False
+    """Whether nothing is read where results are reported: the run is one of several of which one is chosen, and only
+    that one will be measured there."""
+
+    @property
+    def shown(self) -> str:
+        """Where a run's own metrics, pictures and report are of."""
+        return self.choice if self.sealed and self.choice is not None else self.report
 
     @property
     def shared(self) -> bool:

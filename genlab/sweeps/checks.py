@@ -1,0 +1,145 @@
+"""What is refused before any trial of a sweep starts: in the space itself, then in the plans of its trials."""
+
+import difflib
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from ray.tune.search.sample import Domain, Float, Integer, Quantized
+
+from genlab.core.config import override
+from genlab.core.errors import ConfigError
+from genlab.data.format.shards import ShardSet
+from genlab.data.format.splits import VALIDATION
+from genlab.evaluation.evaluate import picture_measurements
+from genlab.proofs.describe import names_of_test_metrics
+from genlab.recipes.recipe import preset_values
+from genlab.reports.family import family_report
+from genlab.sweeps.space import Space, When, drawn
+from genlab.training.plan import Plan, build_on_meta
+
+OWN_OPTIONS = ("run.name", "run.storage")
+"""Options that a sweep sets in each trial."""
+DRAWS = 16
+"""Draws of a distribution that are checked besides its ends: of a quantized one, or one of another type."""
+
+
+def check_space(space: Space, config: Any) -> None:
+    """Refuse a space whose options or values the family does not have.
+
+    Args:
+        space: the search space.
+        config: the config of all trials, which its points change.
+
+    Raises:
+        ConfigError: with the name and the value, and what is allowed or the nearest name.
+    """
+    if not space.vary:
+        raise ConfigError("the space varies nothing; its vary needs an option with its values")
+    earlier: dict[str, Sequence[Any] | Domain] = {}
+    for name, declared in space.vary.items():
+        values = declared
+        if isinstance(declared, When):
+            _check_condition(name, declared, earlier)
+            values = declared.values
+        if name in OWN_OPTIONS:
+            raise ConfigError(f"{name}: cannot be varied, since the sweep sets it")
+        if isinstance(values, str) or not isinstance(values, Sequence | Domain):
+            raise ConfigError(f"{name} = {values!r}: give a list of values, or a distribution like tune.uniform(0, 1)")
+        if isinstance(values, Domain) and space.searcher == "grid":
+            raise ConfigError(f'{name}: a grid takes lists of values; for a distribution set searcher="random"')
+        for value in _samples(name, values):
+            if name == "preset":
+                preset_values(space.family, value)
+            else:
+                override(config, {name: value})
+        earlier[name] = values
+    if space.searcher == "random" and space.budget.trials is None and space.budget.images is None:
+        raise ConfigError("random search needs a budget: budget=Budget(trials=24), or --sweep.trials 24")
+
+
+def _check_condition(name: str, condition: When, earlier: Mapping[str, Sequence[Any] | Domain]) -> None:
+    if condition.option not in earlier:
+        near = difflib.get_close_matches(condition.option, list(earlier), n=1)
+        hint = f"did you mean {near[0]}?" if near else "the space must vary it, further up"
+        raise ConfigError(f"{name}: varied only where {condition.option} has certain values; {hint}")
+    values = earlier[condition.option]
+    known = getattr(values, "categories", None) if isinstance(values, Domain) else values
+    for value in condition.among:
+        if known is not None and value not in known:
+            raise ConfigError(f"{name}: varied only where {condition.option} is {value!r}, which it never is")
+    if not condition.among:
+        raise ConfigError(f"{name}: varied nowhere; name the values of {condition.option} with which it is varied")
+
+
+def _samples(name: str, values: Sequence[Any] | Domain) -> Iterator[Any]:
+    """Yield all of a list, or the ends of a distribution and some draws of it."""
+    if not isinstance(values, Domain):
+        if not values:
+            raise ConfigError(f"{name}: the list of its values is empty")
+        yield from values
+        return
+    if values.is_function():
+        raise ConfigError(f"{name}: a function cannot be checked before the start; say When(...) an option is varied")
+    categories = getattr(values, "categories", None)
+    if categories is not None:
+        yield from _samples(name, list(categories))
+        return
+    if not isinstance(values, Float | Integer) or not math.isfinite(values.lower) or not math.isfinite(values.upper):
+        raise ConfigError(f"{name}: a distribution without bounds; use one with them, such as tune.uniform(0, 1)")
+    if not isinstance(values.get_sampler(), Quantized):
+        yield values.lower
+        yield values.upper - 1 if isinstance(values, Integer) else math.nextafter(values.upper, values.lower)
+    for number in range(DRAWS):
+        yield drawn(values, number)
+
+
+def check_plan(space: Space, plan: Plan) -> None:
+    """Refuse a metric that the trained model of ``plan`` would not have, or that trials must not be compared by.
+
+    Raises:
+        ConfigError: with the name to use instead, or with what is missing.
+    """
+    metric = space.metric
+    kind, _, name = metric.partition("/")
+    if kind == "test":
+        raise ConfigError(
+            f"the metric {metric!r} is of the images that results are reported on, which only the chosen trial is "
+            f"measured on; trials are compared by 'val/{name}'"
+        )
+    data = ", ".join(f"data.{domain} = {one.url}" for domain, one in plan.domains.items())
+    if plan.held_out.choice is None or plan.held_out.shared:
+        raise ConfigError(
+            f"trials are compared on the split {VALIDATION!r}, which is missing, and the split "
+            f"{plan.config.data.test_split!r} is missing or too small to give half of it ({data}); ingest with "
+            "--validation-fraction"
+        )
+    names = metric_names(plan)
+    if metric in names:
+        return
+    if f"val/{name}" in metric_names(plan, evaluated=True):
+        raise ConfigError(f"the metric {metric!r} is measured of evaluated checkpoints; set run.evaluate_every")
+    near = difflib.get_close_matches(metric, names, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"there are: {', '.join(names) or 'none'}"
+    note = ""
+    if kind == "score" and not any(one.startswith("score/") for one in names):
+        note = ". Scores against true counterparts exist for drawn scenes alone; leave out the data options"
+    raise ConfigError(f"the metric {metric!r}: a {plan.family} on this data ({data}) has none; {hint}{note}")
+
+
+def metric_names(plan: Plan, *, evaluated: bool = False) -> list[str]:
+    """Return the names of the metrics by which trained models of ``plan`` can be compared.
+
+    Args:
+        plan: the run.
+        evaluated: whether to add those of evaluated checkpoints where ``run.evaluate_every`` is not set.
+    """
+    shards = {name: ShardSet.open(domain.url) for name, domain in plan.domains.items()}
+    recipe = build_on_meta(plan.family, plan.config, {name: domain.info for name, domain in plan.domains.items()})
+    names = [f"val/{name}" for name in names_of_test_metrics(recipe)]
+    if plan.run.evaluate_every or evaluated:
+        names += [f"val/{name}" for name in picture_measurements(recipe.model(), shards)]
+    report = family_report(plan.family)
+    if report is not None:
+        names += [f"score/{name}" for name in report.scores({name: one.manifest for name, one in shards.items()})]
+    return list(dict.fromkeys(names))

@@ -1,0 +1,149 @@
+"""Trials under Ray Tune, side by side."""
+
+import dataclasses
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import ray
+from ray import tune
+from ray.tune.integration.ray_train import TuneReportCallback
+from ray.tune.search import Searcher
+from upath import UPath
+
+from genlab.core.config import override
+from genlab.core.errors import ClusterError
+from genlab.core.text import counted
+from genlab.reports.report import make_report
+from genlab.sweeps.trials import Trial, result_of
+from genlab.training.console import RunConsole
+from genlab.training.plan import Plan, finished_step, owned, start_or_resume
+from genlab.training.ray.driver import fit
+
+TRIAL_CPUS = 0.01
+"""CPUs that the driver of a trial asks for. Tune refuses 0, and a whole CPU would be missing for the workers."""
+SECONDS_PER_HOUR = 3600
+
+
+def run_trials(trials: Sequence[Trial], metric: str, hours: float | None, folder: UPath) -> dict[str, str]:
+    """Train trials side by side on the cluster that this process is connected to, and write their reports.
+
+    Args:
+        trials: the trials.
+        metric: the metric, which is printed as it is measured.
+        hours: after how many hours no further trial starts; ``None``: all start.
+        folder: the sweep's folder, for Ray Tune's own files.
+
+    Returns:
+        For each trial that failed or was not started, by its name, the reason in one line.
+
+    Raises:
+        ClusterError: when a trial does not fit on the cluster.
+    """
+    run = trials[0].plan.run
+    free = int(ray.cluster_resources().get("CPU", 1) - TRIAL_CPUS * len(trials))
+    threads = run.threads or max(1, free // run.workers)
+    if free < run.workers * threads:
+        raise ClusterError(
+            f"a trial of {counted(run.workers, 'worker')} with {counted(threads, 'thread')} needs "
+            f"{run.workers * threads} CPUs besides the little that its driver takes, "
+            f"and {free} are whole; use fewer workers or run.threads"
+        )
+    plans = [
+        dataclasses.replace(trial.plan, config=override(trial.plan.config, {"run.threads": threads}))
+        for trial in trials
+    ]
+    tuner = tune.Tuner(
+        tune.with_resources(tune.with_parameters(_trial, plans=plans), {"CPU": TRIAL_CPUS}),
+        tune_config=tune.TuneConfig(
+            search_alg=Queue(len(plans), hours),
+            num_samples=len(plans),
+            max_concurrent_trials=free // (run.workers * threads),
+        ),
+        run_config=tune.RunConfig(
+            name="tune", storage_path=str(folder), verbose=0, callbacks=[Announcer(trials, metric)]
+        ),
+    )
+    faults = dict.fromkeys((trial.name for trial in trials), "not started, the budget's hours are over")
+    grid = tuner.fit()
+    for result in (grid[number] for number in range(len(grid))):
+        trial = trials[(result.config or {})["trial"]]
+        if result.error is None:
+            del faults[trial.name]
+        else:
+            faults[trial.name] = str(result.error).strip().splitlines()[-1]
+    return faults
+
+
+def _trial(parameters: dict[str, Any], plans: list[Plan]) -> None:
+    """Train one plan and write its report; runs in a process of Tune's."""
+    plan = plans[parameters["trial"]]
+    with owned(plan, "give the sweep another name") as mine:
+        start_or_resume(mine)
+        if finished_step(mine) is None:
+            with RunConsole() as console:
+                fit(mine, console, callbacks=[TuneReportCallback()])
+    make_report(plan.directory)
+    tune.report(result_of(Trial({}, plan)) or {})
+
+
+class Queue(Searcher):
+    """Gives trials out in their order, to whatever is free.
+
+    Args:
+        count: number of trials.
+        hours: after how many hours no more are given out.
+    """
+
+    def __init__(self, count: int, hours: float | None) -> None:
+        super().__init__()
+        self._count = count
+        self._next = 0
+        self._end = None if hours is None else time.monotonic() + hours * SECONDS_PER_HOUR
+
+    def suggest(self, trial_id: str) -> Any:
+        """Return the next trial's number, or that there is none."""
+        if self._next == self._count or (self._end is not None and time.monotonic() > self._end):
+            return Searcher.FINISHED
+        self._next += 1
+        return {"trial": self._next - 1}
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """Do nothing: the order does not depend on results."""
+
+    def save(self, checkpoint_path: str) -> None:
+        """Do nothing: a sweep that is started again asks the runs how far they are."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Do nothing, as :meth:`save`."""
+
+
+class Announcer(tune.Callback):
+    """Prints a line when a trial starts, when it reports the metric, and when it fails.
+
+    Args:
+        trials: the trials, by number.
+        metric: the metric.
+    """
+
+    def __init__(self, trials: Sequence[Trial], metric: str) -> None:
+        self._labels = [f"{trial.name} ({trial.label})" for trial in trials]
+        self._metric = metric
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Print that a trial starts."""
+        self._say(trial, "starts")
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        """Print the metric of a trial."""
+        if self._metric in result:
+            self._say(trial, f"{self._metric} {result[self._metric]:.5g}")
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Print that a trial failed."""
+        self._say(trial, "failed")
+
+    def _say(self, trial: Any, what: str) -> None:
+        print(f"{self._labels[trial.config['trial']]}: {what}", flush=True)

@@ -1,0 +1,133 @@
+"""What is refused before any trial starts, with what to use instead."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ray import tune
+
+from genlab.core.config import override
+from genlab.core.errors import ConfigError
+from genlab.data.ingest.ingest import IngestConfig, ingest
+from genlab.recipes.cyclegan import CycleGANConfig
+from genlab.recipes.vae import VAEConfig
+from genlab.sweeps.checks import check_plan, check_space, metric_names
+from genlab.sweeps.space import Budget, Space, When
+from genlab.training.plan import make_plan
+
+
+def space(vary: Any, metric: str = "val/neg_elbo", **more: Any) -> Space:
+    return Space("vae", vary, metric, "min", **more)
+
+
+RANDOM: dict[str, Any] = {"searcher": "random", "budget": Budget(trials=4)}
+
+
+@pytest.mark.parametrize(
+    ("vary", "more", "message"),
+    [
+        ({}, {}, "varies nothing"),
+        ({"model.latent_dimm": [2]}, {}, "model.latent_dimm: no such option; did you mean model.latent_dim"),
+        ({"model.latent_dim": []}, {}, "model.latent_dim: the list of its values is empty"),
+        ({"model.latent_dim": [2, 0]}, {}, r"model.latent_dim = 0: should be greater than"),
+        ({"model.latent_dim": 8}, {}, "model.latent_dim = 8: give a list of values"),
+        ({"objective.beta": tune.grid_search([1.0])}, {}, "objective.beta = .*give a list"),
+        ({"run.name": ["a"]}, {}, "run.name: cannot be varied"),
+        ({"preset": ["F"]}, {}, "preset 'F': no such preset of vae"),
+        ({"objective.beta": tune.uniform(0, 1)}, {}, 'objective.beta: a grid takes lists.*searcher="random"'),
+        ({"objective.beta": tune.uniform(-1, 1)}, RANDOM, "objective.beta = -1: should be greater than or equal to 0"),
+        ({"model.latent_dim": tune.randint(0, 9)}, RANDOM, "model.latent_dim = 0"),
+        ({"model.latent_dim": tune.uniform(2, 9)}, RANDOM, "model.latent_dim = .*should be a valid integer"),
+        ({"optimization.beta1": tune.uniform(0, 1.5)}, RANDOM, "optimization.beta1 = 1.49.*should be less than 1"),
+        ({"run.precision": tune.choice(["fp32", "fp8"])}, RANDOM, "run.precision = 'fp8'"),
+        ({"objective.beta": tune.randn(1, 1)}, RANDOM, "objective.beta: a distribution without bounds"),
+        ({"objective.beta": tune.sample_from(lambda _: 1)}, RANDOM, "objective.beta: a function cannot be checked"),
+        ({"objective.beta": tune.uniform(0, 1)}, {"searcher": "random"}, "random search needs a budget"),
+        (
+            {"objective.beta": When("model.latent_dim", [2], [1.0])},
+            {},
+            "objective.beta: varied only where model.latent_dim .*must vary it",
+        ),
+        (
+            {"model.latent_dim": [2, 8], "objective.beta": When("model.latent_dim", [4], [1.0])},
+            {},
+            "objective.beta: varied only where model.latent_dim is 4, which it never is",
+        ),
+        (
+            {"model.latent_dim": [2, 8], "objective.beta": When("model.latent_dim", [2], [-1.0])},
+            {},
+            "objective.beta = -1.0",
+        ),
+    ],
+)
+def test_a_space_that_the_family_has_no_options_for_is_refused(vary: Any, more: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        check_space(space(vary, **more), VAEConfig())
+
+
+@pytest.mark.parametrize(
+    "vary",
+    [
+        {"optimization.beta1": tune.uniform(0, 1), "model.latent_dim": tune.lograndint(2, 65)},
+        {"objective.beta": tune.quniform(0, 1, 0.25), "run.batch": tune.choice([32, 64])},
+        {"model.latent_dim": [2, 8], "objective.beta": When("model.latent_dim", [8], tune.loguniform(0.1, 10))},
+    ],
+)
+def test_a_space_within_the_ranges_is_taken(vary: Any) -> None:
+    check_space(space(vary, **RANDOM), VAEConfig())
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Data sets ``digits``, ``a`` and ``b`` with validation images, and ``few``, whose test split is too small."""
+    root = tmp_path_factory.mktemp("data")
+    for name, source in (("digits", "digits"), ("a", "scenes-a"), ("b", "scenes-b")):
+        config = IngestConfig(f"synthetic:{source}", str(root / name), count=60, size=32, test_fraction=0.2)
+        ingest(override(config, {"validation_fraction": 0.5}))
+    ingest(IngestConfig("synthetic:digits", str(root / "few"), count=40, size=32, test_fraction=0.2))
+    return root
+
+
+def vae(data: Path, tmp_path: Path, name: str = "digits") -> VAEConfig:
+    run = {"run.batch": 4, "run.steps": 2, "run.storage": str(tmp_path)}
+    return override(VAEConfig(), {"data.images": str(data / name), **run})
+
+
+@pytest.mark.parametrize(
+    ("metric", "name", "message"),
+    [
+        ("test/neg_elbo", "digits", "'test/neg_elbo' is of the images that results are.*compared by 'val/neg_elbo'"),
+        ("val/neg_elboo", "digits", "'val/neg_elboo'.*did you mean val/neg_elbo"),
+        ("neg_elbo", "digits", "did you mean val/neg_elbo"),
+        ("score/gain", "digits", "has none; .*Scores against true counterparts exist for drawn scenes alone"),
+        ("val/neg_elbo", "few", "'validation', which is missing, and the split 'test' is .*--validation-fraction"),
+    ],
+)
+def test_a_metric_that_no_run_has_is_refused_with_the_nearest(
+    metric: str, name: str, message: str, data: Path, tmp_path: Path
+) -> None:
+    plan = make_plan("vae", vae(data, tmp_path, name), sealed=True)
+    with pytest.raises(ConfigError, match=message):
+        check_plan(space({"model.latent_dim": [2]}, metric), plan)
+
+
+def test_measurements_of_pictures_need_evaluated_checkpoints(data: Path, tmp_path: Path) -> None:
+    config = override(
+        CycleGANConfig(),
+        {
+            "data.a": str(data / "a"),
+            "data.b": str(data / "b"),
+            "run.storage": str(tmp_path),
+            "run.steps": 2,
+            "model.width": 4,
+            "model.discriminator_width": 4,
+        },
+    )
+    plan = make_plan("cyclegan", config, sealed=True)
+    of_pictures = Space("cyclegan", {"objective.lambda_cycle": [1.0]}, "val/kid", "min")
+    with pytest.raises(ConfigError, match=r"'val/kid' is measured of evaluated checkpoints; set run.evaluate_every"):
+        check_plan(of_pictures, plan)
+    evaluated = make_plan("cyclegan", override(config, {"run.evaluate_every": 2}), sealed=True)
+    check_plan(of_pictures, evaluated)
+    assert {"val/kid", "val/kid_a_to_b", "val/cycle_a", "val/psnr_b_to_a"} <= set(metric_names(evaluated))
+    assert {name for name in metric_names(plan) if name.startswith("score/")} >= {"score/translation.a_to_b.gain"}

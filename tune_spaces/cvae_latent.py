@@ -1,0 +1,18 @@
+"""Which latent size and which weight β of the KL term suit a conditional VAE of digits? Eight random pairs.
+
+They are compared by the −ELBO of validation images in nats, which has the KL term in full whatever β is.
+"""
+
+from ray import tune
+
+from genlab.sweeps.space import Budget, Space
+
+SPACE = Space(
+    family="cvae",
+    vary={"model.latent_dim": tune.lograndint(2, 65), "objective.beta": tune.loguniform(0.25, 4.0)},
+    metric="val/neg_elbo",
+    mode="min",
+    base={"run.epochs": 2, "run.threads": 1},
+    searcher="random",
+    budget=Budget(trials=8),
+)
