@@ -79,7 +79,14 @@ class Projector:
         options: options of projections.
 
     Raises:
-        RunError: one of them cannot be loaded, is of another family, or the encoder is of another generator.
+        RunError: one of them cannot be loaded, the model is no StyleGAN, or the encoder is of another generator.
+        ConfigError: the encoder is none, or there would be nothing to do.
+
+    Attributes:
+        weights: SHA-256 of the generator's weights.
+        settings: what projections depend on besides the pictures, in plain values.
+        limit: 99th percentile of the perceptual distances of held-out pictures, by these settings; ``None`` if it was
+            not measured.
     """
 
     def __init__(self, model: str, encoder: str | None, options: ProjectionOptions) -> None:
@@ -97,7 +104,11 @@ class Projector:
             self.encoder, encoder_weights = found, model_directory.describe(directory)["weights"]["sha256"]
         elif not options.steps:
             raise ConfigError("steps = 0: without an encoder nothing would be done; give --encoder")
-        self.settings: dict[str, Any] = {"encoder": encoder_weights, "options": to_dict(options)}
+        self.settings: dict[str, Any] = {
+            "model": self.weights,
+            "encoder": encoder_weights,
+            "options": to_dict(options),
+        }
         self.limit = self._limit()
 
     def fit(self, picture: bytes | Pixels, box: Box | None) -> Fitted:
@@ -154,7 +165,7 @@ class Projector:
         return None
 
     def _calibrations(self) -> list[dict[str, Any]]:
-        """Return what the model directory has."""
+        """Return what was measured with the model in this directory, perhaps by other settings or weights."""
         file = self.info.directory / CALIBRATION
         if not file.exists():
             return []
@@ -192,7 +203,7 @@ def project_all(
     pictures, folder, data = _pictures(source, projector.info.image_shape, split, images)
     if calibrate:
         _require_held_out(projector.info, data, len(pictures))
-    record = {"version": VERSION, "model": projector.weights, **projector.settings, "source": str(folder)}
+    record = {"version": VERSION, **projector.settings, "source": str(folder)}
     record |= {"data set": data and data["checksum"], "split": split, "box": box and list(box)}
     stems = {picture: picture.name.removesuffix(".png") for picture in pictures}
     try:
@@ -233,10 +244,10 @@ def _project(
                     advance(1)
                 else:
                     waiting.append((picture, digest, projector.fit(data, box)))
-            except OSError as error:
-                print(f"skipped: {picture.key}: {error.strerror or error}", file=sys.stderr)
-            except ImageError as error:
-                print(f"skipped: {picture.key}: {error}", file=sys.stderr)
+            except (ImageError, OSError) as error:
+                why = getattr(error, "strerror", None) or error
+                print(f"skipped: {picture.key}: {why}", file=sys.stderr)
+                advance(1)
             if len(waiting) == BATCH or (waiting and number == len(pictures) - 1):
                 found += _project_batch(projector, waiting, dest)
                 advance(len(waiting))
@@ -255,7 +266,6 @@ def _project_batch(
         figures = {
             "source": picture.key,
             "sha256": digest,
-            "model": projector.weights,
             **projector.settings,
             "remarks": list(fitted.remarks),
             "encoded": made.encoded and _figures(made.encoded, number),

@@ -31,12 +31,18 @@ COLUMNS = 4
 
 
 @dataclass(frozen=True)
-class EncoderModel(EncoderNetworks):
+class EncoderModel:
     """The networks."""
 
     generator: str | None = None
     """The StyleGAN that pictures are encoded for: its directory, its s3:// URL, or the run that trained it. Required.
     Its weights do not change."""
+    channel_base: Annotated[int, Ge(1)] | None = None
+    """Channels of the layers of R x R pixels are 2 · base / R, but at most channel-max. By default the generator's."""
+    channel_max: Annotated[int, Ge(1)] | None = None
+    """The most channels that a layer has. By default the generator's."""
+    features: Annotated[int, Ge(1)] = 512
+    """Width of the dense layer before the styles."""
 
 
 @dataclass(frozen=True)
@@ -87,11 +93,15 @@ class EncoderRecipe(Recipe[EncoderConfig]):
         self.generator, weights = load_generator(url)
         shape, images = self.generator.image_shape, domains["images"]
         if images.shape != shape:
-            ours, its = ("x".join(map(str, one)) for one in (images.shape, shape))
-            raise ConfigError(f"data.images: images of {ours}, and model.generator draws {its}; ingest with --size")
+            found, drawn = ("x".join(map(str, one)) for one in (images.shape, shape))
+            raise ConfigError(f"data.images: images of {found}, and model.generator draws {drawn}; ingest with --size")
         if self.generator.classes > len(images.label_names):
             raise ConfigError("data.images: has no labels for the classes that model.generator is told")
-        self.encoder = Encoder.of(self.generator, weights, config.model)
+        model, its = config.model, self.generator.architecture
+        networks = EncoderNetworks(
+            model.channel_base or its.channel_base, model.channel_max or its.channel_max, model.features
+        )
+        self.encoder = Encoder.of(self.generator, weights, networks)
         self.networks = nn.ModuleDict({"encoder": self.encoder})
         self._distance = PerceptualDistance(training_side(shape[0]))
 

@@ -76,6 +76,12 @@ def test_the_generator_stays_as_it_is(model_runs: Path) -> None:
     assert not any("efficient" in name for name in recipe.state_dict())
 
 
+def test_its_channels_are_the_generators_by_default(model_runs: Path) -> None:
+    config = override(EncoderConfig(), {"model.generator": str(model_runs / "faces"), "model.channel_max": 4})
+    architecture = EncoderRecipe(config, {"images": DomainInfo(100, (8, 8, 1), ())}).encoder.architecture
+    assert (architecture.channel_base, architecture.channel_max) == (32, 4)
+
+
 def test_psnr_is_of_the_encoder_alone(model_runs: Path) -> None:
     recipe, given = make(model_runs).eval(), batch(ROWS, 8, 8, 1, seed=3)
     found = recipe.test_metrics({"images": given}, RecordingStepContext(recipe, ROWS))["psnr"]
