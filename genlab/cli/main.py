@@ -19,6 +19,8 @@ COMMANDS = {
     "compare": ("genlab.cli.compare", "put evaluations side by side, ranked only where they can be"),
     "sample": ("genlab.cli.sample", "draw pictures from a trained model"),
     "reconstruct": ("genlab.cli.reconstruct", "send a picture or a folder through a trained model and back"),
+    "encode": ("genlab.cli.encode", "write the latent vectors of a picture or a folder"),
+    "decode": ("genlab.cli.decode", "draw the pictures of latent vectors"),
     "interpolate": ("genlab.cli.interpolate", "go from one picture or draw to another through a trained model"),
     "mix": ("genlab.cli.mix", "give pictures that a StyleGAN draws some styles of others"),
     "translate": (
@@ -27,7 +29,10 @@ COMMANDS = {
     ),
     "project": ("genlab.cli.project", "find the styles by which a StyleGAN draws a picture again"),
     "directions": ("genlab.cli.directions", "find how attributes of a StyleGAN's pictures can be changed"),
-    "import-weights": ("genlab.cli.import_weights", "make a model of .pth files of CycleGAN's reference code"),
+    "import-weights": (
+        "genlab.cli.import_weights",
+        "make a model of files of StyleGAN2's or CycleGAN's published code",
+    ),
     "verify-resume": ("genlab.cli.verify_resume", "prove that a killed run resumes bit for bit"),
     "verify-ddp": ("genlab.cli.verify_ddp", "prove that results do not depend on the number of workers"),
     "promote": ("genlab.cli.promote", "put a model under an alias of a folder of models, or roll it back"),

@@ -1,6 +1,5 @@
 """``genlab reconstruct MODEL IN OUT``: send pictures through a trained model and back."""
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -8,17 +7,14 @@ from typing import Annotated, Any
 import tyro
 from upath import UPath
 
+from genlab.cli.fitting_pictures import fitting_pictures
 from genlab.cli.model_options import parse_for_model
 from genlab.core.errors import ConfigError, DataError, run_command
-from genlab.core.progress import progress
 from genlab.core.storage import locate
-from genlab.imaging.images import ImageError, Pixels, encode_png
+from genlab.imaging.images import encode_png
 from genlab.inference.engine import Engine
 from genlab.inference.operations import ModelInfo
 from genlab.inference.pictures import folder_keys, is_file, load_fitting, png_name, save
-
-BATCH = 64
-"""Pictures reconstructed at a time."""
 
 
 @dataclass(frozen=True)
@@ -77,21 +73,9 @@ def _reconstruct_folder(
 ) -> None:
     keys = folder_keys(source)
     done = 0
-    with progress("reconstruct", len(keys), "images") as advance:
-        for begin in range(0, len(keys), BATCH):
-            pictures: dict[str, Pixels] = {}
-            for key in keys[begin : begin + BATCH]:
-                try:
-                    pictures[key] = load_fitting(source / key, engine)
-                except ImageError as error:
-                    print(f"skipped: {error}", file=sys.stderr)
-            if pictures:
-                images = engine.reconstruct(list(pictures.values()), label, **options)
-                for key, image in zip(pictures, images, strict=True):
-                    save(folder / png_name(key), encode_png(image))
-            done += len(pictures)
-            advance(len(keys[begin : begin + BATCH]))
-    if not done:
-        height, width, _ = engine.info.image_shape
-        raise DataError(f"{source}: none of its {len(keys)} images could be used; the model takes {width}x{height}")
+    for pictures in fitting_pictures(source, keys, engine, "reconstruct"):
+        images = engine.reconstruct(list(pictures.values()), label, **options)
+        for key, image in zip(pictures, images, strict=True):
+            save(folder / png_name(key), encode_png(image))
+        done += len(pictures)
     print(f"{folder}: {done:,} of {len(keys):,} images reconstructed")

@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 from genlab.imaging.codecs import encode_jpeg, encode_png_fast, encode_webp, encode_webp_film
 from genlab.imaging.images import ImageError, Pixels, encode_film
 from genlab.imaging.sheets import sheet
+from genlab.inference.latent_files import latent_lists
 from genlab.serving.problems import Problem
 
 PNG, JPEG, WEBP, GIF = "image/png", "image/jpeg", "image/webp", "image/gif"
@@ -112,12 +113,8 @@ def encode(
 
 
 def encode_latents(latents: NDArray[np.float32]) -> tuple[bytes, str]:
-    """Encode latent vectors, float32 [N, D], for an answer: the body, and its Content-Type.
-
-    Each number has the fewest digits that tell it from all others of float32.
-    """
-    vectors = ([float(str(value)) for value in vector] for vector in latents)
-    return json.dumps({"latents": [*vectors]}).encode(), JSON
+    """Encode latent vectors, float32 [N, D], for an answer: the body, and its Content-Type."""
+    return json.dumps({"latents": latent_lists(latents)}).encode(), JSON
 
 
 def zip_entry(number: int, count: int) -> zipfile.ZipInfo:

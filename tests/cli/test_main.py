@@ -79,6 +79,8 @@ def test_each_command_explains_itself_by_its_name(
         (["compare", "{tmp}/nothing", "{tmp}/out"], "{tmp}/nothing: no such file"),
         (["sample", "{tmp}/nothing", "{tmp}/out.png"], "{tmp}/nothing"),
         (["reconstruct", "{tmp}/nothing", "{tmp}/in.png", "{tmp}/out.png"], "{tmp}/nothing"),
+        (["encode", "{tmp}/nothing", "{tmp}/in.png", "{tmp}/out.json"], "{tmp}/nothing"),
+        (["decode", "{tmp}/nothing", "{tmp}/in.json", "{tmp}/out.png"], "{tmp}/nothing"),
         (["interpolate", "{tmp}/nothing", "{tmp}/out.png", "--seeds", "1", "2"], "{tmp}/nothing"),
         (["mix", "{tmp}/nothing", "{tmp}/out.png", "--rows", "1", "--columns", "2"], "{tmp}/nothing"),
         (["directions", "{tmp}/nothing", "--attributes", "age"], "{tmp}/nothing"),

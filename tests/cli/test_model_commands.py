@@ -1,6 +1,7 @@
-"""genlab sample, reconstruct and interpolate: what is written is what the model makes."""
+"""genlab sample, reconstruct, encode, decode and interpolate: what is written is what the model makes."""
 
 import io
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from genlab.cli import interpolate, mix, reconstruct, sample
+from genlab.cli import decode, encode, interpolate, mix, reconstruct, sample
 from genlab.core.errors import ConfigError
 from genlab.core.storage import locate, read_bytes
 from genlab.inference.operations import class_number
@@ -117,6 +118,76 @@ def test_a_picture_or_a_folder_goes_through_the_model(
     assert "bad.png: cannot be decoded" in printed.err
 
 
+def test_a_picture_or_a_folder_is_encoded_and_what_was_written_decoded(
+    model_runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, model = str(model_runs / "digits"), model_of(model_runs / "digits")
+    first = picture(tmp_path / "in" / "one.png")
+    second = picture(tmp_path / "in" / "more" / "two.bmp", seed=1)
+    picture(tmp_path / "in" / "large.png", size=(9, 12))
+    encode.main([run, str(tmp_path / "in"), str(tmp_path / "z" / "all.json")])
+    printed = capsys.readouterr()
+    assert "all.json: 2 latent vectors of 3 numbers" in printed.out
+    assert "large.png: is 12x9 pixels; the model takes 12x8" in printed.err
+    found = json.loads((tmp_path / "z" / "all.json").read_text())
+    assert found["pictures"] == ["more/two.bmp", "one.png"]
+    mean = model.encode(torch.cat([second, first]))[0]
+    np.testing.assert_allclose(found["latents"], mean, rtol=1e-5, atol=1e-6)
+
+    decode.main([run, str(tmp_path / "z" / "all.json"), str(tmp_path / "files")])
+    assert names(tmp_path / "files") == ["more/two.png", "one.png"]
+    expected = model.decode(torch.tensor(found["latents"]))[:, :, :, 0].numpy()
+    np.testing.assert_allclose(written(tmp_path / "files" / "one.png").astype(int), expected[1], atol=1)
+    decode.main([run, str(tmp_path / "z" / "all.json"), str(tmp_path / "sheet.png")])
+    np.testing.assert_allclose(cut(tmp_path / "sheet.png", 2, (8, 12)).astype(int), expected, atol=1)
+
+    encode.main([run, str(tmp_path / "in" / "one.png"), str(tmp_path / "one.json")])
+    assert json.loads((tmp_path / "one.json").read_text())["pictures"] == ["one.png"]
+    (tmp_path / "own.json").write_text('{"latents": [[0, 0.5, -1], [1, 2, 3]]}')
+    decode.main([run, str(tmp_path / "own.json"), str(tmp_path / "own")])
+    assert names(tmp_path / "own") == ["00000.png", "00001.png"]
+    expected = model.decode(torch.tensor([[0, 0.5, -1.0]]))[0, :, :, 0].numpy()
+    np.testing.assert_allclose(written(tmp_path / "own" / "00000.png").astype(int), expected, atol=1)
+
+
+def test_a_conditional_model_is_told_the_class_of_what_it_encodes_and_decodes(model_runs: Path, tmp_path: Path) -> None:
+    run, model = str(model_runs / "classes"), model_of(model_runs / "classes")
+    colour = picture(tmp_path / "in.png", size=(8, 8)).expand(-1, -1, -1, 3)
+    encode.main([run, str(tmp_path / "in.png"), str(tmp_path / "z.json"), "--label", "2"])
+    mean = model.encode(colour, torch.tensor([1]))[0]
+    found = json.loads((tmp_path / "z.json").read_text())["latents"]
+    np.testing.assert_allclose(found, mean, rtol=1e-5, atol=1e-6)
+    decode.main([run, str(tmp_path / "z.json"), str(tmp_path / "out.png"), "--label", "cat"])
+    expected = model.decode(torch.tensor(found), torch.tensor([0]))[0].numpy().astype(int)
+    np.testing.assert_allclose(written(tmp_path / "out.png"), expected, atol=1)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "not a file of latent vectors"),
+        ("[" * 100_000, "not a file of latent vectors"),
+        ('{"latents": []}', "not a file of latent vectors"),
+        ('{"latents": [[0, 0, NaN]]}', "not a file of latent vectors"),
+        ('{"latents": [[0, 0, 1e39]]}', "not a file of latent vectors"),
+        ('{"latents": [[0, 0, "1"]]}', "not a file of latent vectors"),
+        ('{"latents": [[0, 0]]}', "latents: the model takes 3 numbers each, not 2"),
+        ('{"latents": [[0, 0, 0]], "pictures": ["a", "b"]}', "1 latent vectors and the names of 2 pictures"),
+        ('{"latents": [[0, 0, 0]], "pictures": ["../a.png"]}', "'../a.png' of its pictures is no path"),
+        ('{"latents": [[0, 0, 0]], "pictures": ["/tmp/a.png"]}', "'/tmp/a.png' of its pictures is no path"),
+        ('{"latents": [[0, 0, 0], [0, 0, 0]], "pictures": ["a.png", "a.jpg"]}', "'a.jpg' of its pictures"),
+        ('{"latents": [[0, 0, 0]], "pictures": [""]}', "'' of its pictures"),
+    ],
+)
+def test_files_that_cannot_be_decoded_are_named(
+    content: str, message: str, model_runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "z.json").write_text(content)
+    printed = fails(decode, model_runs / "digits", tmp_path / "z.json", tmp_path / "out", capsys=capsys)
+    assert message in printed
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_conditional_model_is_told_the_class_of_a_picture(model_runs: Path, tmp_path: Path) -> None:
     grey = picture(tmp_path / "in.png", size=(8, 8)).expand(-1, -1, -1, 3)
     for number, label in enumerate(("cat", "2")):
@@ -205,6 +276,12 @@ def test_what_cannot_be_done_is_said_in_one_message(
     assert "this cyclegan model does not sample; its operations are: translate" in said(sample, monet, out)
     assert "does not reconstruct" in said(reconstruct, monet, one, out)
     assert "does not interpolate" in said(interpolate, monet, one, one, out)
+    assert "does not encode" in said(encode, monet, one, tmp_path / "z.json")
+    assert "does not decode" in said(decode, monet, tmp_path / "z.json", out)
+    assert "z.json: No such file" in said(decode, digits, tmp_path / "z.json", out)
+    assert "latent vectors are written as JSON; name it out.json" in said(encode, digits, one, out)
+    assert "absent.png: no such file or folder" in said(encode, digits, tmp_path / "absent.png", tmp_path / "z.json")
+    assert "label: this model must be told the class" in said(encode, classes, one, tmp_path / "z.json")
     assert "does not interpolate" in said(interpolate, monet, out, "--seeds", "1", "2")
     pair = ("--rows", "1", "--columns", "2")
     assert "this vae model does not mix styles" in said(mix, digits, out, *pair)

@@ -31,7 +31,7 @@ ROW = re.compile(r"^\| (?P<names>`--[^|]+?) \| (?P<values>[^|]*) \|", re.MULTILI
 CHOICES = re.compile(r"[\w-]+(, [\w-]+)+$")
 OTHERS = {"cp", "curl", "export", "git", "pip", "pytest", "ray", "sed", "serve", "source", "tensorboard", "uv"}
 """Programs whose options are not genlab's."""
-OF_MODELS = {"sample", "reconstruct", "interpolate", "mix", "translate", "evaluate"}
+OF_MODELS = {"sample", "reconstruct", "encode", "decode", "interpolate", "mix", "translate", "evaluate"}
 """Commands that take options of the model's own."""
 
 SCRIPT = """\
