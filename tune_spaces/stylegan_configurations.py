@@ -9,8 +9,9 @@ from genlab.sweeps.space import Space
 
 SPACE = Space(
     family="stylegan",
-    vary={"preset": ["A", "B", "C", "D", "E", "F"], "run.seed": [0, 1, 2]},
+    vary={"preset": ["A", "B", "C", "D", "E", "F"]},
     metric="val/kid",
     mode="min",
     base={"preset": "comparison-32", "run.steps": 6250, "run.evaluate_every": 6250, "run.threads": 1},
+    seeds=3,
 )

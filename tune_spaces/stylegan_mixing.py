@@ -9,8 +9,9 @@ from genlab.sweeps.space import Space
 
 SPACE = Space(
     family="stylegan",
-    vary={"preset": ["F"], "objective.mixing": [0.0, 0.5, 0.9, 1.0], "run.seed": [0, 1, 2]},
+    vary={"preset": ["F"], "objective.mixing": [0.0, 0.5, 0.9, 1.0]},
     metric="val/kid",
     mode="min",
     base={"preset": "comparison-32", "run.steps": 6250, "run.evaluate_every": 6250, "run.threads": 1},
+    seeds=3,
 )

@@ -5,6 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from textwrap import fill, indent
+from typing import Annotated
+
+from annotated_types import Ge
 
 from genlab.cli.family_options import divide_options, read_family_options
 from genlab.core.config import override, parse
@@ -22,9 +25,29 @@ SPACE = Space(family="vae", vary={"model.latent_dim": [2, 8, 16]}, metric="val/n
 """A search space, shown in the help."""
 
 
+@dataclass(frozen=True)
+class SweepOptions(Budget):
+    """How much a sweep trains. What is not given is as the space's file declares it."""
+
+    seeds: Annotated[int, Ge(1)] | None = None
+    """Trials of each point, with as many values of `run.seed`, from the one of the config on. The table then has means
+    with intervals, and says which differences are none."""
+
+
+@dataclass(frozen=True)
+class SweepConfig:
+    """Train the points of a search space side by side, and compare them.
+
+    These options change what the space's file declares. All options of its model family are options of the sweep too,
+    for all trials.
+    """
+
+    sweep: SweepOptions = field(default_factory=SweepOptions)
+
+
 def own_options_help() -> str:
     """Return the help of the options of a sweep itself."""
-    lines = [f"--sweep.{name}  {text}" for name, text in field_texts(Budget).items()]
+    lines = [f"--sweep.{name}  {text}" for name, text in field_texts(SweepOptions).items()]
     return "\n".join(fill(line, 116, initial_indent="    ", subsequent_indent="        ") for line in lines)
 
 
@@ -46,17 +69,6 @@ goes on where they stopped.
 """
 
 
-@dataclass(frozen=True)
-class SweepConfig:
-    """Train the points of a search space side by side, and compare them.
-
-    These options change what the space's file declares. All options of its model family are options of the sweep too,
-    for all trials.
-    """
-
-    sweep: Budget = field(default_factory=Budget)
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command ``genlab sweep``.
 
@@ -73,8 +85,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise ConfigError("give the file of a search space first: genlab sweep SPACE [OPTIONS]; --help shows one")
         own, options = divide_options(words, lambda option: option.startswith("--sweep."))
         space = load_space(path)
-        budget = space.budget.limited_by(parse(SweepConfig, own, prog=f"genlab sweep {path}").sweep)
-        space = replace(space, budget=budget)
+        given = parse(SweepConfig, own, prog=f"genlab sweep {path}").sweep
+        space = replace(space, budget=space.budget.limited_by(given), seeds=given.seeds or space.seeds)
         defaults = override(recipe_type(space.family).config_type(), space.options(space.base))
         config = read_family_options(space.family, options, default=defaults, prog=f"genlab sweep {path}")
         sweep(space, config, name=config.run.name or Path(path).stem)

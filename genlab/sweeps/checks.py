@@ -3,7 +3,7 @@
 import difflib
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
 from ray.tune.search.sample import Domain, Float, Integer, Quantized
 
@@ -15,7 +15,8 @@ from genlab.evaluation.evaluate import picture_measurements
 from genlab.proofs.describe import names_of_test_metrics
 from genlab.recipes.recipe import preset_values
 from genlab.reports.family import family_report
-from genlab.sweeps.space import Space, When, drawn
+from genlab.sweeps.space import Mode, Space, When, drawn
+from genlab.sweeps.trials import SEED
 from genlab.training.plan import Plan, build_on_meta
 
 OWN_OPTIONS = ("run.name", "run.storage")
@@ -36,6 +37,11 @@ def check_space(space: Space, config: Any) -> None:
     """
     if not space.vary:
         raise ConfigError("the space varies nothing; its vary needs an option with its values")
+    _check_objectives(space)
+    if not isinstance(space.seeds, int) or space.seeds < 1:
+        raise ConfigError(f"seeds = {space.seeds!r}: a sweep has at least one seed")
+    if space.seeds > 1 and SEED in space.vary:
+        raise ConfigError(f"{SEED}: varied, and set by seeds = {space.seeds}, too; leave one of them out")
     earlier: dict[str, Sequence[Any] | Domain] = {}
     for name, declared in space.vary.items():
         values = declared
@@ -56,6 +62,15 @@ def check_space(space: Space, config: Any) -> None:
         earlier[name] = values
     if space.searcher == "random" and space.budget.trials is None and space.budget.images is None:
         raise ConfigError("random search needs a budget: budget=Budget(trials=24), or --sweep.trials 24")
+
+
+def _check_objectives(space: Space) -> None:
+    metrics = [space.metric] if isinstance(space.metric, str) else list(space.metric)
+    modes = [space.mode] if isinstance(space.mode, str) else list(space.mode)
+    if not metrics or len(set(metrics)) < len(metrics):
+        raise ConfigError(f"metric = {space.metric!r}: give the name of a metric, or several different ones")
+    if len(metrics) != len(modes) or not set(modes) <= set(get_args(Mode)):
+        raise ConfigError(f"mode = {space.mode!r}: give min or max for each metric ({', '.join(metrics)})")
 
 
 def _check_condition(name: str, condition: When, earlier: Mapping[str, Sequence[Any] | Domain]) -> None:
@@ -100,7 +115,11 @@ def check_plan(space: Space, plan: Plan) -> None:
     Raises:
         ConfigError: with the name to use instead, or with what is missing.
     """
-    metric = space.metric
+    for metric in space.objectives:
+        _check_metric(metric, plan)
+
+
+def _check_metric(metric: str, plan: Plan) -> None:
     kind, _, name = metric.partition("/")
     if kind == "test":
         raise ConfigError(

@@ -2,9 +2,9 @@
 
 import importlib.util
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 import numpy as np
 from annotated_types import Ge, Gt
@@ -38,7 +38,7 @@ class Budget:
     """How much a sweep may train. The smallest of the limits that are given counts."""
 
     trials: Annotated[int, Ge(1)] | None = None
-    """Trials to train. Random search needs it or `images`; a grid has its own number."""
+    """Trials to train, those of all seeds. Random search needs it or `images`; a grid has its own number."""
     images: Annotated[int, Ge(1)] | None = None
     """Images that all trials together may see."""
     hours: Annotated[float, Gt(0)] | None = None
@@ -46,8 +46,8 @@ class Budget:
 
     def limited_by(self, other: "Budget") -> "Budget":
         """Return this budget with the limits that ``other`` gives in place of its own."""
-        given = {name: value for name, value in vars(other).items() if value is not None}
-        return replace(self, **given)
+        given = {one.name: getattr(other, one.name) for one in fields(Budget)}
+        return replace(self, **{name: value for name, value in given.items() if value is not None})
 
 
 @dataclass(frozen=True)
@@ -63,17 +63,27 @@ class Space:
     """The values that each option may take, by its dotted name: a list, a distribution of Ray Tune's
     (``tune.loguniform(0.1, 100)``), or either :class:`When` another option has certain values. ``preset`` stands for
     names of presets of the family, whose options no option beside it changes back."""
-    metric: str
+    metric: str | Sequence[str]
     """The number that trials are compared by: a metric of the rows that choices are made on, such as ``val/neg_elbo``,
-    or a score of the run's report, such as ``score/translation.a_to_b.gain``."""
-    mode: Mode
-    """Whether the lowest or the highest number is the best."""
+    or a score of the run's report, such as ``score/translation.a_to_b.gain``. Several, such as ``["val/kid",
+    "val/cycle_a"]``, are traded off: the sweep ends with their Pareto front."""
+    mode: Mode | Sequence[Mode]
+    """Whether the lowest or the highest number is the best: ``min`` or ``max``, for several metrics one for each."""
     base: Mapping[str, Any] = field(default_factory=dict)
     """Options that are the same in all trials and differ from the family's defaults; ``preset`` as in ``vary``."""
     searcher: Literal["grid", "random"] = "grid"
     """grid: every combination of lists. random: independent draws, from lists uniformly."""
     budget: Budget = field(default_factory=Budget)
     """How much the sweep may train."""
+    seeds: int = 1
+    """Trials of each point, with as many values of ``run.seed``, from the one of the config on."""
+
+    @property
+    def objectives(self) -> dict[str, Mode]:
+        """Whether the lowest or the highest is the best, by metric."""
+        if isinstance(self.metric, str) and isinstance(self.mode, str):
+            return {self.metric: self.mode}
+        return dict(zip(self.metric, cast("Sequence[Mode]", self.mode), strict=True))
 
     def grid(self) -> Iterator[dict[str, Any]]:
         """Yield every combination of the values of lists; the last option varies fastest."""

@@ -1,10 +1,9 @@
-"""Sweeps: a run for each point of a search space, side by side under Ray Tune."""
+"""Sweeps: runs for the points of a search space, side by side under Ray Tune."""
 
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
+from pydantic import TypeAdapter
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -13,38 +12,31 @@ from upath import UPath
 from genlab.core.config import as_arguments, override
 from genlab.core.errors import ConfigError, RunError
 from genlab.core.ray_cluster import connected
-from genlab.core.storage import locate, require_absolute, write_json
+from genlab.core.storage import exists, locate, read_json, require_absolute, write_json
 from genlab.core.text import counted
+from genlab.evaluation.measurements import Measurement
+from genlab.store import model_directory
 from genlab.sweeps.checks import check_plan, check_space
+from genlab.sweeps.chosen import measure_chosen
+from genlab.sweeps.ranking import LEVEL, PointResult, by_point, p_values, pareto_front, ranked
 from genlab.sweeps.space import Space
-from genlab.sweeps.trials import Trial, plan_trials, result_of
+from genlab.sweeps.trials import Outcome, Trial, plan_trials, result_of
 from genlab.sweeps.tuning import run_trials
 from genlab.training.plan import default_storage, earlier_config
 
-
-@dataclass(frozen=True)
-class Outcome:
-    """What came out of a trial."""
-
-    trial: Trial
-    metrics: Mapping[str, float]
-    """Metrics of the trained model and, as ``score/NAME``, scores of its report; none of a trial that failed."""
-    error: str | None = None
-    """Why there are none, in one line."""
-
-    def value(self, metric: str) -> float:
-        """Return a metric; NaN when it has none."""
-        return self.metrics.get(metric, math.nan)
+FILE_NAME = "sweep.json"
+LONGER = 2
+"""How many times as long the command trains that trains a trial's config longer."""
 
 
-def sweep(space: Space, config: Any, name: str) -> list[Outcome]:
-    """Train the trials of ``space``, print a table of the results, the best first, and return them in that order.
+def sweep(space: Space, config: Any, name: str) -> list[PointResult]:
+    """Train the trials of ``space``, print a table of its points, the best first, and return them in that order.
 
     Each trial is an ordinary run in the folder ``run.storage/name``, with its report; a sweep that is started again
-    under its name goes on where its trials stopped. The table is also written to that folder, as ``sweep.json``.
+    under its name goes on where its trials stopped. The results are also written to that folder, as ``sweep.json``.
 
-    Trials are compared on the rows that choices are made on (:mod:`genlab.data.format.held_out`). No trial is measured
-    on those that results are reported on.
+    Trials are compared on the rows that choices are made on (:mod:`genlab.data.format.held_out`). The chosen one alone
+    is then measured on those that results are reported on, once.
 
     Args:
         space: the search space.
@@ -69,19 +61,30 @@ def sweep(space: Space, config: Any, name: str) -> list[Outcome]:
         earlier_config(trial.plan)  # raises the errors that the trial would raise
     faults = _train(space, trials, folder)
     outcomes = [Outcome(trial, result_of(trial) or {}, faults.get(trial.name)) for trial in trials]
-    sign = 1 if space.mode == "min" else -1
-    outcomes.sort(key=lambda one: sign * value if math.isfinite(value := one.value(space.metric)) else math.inf)
-    _publish(space, outcomes, folder)
-    failed = [outcome for outcome in outcomes if outcome.error]
-    if failed:
-        raise RunError(f"{len(failed)} of {len(outcomes)} trials failed; {failed[0].trial.label}: {failed[0].error}")
-    best = outcomes[0].trial
-    splits = best.plan.held_out
-    print(f"\nthe best, {space.metric} {outcomes[0].value(space.metric):.5g}: {best.plan.directory}/model")
-    print(f"it was chosen on the split {splits.choice!r}; to measure it on {splits.report!r}, where no trial was:")
-    print(f"genlab evaluate {best.plan.directory}")
-    print(f"train it again: genlab train {space.family} {command_of(config, space, best)}")
-    return outcomes
+    metric, mode = next(iter(space.objectives.items()))
+    points = ranked(by_point(outcomes), metric, mode)
+    front = pareto_front(points, space.objectives)
+    _print_table(space, points, front)
+    before = read_json(folder / FILE_NAME) if exists(folder / FILE_NAME) else {}
+    content = {
+        "family": space.family,
+        "metric": space.metric,
+        "mode": space.mode,
+        "trials": [_record(outcome) for point in points for outcome in point.outcomes],
+    }
+    write_json(folder / FILE_NAME, content)
+    if front and len(space.objectives) == 1:
+        chosen = points[0].best(metric, mode).trial
+        measurement = _measured_once(chosen, metric, before.get("chosen"))
+        write_json(folder / FILE_NAME, content | {"chosen": measurement})
+        _print_commands(space, config, chosen, name)
+    elif front:
+        print(f"\nPareto front: {counted(len(front), 'point')}, marked; no point is better in one metric without loss")
+        for point in front:
+            print(f"\n{_point_text(point)}")
+            _print_commands(space, config, point.best(metric, mode).trial, name)
+    _require_complete(outcomes)
+    return points
 
 
 def _train(space: Space, trials: Sequence[Trial], folder: UPath) -> dict[str, str]:
@@ -94,40 +97,118 @@ def _train(space: Space, trials: Sequence[Trial], folder: UPath) -> dict[str, st
     if not waiting:
         return {}
     with connected():
-        return run_trials(waiting, space.metric, space.budget.hours, folder)
+        return run_trials(waiting, list(space.objectives), space.budget.hours, folder)
 
 
-def _publish(space: Space, outcomes: Sequence[Outcome], folder: UPath) -> None:
-    """Print the table of trials and write it to ``sweep.json``."""
-    table = Table(title=f"{space.family}: {space.metric} ({space.mode})")
-    for column in (*space.vary, space.metric, "run"):
+def _print_table(space: Space, points: Sequence[PointResult], front: Sequence[PointResult]) -> None:
+    metric, mode = next(iter(space.objectives.items()))
+    several = len(space.objectives) > 1
+    seeds = max(len(point.outcomes) for point in points)
+    varied = list(dict.fromkeys(name for point in points for name in point.point))
+    table = Table(title=f"{space.family}: {', '.join(f'{name} ({one})' for name, one in space.objectives.items())}")
+    for column in (*varied, *space.objectives, "seeds", "front" if several else "against the best", "best run"):
         table.add_column(column)
-    for outcome in outcomes:
-        point = outcome.trial.point
-        shown = outcome.error or f"{outcome.value(space.metric):.5g}"
-        table.add_row(*(_shown(point.get(name, "")) for name in space.vary), Text(shown), Text(outcome.trial.name))
-    rows = [
-        {
-            "point": outcome.trial.point,
-            "run": outcome.trial.plan.directory,
-            "metrics": outcome.metrics,
-            "error": outcome.error,
-        }
-        for outcome in outcomes
-    ]
-    write_json(
-        folder / "sweep.json", {"family": space.family, "metric": space.metric, "mode": space.mode, "trials": rows}
-    )
+    for point, p_value in zip(points, p_values(points, metric), strict=True):
+        if several:
+            verdict = "front" if point in front else ""
+        elif point is points[0]:
+            verdict = "the best"
+        elif p_value is None:
+            verdict = "?"
+        else:
+            verdict = "worse" if p_value < LEVEL else f"no difference (p = {p_value:.2f})"
+        faults = [outcome.error for outcome in point.outcomes if outcome.error]
+        table.add_row(
+            *(_shown(point.point.get(name, "")) for name in varied),
+            *(Text(_figure(point, name)) for name in space.objectives),
+            str(len(point.values(metric))),
+            Text(faults[0] if faults else verdict),
+            Text(point.best(metric, mode).trial.name),
+        )
     Console().print(table)
+    if seeds == 1:
+        print("one seed each: which differences are chance is not known; --sweep.seeds 3 repeats each point")
+    else:
+        print(f"± is half of the 95% interval of the mean over seeds; a difference is one from p = {LEVEL} down")
+
+
+def _figure(point: PointResult, metric: str) -> str:
+    """Return the mean of a metric, with half of its interval where there is one."""
+    interval = point.interval(metric)
+    return str(Measurement(metric, point.mean(metric), {}, interval=interval)) if point.values(metric) else "–"
 
 
 def _shown(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def command_of(config: Any, space: Space, trial: Trial) -> str:
-    """Return the options of ``genlab train`` that train ``trial`` again, as a run outside the sweep."""
-    changes = space.options(trial.point) | {"run.name": None}
-    if override(config, changes).run.steps is not None:
+def _point_text(point: PointResult) -> str:
+    return ", ".join(f"{name} = {_shown(value)}" for name, value in point.point.items())
+
+
+def _record(outcome: Outcome) -> dict[str, Any]:
+    """Return what ``sweep.json`` says of a trial."""
+    return {
+        "point": outcome.trial.point,
+        "seed": outcome.trial.seed,
+        "run": outcome.trial.plan.directory,
+        "metrics": dict(outcome.metrics),
+        "error": outcome.error,
+    }
+
+
+def _measured_once(trial: Trial, metric: str, before: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Measure the chosen trial where results are reported, unless it was measured ``before``; print and return it."""
+    splits, directory = trial.plan.held_out, trial.plan.directory
+    print(f"\nthe best: {directory}/model, chosen on the split {splits.choice!r}")
+    if splits.report == trial.plan.config.data.split:
+        print("there is no test split to measure it on")
+        return None
+    weights = model_directory.describe(f"{directory}/model")["weights"]["sha256"]
+    identity = {"run": directory, "weights": weights, "metric": metric, "split": splits.report}
+    adapter = TypeAdapter(Measurement)
+    if before is not None and all(before.get(name) == value for name, value in identity.items()):
+        measurement: Measurement | None = adapter.validate_python(before["measurement"])
+    else:
+        measurement = measure_chosen(trial, metric)
+    if measurement is None:
+        print(f"to measure it on {splits.report!r}, where no trial was measured: genlab evaluate {directory}")
+        return None
+    shown = f"{measurement} {measurement.unit}".rstrip()
+    print(f"on {splits.report!r}, where no other trial was measured: {measurement.title} {shown}")
+    return identity | {"measurement": adapter.dump_python(measurement, by_alias=True)}
+
+
+def _print_commands(space: Space, config: Any, trial: Trial, name: str) -> None:
+    """Print the commands that put a trial's model to use, and that train its config longer."""
+    print(f"promote it: genlab promote {trial.plan.directory} ROOT --name {name}")
+    print(f"train it for longer: genlab train {space.family} {command_of(config, space, trial, times=LONGER)}")
+
+
+def _require_complete(outcomes: Sequence[Outcome]) -> None:
+    """Say which trials did not start; raise a RunError when some failed."""
+    failed = [outcome for outcome in outcomes if outcome.error]
+    waiting = [outcome for outcome in outcomes if not outcome.error and not outcome.metrics]
+    if waiting:
+        print(f"{counted(len(waiting), 'trial')} did not start, the budget's hours are over; the same command goes on")
+    if failed:
+        raise RunError(f"{len(failed)} of {len(outcomes)} trials failed; {failed[0].trial.label}: {failed[0].error}")
+
+
+def command_of(config: Any, space: Space, trial: Trial, times: int = 1) -> str:
+    """Return the options of ``genlab train`` that train a trial's config outside the sweep.
+
+    Args:
+        config: the config of all trials.
+        space: the space.
+        trial: the trial.
+        times: how many times as long.
+    """
+    changes = space.options(trial.point) | {"run.name": None, "run.seed": trial.seed}
+    run = override(config, changes).run
+    if run.steps is not None:
+        changes["run.steps"] = run.steps * times
         changes["run.epochs"] = type(config)().run.epochs  # it has no effect beside run.steps; a default is left out
+    elif run.epochs is not None:
+        changes["run.epochs"] = run.epochs * times
     return as_arguments(override(config, changes))

@@ -3,7 +3,7 @@
 import hashlib
 import itertools
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,8 +19,10 @@ from genlab.training.plan import Plan, earlier_config, finished_step, make_plan
 
 DIGITS = 10
 """Hexadecimal digits of the hash in a trial's name."""
-DRAWS_PER_TRIAL = 100
-"""Draws of random search for each trial, at most: a small space may have fewer points than the budget has trials."""
+DRAWS_PER_POINT = 100
+"""Draws of random search for each point, at most: a small space may have fewer points than the budget allows."""
+LONGEST_NAME = 255
+"""Bytes of the name of a file, at most."""
 SEED = "run.seed"
 
 
@@ -29,7 +31,7 @@ class Trial:
     """One point of the space, and its run."""
 
     point: dict[str, Any]
-    """The values of the options that vary, by dotted name."""
+    """The values of the options that vary, by dotted name, without the seed."""
     plan: Plan
 
     @property
@@ -38,14 +40,30 @@ class Trial:
         return str(self.plan.run.name)
 
     @property
+    def seed(self) -> int:
+        """Seed of the run."""
+        return self.plan.run.seed
+
+    @property
     def label(self) -> str:
-        """The point in words, for messages."""
-        return label(self.point)
+        """The point and the seed in words, for messages."""
+        return label(self.point | {SEED: self.seed})
 
     @property
     def images(self) -> int:
         """Images that it sees."""
         return self.plan.steps * self.plan.run.batch
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came out of a trial."""
+
+    trial: Trial
+    metrics: Mapping[str, float]
+    """Metrics of the trained model and, as ``score/NAME``, scores of its report; none of a trial that failed."""
+    error: str | None = None
+    """Why there are none, in one line."""
 
 
 def label(point: Mapping[str, Any]) -> str:
@@ -67,51 +85,72 @@ def trial_name(point: Mapping[str, Any], config: Any) -> str:
 
 
 def plan_trials(space: Space, config: Any, folder: UPath) -> list[Trial]:
-    """Plan the trials that the space and its budget allow, each of another point.
+    """Plan the trials that the space and its budget allow.
 
     Args:
         space: a space that :func:`genlab.sweeps.checks.check_space` found right.
         config: the config of all trials.
         folder: the folder of their runs.
 
+    Returns:
+        The trials: all points with the first seed, then all with the next.
+
     Raises:
         ConfigError, DataError: when a trial is not possible, or a grid is larger than the budget.
     """
-    points: Iterable[dict[str, Any]]
-    if space.searcher == "grid":
-        points = list(space.grid())
-        if space.budget.trials is not None and len(points) > space.budget.trials:
-            raise ConfigError(
-                f"the grid has {len(points)} points and the budget allows {counted(space.budget.trials, 'trial')}; "
-                'raise it, or set searcher="random"'
-            )
-    else:
-        most = space.budget.trials
-        points = itertools.islice(space.draws(config.run.seed), None if most is None else most * DRAWS_PER_TRIAL)
     trials: dict[str, Trial] = {}
-    images = 0
-    for point in points:
-        if len(trials) == space.budget.trials:
+    budget, images, first = space.budget, 0, config.run.seed
+    for point in _points(space, first):
+        if budget.trials is not None and len(trials) + space.seeds > budget.trials:
             break
-        changed = override(config, space.options(point))
-        name = trial_name(point, changed)
-        if name in trials:
-            continue
-        trial = Trial(point, _plan(space, changed, name, label(point), folder))
-        images += trial.images
-        if space.budget.images is not None and images > space.budget.images:
+        seeds = [point[SEED]] if SEED in point else range(first, first + space.seeds)
+        new = [_trial(space, config, point, seed, folder, trials) for seed in seeds]
+        found = [trial for trial in new if trial is not None]
+        images += sum(trial.images for trial in found)
+        if budget.images is not None and images > budget.images:
             if space.searcher == "grid" or not trials:
+                those = counted(len(trials) + len(found), "trial")
                 raise ConfigError(
-                    f"the budget is {counted(space.budget.images, 'image')}, and {counted(len(trials) + 1, 'trial')} "
-                    f"of the sweep would see {images:,}; raise it, or train each shorter"
+                    f"the budget is {counted(budget.images, 'image')}, and {those} of the sweep would see {images:,}; "
+                    "raise it, or train each shorter"
                 )
             break
-        trials[name] = trial
-    return list(trials.values())
+        trials |= {trial.name: trial for trial in found}
+    if not trials:
+        raise ConfigError(f"the budget of {counted(budget.trials or 0, 'trial')} is less than the {space.seeds} seeds")
+    return sorted(trials.values(), key=lambda trial: trial.seed)
 
 
-def _plan(space: Space, config: Any, name: str, earlier_name: str, folder: UPath) -> Plan:
-    """Plan a trial under its name, or under its earlier one where such a run fits.
+def _points(space: Space, seed: int) -> Iterable[dict[str, Any]]:
+    """Return the points of a space: all of a grid, or random ones."""
+    most = space.budget.trials
+    if space.searcher == "random":
+        return itertools.islice(space.draws(seed), None if most is None else most * DRAWS_PER_POINT)
+    points = list(space.grid())
+    if most is not None and len(points) * space.seeds > most:
+        seeds = f" of {space.seeds} seeds each" if space.seeds > 1 else ""
+        raise ConfigError(
+            f"the grid has {len(points)} points{seeds} and the budget allows {counted(most, 'trial')}; raise it, or "
+            'set searcher="random"'
+        )
+    return points
+
+
+def _trial(
+    space: Space, config: Any, point: Mapping[str, Any], seed: int, folder: UPath, known: Mapping[str, Trial]
+) -> Trial | None:
+    """Plan the trial of a point and a seed; ``None`` if it is known."""
+    changed = override(config, space.options(point) | {SEED: seed})
+    name = trial_name(point, changed)
+    if name in known:
+        return None
+    others = {option: value for option, value in point.items() if option != SEED}
+    earlier_names = [label(point), label(others | {SEED: seed})]
+    return Trial(others, _plan(space, changed, name, earlier_names, folder))
+
+
+def _plan(space: Space, config: Any, name: str, earlier_names: Sequence[str], folder: UPath) -> Plan:
+    """Plan a trial under its name, or under an earlier one of it where such a run fits.
 
     It fits if it was started with the same config and data, and choices are made on the same rows of them.
     """
@@ -120,13 +159,16 @@ def _plan(space: Space, config: Any, name: str, earlier_name: str, folder: UPath
         return make_plan(space.family, override(config, {"run.name": name, "run.storage": str(folder)}), sealed=True)
 
     plan = under(name)
-    earlier_name = earlier_name.replace("/", "_")
-    if not (folder / name).exists() and len(earlier_name) < 255 and (folder / earlier_name / "config.json").exists():
+    if (folder / name).exists():
+        return plan
+    for earlier_name in (one.replace("/", "_") for one in earlier_names):
+        if len(earlier_name.encode()) > LONGEST_NAME or not (folder / earlier_name / "config.json").exists():
+            continue
         earlier = under(earlier_name)
         try:
             earlier_config(earlier)
         except RunError:
-            return plan
+            continue
         if earlier.held_out.choice == plan.held_out.choice:
             return earlier
     return plan

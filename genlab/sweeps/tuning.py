@@ -25,17 +25,17 @@ TRIAL_CPUS = 0.01
 SECONDS_PER_HOUR = 3600
 
 
-def run_trials(trials: Sequence[Trial], metric: str, hours: float | None, folder: UPath) -> dict[str, str]:
+def run_trials(trials: Sequence[Trial], metrics: Sequence[str], hours: float | None, folder: UPath) -> dict[str, str]:
     """Train trials side by side on the cluster that this process is connected to, and write their reports.
 
     Args:
         trials: the trials.
-        metric: the metric, which is printed as it is measured.
+        metrics: the metrics, which are printed as they are measured.
         hours: after how many hours no further trial starts; ``None``: all start.
         folder: the sweep's folder, for Ray Tune's own files.
 
     Returns:
-        For each trial that failed or was not started, by its name, the reason in one line.
+        Why trials failed, in one line each, by their names.
 
     Raises:
         ClusterError: when a trial does not fit on the cluster.
@@ -61,16 +61,14 @@ def run_trials(trials: Sequence[Trial], metric: str, hours: float | None, folder
             max_concurrent_trials=free // (run.workers * threads),
         ),
         run_config=tune.RunConfig(
-            name="tune", storage_path=str(folder), verbose=0, callbacks=[Announcer(trials, metric)]
+            name="tune", storage_path=str(folder), verbose=0, callbacks=[Announcer(trials, metrics)]
         ),
     )
-    faults = dict.fromkeys((trial.name for trial in trials), "not started, the budget's hours are over")
+    faults = {}
     grid = tuner.fit()
     for result in (grid[number] for number in range(len(grid))):
-        trial = trials[(result.config or {})["trial"]]
-        if result.error is None:
-            del faults[trial.name]
-        else:
+        if result.error is not None:
+            trial = trials[(result.config or {})["trial"]]
             faults[trial.name] = str(result.error).strip().splitlines()[-1]
     return faults
 
@@ -119,16 +117,16 @@ class Queue(Searcher):
 
 
 class Announcer(tune.Callback):
-    """Prints a line when a trial starts, when it reports the metric, and when it fails.
+    """Prints a line when a trial starts, when it reports the metrics, and when it fails.
 
     Args:
         trials: the trials, by number.
-        metric: the metric.
+        metrics: the metrics.
     """
 
-    def __init__(self, trials: Sequence[Trial], metric: str) -> None:
+    def __init__(self, trials: Sequence[Trial], metrics: Sequence[str]) -> None:
         self._labels = [f"{trial.name} ({trial.label})" for trial in trials]
-        self._metric = metric
+        self._metrics = metrics
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Print that a trial starts."""
@@ -137,9 +135,10 @@ class Announcer(tune.Callback):
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
-        """Print the metric of a trial."""
-        if self._metric in result:
-            self._say(trial, f"{self._metric} {result[self._metric]:.5g}")
+        """Print the metrics of a trial."""
+        found = [f"{metric} {result[metric]:.5g}" for metric in self._metrics if metric in result]
+        if found:
+            self._say(trial, ", ".join(found))
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Print that a trial failed."""

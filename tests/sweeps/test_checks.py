@@ -16,8 +16,8 @@ from genlab.sweeps.space import Budget, Space, When
 from genlab.training.plan import make_plan
 
 
-def space(vary: Any, metric: str = "val/neg_elbo", **more: Any) -> Space:
-    return Space("vae", vary, metric, "min", **more)
+def space(vary: Any, metric: Any = "val/neg_elbo", mode: Any = "min", **more: Any) -> Space:
+    return Space("vae", vary, metric, mode, **more)
 
 
 RANDOM: dict[str, Any] = {"searcher": "random", "budget": Budget(trials=4)}
@@ -43,6 +43,10 @@ RANDOM: dict[str, Any] = {"searcher": "random", "budget": Budget(trials=4)}
         ({"objective.beta": tune.randn(1, 1)}, RANDOM, "objective.beta: a distribution without bounds"),
         ({"objective.beta": tune.sample_from(lambda _: 1)}, RANDOM, "objective.beta: a function cannot be checked"),
         ({"objective.beta": tune.uniform(0, 1)}, {"searcher": "random"}, "random search needs a budget"),
+        ({"run.seed": [0, 1]}, {"seeds": 3}, "run.seed: varied, and set by seeds = 3"),
+        ({"run.batch": [8]}, {"seeds": 0}, "seeds = 0: a sweep has at least one"),
+        ({"run.batch": [8]}, {"metric": ["val/kl", "val/neg_elbo"]}, "mode = 'min': give min or max for each metric"),
+        ({"run.batch": [8]}, {"metric": ["val/kl"] * 2, "mode": ["min"] * 2}, "several different ones"),
         (
             {"objective.beta": When("model.latent_dim", [2], [1.0])},
             {},

@@ -1,6 +1,7 @@
 """Sweeps: what is refused before a trial starts, and the command that trains the best again."""
 
 import itertools
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,17 +11,22 @@ import ray
 
 from genlab.core.config import as_arguments, override, parse
 from genlab.core.errors import ConfigError, RunError
+from genlab.core.storage import locate
 from genlab.data.ingest.ingest import IngestConfig, ingest
 from genlab.imaging.images import encode_png
 from genlab.recipes.cyclegan import CycleGANConfig, CycleGANData, CycleGANModel
 from genlab.recipes.options import Run
 from genlab.recipes.recipe import recipe_type
+from genlab.recipes.vae import VAEConfig
 from genlab.sweeps.checks import check_space
 from genlab.sweeps.space import Space, load_space
 from genlab.sweeps.sweep import command_of, sweep
-from genlab.sweeps.trials import Trial, trial_name
+from genlab.sweeps.trials import Trial, plan_trials, trial_name
+from genlab.training.console import RunConsole
 from genlab.training.launch import launch
-from genlab.training.plan import make_plan
+from genlab.training.loop import train
+from genlab.training.plan import make_plan, owned, start_or_resume
+from genlab.training.session import LocalSession
 
 SPACES = sorted((Path(__file__).resolve().parents[2] / "tune_spaces").glob("*.py"))
 
@@ -73,18 +79,90 @@ def test_a_folder_of_trials_with_other_options_is_refused_before_any_trial(scene
     assert [path.name for path in (tmp_path / "lambda").iterdir()] == [trial_name(point, trial)]
 
 
-@pytest.mark.parametrize(("steps", "counts"), [(None, "--run.epochs 0.5"), (2, "--run.steps 2")])
-def test_the_command_that_trains_the_best_again_says_how_long_once(
+@pytest.fixture(scope="module")
+def ended(tmp_path_factory: pytest.TempPathFactory) -> VAEConfig:
+    """The config of a sweep ``betas`` of tiny VAEs, β 1 and 2, two seeds each, whose trials have ended."""
+    root = tmp_path_factory.mktemp("ended")
+    ingest(IngestConfig("synthetic:digits", str(root / "digits"), count=200, size=16, test_fraction=0.4))
+    config = override(
+        VAEConfig(),
+        {
+            "data.images": str(root / "digits"),
+            "model.channels": [4],
+            "model.hidden": 8,
+            "run.batch": 8,
+            "run.steps": 2,
+            "run.threads": 1,
+            "run.storage": str(root),
+        },
+    )
+    for trial in plan_trials(betas(), config, locate(root / "betas")):
+        with owned(trial.plan) as mine, RunConsole() as console:
+            start_or_resume(mine)
+            train(mine, LocalSession(console, 1, claim=mine.claim))
+        (locate(trial.plan.directory) / "report.html").touch()
+    return config
+
+
+def betas(metric: Any = "val/neg_elbo", mode: Any = "min") -> Space:
+    return Space("vae", {"objective.beta": [1.0, 2.0]}, metric, mode, seeds=2)
+
+
+def test_a_sweep_whose_trials_have_ended_needs_no_ray_and_measures_the_chosen_one_once(
+    ended: VAEConfig, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
+    points = sweep(betas(), ended, "betas")
+    said = capsys.readouterr().out
+    assert not ray.is_initialized()
+    assert "4 trials, of which 4 have ended" in said
+    assert [len(point.outcomes) for point in points] == [2, 2]
+    file = Path(str(ended.run.storage)) / "betas" / "sweep.json"
+    content = json.loads(file.read_text())
+    assert [(trial["point"]["objective.beta"], trial["seed"]) for trial in content["trials"]] == [
+        (point.point["objective.beta"], seed) for point in points for seed in (0, 1)
+    ]
+    assert not [name for trial in content["trials"] for name in trial["metrics"] if name.startswith("test/")]
+    chosen = content["chosen"]
+    values = {trial["run"]: trial["metrics"]["val/neg_elbo"] for trial in content["trials"][:2]}
+    assert chosen["run"] == min(values, key=values.__getitem__)
+    assert chosen["split"] == "test:reporting"
+    low, high = chosen["measurement"]["interval"]
+    assert low < chosen["measurement"]["value"] < high
+    assert f"genlab promote {chosen['run']} ROOT --name betas" in said
+    assert "--run.steps 4" in said.split("train it for longer: genlab train vae ")[1]
+
+    def again(*_: Any) -> None:
+        pytest.fail("the test split is read once")
+
+    monkeypatch.setattr("genlab.sweeps.sweep.measure_chosen", again)
+    sweep(betas(), ended, "betas")
+    assert json.loads(file.read_text()) == content
+
+
+def test_two_metrics_end_in_a_front_and_in_no_reading_of_the_test_split(
+    ended: VAEConfig, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
+    monkeypatch.setattr("genlab.sweeps.sweep.measure_chosen", lambda *_: pytest.fail("nothing is chosen"))
+    sweep(betas(["val/reconstruction", "val/kl"], ["min", "min"]), ended, "betas")
+    said = capsys.readouterr().out
+    assert "Pareto front: " in said
+    assert "front" in said.split("best run")[1]
+
+
+@pytest.mark.parametrize(("steps", "counts"), [(None, "--run.epochs 1.0"), (2, "--run.steps 4")])
+def test_the_command_that_trains_the_best_for_longer_says_how_long_once(
     steps: int | None, counts: str, scene_folders: Path, tmp_path: Path
 ) -> None:
     base = config(scene_folders, "scenes", tmp_path, steps=steps, epochs=0.5)
     point = {"objective.lambda_cycle": 1.0}
     plan = make_plan("cyclegan", override(base, point))
     space = Space("cyclegan", {"objective.lambda_cycle": [1.0]}, "val/kid", "min")
-    words = command_of(base, space, Trial(point, plan))
+    words = command_of(base, space, Trial(point, plan), times=2)
     assert counts in words
     assert ("--run.epochs" in words) + ("--run.steps" in words) == 1
-    assert make_plan("cyclegan", parse(CycleGANConfig, words.split())).steps == plan.steps
+    assert make_plan("cyclegan", parse(CycleGANConfig, words.split())).steps in (2 * plan.steps, 2 * plan.steps - 1)
 
 
 @pytest.mark.parametrize("file", SPACES, ids=lambda file: file.stem)

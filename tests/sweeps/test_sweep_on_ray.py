@@ -23,12 +23,12 @@ def test_a_sweep_finds_the_best_and_says_how_to_train_it(drawn: Callable[[str], 
     assert [trial["error"] for trial in result["trials"]] == [None] * 3
     assert sorted(trial["point"]["model.latent_dim"] for trial in result["trials"]) == [2, 8, 16]
     best = result["trials"][0]
-    assert f"the best, val/neg_elbo {figures[0]:.5g}: {best['run']}/model" in log
+    assert f"the best: {best['run']}/model, chosen on the split 'test:validation'" in log
     model = model_directory.load(f"{best['run']}/model")
     assert model.architecture.latent_dim == best["point"]["model.latent_dim"]
-    assert "chosen on the split 'test:validation'; to measure it on 'test:reporting'" in log
+    assert "on 'test:reporting', where no other trial was measured: −ELBO" in log
     assert all(not name.startswith("test/") for trial in result["trials"] for name in trial["metrics"])
-    command = log.split("train it again: genlab train vae ")[1].splitlines()[0]
+    command = log.split("train it for longer: genlab train vae ")[1].splitlines()[0]
     assert ("--model.latent-dim" in command) == (best["point"]["model.latent_dim"] != 2)
 
 

@@ -13,7 +13,6 @@ from genlab.core.storage import locate
 from genlab.data.ingest.ingest import IngestConfig, ingest
 from genlab.recipes.stylegan import StyleGANConfig
 from genlab.recipes.vae import VAEConfig
-from genlab.reports.report import make_report
 from genlab.sweeps.space import Budget, Space
 from genlab.sweeps.trials import Trial, plan_trials, result_of, trial_name
 from genlab.training.launch import launch
@@ -64,8 +63,8 @@ def test_a_run_under_the_name_that_genlab_once_gave_it_is_found(config: Any, tmp
     name = "model.latent_dim=2,run.seed=1"
     place = {"run.storage": str(tmp_path / "sweep"), "run.name": name}
     launch("vae", override(config, {"model.latent_dim": 2, "run.seed": 1} | place))  # as `genlab train` would
-    assert result_of(trials(config, tmp_path, vary=vary)[1]) is None, "it has no report yet"
-    make_report(str(tmp_path / "sweep" / name))
+    assert [result_of(trial) for trial in trials(config, tmp_path, vary=vary)] == [None] * 4, "it has no report yet"
+    (tmp_path / "sweep" / name / "report.html").touch()
     found = trials(config, tmp_path, vary=vary)
     assert [trial.name for trial in found if not trial.name.startswith("trial-")] == [name]
     ended = {trial.name: result for trial in found if (result := result_of(trial)) is not None}
@@ -74,7 +73,7 @@ def test_a_run_under_the_name_that_genlab_once_gave_it_is_found(config: Any, tmp
     others = trials(override(config, {"objective.beta": 2.0}), tmp_path, vary=vary)
     assert all(trial.name.startswith("trial-") for trial in others), "a run of another config is none of these"
     with pytest.raises(RunError, match="was trained for 2 steps, longer than the 1 of this sweep"):
-        result_of(trials(override(config, {"run.steps": 1}), tmp_path, vary=vary)[1])
+        result_of(trials(override(config, {"run.steps": 1}), tmp_path, vary=vary)[2])
 
 
 @pytest.mark.parametrize(
@@ -93,10 +92,16 @@ def test_random_search_ends_with_its_budget_or_with_its_points(config: Any, tmp_
     def count(vary: Any, **budget: Any) -> int:
         return len(trials(config, tmp_path, vary=vary, searcher="random", budget=Budget(**budget)))
 
+    def points(**more: Any) -> list[tuple[Any, int]]:
+        return [(trial.point["objective.beta"], trial.seed) for trial in trials(config, tmp_path, **more)]
+
     beta = {"objective.beta": tune.loguniform(0.1, 10)}
     assert count(beta, trials=3) == 3
     assert count(beta, images=100) == 3, "32 images each"
     assert count(VARY, trials=5) == 2, "each point once"
+    found = points(vary=beta, searcher="random", budget=Budget(trials=5), seeds=2)
+    assert [seed for _, seed in found] == [0, 0, 1, 1], "each point with both seeds, the first seed first"
+    assert [point for point, _ in found[:2]] == [point for point, _ in found[2:]]
 
 
 def test_the_name_of_a_trial_of_presets_is_that_of_the_preset() -> None:
