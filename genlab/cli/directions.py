@@ -98,7 +98,8 @@ def run_directions(config: DirectionsConfig) -> tuple[Directions, UPath]:
     if trained.data == shards.checksum and overlap(trained.split, config.split):
         raise ConfigError(f"split = {config.split!r}: the classifier was trained on these rows; name others, --split")
     read = AttributeReader(trained.model, columns, trained.label_names)
-    reader = Reader(str(place), trained.weights, shards.checksum, config.split, len(held_out), read.errors(held_out))
+    errors = read.errors(held_out)
+    reader = Reader(str(place), trained.weights, shards.checksum, config.split, len(held_out), columns, errors)
     directions = find_directions(model, read, read.axes, config.samples, config.seed)
     found = Directions(description["weights"]["sha256"], reader, config.samples, config.seed, directions)
     try:

@@ -28,6 +28,7 @@ COMMANDS = {
         "translate a picture, a folder or a data set with a trained model",
     ),
     "project": ("genlab.cli.project", "find the styles by which a StyleGAN draws a picture again"),
+    "edit": ("genlab.cli.edit", "change an attribute of a picture that a StyleGAN draws"),
     "directions": ("genlab.cli.directions", "find how attributes of a StyleGAN's pictures can be changed"),
     "import-weights": (
         "genlab.cli.import_weights",

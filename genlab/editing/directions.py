@@ -73,13 +73,13 @@ class Move:
         return Move(-self.vector)
 
 
-def synthesise(model: StyleModel, w: Tensor, noise: Noise | None, move: Move, steps: float | Tensor) -> Tensor:
+def synthesise(model: StyleModel, w: Tensor, noise: Any, move: Move, steps: float | Tensor) -> Tensor:
     """Draw images of styles after a move.
 
     Args:
         model: the generator.
         w: as ``model.synthesise`` takes it, [N, D] or with a style for each place, [N, places, D].
-        noise: as ``model.synthesise`` takes it.
+        noise: as ``model.synthesise`` takes it: a :class:`Noise`, or of a StyleGAN the noise of its layers.
         move: the move.
         steps: how many steps, one number or float [N].
 

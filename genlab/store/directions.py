@@ -124,6 +124,8 @@ class Reader:
     split: str
     """The rows that its errors are of, which it was not trained on."""
     rows: int
+    columns: Mapping[str, str]
+    """The column of each attribute by its name; the label's is ``label``."""
     errors: Mapping[str, float]
     """By attribute: mean absolute error of a number, share of wrong ones of a class."""
 

@@ -83,6 +83,7 @@ def test_each_command_explains_itself_by_its_name(
         (["decode", "{tmp}/nothing", "{tmp}/in.json", "{tmp}/out.png"], "{tmp}/nothing"),
         (["interpolate", "{tmp}/nothing", "{tmp}/out.png", "--seeds", "1", "2"], "{tmp}/nothing"),
         (["mix", "{tmp}/nothing", "{tmp}/out.png", "--rows", "1", "--columns", "2"], "{tmp}/nothing"),
+        (["edit", "{tmp}/nothing", "7", "{tmp}/out.png", "--younger", "20"], "{tmp}/nothing"),
         (["directions", "{tmp}/nothing", "--attributes", "age"], "{tmp}/nothing"),
         (["translate", "{tmp}/nothing", "{tmp}/in.png", "{tmp}/out.png"], "{tmp}/nothing"),
         (["import-weights", "{tmp}/out", "--a-to-b", "{tmp}/a.pth", "--b-to-a", "{tmp}/b.pth"], "{tmp}/a.pth"),
