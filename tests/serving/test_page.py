@@ -21,6 +21,8 @@ from PIL import Image
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from genlab.imaging.images import Pixels
+from genlab.models.model import InterpolationOptions
+from genlab.models.vae import VAE, VAEArchitecture
 from genlab.serving.limits import Limits
 from genlab.serving.problems import Problem, problem_response
 from genlab.serving.service import create_app
@@ -28,6 +30,9 @@ from genlab.serving.settings import Access, Settings
 from genlab.serving.telemetry import PrometheusTelemetry
 from genlab.serving.tokens import add_token
 from genlab.store import model_directory
+from genlab.store.aliases import set_alias
+from genlab.store.model_store import ModelStore
+from tests.inference.support import PROVENANCE
 from tests.serving.webdriver import CHROMIUM, DRIVER, Browser, browsing
 
 pytestmark = [
@@ -142,6 +147,14 @@ def pixels_on(browser: Browser, selector: str) -> Pixels:
     return np.frombuffer(base64.b64decode(data), np.uint8).reshape(height, width, 4)[:, :, :3]
 
 
+def until_shown(browser: Browser, selector: str, pixels: Pixels) -> None:
+    """Wait until a picture or a canvas shows these pixels."""
+    end = time.monotonic() + 120
+    while not np.array_equal(pixels_on(browser, selector), pixels):
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
 def drop(browser: Browser, selector: str, data: bytes, name: str = "picture.png", kind: str = "image/png") -> None:
     browser.evaluate(DROP, selector, base64.b64encode(data).decode(), name, kind)
 
@@ -158,6 +171,14 @@ def noise(*shape: int) -> Pixels:
 
 def model_of(run: Path) -> Any:
     return model_directory.load(run / "model")
+
+
+def save_vae(directory: Path, seed: int) -> Path:
+    """Write a model directory of a VAE of 16x16."""
+    torch.manual_seed(seed)
+    model = VAE((16, 16, 1), VAEArchitecture(channels=(4, 4))).eval().requires_grad_(False)
+    model_directory.save(directory, model, PROVENANCE)
+    return directory
 
 
 @pytest.mark.parametrize("path", ["/", "/docs"])
@@ -288,10 +309,59 @@ def test_a_film_goes_from_seed_to_seed(browser: Browser, url: str, served_runs: 
     first, last = (np.repeat(model.sample(1, seed)[0].numpy(), 3, axis=2) for seed in (3, 4))
     for number, expected in ((1, first), (30, last)):
         browser.evaluate(SET.format(f"{film}.querySelector('input[type=range]')"), number)
-        end = time.monotonic() + 30
-        while not np.array_equal(pixels_on(browser, ".film canvas"), expected):
-            assert time.monotonic() < end
-            time.sleep(0.1)
+        until_shown(browser, ".film canvas", expected)
+
+
+def test_a_film_goes_from_one_given_picture_to_another(browser: Browser, url: str, served_runs: Path) -> None:
+    """Of the class that is chosen, by its number: class 2 is no class named 2."""
+    show(browser, url, "classes")
+    panel = "[...document.querySelectorAll('.panel')].find(panel => panel.ariaLabel === 'From picture to picture')"
+    browser.wait(panel)
+    browser.evaluate(f"{panel}.id = 'between'")
+    assert browser.evaluate("document.querySelector('#between .film').hidden")
+    begin, end = noise(16, 16), 255 - noise(16, 16)
+    for number, pixels in enumerate((begin, end), 1):
+        drop(browser, f"#between .pair > :nth-child({number}) .drop", png(pixels))
+    browser.click("#between .choices label:nth-of-type(3)")
+    ends = torch.from_numpy(np.stack([begin, end]))[:, :, :, None]
+    model = model_of(served_runs / "classes")
+    film = model.interpolate(ends, torch.tensor([2, 2]), InterpolationOptions(steps=30)).numpy()
+    for number in (1, 30):
+        browser.evaluate(SET.format("document.querySelector('#between input[type=range]')"), number)
+        until_shown(browser, "#between .film canvas", np.repeat(film[number - 1], 3, axis=2))
+
+
+VERSION = "document.querySelector('#model > label select')"
+
+
+def test_a_version_is_chosen_by_its_alias_or_its_digits(browser: Browser, tmp_path: Path) -> None:
+    store = ModelStore(tmp_path / "models")
+    made = [store.add("digits", save_vae(tmp_path / f"source{seed}", seed))[0].version for seed in (0, 1)]
+    set_alias(store.root, "digits", "prod", made[0])
+    set_alias(store.root, "digits", "next", made[1])
+    with serving(Path(str(store.root))) as (url, _):
+        for reference, number in (("digits", 0), ("digits@next", 1), (f"digits@{made[0]}", 0)):
+            show(browser, url, "digits")
+            browser.wait(VERSION)
+            texts = browser.evaluate(f"[...{VERSION}.options].map(option => option.textContent)")
+            assert texts[0] == f"default ({made[0]})"
+            assert set(texts[1:]) == {f"prod ({made[0]})", f"next ({made[1]})", *made}
+            if reference != "digits":
+                change = (
+                    f"(select => {{ select.value = given[0]; select.dispatchEvent(new Event('change')) }})({VERSION})"
+                )
+                browser.evaluate(change, reference)
+            browser.wait("document.title === given[0]", f"{reference} · genlab")
+            assert made[number] in browser.text("#model > .quiet")
+            assert browser.evaluate(f"{VERSION}.value") == reference
+            browser.wait(f"{PLACE}.querySelector('figcaption').textContent.includes('z = (0.00, 0.00)')")
+            model: Any = model_directory.load(tmp_path / f"source{number}")
+            expected = model.decode(torch.tensor([[0.0, 0.0]]))[0].numpy()
+            np.testing.assert_array_equal(pixels_on(browser, ".panel figure img"), np.repeat(expected, 3, axis=2))
+        browser.open("about:blank")
+        browser.open(f"{url}/#digits@none")
+        browser.wait("document.getElementById('problem').textContent.includes('no such alias or version')")
+        assert browser.evaluate(f"{VERSION}.options.length") == 5, "from where another is chosen"
 
 
 @pytest.mark.parametrize("dark", [False, True])

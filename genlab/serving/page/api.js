@@ -30,13 +30,18 @@ async function ask(path, options = {}) {
   throw new Refusal(problem.detail ?? `the server answers ${answer.status}`, Number(answer.headers.get("Retry-After")))
 }
 
-/** Return the cards of all models. */
+/** Return the cards of all models, each with the `reference` by which it is asked: its name. */
 export async function listModels() {
-  return (await ask("v1/models")).json()
+  return (await (await ask("v1/models")).json()).map((card) => ({ ...card, reference: card.name }))
+}
+
+/** Return the card of a model by `reference`: NAME, NAME@ALIAS or NAME@VERSION. */
+export async function modelOf(reference) {
+  return { ...(await (await ask(`v1/models/${encodeURIComponent(reference)}`)).json()), reference }
 }
 
 function route(card, operation) {
-  return `v1/models/${encodeURIComponent(card.name)}/${operation}`
+  return `v1/models/${encodeURIComponent(card.reference)}/${operation}`
 }
 
 /** Ask an operation with parameters in JSON; return the answer as a Response. */
@@ -55,6 +60,16 @@ export function computeOf(card, operation, picture, parameters, accept = "image/
     method: "POST",
     headers: { "Content-Type": picture.type || "application/octet-stream", Accept: accept },
     body: picture,
+  })
+}
+
+/** Return the file of a picture, a Blob, as it stands in parameters in JSON: in base64. */
+export function inJson(picture) {
+  return new Promise((done, failed) => {
+    const reader = new FileReader()
+    reader.addEventListener("load", () => done(reader.result.slice(reader.result.indexOf(",") + 1)))
+    reader.addEventListener("error", () => failed(new Error("this browser cannot read the file")))
+    reader.readAsDataURL(picture)
   })
 }
 

@@ -1,12 +1,11 @@
 // Pictures of seeds: samples, the way between two, and mixed styles.
 
-import { compute, decodedPictures } from "./api.js"
-import { classChoice, field, form, make, number, ownOptions, panel, picture, randomSeed, saver, seedControl, slider } from "./elements.js"
+import { compute } from "./api.js"
+import { classChoice, field, form, make, number, ownOptions, panel, picture, randomSeed, saver, seedControl } from "./elements.js"
+import { film } from "./film.js"
 import { latest } from "./latest.js"
 
 const MOST_SAMPLES = 64
-const FRAMES = 30
-const FRAMES_A_SECOND = 15
 
 /** Make the panel of samples; `null` for a model that draws none. */
 export function samplePanel(card) {
@@ -35,69 +34,20 @@ export function samplePanel(card) {
 /** Make the panel of a film between the pictures of two seeds; `null` for a model that has none. */
 export function filmPanel(card) {
   if (!card.operations.includes("interpolate_draws")) return null
-  const change = () => load(parameters())
+  const change = () => shown.load(parameters())
   const seeds = [seedControl("First seed", randomSeed(), () => change()), seedControl("Last seed", randomSeed(), () => change())]
   const classes = classChoice(card)
   const own = ownOptions(card, "interpolate_draws", ["steps"])
   const parameters = () => ({
     seeds: seeds.map((seed) => seed.value()),
-    steps: FRAMES,
     ...(classes ? { label: classes.value() } : {}),
     ...own.values(),
   })
-  const canvas = make("canvas", { width: card.image.width, height: card.image.height, ariaLabel: "The picture on the way", attributes: { role: "img" } })
-  if (card.image.height <= 64) canvas.classList.add("small-pixels")
-  const frame = slider("Frame", { min: 1, max: FRAMES, step: 1, value: 1 })
-  let frames = []
-  const show = () => {
-    if (frames.length) canvas.getContext("2d").drawImage(frames[frame.input.value - 1], 0, 0)
-  }
-  frame.input.addEventListener("input", (event) => {
-    event.stopPropagation() // it asks for no new film
-    show()
-  })
-  const load = latest(async (asked) => {
-    frames = await decodedPictures(await compute(card, "interpolate_draws", asked, "application/json"))
-    show()
-    problem(null)
-  }, (error) => problem(error))
-
-  let timer = null
-  let forward = 1
-  const play = make("button", { type: "button", textContent: "Play" })
-  play.addEventListener("click", () => {
-    if (timer) {
-      clearInterval(timer)
-      timer = null
-    } else {
-      timer = setInterval(() => {
-        if (!node.isConnected) return clearInterval(timer)
-        const next = Number(frame.input.value) + forward
-        if (next < 1 || next > FRAMES) forward = -forward
-        else frame.set(next)
-        show()
-      }, 1000 / FRAMES_A_SECOND)
-    }
-    play.textContent = timer ? "Pause" : "Play"
-  })
-  const save = make("button", { type: "button", textContent: "Download GIF" })
-  save.addEventListener("click", async () => {
-    try {
-      const asked = { ...parameters(), frames_per_second: FRAMES_A_SECOND }
-      const answer = await compute(card, "interpolate_draws", asked, "image/gif")
-      const href = URL.createObjectURL(await answer.blob())
-      make("a", { href, download: `${card.name}-film.gif` }).click()
-      setTimeout(() => URL.revokeObjectURL(href), 60_000)
-      problem(null)
-    } catch (error) {
-      problem(error)
-    }
-  })
+  const shown = film(card, (asked, accept) => compute(card, "interpolate_draws", asked, accept), (error) => problem(error))
   const { node, problem } = panel("From seed to seed",
     form(change, ...seeds.map((seed) => make("div", { className: "row" }, ...seed.nodes)), classes?.node ?? null,
-      own.nodes.length ? make("div", { className: "row" }, ...own.nodes) : null, frame.label),
-    make("figure", { className: "film" }, canvas),
-    make("div", { className: "row after" }, play, save))
+      own.nodes.length ? make("div", { className: "row" }, ...own.nodes) : null),
+    ...shown.nodes)
   change()
   return node
 }

@@ -1,5 +1,7 @@
 // Elements of the page: each function returns DOM nodes.
 
+import { decoded } from "./api.js"
+
 /** Make an element: properties are set on it, those of `attributes` as attributes; children follow. */
 export function make(name, properties = {}, ...children) {
   const { attributes = {}, ...others } = properties
@@ -172,4 +174,19 @@ export function taker(text, taken) {
     if (file) taken(file)
   })
   return node
+}
+
+/** Scale a picture to the model's size: a PNG. */
+export async function fit(file, { height, width }) {
+  const url = URL.createObjectURL(file)
+  try {
+    const image = await decoded(url).catch(() => {
+      throw new Error("this browser cannot read the file as a picture")
+    })
+    const canvas = make("canvas", { height, width })
+    canvas.getContext("2d").drawImage(image, 0, 0, width, height)
+    return await new Promise((done) => canvas.toBlob(done, "image/png"))
+  } finally {
+    URL.revokeObjectURL(url)
+  }
 }

@@ -1,46 +1,77 @@
-// The page: a model is picked by the part of the address after #, and each of its operations has a panel.
+// The page: a model, or a version of it, is picked by the part of the address after #; each operation has a panel.
 
-import { keepToken, listModels } from "./api.js"
+import { keepToken, listModels, modelOf } from "./api.js"
+import { betweenPanel } from "./between.js"
 import { cardPanel } from "./card.js"
 import { filmPanel, mixPanel, samplePanel } from "./draws.js"
-import { make } from "./elements.js"
+import { field, make } from "./elements.js"
+import { latest } from "./latest.js"
 import { planePanel } from "./plane.js"
 import { translatePanel } from "./translate.js"
 
 const find = (id) => document.getElementById(id)
-const PANELS = [translatePanel, planePanel, samplePanel, mixPanel, filmPanel, cardPanel]
+const PANELS = [translatePanel, planePanel, samplePanel, mixPanel, filmPanel, betweenPanel, cardPanel]
 let cards = []
 
-function show() {
+const anchor = (reference) => `#${encodeURIComponent(reference)}`
+
+function say(error) {
+  find("problem").hidden = error === null
+  find("problem").textContent = error?.message ?? ""
+}
+
+const show = latest(async () => {
   const wanted = decodeURIComponent(location.hash.slice(1))
-  const card = cards.find(({ name }) => name === wanted) ?? cards[0]
+  const listed = cards.find(({ name }) => name === wanted.split("@")[0]) ?? cards[0]
   for (const link of find("models").children) {
-    if (card && link.textContent === card.name) link.setAttribute("aria-current", "page")
+    if (listed && link.textContent === listed.name) link.setAttribute("aria-current", "page")
     else link.removeAttribute("aria-current")
   }
-  if (!card) return
-  document.title = `${card.name} · genlab`
+  if (!listed) return
+  const named = wanted.startsWith(`${listed.name}@`)
+  const choice = versionChoice(listed, named ? wanted : listed.name)
+  const head = [make("h2", { textContent: listed.name }), choice]
+  let card
+  try {
+    card = named ? await modelOf(wanted) : listed
+  } catch (error) {
+    find("model").replaceChildren(...head.filter((node) => node !== null))
+    throw error
+  }
+  document.title = `${card.reference} · genlab`
   const panels = PANELS.map((panel) => panel(card)).filter((panel) => panel !== null)
+  head.splice(1, 0, make("p", { className: "quiet", textContent: `${card.family} · version ${card.version}` }))
   find("model").replaceChildren(
-    make("h2", { textContent: card.name }),
-    make("p", { className: "quiet", textContent: `${card.family} · version ${card.version}` }),
-    make("div", { className: "panels" }, ...panels))
+    ...head.filter((node) => node !== null), make("div", { className: "panels" }, ...panels))
+  say(null)
+}, say)
+
+/** Make the choice of an alias or a version of a model; `null` for a model that has one version. */
+function versionChoice(card, reference) {
+  if (card.versions.length < 2) return null
+  const aliases = Object.entries(card.aliases).filter(([, version]) => card.versions.includes(version))
+  const options = [
+    [`default (${card.version})`, card.name],
+    ...aliases.map(([alias, version]) => [`${alias} (${version})`, `${card.name}@${alias}`]),
+    ...card.versions.map((version) => [version, `${card.name}@${version}`]),
+  ]
+  const select = make("select", {}, ...options.map(([textContent, value]) => make("option", { value, textContent })))
+  select.value = reference
+  select.addEventListener("change", () => (location.hash = anchor(select.value)))
+  return field("Version", select)
 }
 
 async function load() {
-  const problem = find("problem")
-  problem.hidden = true
+  say(null)
   try {
     cards = await listModels()
     find("sign-in").hidden = true
     if (!cards.length) throw new Error("no model is served")
   } catch (error) {
-    problem.textContent = error.message
-    problem.hidden = false
+    say(error)
     return
   }
-  find("models").replaceChildren(
-    ...cards.map(({ name }) => make("a", { href: `#${encodeURIComponent(name)}`, textContent: name })))
+  find("models").replaceChildren(...cards.map(({ name }) => make("a", { href: anchor(name), textContent: name })))
   show()
 }
 

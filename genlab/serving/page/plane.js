@@ -1,7 +1,7 @@
 // The latent space of a model: a place in it, and the picture there.
 
-import { compute, computeOf, decoded, decodedPictures } from "./api.js"
-import { classChoice, form, make, panel, picture, saver, slider, taker } from "./elements.js"
+import { compute, decodedPictures, inJson } from "./api.js"
+import { classChoice, fit, form, make, panel, picture, saver, slider, taker } from "./elements.js"
 import { latest } from "./latest.js"
 
 const REACH = 3 // of the prior's standard deviations; 99.7 % of each coordinate
@@ -42,7 +42,8 @@ export function planePanel(card) {
   const given = make("figure", { hidden: true }, original.img, make("figcaption", { textContent: "given" }))
   const find = latest(async (file) => {
     const fitted = await fit(file, card.image)
-    const answer = await computeOf(card, "encode", fitted, label(), "application/json")
+    // In JSON a class is a number; as text it would be looked for among the names first.
+    const answer = await compute(card, "encode", { image: await inJson(fitted), ...label() }, "application/json")
     move((await answer.json()).latents[0])
     await original.show(fitted)
     given.hidden = false
@@ -92,21 +93,6 @@ function latentMap(card, move, failed) {
     dot.style.top = `${(1 - y / REACH) * 50}%`
   }
   return { node, draw, mark }
-}
-
-/** Scale a picture to the model's size: a PNG. */
-async function fit(file, { height, width }) {
-  const url = URL.createObjectURL(file)
-  try {
-    const image = await decoded(url).catch(() => {
-      throw new Error("this browser cannot read the file as a picture")
-    })
-    const canvas = make("canvas", { height, width })
-    canvas.getContext("2d").drawImage(image, 0, 0, width, height)
-    return await new Promise((done) => canvas.toBlob(done, "image/png"))
-  } finally {
-    URL.revokeObjectURL(url)
-  }
 }
 
 function subscript(number) {
