@@ -31,7 +31,7 @@ from genlab.models.pixels import from_signed
 from genlab.models.style_model import StyleModel
 from genlab.store.directions import Axis, Change, Direction, Effect, Method
 
-SCREENED, CALIBRATED, MEASURED = 64, 200, 400
+SCREENED, CALIBRATED, MEASURED = 64, 400, 400
 """Pictures on which candidates are compared, on which directions are calibrated, and on which they are measured."""
 EXEMPLARS = 0.05
 """Share of the samples that show an attribute most, by which channels are found."""
@@ -183,6 +183,9 @@ def find_directions(
         vectors = sefa_directions(joined, COMPONENTS)
         components = [Move(one / whitening.length(one)) for one in vectors]
 
+    middles = [
+        0.0 if axis.towards else float(column.mean()) for axis, column in zip(axes, fitted.values.T, strict=True)
+    ]
     found = []
     with progress("directions", len(axes), "axes") as advance:
         for number, axis in enumerate(axes):
@@ -201,7 +204,7 @@ def find_directions(
                 candidates["sefa"] = components
             for method, moves in candidates.items():
                 move = _strongest(moves, screened, number, TRIED_STEPS[method])
-                steps, amounts = _calibrate(move, calibrated, number, CALIBRATED_STEPS[method])
+                steps, amounts = _calibrate(move, calibrated, number, middles[number], CALIBRATED_STEPS[method])
                 if len(steps) > 1:
                     vector = () if move.vector is None else tuple(move.vector.tolist())
                     accuracy = accuracies[number] if method == "linear" else None
@@ -263,19 +266,29 @@ def _strongest(moves: Sequence[Move], pictures: _Pictures, number: int, steps: f
     return moves[best] if spans[best] >= 0 else moves[best].reverse
 
 
+def _has_room(values: Tensor, middle: float, sign: int) -> Tensor:
+    """Return which of the values, [N], can move in the direction of ``sign``: those on the other side of the middle.
+
+    What is read is bounded: nobody is made much older who is old, nor of a class whose class is read already.
+    """
+    return values <= middle if sign > 0 else values > middle
+
+
 def _calibrate(
-    move: Move, pictures: _Pictures, number: int, most: float
+    move: Move, pictures: _Pictures, number: int, middle: float, most: float
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return numbers of steps, and the mean change of an axis that each makes, both ascending, from 0 on both sides.
 
-    Points that change no more than one with fewer steps are left out.
+    Means are over the pictures that have room for the change. Points that change no more than one with fewer steps are
+    left out.
     """
     sides: list[list[tuple[float, float]]] = []
     for sign in (-1, 1):
         side: list[tuple[float, float]] = []
-        for point in range(1, POINTS + 1):
+        room = _has_room(pictures.values[:, number], middle, sign)
+        for point in range(1, POINTS + 1 if room.any() else 1):
             steps = sign * most * (point / POINTS) ** 2
-            amount = float(pictures.changes(move, steps)[:, number].mean())
+            amount = float(pictures.changes(move, steps)[room, number].mean())
             if sign * amount > sign * (side[-1][1] if side else 0.0):
                 side.append((steps, amount))
         sides.append(side)
@@ -286,22 +299,20 @@ def _calibrate(
 def _measured(
     direction: Direction, axes: Sequence[Axis], number: int, pictures: _Pictures, values: Tensor
 ) -> Direction:
-    """Return the direction with its effects: of a standard deviation of a number, or from one class to another.
+    """Return the direction with its effects: of a standard deviation of a number, or from one class to another; on the
+    pictures that have room for it.
 
     ``values`` are those of the samples on its axis, float64 [N].
     """
     axis, before = axes[number], pictures.values[:, number]
-    everywhere = torch.ones_like(before, dtype=torch.bool)
-    if not axis.towards:
-        spread = float(values.std())
-        wanted = [(-spread, everywhere), (spread, everywhere)]
-    else:
-        gap = float(values[values > 0].mean() - values[values <= 0].mean())
-        wanted = [(gap, before <= 0)] + ([(-gap, before > 0)] if axis.away else [])
+    size, middle = float(values.std()), float(values.mean())
+    if axis.towards:
+        size, middle = float(values[values > 0].mean() - values[values <= 0].mean()), 0.0
     effects = []
-    for amount, chosen in wanted:
-        low, high = direction.reach
-        amount = min(max(amount, low), high)
+    low, high = direction.reach
+    for sign in (-1, 1) if axis.away or not axis.towards else (1,):
+        amount = min(max(sign * size, low), high)
+        chosen = _has_room(before, middle, sign)
         if amount and chosen.any():
             changes = pictures.changes(Move.of(direction), direction.steps_for(amount))[chosen]
             found = _changes(axes, pictures.values[chosen], changes)

@@ -86,7 +86,7 @@ class Direction:
     steps: tuple[float, ...]
     """The calibration: ascending numbers of steps, 0 among them, ..."""
     amounts: tuple[float, ...]
-    """... and the mean change that each makes in what is read, ascending too."""
+    """... and the mean change that each makes in what is read of pictures with room for it, ascending too."""
     accuracy: float | None
     """How well a linear function of w tells what is read, on samples that it was not fitted on: of a number the share
     of its variance (R²), of a class the share of right ones. ``None`` for methods without such a function."""
