@@ -369,7 +369,8 @@ class StyleGANRecipe(Recipe[StyleGANConfig]):
 
     def test_metrics(self, batches: Batches, step: StepContext) -> Metrics:
         """Return the mean logit of held-out images: far below that of training images, the discriminator overfits."""
-        level = float(self.generator.growth) if self.config.model.form == "progressive" else None
+        grown = self.generator.growth if self.config.model.form == "progressive" else None
+        level = None if grown is None or grown.is_meta else float(grown)
         with step.autocast():
             real = self._shrunk(to_signed(batches["images"].image), level)
             logits = self.discriminator(real, self._label(batches), *_stage(level, real.device))

@@ -1,7 +1,8 @@
 """What is refused before any trial starts, with what to use instead."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from ray import tune
@@ -9,6 +10,7 @@ from ray import tune
 from genlab.core.config import override
 from genlab.core.errors import ConfigError
 from genlab.data.ingest.ingest import IngestConfig, ingest
+from genlab.models.stylegan import Form
 from genlab.recipes.cyclegan import CycleGANConfig
 from genlab.recipes.vae import VAEConfig
 from genlab.sweeps.checks import check_plan, check_space, metric_names
@@ -135,3 +137,9 @@ def test_measurements_of_pictures_need_evaluated_checkpoints(data: Path, tmp_pat
     check_plan(of_pictures, evaluated)
     assert {"val/kid", "val/kid_a_to_b", "val/cycle_a", "val/psnr_b_to_a"} <= set(metric_names(evaluated))
     assert {name for name in metric_names(plan) if name.startswith("score/")} >= {"score/translation.a_to_b.gain"}
+
+
+@pytest.mark.parametrize("form", get_args(Form))
+def test_a_network_of_any_form_names_its_metrics_before_it_is_trained(form: str, tiny: Callable[..., Any]) -> None:
+    plan = make_plan("stylegan", tiny("stylegan", {"model.form": form}), sealed=True)
+    assert "val/real_logit" in metric_names(plan)
