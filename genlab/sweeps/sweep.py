@@ -97,7 +97,7 @@ def _train(space: Space, trials: Sequence[Trial], folder: UPath) -> dict[str, st
     if not waiting:
         return {}
     with connected():
-        return run_trials(waiting, list(space.objectives), space.budget.hours, folder)
+        return run_trials(waiting, len(trials), list(space.objectives), space.budget.hours, folder)
 
 
 def _print_table(space: Space, points: Sequence[PointResult], front: Sequence[PointResult]) -> None:
@@ -107,7 +107,7 @@ def _print_table(space: Space, points: Sequence[PointResult], front: Sequence[Po
     varied = list(dict.fromkeys(name for point in points for name in point.point))
     table = Table(title=f"{space.family}: {', '.join(f'{name} ({one})' for name, one in space.objectives.items())}")
     for column in (*varied, *space.objectives, "seeds", "front" if several else "against the best", "best run"):
-        table.add_column(column)
+        table.add_column(column, overflow="fold")
     for point, p_value in zip(points, p_values(points, metric), strict=True):
         if several:
             verdict = "front" if point in front else ""

@@ -5,31 +5,34 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-import ray
 from ray import tune
 from ray.tune.integration.ray_train import TuneReportCallback
 from ray.tune.search import Searcher
 from upath import UPath
 
 from genlab.core.config import override
-from genlab.core.errors import ClusterError
 from genlab.core.text import counted
 from genlab.reports.report import make_report
 from genlab.sweeps.trials import Trial, result_of
 from genlab.training.console import RunConsole
 from genlab.training.plan import Plan, finished_step, owned, start_or_resume
-from genlab.training.ray.driver import fit
+from genlab.training.ray.driver import fit, side_by_side
 
-TRIAL_CPUS = 0.01
-"""CPUs that the driver of a trial asks for. Tune refuses 0, and a whole CPU would be missing for the workers."""
+DRIVER: dict[str, int | float] = {"memory": 1}
+"""What is reserved for the driver of a trial, which hardly computes: a byte, since Tune wants something reserved. Even
+a hundredth of a CPU would be missing for a worker, on a node whose CPUs are all taken."""
 SECONDS_PER_HOUR = 3600
 
 
-def run_trials(trials: Sequence[Trial], metrics: Sequence[str], hours: float | None, folder: UPath) -> dict[str, str]:
+def run_trials(
+    trials: Sequence[Trial], of: int, metrics: Sequence[str], hours: float | None, folder: UPath
+) -> dict[str, str]:
     """Train trials side by side on the cluster that this process is connected to, and write their reports.
 
     Args:
         trials: the trials.
+        of: how many trials the sweep has, with those that have ended. It decides the threads of each, so that trials
+            compute with the same number when the sweep goes on.
         metrics: the metrics, which are printed as they are measured.
         hours: after how many hours no further trial starts; ``None``: all start.
         folder: the sweep's folder, for Ray Tune's own files.
@@ -40,25 +43,19 @@ def run_trials(trials: Sequence[Trial], metrics: Sequence[str], hours: float | N
     Raises:
         ClusterError: when a trial does not fit on the cluster.
     """
-    run = trials[0].plan.run
-    free = int(ray.cluster_resources().get("CPU", 1) - TRIAL_CPUS * len(trials))
-    threads = run.threads or max(1, free // run.workers)
-    if free < run.workers * threads:
-        raise ClusterError(
-            f"a trial of {counted(run.workers, 'worker')} with {counted(threads, 'thread')} needs "
-            f"{run.workers * threads} CPUs besides the little that its driver takes, "
-            f"and {free} are whole; use fewer workers or run.threads"
-        )
+    threads, together = side_by_side(trials[0].plan.run, of)
+    at_a_time = counted(min(together, len(trials)), "trial")
+    print(f"{at_a_time} at a time, {counted(threads, 'thread')} a worker", flush=True)
     plans = [
         dataclasses.replace(trial.plan, config=override(trial.plan.config, {"run.threads": threads}))
         for trial in trials
     ]
     tuner = tune.Tuner(
-        tune.with_resources(tune.with_parameters(_trial, plans=plans), {"CPU": TRIAL_CPUS}),
+        tune.with_resources(tune.with_parameters(_trial, plans=plans), tune.PlacementGroupFactory([DRIVER])),
         tune_config=tune.TuneConfig(
             search_alg=Queue(len(plans), hours),
             num_samples=len(plans),
-            max_concurrent_trials=free // (run.workers * threads),
+            max_concurrent_trials=together,
         ),
         run_config=tune.RunConfig(
             name="tune", storage_path=str(folder), verbose=0, callbacks=[Announcer(trials, metrics)]

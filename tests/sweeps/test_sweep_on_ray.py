@@ -22,6 +22,8 @@ def test_a_sweep_finds_the_best_and_says_how_to_train_it(drawn: Callable[[str], 
     assert figures == sorted(figures), "the best comes first"
     assert [trial["error"] for trial in result["trials"]] == [None] * 3
     assert sorted(trial["point"]["model.latent_dim"] for trial in result["trials"]) == [2, 8, 16]
+    lines = [line for line in log.splitlines() if line.startswith("trial-")]
+    assert all(line.endswith(": starts") for line in lines[:2]), "two cores train two trials of one thread at once"
     best = result["trials"][0]
     assert f"the best: {best['run']}/model, chosen on the split 'test:validation'" in log
     model = model_directory.load(f"{best['run']}/model")

@@ -146,6 +146,31 @@ def worker_resources(run: Run) -> tuple[int, bool]:
     return threads, gpus > 0
 
 
+def side_by_side(run: Run, runs: int) -> tuple[int, int]:
+    """Return the CPU threads of each worker of several like runs, and how many of these go side by side.
+
+    Args:
+        run: the options of each run.
+        runs: how many there are.
+
+    Raises:
+        ClusterError: when one of them could never start, see :func:`worker_resources`.
+    """
+    worker_resources(run)
+    nodes = _nodes()
+    return packed(nodes, run, runs, gpu=any(node.gpus for node in nodes))
+
+
+def packed(nodes: Sequence[Node], run: Run, runs: int, *, gpu: bool) -> tuple[int, int]:
+    """Return what :func:`side_by_side` does, for these nodes: threads of a worker, and runs side by side.
+
+    A worker runs on one node. Unless ``run.threads`` says otherwise, as many runs as there is room for go side by side,
+    and their workers get the most threads with which they fit. It is one run where an autoscaler is to add nodes first.
+    """
+    together = max(1, min(runs, fitting(nodes, run.threads or 1, gpu) // run.workers))
+    return run.threads or most_threads(nodes, run.workers * together, gpu), together
+
+
 def _nodes() -> list[Node]:
     resources = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     return [Node(int(each.get("CPU", 0)), int(each.get("GPU", 0))) for each in resources]

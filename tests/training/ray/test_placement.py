@@ -9,7 +9,7 @@ import pytest
 from genlab.core.errors import ClusterError
 from genlab.recipes.options import Run
 from genlab.training.ray import driver
-from genlab.training.ray.driver import Node, fitting, most_threads, worker_resources
+from genlab.training.ray.driver import Node, fitting, most_threads, packed, worker_resources
 
 UNEQUAL = [Node(64, 8), Node(64, 1)]
 
@@ -98,3 +98,24 @@ def test_where_ray_does_not_say_whether_there_is_an_autoscaler_nothing_is_refuse
     monkeypatch.setattr(driver, "_autoscaled", autoscaled)
     monkeypatch.setitem(sys.modules, "ray._private.state", None)
     assert worker_resources(Run(workers=4)) == (1, False)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "run", "runs", "gpu", "expected"),
+    [
+        ([Node(2)], Run(), 12, False, (1, 2)),
+        ([Node(2)], Run(), 1, False, (2, 1)),
+        ([Node(2)], Run(threads=2), 12, False, (2, 1)),
+        ([Node(8), Node(8)], Run(threads=8), 12, False, (8, 2)),
+        ([Node(8), Node(8)], Run(threads=5), 12, False, (5, 2)),
+        ([Node(8), Node(8)], Run(), 4, False, (4, 4)),
+        ([Node(8), Node(8)], Run(workers=3), 12, False, (1, 5)),
+        ([Node(32, 4), Node(64)], Run(), 12, True, (8, 4)),
+        ([Node(32, 4), Node(64)], Run(workers=2), 12, True, (8, 2)),
+        ([Node(2)], Run(threads=4), 12, False, (4, 1)),
+    ],
+)
+def test_runs_are_packed_node_by_node(
+    nodes: list[Node], run: Run, runs: int, gpu: bool, expected: tuple[int, int]
+) -> None:
+    assert packed(nodes, run, runs, gpu=gpu) == expected, "threads of a worker, and runs side by side"
