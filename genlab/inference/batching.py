@@ -7,6 +7,7 @@ pictures) goes on in other threads, and more work arrives.
 
 import contextlib
 import logging
+import math
 import threading
 import time
 from collections import deque
@@ -92,19 +93,26 @@ class Batcher:
 
     Args:
         most_waiting: pieces of work that may wait; more are refused.
+        most_seconds: seconds that the work that waits may take, by what rows of its kinds took last; with more, further
+            work is refused. When nothing waits, any work is taken.
         finishers: threads that finish what was computed.
         record: is told of each batch, in the thread that computes.
     """
 
     def __init__(
-        self, most_waiting: int = 256, finishers: int = 1, record: Callable[[BatchRecord], None] | None = None
+        self,
+        most_waiting: int = 256,
+        most_seconds: float = math.inf,
+        finishers: int = 1,
+        record: Callable[[BatchRecord], None] | None = None,
     ) -> None:
         self._most_waiting = most_waiting
+        self._most_seconds = most_seconds
         self._record = record
         self._waiting: deque[Work] = deque()
         self._changed = threading.Condition()
         self._closing = False
-        self._seconds_per_work = 0.0
+        self._row_seconds: dict[tuple[Engine, Any], float] = {}
         self._untried: dict[tuple[Engine, Any], Kind] = {}
         self._finishers = ThreadPoolExecutor(finishers, thread_name_prefix="finish")
         self._thread = threading.Thread(target=self._compute_all, name="batcher", daemon=True)
@@ -150,8 +158,9 @@ class Batcher:
         with self._changed:
             if self._closing:
                 raise ClosedError("the server is stopping")
-            if len(self._waiting) >= self._most_waiting:
-                raise OverloadedError(len(self._waiting) * self._seconds_per_work)
+            seconds = self._seconds_of_waiting()
+            if len(self._waiting) >= self._most_waiting or seconds > self._most_seconds:
+                raise OverloadedError(seconds)
             self._waiting.append(work)
             self._changed.notify()
         return work
@@ -159,8 +168,9 @@ class Batcher:
     def forget(self, engine: Engine) -> None:
         """Try no more batch sizes of an engine that is put away."""
         with self._changed:
-            for key in [key for key in self._untried if key[0] is engine]:
-                del self._untried[key]
+            for known in (self._untried, self._row_seconds):
+                for key in [key for key in known if key[0] is engine]:
+                    del known[key]
 
     def run(self, engine: Engine, task: Task, finish: Callable[[NDArray[Any]], Any] = lambda pixels: pixels) -> Any:
         """Queue a task, and wait for its result.
@@ -214,6 +224,13 @@ class Batcher:
             with self._changed:
                 self._untried.pop((engine, trial), None)
 
+    def _seconds_of_waiting(self) -> float:
+        """Return about how long what waits will take; kinds that were never computed count as nothing."""
+        return sum(
+            self._row_seconds.get((work.engine, work.task.kind.trial), 0.0) * (len(work.task.rows) - len(work.outputs))
+            for work in self._waiting
+        )
+
     def _sweep(self) -> list[Work]:
         """Drop the work of callers who left, and return what is late."""
         now = time.monotonic()
@@ -250,8 +267,10 @@ class Batcher:
         seconds = time.monotonic() - begin
         done = [work for work, _ in batch if work.error or len(work.outputs) == len(work.task.rows)]
         self._remove(done, together[0])
-        if done:
-            self._seconds_per_work += 0.2 * (seconds / len(done) - self._seconds_per_work)
+        if rows:
+            with self._changed:
+                key, now = (engine, kind.trial), seconds / len(rows)
+                self._row_seconds[key] = (self._row_seconds.get(key, now) + now) / 2
         pixels = engine.pixels(kind)
         if not engine.knows_batches(kind):
             with self._changed:

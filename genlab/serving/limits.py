@@ -25,6 +25,9 @@ class Limits:
     """Seconds after which a request that is not answered yet is given up, with status 503."""
     waiting: Annotated[int, Interval(ge=1, le=100_000)] = 256
     """Largest number of requests that wait for a model; more get status 503."""
+    waiting_seconds: Annotated[float, Interval(gt=0, le=3600)] = 5.0
+    """Seconds of work that may wait for a model, by what it took last; with more, requests get status 503 until it is
+    less. What comes when nothing waits is always taken."""
     requests_per_minute: Annotated[int, Interval(ge=1, le=1_000_000)] | None = None
     """Largest number of requests of one token in a minute, which may come at once after a pause; more get status 429.
     Without tokens it holds for all requests together. By default there is no such limit."""

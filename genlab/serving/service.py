@@ -75,7 +75,12 @@ def create_app(
         forget=lambda engine: batcher.forget(engine) if batcher else None,
         held=telemetry.memory,
     )
-    batcher = Batcher(limits.waiting, settings.codec_threads, functools.partial(record_batch, library, telemetry))
+    batcher = Batcher(
+        limits.waiting,
+        limits.waiting_seconds,
+        settings.codec_threads,
+        functools.partial(record_batch, library, telemetry),
+    )
     decoders = ThreadPoolExecutor(settings.codec_threads, thread_name_prefix="decode")
 
     computer = Computer(batcher, limits.seconds)

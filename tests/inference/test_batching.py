@@ -165,6 +165,23 @@ def test_of_a_large_piece_that_becomes_late_the_rest_is_not_computed(batcher: Ba
     assert engine.batches == [[0, 1, 2, 3]]
 
 
+def test_work_that_would_wait_too_long_is_refused() -> None:
+    batcher, engine = Batcher(most_seconds=0.1), Doubler()
+    slow = Caller(batcher, engine, [1])
+    assert engine.begun.acquire(timeout=30)
+    time.sleep(0.2)  # so long a row takes
+    engine.go.release()
+    assert slow.answer() == (2,)
+    alone = Caller(batcher, engine, [2])
+    assert engine.begun.acquire(timeout=30)
+    with pytest.raises(OverloadedError) as refused:
+        Caller(batcher, engine, [3])
+    assert refused.value.seconds >= 0.2
+    engine.go.release()
+    assert alone.answer() == (4,), "when nothing waits, any work is taken"
+    batcher.close()
+
+
 def test_too_much_work_is_refused_and_a_closed_batcher_finishes_what_it_has(batcher: Batcher) -> None:
     engine = Doubler()
     callers = [Caller(batcher, engine, [number]) for number in range(6)]
