@@ -61,6 +61,11 @@ def locate(url: str | os.PathLike[str] | UPath) -> UPath:
     return UPath(text, use_listings_cache=False)
 
 
+def cache_folder() -> UPath:
+    """Return the folder of what is kept to save time, ``$GENLAB_CACHE`` or ``~/.cache/genlab``. It may be deleted."""
+    return locate(os.environ.get("GENLAB_CACHE") or "~/.cache/genlab")
+
+
 def require_absolute(option: str, url: str) -> None:
     """Refuse a relative path inside a submitted Ray job, whose working directory is a temporary upload.
 

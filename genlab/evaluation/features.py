@@ -1,7 +1,6 @@
 """Features of data sets, computed once and cached, and of images that a model makes; FID and KID between them."""
 
 import contextlib
-import os
 from collections.abc import Iterable
 
 import safetensors.torch
@@ -12,7 +11,7 @@ from upath import UPath
 
 from genlab.core.progress import progress
 from genlab.core.seeds import derived_seed
-from genlab.core.storage import json_bytes, locate, read_bytes, sha256, write_atomic
+from genlab.core.storage import cache_folder, json_bytes, read_bytes, sha256, write_atomic
 from genlab.data.stream.order import permutation
 from genlab.evaluation.extractors import Extractor
 from genlab.evaluation.held_out import HeldOut
@@ -30,11 +29,6 @@ from genlab.store.tensor_file import tensor_file
 
 FEWEST = FEWEST_ROWS
 """The fewest images on each side."""
-
-
-def cache_folder() -> UPath:
-    """Return the folder of cached features: ``$GENLAB_CACHE``, else ``~/.cache/genlab``. It may be deleted."""
-    return locate(os.environ.get("GENLAB_CACHE") or "~/.cache/genlab")
 
 
 def features_of(rows: HeldOut, extractor: Extractor) -> Tensor:

@@ -135,9 +135,10 @@ class Trial:
         rows = [xxhash.xxh3_128() for _ in range(size)]
 
         def add(layer: nn.Module, inputs: Any, output: Any) -> None:
-            if isinstance(output, Tensor) and output.dim() and len(output) == size:
-                for row, values in zip(rows, output, strict=True):
-                    row.update(values.contiguous().cpu().view(-1).view(torch.uint8).numpy())
+            for tensor in output if isinstance(output, tuple) else (output,):
+                if isinstance(tensor, Tensor) and tensor.dim() and len(tensor) == size:
+                    for row, values in zip(rows, tensor, strict=True):
+                        row.update(values.contiguous().cpu().view(-1).view(torch.uint8).numpy())
 
         layers = [layer for layer in self._model.modules() if not list(layer.children())]
         handles = [layer.register_forward_hook(add) for layer in layers]

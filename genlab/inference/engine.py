@@ -8,7 +8,7 @@ row (:mod:`genlab.inference.kinds`); :meth:`Engine.run` computes one, and a
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from genlab.core.errors import ConfigError
 from genlab.imaging.images import Channels, ImageError, Pixels, prepare
+from genlab.inference import onnx_networks
 from genlab.inference.batch_sizes import Trial, parts
 from genlab.inference.kinds import (
     Decode,
@@ -35,6 +36,10 @@ from genlab.models.precision import allow_tf32
 from genlab.models.tiles import TILE, join_tiles, tile_boxes
 from genlab.store import model_directory
 from genlab.store.probes import Report, check
+
+Runtime = Literal["onnx", "pytorch"]
+"""What computes a model's networks on a CPU: ``onnx`` is ONNX Runtime, where it is installed and the model has networks
+for it. It is faster; to load a model for the first time takes some seconds more."""
 
 ImageInput = bytes | Pixels
 """The bytes of an image file, or uint8 [H, W, 1 or 3]."""
@@ -71,6 +76,7 @@ class Engine:
             model in batch sizes that were tried and agree. By default on a CPU. Otherwise a picture may differ by one
             level of 255 where the network's rounding tips it.
         most_cost: by which factor this may slow down batches; where it costs more, it is given up.
+        runtime: what computes the networks of a model on a CPU, see :data:`Runtime`.
 
     Raises:
         RunError: the model cannot be loaded; and, from an operation, the model does not have it.
@@ -83,19 +89,21 @@ class Engine:
         device: str | torch.device | None = None,
         exact: bool | None = None,
         most_cost: float = math.inf,
+        runtime: Runtime = "pytorch",
     ) -> None:
         allow_tf32(False)
         self.info = ModelInfo.read(directory)
         self._model: Any = model_directory.load(directory, device or best_device())
-        self._exact = self._model.device.type == "cpu" if exact is None else exact
+        self.bytes = sum(
+            tensor.numel() * tensor.element_size() for tensor in (*self._model.parameters(), *self._model.buffers())
+        )
+        """The bytes of the model's weights."""
+        on_cpu = self._model.device.type == "cpu"
+        if on_cpu and runtime == "onnx" and onnx_networks.is_installed():
+            onnx_networks.use_onnx_runtime(self._model, self.info.weights)
+        self._exact = on_cpu if exact is None else exact
         self._most_cost = most_cost
         self._trials: dict[Any, Trial] = {}
-
-    @property
-    def bytes(self) -> int:
-        """Return the bytes of the model's weights."""
-        tensors = (*self._model.parameters(), *self._model.buffers())
-        return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
     def check_probes(self) -> Report | None:
         """Check that the model gives what training's own model made, see :func:`genlab.store.probes.check`.

@@ -5,10 +5,10 @@ pixels are uint8 [N, H, W, C]. ``export.json`` beside the files describes their 
 """
 
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
@@ -20,6 +20,9 @@ from genlab.core.storage import locate, require_empty, sha256, write_atomic, wri
 from genlab.models.graph import Graph, TensorSpec
 from genlab.store import model_directory
 
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
 Format = Literal["onnx", "torch-export"]
 Tensors = tuple[Tensor, ...]
 Run = Callable[[Tensors], Tensors]
@@ -29,6 +32,8 @@ DESCRIPTION = "export.json"
 SUFFIXES: Mapping[Format, str] = {"onnx": ".onnx", "torch-export": ".pt2"}
 PACKAGES: Mapping[Format, tuple[str, ...]] = {"onnx": EXTRAS["onnx"], "torch-export": ()}
 """Packages that make and try the files of a format, whose versions are recorded."""
+LONGEST = 2**16
+"""Largest height or width of a network that takes multiples of some number alone."""
 LEVELS = 1
 """Largest difference of a pixel from the model's, in levels of 0..255: a value halfway may round either way."""
 TOLERANCE = 1e-4
@@ -94,12 +99,13 @@ class _Exported:
 
 def _export(graph: Graph, to: Format, file: str) -> _Exported:
     data, run, facts = (_to_onnx if to == "onnx" else _to_torch)(graph)
-    return _Exported(graph, data, facts, _compare(graph, run, file))
+    return _Exported(graph, data, facts, compare(graph, run, file))
 
 
 def _trace(graph: Graph) -> ExportedProgram:
+    dimensions = {name: times * Dim(name, min=1, max=LONGEST // times) for name, times in graph.multiples.items()}
     free = tuple(
-        {axis: Dim.DYNAMIC for axis, side in enumerate(spec.shape) if isinstance(side, str)}
+        {axis: dimensions.get(side, Dim.DYNAMIC) for axis, side in enumerate(spec.shape) if isinstance(side, str)}
         for spec in graph.inputs.values()
     )
     program = torch.export.export(graph.module.eval(), _inputs(graph, 0), dynamic_shapes=free)
@@ -116,9 +122,8 @@ def _to_torch(graph: Graph) -> tuple[bytes, Run, dict[str, Any]]:
     return data, lambda inputs: _tuple(module(*inputs)), {}
 
 
-def _to_onnx(graph: Graph) -> tuple[bytes, Run, dict[str, Any]]:
-    from onnxruntime import InferenceSession
-
+def onnx_model(graph: Graph) -> "ModelProto":
+    """Translate a graph into an ONNX model."""
     program = torch.onnx.export(
         _trace(graph), input_names=list(graph.inputs), output_names=list(graph.outputs), dynamo=True, verbose=False
     )
@@ -130,6 +135,13 @@ def _to_onnx(graph: Graph) -> tuple[bytes, Run, dict[str, Any]]:
             for axis, side in enumerate(spec.shape):
                 if isinstance(side, str):
                     value.type.tensor_type.shape.dim[axis].dim_param = side
+    return model
+
+
+def _to_onnx(graph: Graph) -> tuple[bytes, Run, dict[str, Any]]:
+    from onnxruntime import InferenceSession
+
+    model = onnx_model(graph)
     data = model.SerializeToString()
     session = InferenceSession(data, providers=["CPUExecutionProvider"])
 
@@ -141,8 +153,8 @@ def _to_onnx(graph: Graph) -> tuple[bytes, Run, dict[str, Any]]:
     return data, run, {"opset": opset}
 
 
-def _compare(graph: Graph, run: Run, file: str) -> dict[str, float]:
-    """Compare an exported graph with its model at two sizes.
+def compare(graph: Graph, run: Run, file: str, sizes: Sequence[int] = (0, 1)) -> dict[str, float]:
+    """Compare an exported graph with its module, at its two sizes or one of them.
 
     Returns:
         The largest difference of each output from the model's: in levels for uint8, else as a share of the largest.
@@ -151,7 +163,7 @@ def _compare(graph: Graph, run: Run, file: str) -> dict[str, float]:
         RunError: an output has another form, or differs by more than :data:`LEVELS` or :data:`TOLERANCE`.
     """
     largest = dict.fromkeys(graph.outputs, 0.0)
-    for size in (0, 1):
+    for size in sizes:
         inputs = _inputs(graph, size)
         with torch.inference_mode():
             pairs = zip(graph.outputs.items(), run(inputs), _tuple(graph.module(*inputs)), strict=True)

@@ -96,6 +96,8 @@ class CycleGAN(Translator):
         super().__init__(image_shape, architecture)
         for direction in self.directions:
             self.add_module(direction, _generator(image_shape, architecture))
+        first = self.generator(self.directions[0])
+        self._size_multiple, self._smallest_size = first.size_multiple, first.smallest_size
 
     @property
     def directions(self) -> tuple[str, ...]:
@@ -109,7 +111,7 @@ class CycleGAN(Translator):
     @property
     def size_multiple(self) -> int:
         """Return the number of which heights and widths within the generators are multiples."""
-        return self.generator(self.directions[0]).size_multiple
+        return self._size_multiple
 
     @torch.inference_mode()
     def translate(self, pixels: Tensor, direction: str = "a_to_b", options: NoOptions | None = None) -> Tensor:
@@ -128,7 +130,7 @@ class CycleGAN(Translator):
             raise ValueError(f"images of {pixels.shape[3]} channels; the model takes {self.image_shape[2]}")
         generator = self.generator(direction)
         return translate_in_tiles(
-            lambda tile: self.translate_whole(generator, tile), pixels.to(self.device), generator.size_multiple
+            lambda tile: self.translate_whole(generator, tile), pixels.to(self.device), self.size_multiple
         )
 
     def translate_signed(self, images: Tensor, direction: str) -> Tensor:
@@ -142,7 +144,7 @@ class CycleGAN(Translator):
         for axis in (1, 2):
             side = pixels.shape[axis]
             # In an exported graph a side is symbolic, and Python's max would make it a constant.
-            padded = cast("int", torch.sym_max(side + -side % generator.size_multiple, generator.smallest_size))
+            padded = cast("int", torch.sym_max(side + -side % self._size_multiple, self._smallest_size))
             pixels = pixels.index_select(axis, reflection_indices(side, padded, pixels.device))
         return from_signed(generator(to_signed(pixels))[:, :, :height, :width])
 
@@ -154,6 +156,17 @@ class CycleGAN(Translator):
         sizes = {"N": (2, 1), "H": (height + 1, height), "W": (width + 2, width)}
         return {
             name: Graph(_Direction(self, self.generator(name)), {"pixels": pixels}, {"translated": pixels}, sizes)
+            for name in self.directions
+        }
+
+    def networks(self) -> dict[str, Graph]:
+        """Return the generators, for the heights and widths that they take."""
+        images = TensorSpec(torch.float32, ("N", self.image_shape[2], "H", "W"))
+        multiples = {"H": self._size_multiple, "W": self._size_multiple}
+        least = self._smallest_size
+        sizes = {"N": (2, 1), "H": (2 * least, least), "W": (3 * least, least)}
+        return {
+            name: Graph(self.generator(name), {"images": images}, {"translated": images}, sizes, multiples)
             for name in self.directions
         }
 

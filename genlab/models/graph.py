@@ -1,6 +1,7 @@
 """Graphs: the parts of a model that ``genlab export`` writes, as functions of tensors with weights."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import torch
 from torch import nn
@@ -30,3 +31,5 @@ class Graph:
     sizes: dict[str, tuple[int, int]]
     """The length of each named dimension at which the function is traced, and another at which the trace is tested. A
     trace holds for any length only if no two of the first are equal, and none is 1 or leads to a length of 1 inside."""
+    multiples: Mapping[str, int] = field(default_factory=dict)
+    """What the length of a named dimension must be a multiple of, where not any will do."""

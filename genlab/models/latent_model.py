@@ -195,6 +195,20 @@ class LatentModel(Sampler, ABC):
             "decoder": Graph(_DecoderGraph(self), {"z": latents, **label}, {"pixels": pixels}, sizes),
         }
 
+    def networks(self) -> dict[str, Graph]:
+        """Return encoder and decoder, which take nearly all of the time."""
+        height, width, channels = self.image_shape
+        images = TensorSpec(torch.float32, ("N", channels, height, width))
+        latents = TensorSpec(torch.float32, ("N", self.architecture.latent_dim))
+        label = {"label": TensorSpec(torch.int64, ("N",), self.classes)} if self.classes else {}
+        sizes = self.graphs()["decoder"].sizes
+        return {
+            "encoder": Graph(
+                self.encoder, {"images": images, **label}, {"mean": latents, "log_variance": latents}, sizes
+            ),
+            "decoder": Graph(self.decoder, {"latents": latents, **label}, {"logits": images}, sizes),
+        }
+
     def _on_device(self, label: Tensor | None) -> Tensor | None:
         return None if label is None else label.to(self.device)
 

@@ -84,8 +84,8 @@ class Model(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Return the device of the weights."""
-        return next(self.parameters()).device
+        """Return the device of the weights; the CPU where PyTorch holds none (:meth:`networks`)."""
+        return next((weight.device for weight in self.parameters()), torch.device("cpu"))
 
     @property
     def classes(self) -> int:
@@ -94,6 +94,13 @@ class Model(nn.Module):
 
     def graphs(self) -> dict[str, Graph]:
         """Return the functions of tensors that ``genlab export`` writes, by name; by default none."""
+        return {}
+
+    def networks(self) -> dict[str, Graph]:
+        """Return the submodules, by name, that another runtime than PyTorch may compute in inference; by default none.
+
+        Nothing but their results may be asked of these submodules then.
+        """
         return {}
 
 

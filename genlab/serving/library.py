@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from upath import UPath
 
 from genlab.core.errors import GenlabError, RunError
-from genlab.inference.engine import Engine
+from genlab.inference.engine import Engine, Runtime
 from genlab.serving.evaluations import Evaluations
 from genlab.serving.limits import Limits
 from genlab.serving.operations import OPERATIONS, Form
@@ -56,6 +56,7 @@ class Library:
         limits: of requests; they bound the parameters of operations.
         device: where models go; by default a GPU if there is one.
         exact: see :class:`genlab.inference.engine.Engine`.
+        runtime: the same.
         memory_bytes: the most that the weights of all loaded models may take; the least recently used go first. A
             single model may take more.
         require_probes: whether a model without probes is refused; otherwise it is served with a warning in the log.
@@ -74,6 +75,7 @@ class Library:
         limits: Limits,
         device: str | None = None,
         exact: bool | None = None,
+        runtime: Runtime = "pytorch",
         memory_bytes: int | None = None,
         require_probes: bool = False,
         forget: Callable[[Engine], None] = lambda engine: None,
@@ -83,7 +85,7 @@ class Library:
         self._stores: list[ModelStore] = []
         for source in sources:
             self._add(source)
-        self._limits, self._device, self._exact = limits, device, exact
+        self._limits, self._device, self._exact, self._runtime = limits, device, exact, runtime
         self._memory_bytes, self._require_probes, self._forget = memory_bytes, require_probes, forget
         self._held = held
         self.evaluations = Evaluations()
@@ -259,7 +261,7 @@ class Library:
 
     def _open(self, version: ModelVersion) -> Served:
         most_cost = EXACT_COST if self._exact is None else math.inf
-        engine = Engine(version.directory, self._device, self._exact, most_cost)
+        engine = Engine(version.directory, self._device, self._exact, most_cost, self._runtime)
         if version_of(model_directory.describe(version.directory)) != version.version:
             raise RunError("it was changed while it was read")
         try:

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from fastapi import FastAPI
-from starlette.middleware import Middleware
+from starlette.types import ASGIApp
 
 from genlab.inference.batching import Batcher
 from genlab.serving.api import create_api, record_batch
@@ -70,6 +70,7 @@ def create_app(
         limits=limits,
         device=device,
         exact=settings.exact,
+        runtime=settings.runtime,
         memory_bytes=memory,
         require_probes=settings.require_probes,
         forget=lambda engine: batcher.forget(engine) if batcher else None,
@@ -116,18 +117,19 @@ def create_app(
                 tokens.close()
 
     larger_bodies = {PATH: limits.job_bytes} if jobs else {}
-    middleware = [
-        Middleware(Intake, limits=limits, telemetry=telemetry, larger_bodies=larger_bodies),
-        Middleware(
-            Guard,
+
+    def around(app: ASGIApp) -> ASGIApp:
+        guard = Guard(
+            app,
             access=access,
             bound=bound,
             tokens=tokens,
             requests_per_minute=limits.requests_per_minute,
             open_paths=OPEN_PATHS,
-        ),
-    ]
-    api = create_api(library, computer, limits, telemetry, decoders, middleware, at_work)
+        )
+        return Intake(guard, limits, telemetry, larger_bodies)
+
+    api = create_api(library, computer, limits, telemetry, decoders, around, at_work)
     add_routes(api, jobs)
     api.state.library, api.state.batcher = library, batcher
     return api

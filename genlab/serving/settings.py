@@ -3,7 +3,7 @@
 import dataclasses
 import ipaddress
 import ssl
-from typing import Annotated
+from typing import Annotated, Literal
 
 from annotated_types import Ge, Interval
 
@@ -40,6 +40,10 @@ class Settings:
     exact: bool | None = None
     """Whether a picture is the same bytes whatever other pictures are computed with it; otherwise it may differ by one
     level of 255. By default on a CPU, for models that it slows down by a quarter at most."""
+    runtime: Literal["onnx", "pytorch"] = "onnx"
+    """What computes networks on a CPU. ONNX Runtime is faster; a model is exported for it when it is first loaded,
+    which takes some seconds, and kept in $GENLAB_CACHE (~/.cache/genlab). Its pictures may differ from PyTorch's by one
+    level of 255. StyleGAN is always computed by PyTorch."""
     memory_gib: Annotated[float, Interval(gt=0)] | None = None
     """The most GiB that the weights of all loaded models may take; the least recently used are put away. By default all
     stay."""

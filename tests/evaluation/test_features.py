@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from genlab.evaluation.features import cache_folder, extract, features_of, measure_distances
+from genlab.core.storage import cache_folder
+from genlab.evaluation.features import extract, features_of, measure_distances
 from genlab.evaluation.held_out import HeldOut
 from genlab.evaluation.measurements import Measurement
 from tests.evaluation.support import Levels, colours, held_out
