@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import socket
+import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,6 +18,7 @@ from genlab.core.config import parse
 from genlab.core.errors import ConfigError, RunError, run_command
 from genlab.core.extras import require_extra
 from genlab.serving.limits import Limits
+from genlab.serving.line_log import LineLog
 from genlab.serving.settings import TLS, Access, Settings, check_certificate, check_exposure
 
 if TYPE_CHECKING:
@@ -120,7 +122,7 @@ def serve_models(config: ServeConfig) -> None:
 @contextlib.contextmanager
 def _log() -> Iterator[None]:
     """Print what genlab logs, such as a line for each request."""
-    logger, handler = logging.getLogger("genlab"), logging.StreamHandler()
+    logger, handler = logging.getLogger("genlab"), LineLog(sys.stderr)
     before = logger.level
     logger.setLevel(logging.INFO)
     logger.addHandler(handler)
@@ -128,6 +130,7 @@ def _log() -> Iterator[None]:
         yield
     finally:
         logger.removeHandler(handler)
+        handler.close()
         logger.setLevel(before)
 
 

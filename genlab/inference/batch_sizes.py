@@ -110,6 +110,10 @@ class Trial:
         most = self._most_now(self.sizes[-1])
         return tuple(size for size in self.sizes if size <= most) or self.sizes[:1]
 
+    def next_size(self, waiting: int) -> int:
+        """Return the size of the next batch, of those that the free memory allows, see :func:`choose`."""
+        return choose(waiting, self.fitting(), self._seconds)
+
     def _most_now(self, wanted: int) -> float:
         """Return the most rows of a batch that the free memory allows now, of ``wanted`` ones."""
         if not self.row_bytes or wanted * self.row_bytes <= NEGLIGIBLE:
@@ -172,15 +176,19 @@ def agreeing(digests: Mapping[int, str | None], pixels: int) -> tuple[int, ...]:
     return (1,)
 
 
-def parts(count: int, sizes: Sequence[int]) -> list[int]:
-    """Divide ``count`` pictures into batches of these sizes, the largest first.
+def choose(waiting: int, sizes: Sequence[int], row_seconds: Mapping[int, float]) -> int:
+    """Choose the size of the next batch: that in which each of the rows that wait takes the least time.
+
+    Args:
+        waiting: the number of rows that wait.
+        sizes: the sizes that a batch may have, in ascending order. One above ``waiting`` has room to spare.
+        row_seconds: by size, how long a row takes in a full batch; nothing where that was not measured.
 
     Returns:
-        The sizes. Where the smallest is more than what is left, the last batch has room to spare.
+        A size; without measurements the largest that the rows fill, or else the smallest.
     """
-    found = []
-    for size in sorted(sizes, reverse=True):
-        while count >= size or (count > 0 and size == min(sizes)):
-            found.append(size)
-            count -= size
-    return found
+    filled = [size for size in sizes if size <= waiting] or [sizes[0]]
+    if not all(size in row_seconds for size in sizes):
+        return filled[-1]
+    larger = [size for size in sizes if size > waiting][:1]
+    return min((*reversed(filled), *larger), key=lambda size: row_seconds[size] * size / min(size, waiting))

@@ -2,7 +2,8 @@
 
 Nothing waits for a batch to fill: when the device is free, all rows that wait and are of the same kind as the first go
 together, as many as a batch may have. While a batch is computed, what finishes the one before (such as encoding its
-pictures) goes on in other threads, and more work arrives.
+pictures) goes on in other threads, and more work arrives. Work that takes less time than to wake another thread may be
+computed by the caller's own: :meth:`Batcher.compute_quickly`.
 """
 
 import contextlib
@@ -26,6 +27,11 @@ logger = logging.getLogger(__name__)
 
 FINISHED_AT_ONCE = 2**16
 """Pixels of answers up to which the thread that computes finishes them itself: handing them over would take longer."""
+
+
+QUICK = 0.005
+"""Seconds of work up to which a thread that must not be held up, such as that of an event loop, computes it itself: as
+long as Python lets a thread run before it has another take its turn."""
 
 
 class OverloadedError(GenlabError):
@@ -110,7 +116,9 @@ class Batcher:
         self._most_seconds = most_seconds
         self._record = record
         self._waiting: deque[Work] = deque()
+        self._waiting_seconds = 0.0
         self._changed = threading.Condition()
+        self._device = threading.Lock()
         self._closing = False
         self._row_seconds: dict[tuple[Engine, Any], float] = {}
         self._untried: dict[tuple[Engine, Any], Kind] = {}
@@ -140,6 +148,7 @@ class Batcher:
         finish: Callable[[NDArray[Any]], Any],
         done: Callable[[Work], None],
         seconds: float = float("inf"),
+        wake: bool = True,
     ) -> Work:
         """Queue a task.
 
@@ -149,6 +158,7 @@ class Batcher:
             finish: makes the result of the answer's pixels, in a thread of the batcher.
             done: is told when the result or an error is there, in a thread of the batcher; not if it was cancelled.
             seconds: after which the work is given up: :class:`LateError`.
+            wake: whether the batcher's thread is told; else :meth:`compute_quickly` must be called.
 
         Raises:
             OverloadedError: too much work is waiting.
@@ -158,12 +168,32 @@ class Batcher:
         with self._changed:
             if self._closing:
                 raise ClosedError("the server is stopping")
-            seconds = self._seconds_of_waiting()
-            if len(self._waiting) >= self._most_waiting or seconds > self._most_seconds:
-                raise OverloadedError(seconds)
+            if len(self._waiting) >= self._most_waiting or self._waiting_seconds > self._most_seconds:
+                raise OverloadedError(self._waiting_seconds)
             self._waiting.append(work)
-            self._changed.notify()
+            self._waiting_seconds += self._seconds_of(work, 0.0)
+            if wake:
+                self._changed.notify()
         return work
+
+    def compute_quickly(self) -> None:
+        """Compute in this thread what waits, if that takes :data:`QUICK` at most; else have the batcher's thread do it.
+
+        What was never computed before is left to that thread, and so is all while it is at work.
+        """
+        if self._device.acquire(blocking=False):
+            try:
+                while self._waiting and self._is_quick():
+                    self._step()
+            finally:
+                self._device.release()
+        with self._changed:
+            if self._waiting:
+                self._changed.notify()
+
+    def _is_quick(self) -> bool:
+        with self._changed:
+            return sum(self._seconds_of(work, math.inf) for work in self._waiting) <= QUICK
 
     def forget(self, engine: Engine) -> None:
         """Try no more batch sizes of an engine that is put away."""
@@ -194,20 +224,28 @@ class Batcher:
         self._finishers.shutdown()
 
     def _compute_all(self) -> None:
-        while True:
-            with self._changed:
-                while not (self._waiting or self._untried or self._closing):
-                    self._changed.wait()
-                if self._closing and not self._waiting:
-                    return
-                late, together = self._sweep(), self._of_one_kind()
-            for work in late:
-                work.error = LateError(f"not done {work.deadline - work.submitted:.0f} seconds after it was asked for")
-                self._finish(work)
-            if together:
-                self._compute_batch(together)
-            else:
-                self._try_larger_batch()
+        while self._wait():
+            with self._device:
+                self._step()
+
+    def _wait(self) -> bool:
+        """Wait for something to do, and return whether there will be more."""
+        with self._changed:
+            while not (self._waiting or self._untried or self._closing):
+                self._changed.wait()
+            return bool(self._waiting) or not self._closing
+
+    def _step(self) -> None:
+        """Compute a batch, or use a moment of leisure; for the thread that has the device."""
+        with self._changed:
+            late, together = self._sweep(), self._of_one_kind()
+        for work in late:
+            work.error = LateError(f"not done {work.deadline - work.submitted:.0f} seconds after it was asked for")
+            self._finish(work)
+        if together:
+            self._compute_batch(together)
+        else:
+            self._try_larger_batch()
 
     def _try_larger_batch(self) -> None:
         """Use a moment of leisure."""
@@ -224,12 +262,10 @@ class Batcher:
             with self._changed:
                 self._untried.pop((engine, trial), None)
 
-    def _seconds_of_waiting(self) -> float:
-        """Return about how long what waits will take; kinds that were never computed count as nothing."""
-        return sum(
-            self._row_seconds.get((work.engine, work.task.kind.trial), 0.0) * (len(work.task.rows) - len(work.outputs))
-            for work in self._waiting
-        )
+    def _seconds_of(self, work: Work, unknown: float) -> float:
+        """Return about how long the rest of a piece of work will take; ``unknown`` if its kind was never computed."""
+        seconds = self._row_seconds.get((work.engine, work.task.kind.trial), unknown)
+        return seconds * (len(work.task.rows) - len(work.outputs))
 
     def _sweep(self) -> list[Work]:
         """Drop the work of callers who left, and return what is late."""
@@ -266,11 +302,11 @@ class Batcher:
                 work.error = error
         seconds = time.monotonic() - begin
         done = [work for work, _ in batch if work.error or len(work.outputs) == len(work.task.rows)]
-        self._remove(done, together[0])
         if rows:
             with self._changed:
                 key, now = (engine, kind.trial), seconds / len(rows)
                 self._row_seconds[key] = (self._row_seconds.get(key, now) + now) / 2
+        self._remove(done, together[0])
         pixels = engine.pixels(kind)
         if not engine.knows_batches(kind):
             with self._changed:
@@ -298,6 +334,7 @@ class Batcher:
             if first not in done:
                 self._waiting.remove(first)
                 self._waiting.append(first)
+            self._waiting_seconds = sum(self._seconds_of(work, 0.0) for work in self._waiting)
 
     @staticmethod
     def _finish(work: Work) -> None:

@@ -18,7 +18,7 @@ from torch import Tensor
 from genlab.core.errors import ConfigError
 from genlab.imaging.images import Channels, ImageError, Pixels, prepare
 from genlab.inference import onnx_networks
-from genlab.inference.batch_sizes import Trial, parts
+from genlab.inference.batch_sizes import Trial
 from genlab.inference.kinds import (
     Decode,
     Draw,
@@ -157,7 +157,7 @@ class Engine:
         kind = Draw(self.info.options("sample", options))
         number, classes = self.info.class_number(label), len(self.info.classes)
         labels = (picture % classes if number is None and classes else number for picture in range(count))
-        return Task(kind, [Drawn(seed, picture, each) for picture, each in enumerate(labels)], np.stack)
+        return Task(kind, [Drawn(seed, picture, each) for picture, each in enumerate(labels)], _stacked)
 
     def translate(self, picture: ImageInput, direction: str | None = None, **options: Any) -> Pixels:
         """Translate a picture of any size, by default in the model's first direction: uint8 [H, W, C], its size.
@@ -201,7 +201,7 @@ class Engine:
         """Make the task of :meth:`reconstruct` of decoded pictures, see :meth:`read_fitting`."""
         kind = Reconstruct(self.info.options("reconstruct", options))
         number = self.info.class_number(label, needed=True)
-        return Task(kind, [Labelled(picture, number) for picture in pictures], np.stack)
+        return Task(kind, [Labelled(picture, number) for picture in pictures], _stacked)
 
     def interpolate(self, begin: ImageInput, end: ImageInput, label: str | int | None = None, **options: Any) -> Pixels:
         """Go from one picture to another, both included, in as many ``steps`` as asked for: uint8 [steps, H, W, C].
@@ -255,7 +255,7 @@ class Engine:
         for vector in latents:
             if len(vector) != self.info.latent_dim:
                 raise ConfigError(f"latents: the model takes {self.info.latent_dim} numbers each, not {len(vector)}")
-        return Task(kind, [Latent(tuple(vector), number) for vector in latents], np.stack)
+        return Task(kind, [Latent(tuple(vector), number) for vector in latents], _stacked)
 
     def encode(
         self, pictures: Sequence[ImageInput], label: str | int | None = None, **options: Any
@@ -272,7 +272,7 @@ class Engine:
         """Make the task of :meth:`encode` of decoded pictures, see :meth:`read_fitting`."""
         kind = Encode(self.info.options("encode", options))
         number = self.info.class_number(label, needed=True)
-        return Task(kind, [Labelled(picture, number) for picture in pictures], np.stack)
+        return Task(kind, [Labelled(picture, number) for picture in pictures], _stacked)
 
     def mix_styles(
         self, rows: Sequence[int], columns: Sequence[int], label: str | int | None = None, **options: Any
@@ -307,11 +307,11 @@ class Engine:
 
     def next_batch(self, kind: Kind, waiting: int) -> int:
         """Return how many of the rows that wait go into the next batch; no more than the memory that is free takes."""
-        return min(waiting, parts(waiting, self._trial(kind).fitting())[0])
+        return min(waiting, self._trial(kind).next_size(waiting))
 
     def compute(self, kind: Kind, rows: Sequence[Any]) -> list[Any]:
         """Compute rows as one batch, as many as :meth:`next_batch` says: for each, what it gives."""
-        [size] = parts(len(rows), self._trial(kind).sizes)
+        size = min(size for size in self._trial(kind).sizes if size >= len(rows))
         return list(kind.compute(self._model, [*rows, *[rows[-1]] * (size - len(rows))]))[: len(rows)]
 
     def try_larger_batch(self, kind: Kind) -> bool:
@@ -371,6 +371,11 @@ class Engine:
         if pixels.shape[:2] != (height, width):
             raise ImageError(f"is {pixels.shape[1]}x{pixels.shape[0]} pixels; the model takes {width}x{height}")
         return pixels
+
+
+def _stacked(results: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    """Stack arrays as ``np.stack`` does, which takes longer for a single one."""
+    return results[0][None] if len(results) == 1 else np.stack(results)
 
 
 def _only(results: Sequence[Any]) -> Pixels:

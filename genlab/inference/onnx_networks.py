@@ -56,6 +56,7 @@ class OnnxNetwork(nn.Module):
         from onnxruntime import InferenceSession, SessionOptions
 
         super().__init__()
+        self.on_cpu = nn.Parameter(torch.empty(0), requires_grad=False)  # by parameters a model knows its device
         options = SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
         options.inter_op_num_threads = 1

@@ -84,8 +84,8 @@ class Model(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Return the device of the weights; the CPU where PyTorch holds none (:meth:`networks`)."""
-        return next((weight.device for weight in self.parameters()), torch.device("cpu"))
+        """Return the device of the weights."""
+        return next(self.parameters()).device
 
     @property
     def classes(self) -> int:

@@ -71,15 +71,17 @@ class Noise:
     def _uniform(self, name: str, pairs: int) -> np.ndarray:
         """Draw numbers uniform in (0, 1), none of which is 0 or 1: float64 [pictures, 2 * pairs]."""
         raw = np.empty((len(self), pairs), np.uint64)
-        first = 0
+        generator = np.random.Philox(key=0)
+        state: Any = generator.state
+        key, counter = state["state"]["key"], state["state"]["counter"]
+        row = 0
         for seed, drawn in groupby(self.drawn, key=itemgetter(0)):
-            generator = np.random.Philox(key=derived_seed(seed, "picture", name))
-            state: Any = generator.state
+            key[0] = derived_seed(seed, "picture", name)
             for _, picture in drawn:
-                state["state"]["counter"][1] = picture
+                counter[1] = picture
                 generator.state = state  # five times as fast as a generator for each picture
-                raw[first] = generator.random_raw(pairs)
-                first += 1
+                raw[row] = generator.random_raw(pairs)
+                row += 1
         return (raw.view(np.uint32) + 0.5) * 2.0**-32
 
     def _tensor(self, values: np.ndarray, shape: tuple[int, ...]) -> Tensor:

@@ -15,7 +15,7 @@ from typing import Annotated, Any, cast
 
 from fastapi import FastAPI, Path
 from numpy.typing import NDArray
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -240,7 +240,7 @@ async def _read(
     request: Request, form: Form, limits: Limits, decoders: ThreadPoolExecutor
 ) -> tuple[Parameters, Sequence[Upload]]:
     """Read the parameters and the pictures of a request."""
-    body, query = await request.body(), _texts(request)
+    body, query = await _body(request.receive), _texts(request)
     operation = form.operation
     if not operation.pictures:
         if query and body:
@@ -264,6 +264,22 @@ async def _read(
             raise Problem(422, "invalid", "parameters come in the query or in the body, and not in both")
         return form.read_values(received.fields), received.pictures
     return form.read_texts({**query, **received.fields}), received.pictures
+
+
+async def _body(receive: Receive) -> bytes:
+    """Return the body of a request.
+
+    Raises:
+        ClientDisconnect: the client has left.
+    """
+    parts = []
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        parts.append(message.get("body", b""))
+        if not message.get("more_body", False):
+            return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 def _header(request: Request, name: bytes) -> str | None:

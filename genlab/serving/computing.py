@@ -2,6 +2,7 @@
 
 import asyncio
 import functools
+import threading
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -31,6 +32,7 @@ class Computer:
         self._seconds = seconds
         self._done: deque[tuple[Work, asyncio.Future[Any]]] = deque()
         self._woken = False
+        self._new: list[_Watch] = []
 
     async def compute(
         self, engine: Engine, task: Task, finish: Callable[[NDArray[Any]], Any], receive: Receive | None = None
@@ -51,26 +53,43 @@ class Computer:
         future: asyncio.Future[Any] = loop.create_future()
         try:
             work = self.batcher.submit(
-                engine, task, finish, functools.partial(self._hand_over, loop, future), self._seconds
+                engine,
+                task,
+                finish,
+                functools.partial(self._hand_over, loop, threading.get_ident(), future),
+                self._seconds,
+                wake=False,
             )
         except OverloadedError as error:
             raise Problem(503, "overloaded", str(error), retry_after=max(1.0, error.seconds)) from None
         except ClosedError as error:
             raise Problem(503, "stopping", str(error), retry_after=1.0) from None
-        watch = _Watch(loop, work, future, receive) if receive else None
+        watch = _Watch(loop, work, future, receive)
+        if not self._new:  # once for all requests that the loop reads before
+            loop.call_soon(self._compute_quickly)
+        self._new.append(watch)
         try:
             return await future
         except LateError as error:
             raise Problem(503, "late", str(error), retry_after=1.0) from None
         finally:
             work.cancelled = True  # no matter if it is done
-            if watch:
-                watch.end()
+            watch.end()
 
-    def _hand_over(self, loop: asyncio.AbstractEventLoop, future: "asyncio.Future[Any]", work: Work) -> None:
-        """Pass a result to the event loop, which is woken once for all that is there."""
+    def _compute_quickly(self) -> None:
+        new, self._new = self._new, []
+        self.batcher.compute_quickly()
+        for watch in new:
+            watch.begin()
+
+    def _hand_over(
+        self, loop: asyncio.AbstractEventLoop, thread: int, future: "asyncio.Future[Any]", work: Work
+    ) -> None:
+        """Pass a result to the event loop of ``thread``, which is woken once for all that is there."""
         self._done.append((work, future))
-        if not self._woken:
+        if threading.get_ident() == thread:
+            self._settle()
+        elif not self._woken:
             self._woken = True
             loop.call_soon_threadsafe(self._settle)
 
@@ -90,23 +109,28 @@ class _Watch:
     """Watches for a client leaving, from :data:`UNWATCHED` seconds on."""
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, work: Work, future: "asyncio.Future[Any]", receive: Receive
+        self, loop: asyncio.AbstractEventLoop, work: Work, future: "asyncio.Future[Any]", receive: Receive | None
     ) -> None:
-        self._work, self._future, self._receive = work, future, receive
+        self._loop, self._work, self._future, self._receive = loop, work, future, receive
         self._task: asyncio.Task[None] | None = None
-        self._timer = loop.call_later(UNWATCHED, self._begin)
+        self._timer: asyncio.TimerHandle | None = None
 
-    def _begin(self) -> None:
-        self._task = asyncio.create_task(self._watch())
+    def begin(self) -> None:
+        if self._receive is not None and not self._future.done():
+            self._timer = self._loop.call_later(UNWATCHED, self._begin, self._receive)
 
-    async def _watch(self) -> None:
-        while (await self._receive())["type"] != "http.disconnect":
+    def _begin(self, receive: Receive) -> None:
+        self._task = asyncio.create_task(self._watch(receive))
+
+    async def _watch(self, receive: Receive) -> None:
+        while (await receive())["type"] != "http.disconnect":
             pass
         self._work.cancelled = True
         if not self._future.done():
             self._future.set_exception(ClientDisconnect())
 
     def end(self) -> None:
-        self._timer.cancel()
+        if self._timer:
+            self._timer.cancel()
         if self._task:
             self._task.cancel()

@@ -31,6 +31,7 @@ class BoundedHeads(HttpToolsProtocol):
         self.timeout_keep_alive = IDLE_SECONDS
         self._timer: asyncio.TimerHandle | None = None
         self._head_bytes = 0
+        self._in_head = True
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for the first head."""
@@ -45,7 +46,9 @@ class BoundedHeads(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Take what came."""
         super().data_received(data)
-        if self._timer is not None:  # there is no whole head yet
+        if self._in_head and not self.transport.is_closing():  # most heads come whole, and need no timer
+            if self._timer is None:
+                self._start_timer()
             self._head_bytes += len(data)
             if self._head_bytes > HEAD_BYTES:
                 self._end(431, "head-too-large", f"the head of the request has more than {HEAD_BYTES} bytes")
@@ -54,11 +57,11 @@ class BoundedHeads(HttpToolsProtocol):
         """Begin a request."""
         super().on_message_begin()
         self._head_bytes = 0
-        if self._timer is None:
-            self._start_timer()
+        self._in_head = True
 
     def on_headers_complete(self) -> None:
         """Pass the request to the application."""
+        self._in_head = False
         self._stop_timer()
         super().on_headers_complete()
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from genlab.inference import batch_sizes
-from genlab.inference.batch_sizes import SMALL, agreeing, parts
+from genlab.inference.batch_sizes import SMALL, agreeing, choose
 from genlab.inference.engine import Engine
 from genlab.inference.kinds import Draw, Drawn
 from genlab.models.model import Model
@@ -40,12 +40,31 @@ def test_sizes_agree_with_those_of_few_pictures(digests: str, sizes: tuple[int, 
         assert agreeing(found, SMALL + 1) == (1,), "a large picture is not computed twice"
 
 
+HALVES = {1: 8.0, 2: 4.0, 4: 2.0, 8: 1.0}
+ALIKE = {1: 1.0, 2: 1.0, 4: 1.0, 8: 1.0}
+
+
 @pytest.mark.parametrize(
-    ("count", "sizes", "expected"),
-    [(7, (1, 2, 4), [4, 2, 1]), (7, (2, 4), [4, 2, 2]), (1, (2, 4), [2]), (9, (1, 4), [4, 4, 1]), (3, (1,), [1, 1, 1])],
+    ("waiting", "seconds", "size"),
+    [
+        (6, HALVES, 8),
+        (4, HALVES, 4),
+        (3, HALVES, 4),
+        (9, HALVES, 8),
+        (6, ALIKE, 4),
+        (3, ALIKE, 2),
+        (6, {}, 4),
+        (1, {}, 1),
+    ],
 )
-def test_pictures_are_divided_into_batches(count: int, sizes: tuple[int, ...], expected: list[int]) -> None:
-    assert parts(count, sizes) == expected
+def test_a_batch_has_the_size_in_which_a_row_takes_least_time(
+    waiting: int, seconds: dict[int, float], size: int
+) -> None:
+    assert choose(waiting, (1, 2, 4, 8), seconds) == size
+
+
+def test_a_single_row_goes_into_the_smallest_batch() -> None:
+    assert choose(1, (2, 4), {}) == choose(1, (2, 4), HALVES) == 2
 
 
 @pytest.fixture(scope="module", params=["VAE", "StyleGAN"])
@@ -78,7 +97,7 @@ def test_exactness_is_given_up_where_it_costs_too_much(directory: Path) -> None:
     engine = Engine(directory, most_cost=0)
     kind = Draw(engine.info.options("sample", {}))
     assert not engine.exact(kind)
-    assert engine.next_batch(kind, 5) == 4
+    assert engine.next_batch(kind, 5) > 1
     assert Engine(directory).exact(kind)
 
 
