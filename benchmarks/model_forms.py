@@ -22,7 +22,7 @@ import torch
 from rig import alternate, command, figure, machine, ratio, say, spread, table, versions
 from torch import Tensor
 
-from genlab.inference.graph_export import export_graphs
+from genlab.inference.graph_export import export_graphs, onnx_session
 from genlab.models.graph import Graph, TensorSpec
 from genlab.store import model_directory
 
@@ -79,13 +79,9 @@ def _turn(run: Callable[[], object], batch: int) -> Callable[[], float]:
 
 
 def _forms(graph: Graph, inputs: Sequence[Tensor], file: str, threads: int) -> dict[str, Callable[[], object]]:
-    from onnxruntime import InferenceSession, SessionOptions
-
     module = graph.module.eval()
     compiled = torch.compile(module, dynamic=False)
-    settings = SessionOptions()
-    settings.intra_op_num_threads = threads
-    session = InferenceSession(file, settings, providers=["CPUExecutionProvider"])
+    session = onnx_session(Path(file).read_bytes(), threads)
     named = {name: tensor.numpy() for name, tensor in zip(graph.inputs, inputs, strict=True)}
 
     def eagerly() -> object:

@@ -11,7 +11,8 @@ LitServe, BentoML and Gradio need an environment of their own, which ``--peers``
     uv pip install --python PEERS/bin/python litserve 'bentoml>=1.4' 'gradio>=6' torch==2.15.0 --editable '.[serve]'
 
 The contenders behind HAProxy are replicas of Ray Serve, whose other processes work all the time; so they are measured
-apart: ``--only haproxy haproxy-constant --against haproxy-constant``. So is the engine without server and codecs:
+apart: ``--only haproxy haproxy-constant --against haproxy-constant``. HAProxy keeps the requests of both, to send them
+again if a replica dies. So is the engine without server and codecs:
 ``--only engine engine-single --against engine-single --cases sample:32``.
 """
 
@@ -75,7 +76,9 @@ CONTENDERS = {
     "fastapi": Contender("FastAPI, one request at a time"),
     "constant": Contender("FastAPI, a constant PNG"),
     "haproxy": Contender("HAProxy, a replica of Ray Serve"),
-    "haproxy-constant": Contender("HAProxy, a constant PNG in Ray Serve", path="/constant/"),
+    "haproxy-constant": Contender(
+        "HAProxy, a constant PNG in Ray Serve", path="/constant/v1/models/{model}/{operation}"
+    ),
 }
 PEERS = [name for name, contender in CONTENDERS.items() if contender.peer]
 DEFAULT = ["loop", "genlab", "single", "fastapi", "constant"]

@@ -1,9 +1,9 @@
 """Ray Serve behind HAProxy, as ``genlab haproxy`` and cluster/serve.yaml make it, for :class:`rig.Process`.
 
 ``serving_ray.py JSON``: ``models``; ``deployment``, which replaces settings of cluster/serve.yaml; ``constant``,
-null or ``model``, ``operation`` and ``picture`` of a second application, which gives one file at ``/constant``. It says
-``{"port": ...}`` when replicas answer. Each line that it is sent is answered with ``pids`` of the replicas that run and
-``up``, how many of these HAProxy sends requests.
+null or ``model``, ``operation`` and ``picture`` of a second application, which gives one file below ``/constant``. It
+says ``{"port": ...}`` when replicas answer. Each line that it is sent is answered with ``pids`` of the replicas that
+run and ``up``, how many of these HAProxy sends requests.
 """
 
 import contextlib
@@ -34,8 +34,8 @@ def build_constant(arguments: dict[str, str]) -> Application:
     engine = prepared(arguments["model"], operation, picture, batches=False)
     [content] = answer_together(engine, [task(engine, operation, picture)])
 
-    @api.post("/")
-    async def answer(request: Request) -> Response:
+    @api.post("/{path:path}")
+    async def answer(path: str, request: Request) -> Response:
         await request.body()
         return Response(content, media_type="image/png")
 

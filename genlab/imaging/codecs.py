@@ -19,9 +19,6 @@ QUALITY = 90
 LARGEST_SIDE = {"image/jpeg": 65_500, "image/webp": 16_383}
 """Largest height and width that a format can hold, in pixels; JPEG's is libjpeg's."""
 
-STORED = 1200
-"""Bytes of pixels that a PNG file in one packet of a network can hold as they are; to compress them saves no packet."""
-
 _COLOUR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}  # of PNG, by the number of channels
 _UNFILTERED, _SUB = 0, 1
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -31,7 +28,6 @@ def encode_png_fast(pixels: Pixels) -> bytes:
     """Encode pixels, uint8 [height, width, 1 to 4], as PNG, with run-length and Huffman coding alone.
 
     Colour is filtered by the difference from the pixel on the left; grey is not, which is faster and here no larger.
-    Up to :data:`STORED` bytes are not compressed at all.
     """
     height, width, channels = pixels.shape
     lines = np.empty((height, 1 + width * channels), np.uint8)
@@ -43,8 +39,7 @@ def encode_png_fast(pixels: Pixels) -> bytes:
         lines[:, 0] = _SUB
         lines[:, 1 : 1 + channels] = flat[:, :channels]
         np.subtract(flat[:, channels:], flat[:, :-channels], out=lines[:, 1 + channels :])
-    level = 0 if lines.size <= STORED else 1
-    deflate = zlib.compressobj(level, zlib.DEFLATED, zlib.MAX_WBITS, zlib.DEF_MEM_LEVEL, zlib.Z_RLE)
+    deflate = zlib.compressobj(1, zlib.DEFLATED, zlib.MAX_WBITS, zlib.DEF_MEM_LEVEL, zlib.Z_RLE)
     data = b"".join((b"IDAT", deflate.compress(lines.data), deflate.flush()))
     length, checksum = struct.pack(">I", len(data) - 4), struct.pack(">I", zlib.crc32(data))
     return b"".join((_png_head(height, width, channels), length, data, checksum, _PNG_END))

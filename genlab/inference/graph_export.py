@@ -5,6 +5,7 @@ pixels are uint8 [N, H, W, C]. ``export.json`` beside the files describes their 
 """
 
 import io
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -22,6 +23,7 @@ from genlab.store import model_directory
 
 if TYPE_CHECKING:
     from onnx import ModelProto
+    from onnxruntime import InferenceSession
 
 Format = Literal["onnx", "torch-export"]
 Tensors = tuple[Tensor, ...]
@@ -138,12 +140,30 @@ def onnx_model(graph: Graph) -> "ModelProto":
     return model
 
 
-def _to_onnx(graph: Graph) -> tuple[bytes, Run, dict[str, Any]]:
-    from onnxruntime import InferenceSession
+def onnx_session(data: bytes, threads: int | None = None) -> "InferenceSession":
+    """Open an ONNX model on the CPU by ONNX Runtime, which tells its makers nothing of it unless the environment's
+    ``ORT_DISABLE_TELEMETRY`` is 0.
 
+    Args:
+        data: the ONNX model.
+        threads: CPU threads that an operator may take; by default as many as there are cores.
+    """
+    # From 1.29 on it sends events of each session over the network, unless this is set before it is first imported.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    from onnxruntime import InferenceSession, SessionOptions
+
+    options = SessionOptions()
+    options.intra_op_num_threads = threads or 0
+    # Threads that wait for the next operator must not take the time of others, such as those that encode pictures.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.enable_cpu_mem_arena = False  # which would keep what the largest batch took
+    return InferenceSession(data, options, providers=["CPUExecutionProvider"])
+
+
+def _to_onnx(graph: Graph) -> tuple[bytes, Run, dict[str, Any]]:
     model = onnx_model(graph)
     data = model.SerializeToString()
-    session = InferenceSession(data, providers=["CPUExecutionProvider"])
+    session = onnx_session(data)
 
     def run(inputs: Tensors) -> Tensors:
         named = {name: tensor.numpy() for name, tensor in zip(graph.inputs, inputs, strict=True)}

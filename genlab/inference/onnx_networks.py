@@ -14,7 +14,7 @@ from upath import UPath
 
 from genlab.core.extras import EXTRAS
 from genlab.core.storage import cache_folder, json_bytes, read_bytes, sha256, write_atomic
-from genlab.inference.graph_export import Tensors, compare, onnx_model
+from genlab.inference.graph_export import Tensors, compare, onnx_model, onnx_session
 from genlab.models.graph import Graph
 from genlab.models.model import Model
 
@@ -53,17 +53,9 @@ class OnnxNetwork(nn.Module):
     """
 
     def __init__(self, data: bytes) -> None:
-        from onnxruntime import InferenceSession, SessionOptions
-
         super().__init__()
         self.on_cpu = nn.Parameter(torch.empty(0), requires_grad=False)  # by parameters a model knows its device
-        options = SessionOptions()
-        options.intra_op_num_threads = torch.get_num_threads()
-        options.inter_op_num_threads = 1
-        # Threads that wait for the next operator must not take the time of others, such as those that encode pictures.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.enable_cpu_mem_arena = False  # which would keep what the largest batch took
-        self._session = InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        self._session = onnx_session(data, torch.get_num_threads())
         self._inputs = [one.name for one in self._session.get_inputs()]
 
     def forward(self, *inputs: Tensor) -> Tensor | Tensors:

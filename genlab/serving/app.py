@@ -120,7 +120,10 @@ class _Replica:
 
 
 def _log_as_serve_does() -> None:
-    """Write genlab's log where Ray Serve writes that of the replica."""
-    ours = logging.getLogger("genlab")
+    """Write genlab's log where Ray Serve writes that of the replica; lines of requests into its file alone."""
+    ours, requests = logging.getLogger("genlab"), logging.getLogger("genlab.access")
     ours.handlers = list(logging.getLogger("ray.serve").handlers)
     ours.setLevel(logging.INFO)
+    files = [handler for handler in ours.handlers if type(handler) is not logging.StreamHandler]
+    if files:
+        requests.handlers, requests.propagate = files, False

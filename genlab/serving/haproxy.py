@@ -99,6 +99,7 @@ def prepare(config: HAProxyConfig) -> Mapping[str, str]:
         "errors": str(folder / "errors"),
         "certificate": str(folder / "certificate.pem") if certificate else None,
         "certificate_parts": [str(Path(part).resolve()) for part in (certificate, key) if part],
+        "buffer": config.buffer_bytes + haproxy_program.HEAD_BYTES,
         "seconds": config.receive_seconds,
     }
     _write_errors(folder / "errors")

@@ -17,6 +17,8 @@ PURE = "^(/[^/]+)*/v1/models/[^/]+/[^/]+$"
 """Paths whose requests give the same answer however often they are sent."""
 ERROR_STATUS = {400: 400, 408: 408, 413: 413, 500: 500, 502: 503, 503: 503, 504: 503}
 """For each status that HAProxy answers by itself, the one that its client gets."""
+HOT_BUFFERS = 16
+"""Buffers that each thread of HAProxy keeps, to use them again."""
 HEAD_BYTES = 64 * 2**10
 """Largest head of a request."""
 
@@ -31,7 +33,8 @@ def complete(text: str, settings: Mapping[str, Any]) -> str:
     Args:
         text: the configuration; one that is complete is returned as it is.
         settings: ``errors``, the folder of error files; ``certificate``, a PEM file with its key, or ``None``;
-            ``seconds``, the time in which a head, and a body up to the buffer's size, must have come.
+            ``buffer``, the bytes of HAProxy's buffers; ``seconds``, the time in which a head, and a body up to the
+            buffer's size, must have come.
 
     Raises:
         UnexpectedError: a line that is to be changed is not there, or there several times.
@@ -42,6 +45,11 @@ def complete(text: str, settings: Mapping[str, Any]) -> str:
     tls = f" ssl crt {certificate} alpn h2,http/1.1" if certificate else ""
     # Without application nothing is served yet; with one, the path is outside of it.
     nothing = 404 if re.search(r"^    use_backend ", text, re.MULTILINE) else 503
+    process = [
+        "    ssl-default-bind-options ssl-min-ver TLSv1.2",
+        # Buffers that are not kept are pages that the system takes back, and clears again for the next request.
+        f"    tune.memory.hot-size {HOT_BUFFERS * settings['buffer']}",
+    ]
     ours = [
         "    option http-buffer-request",  # a body that is here can be sent again
         f"    timeout http-request {settings['seconds']}s",
@@ -60,7 +68,7 @@ def complete(text: str, settings: Mapping[str, Any]) -> str:
     changes = (
         # where, the line, what it becomes, how often it is there
         ("global", r"(    stats socket \S+ )mode 666( .*)", r"\1mode 600\2", 1),
-        ("global", r"(    maxconn .*)", r"\1" + "\n    ssl-default-bind-options ssl-min-ver TLSv1.2", 1),
+        ("global", r"(    maxconn .*)", "\n".join((r"\1", *process)), 1),
         ("defaults", r"    errorfile 50[234] .*", "", 3),
         ("defaults", r"(    option redispatch 1)", "\n".join((r"\1", *ours)), 1),
         ("frontend prometheus", r"    bind \S*:(\d+)", r"    bind 127.0.0.1:\1", 1),

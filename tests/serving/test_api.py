@@ -45,7 +45,9 @@ LINE = {
 def serving(*directories: str | Path, limits: Limits | None = None) -> Iterator[TestClient]:
     """A server of the models in these directories, in this process."""
     paths = tuple(map(str, directories))
-    app = create_app(paths, limits or Limits(), Access(), Settings(exact=True), PrometheusTelemetry())
+    app = create_app(
+        paths, limits or Limits(), Access(), Settings(runtime="pytorch", exact=True), PrometheusTelemetry()
+    )
     with TestClient(app, "http://localhost", raise_server_exceptions=False) as client:
         yield client
 

@@ -31,7 +31,7 @@ HURRIED = Retries(tries=4, seconds=20, backoff=(0.001, 0.01))
 @pytest.fixture(scope="module")
 def faulty(served_runs: Path, tmp_path_factory: pytest.TempPathFactory) -> Faulty:
     """A server of three models, in front of which requests can be broken."""
-    settings = Settings(jobs=str(tmp_path_factory.mktemp("jobs")))
+    settings = Settings(runtime="pytorch", jobs=str(tmp_path_factory.mktemp("jobs")))
     app = create_app((str(served_runs),), Limits(images=8), Access(), settings, PrometheusTelemetry())
     return Faulty(app)
 
@@ -220,7 +220,7 @@ def test_a_token_goes_along(served_runs: Path, tmp_path: Path) -> None:
     tokens = str(tmp_path / "tokens.json")
     token = add_token(tokens, "alice")
     sources = (str(served_runs / "digits"),)
-    app = create_app(sources, Limits(), Access(tokens=tokens), Settings(), PrometheusTelemetry())
+    app = create_app(sources, Limits(), Access(tokens=tokens), Settings(runtime="pytorch"), PrometheusTelemetry())
     with live(app) as port:
         url = f"http://127.0.0.1:{port}/"
         with Client(url, token) as client:

@@ -111,7 +111,13 @@ def test_a_thousand_connections_are_all_answered_and_end_nothing(
     served_runs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connections, "HEAD_SECONDS", 300.0)  # a busy machine is no client that is slow
-    app = create_app((str(served_runs / "digits"),), Limits(), Access(), Settings(exact=True), PrometheusTelemetry())
+    app = create_app(
+        (str(served_runs / "digits"),),
+        Limits(),
+        Access(),
+        Settings(runtime="pytorch", exact=True),
+        PrometheusTelemetry(),
+    )
     body = b'{"seed": 3}'
     head = (
         b"POST /v1/models/digits/sample HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: %d\r\n\r\n"

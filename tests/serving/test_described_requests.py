@@ -55,7 +55,7 @@ class Watched:
 @pytest.fixture(scope="module")
 def watched(model_runs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Watched, str]]:
     """A server of small models of all families, and its URL."""
-    settings = Settings(jobs=str(tmp_path_factory.mktemp("jobs")), exact=True)
+    settings = Settings(runtime="pytorch", jobs=str(tmp_path_factory.mktemp("jobs")), exact=True)
     models = tuple(str(model_runs / name) for name in ("digits", "classes", "monet", "faces"))
     app = Watched(create_app(models, Limits(), Access(), settings, PrometheusTelemetry()))
     with live(app) as port:

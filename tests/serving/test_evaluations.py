@@ -35,7 +35,7 @@ def quality(source: Path) -> list[Quality]:
 
 
 def test_the_card_has_kid_and_fid_with_intervals_and_settings(run: Path) -> None:
-    app = create_app((str(run),), Limits(), Access(), Settings(), PrometheusTelemetry())
+    app = create_app((str(run),), Limits(), Access(), Settings(runtime="pytorch"), PrometheusTelemetry())
     client = TestClient(app, base_url="http://localhost:8000")
     card = ModelCard.model_validate(client.get("/v1/models/digits").json())
     assert [card] == [ModelCard.model_validate(each) for each in client.get("/v1/models").json()]
