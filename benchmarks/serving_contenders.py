@@ -48,7 +48,7 @@ def main() -> None:
 
 def prepared(model: str, operation: str, content: bytes, batches: bool = True) -> Engine:
     """Load a model and choose its batch sizes; ``batches=False`` computes rows one by one."""
-    engine = Engine(model, exact=None if batches else False)
+    engine = Engine(model, exact=None if batches else False, runtime="onnx")
     engine.warm_up()
     kind = task(engine, operation, content).kind
     while engine.try_larger_batch(kind):
