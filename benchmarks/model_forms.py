@@ -3,7 +3,7 @@
 ``python benchmarks/model_forms.py RUN [RUN ...]`` takes the graphs that ``genlab export`` writes of each model
 (encoder, decoder, a translator's directions) and runs each in three forms, in one process with ``--threads`` threads:
 
-* genlab: the module as the engine runs it, with genlab's own CPU kernels
+* PyTorch: the module with genlab's own CPU kernels
 * torch.compile: the same module, compiled by Inductor for the shape
 * ONNX Runtime: the exported file, with as many threads
 
@@ -52,7 +52,7 @@ def main() -> None:
                     forms = _forms(graph, _inputs(graph, batch, model.image_shape), file, options.threads)
                     title = f"{Path(run).name}, {name}, {batch}"
                     rows += _measure(title, forms, batch, options.rounds)
-    print(table(["model, graph, batch", "", "images/s: median (min–max)", "of genlab's"], rows))
+    print(table(["model, graph, batch", "", "images/s: median (min–max)", "of PyTorch's"], rows))
 
 
 def _measure(title: str, forms: dict[str, Callable[[], object]], batch: int, rounds: int) -> list[list[str]]:
@@ -63,7 +63,7 @@ def _measure(title: str, forms: dict[str, Callable[[], object]], batch: int, rou
         run()
     say(f"{title}: ready after {figure(time.perf_counter() - began)} s")
     rates = alternate({name: _turn(run, batch) for name, run in forms.items()}, rounds)
-    return [[title, name, spread(found), ratio(found, rates["genlab"])] for name, found in rates.items()]
+    return [[title, name, spread(found), ratio(found, rates["PyTorch"])] for name, found in rates.items()]
 
 
 def _turn(run: Callable[[], object], batch: int) -> Callable[[], float]:
@@ -93,7 +93,7 @@ def _forms(graph: Graph, inputs: Sequence[Tensor], file: str, threads: int) -> d
             return compiled(*inputs)
 
     return {
-        "genlab": eagerly,
+        "PyTorch": eagerly,
         "torch.compile": by_inductor,
         "ONNX Runtime": lambda: session.run(list(graph.outputs), named),
     }
