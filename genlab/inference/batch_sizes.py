@@ -6,6 +6,7 @@ tips it. Which sizes agree depends on the network, the processor, the library an
 tells.
 """
 
+import bisect
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -23,10 +24,11 @@ SMALL = 2**14
 """Pixels up to which a picture may be computed twice, to have company that makes it agree with larger batches."""
 
 
-MOST_ROWS = 64
-"""Most rows of a batch."""
 WORTHWHILE = 0.97
 """Time of a row in a batch, in that of a row in a batch half as large, above which larger batches are not tried."""
+
+MANY, LONG = 16, 0.01
+"""Rows, and seconds, of a batch from which on no larger one is tried: there is little to gain, and others wait."""
 
 SHARE = 0.5
 """Share of the free memory that a batch may take. What a row takes is measured roughly: a process may keep what it
@@ -57,14 +59,14 @@ class Trial:
         self._model = model
         self._kind = kind
         self._pixels = kind.pixels(model.image_shape)
-        self._most = max(1, min(MOST_ROWS, MOST_PIXELS // self._pixels)) if kind.trial else 1
+        self._most = max(1, MOST_PIXELS // self._pixels) if kind.trial else 1
         self._digests: dict[int, str | None] = {}
         self._seconds: dict[int, float] = {}
         self._next = 1
         self._most_cost = most_cost
         self.exact = exact or self._most == 1
         """Whether a picture is the same bits in all sizes."""
-        self.sizes: tuple[int, ...] = (1,) if exact else tuple(range(1, self._most + 1))
+        self.sizes: Sequence[int] = (1,) if exact else range(1, self._most + 1)
         """The sizes of batches, in ascending order."""
         self.row_bytes: int | None = None
         """The bytes that a row of a batch was measured to take; ``None`` where it was not measured."""
@@ -101,14 +103,14 @@ class Trial:
                 self.exact = False
             self.sizes = agreed if self.exact else tuple(self._seconds)
         slower = before is not None and self._seconds[size] > WORTHWHILE * before
-        if size >= DECISIVE and (slower or self.sizes == (1,)):
+        enough = size >= MANY and self._seconds[size] * size > LONG
+        if size >= DECISIVE and (slower or enough or self.sizes == (1,)):
             self._next = self._most + 1
         return True
 
-    def fitting(self) -> tuple[int, ...]:
+    def fitting(self) -> Sequence[int]:
         """Return the sizes that the free memory allows now; the smallest always."""
-        most = self._most_now(self.sizes[-1])
-        return tuple(size for size in self.sizes if size <= most) or self.sizes[:1]
+        return _up_to(self.sizes, self._most_now(self.sizes[-1]))
 
     def next_size(self, waiting: int) -> int:
         """Return the size of the next batch, of those that the free memory allows, see :func:`choose`."""
@@ -187,8 +189,13 @@ def choose(waiting: int, sizes: Sequence[int], row_seconds: Mapping[int, float])
     Returns:
         A size; without measurements the largest that the rows fill, or else the smallest.
     """
-    filled = [size for size in sizes if size <= waiting] or [sizes[0]]
-    if not all(size in row_seconds for size in sizes):
+    filled = _up_to(sizes, waiting)
+    if sizes[-1] not in row_seconds:
         return filled[-1]
-    larger = [size for size in sizes if size > waiting][:1]
+    larger = sizes[len(filled) : len(filled) + 1]
     return min((*reversed(filled), *larger), key=lambda size: row_seconds[size] * size / min(size, waiting))
+
+
+def _up_to(sizes: Sequence[int], most: float) -> Sequence[int]:
+    """Return the sizes up to ``most``; the smallest always."""
+    return sizes[: max(1, bisect.bisect_right(sizes, most))]

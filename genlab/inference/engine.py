@@ -5,6 +5,7 @@ row (:mod:`genlab.inference.kinds`); :meth:`Engine.run` computes one, and a
 :class:`genlab.inference.batching.Batcher` the rows of many together.
 """
 
+import bisect
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -311,7 +312,8 @@ class Engine:
 
     def compute(self, kind: Kind, rows: Sequence[Any]) -> list[Any]:
         """Compute rows as one batch, as many as :meth:`next_batch` says: for each, what it gives."""
-        size = min(size for size in self._trial(kind).sizes if size >= len(rows))
+        sizes = self._trial(kind).sizes
+        size = sizes[bisect.bisect_left(sizes, len(rows))]
         return list(kind.compute(self._model, [*rows, *[rows[-1]] * (size - len(rows))]))[: len(rows)]
 
     def try_larger_batch(self, kind: Kind) -> bool:
