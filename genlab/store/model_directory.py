@@ -193,12 +193,15 @@ def read_training_weights(directory: Location, description: Mapping[str, Any]) -
     """Read the networks that training has beside the model, see :func:`save`; none where the directory has none.
 
     Raises:
-        RunError: the file is damaged.
-        FileNotFoundError: it is not there.
+        RunError: the file is damaged, or not there.
     """
     if "training" not in description:
         return {}
-    return safetensors.torch.load(_read_checked(locate(directory) / TRAINING_WEIGHTS, description["training"]))
+    file = locate(directory) / TRAINING_WEIGHTS
+    try:
+        return safetensors.torch.load(_read_checked(file, description["training"]))
+    except (FileNotFoundError, SafetensorError) as error:
+        raise RunError(f"{file}: cannot be read ({error}); import the weights again") from None
 
 
 def _read_checked(file: UPath, entry: Mapping[str, Any]) -> bytes:

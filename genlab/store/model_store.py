@@ -259,14 +259,18 @@ def require_name(name: str) -> None:
 
 
 def _copy(source: UPath, dest: UPath, probes: Probes | None) -> None:
-    """Copy a model directory, its files checked; the description, which makes it one, comes last."""
+    """Copy a model directory, its files checked; the description, which makes it one, comes last.
+
+    Networks that training has beside the model are left out: a model of a folder is used.
+    """
     description = model_directory.describe(source)
     probes = probes or Probes.read(source)
     write_atomic(dest / model_directory.WEIGHTS, model_directory.read_weights(source, description))
     with contextlib.suppress(FileNotFoundError):
         write_atomic(dest / model_directory.CARD, read_bytes(source / model_directory.CARD))
     more = {} if probes is None else {"probes": probes.write(dest)}
-    write_json(dest / model_directory.DESCRIPTION, description | more)
+    kept = {name: value for name, value in description.items() if name != "training"}
+    write_json(dest / model_directory.DESCRIPTION, kept | more)
 
 
 def _candidates(folder: UPath, there: Mapping[str, bool]) -> Iterator[tuple[str, UPath]]:

@@ -105,7 +105,7 @@ def _run(data: bytes, names: Collection[str]) -> Any:
         if found.startswith("__builtin__."):
             found = found.replace("__builtin__", "builtins", 1)
         if found not in names:
-            raise UnsafeError(f"it names {found!r}, which no file of such weights does; nothing in it was run")
+            raise UnsafeError(f"it names {found[:100]!r}, which no file of such weights does; nothing in it was run")
         return Name(found)
 
     def put(pairs: list[Any]) -> None:
@@ -179,8 +179,10 @@ def _run(data: bytes, names: Collection[str]) -> Any:
             case "GLOBAL":
                 stack.append(name(argument.replace(" ", ".", 1)))
             case "STACK_GLOBAL":
-                module, found = stack[-2:]
-                stack[-2:] = [name(f"{module}.{found}")]
+                module, attribute = stack[-2:]
+                if not isinstance(module, str) or not isinstance(attribute, str):
+                    raise UnsafeError("it has a name that is no text")
+                stack[-2:] = [name(f"{module}.{attribute}")]
             case "REDUCE" | "NEWOBJ":
                 called, arguments = stack[-2:]
                 if not isinstance(called, Name) or not isinstance(arguments, tuple):
@@ -289,7 +291,7 @@ def _array(content: Any, dtype: Any, shape: Any, order: Any) -> Tensor:
     """Return an array of NumPy's, of which a pickle has the bytes and the name of the dtype."""
     kind, byteorder = dtype.arguments[0], dtype.state[1] if dtype.state else "="
     if kind not in ("f2", "f4", "f8") or byteorder not in ("<", ">", "=") or not isinstance(content, bytes):
-        raise UnsafeError(f"an array of {kind!r}, where there should be floating-point numbers")
+        raise UnsafeError("an array of something else than floating-point numbers")
     numbers = np.frombuffer(content, byteorder + kind).reshape(shape, order="F" if order == "F" else "C")
     return torch.from_numpy(numbers.astype(np.float32, order="C"))
 

@@ -46,6 +46,24 @@ def root(tmp_path: Path) -> Path:
     return root
 
 
+def test_a_copy_is_without_the_networks_of_training(tmp_path: Path) -> None:
+    save(tmp_path / "made", 0)
+    model = model_directory.load(tmp_path / "made")
+    provenance = model_directory.Provenance(run="r", step=1, images=1, data={}, config={}, metrics={})
+    beside = {"discriminator.bias": torch.ones(2)}
+    model_directory.save(tmp_path / "made", model, provenance, training=beside)
+    made = model_directory.describe(tmp_path / "made")
+    assert torch.equal(
+        model_directory.read_training_weights(tmp_path / "made", made)["discriminator.bias"], torch.ones(2)
+    )
+    version, _ = ModelStore(tmp_path / "models").add("digits", tmp_path / "made")
+    assert version.version == version_of(made)
+    assert model_directory.read_training_weights(version.directory, version.description) == {}
+    (tmp_path / "made" / "training.safetensors").unlink()
+    with pytest.raises(RunError, match=r"training\.safetensors: cannot be read"):
+        model_directory.read_training_weights(tmp_path / "made", made)
+
+
 def test_every_model_of_a_folder_is_listed_with_its_versions(root: Path) -> None:
     catalogue = ModelStore(root).catalogue()
     assert list(catalogue.models) == ["digits", "plain", "run"]
