@@ -136,7 +136,7 @@ def _check_metric(metric: str, plan: Plan) -> None:
     names = metric_names(plan)
     if metric in names:
         return
-    if f"val/{name}" in metric_names(plan, evaluated=True):
+    if metric in metric_names(plan, evaluated=True):
         raise ConfigError(f"the metric {metric!r} is measured of evaluated checkpoints; set run.evaluate_every")
     near = difflib.get_close_matches(metric, names, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}?" if near else f"there are: {', '.join(names) or 'none'}"
