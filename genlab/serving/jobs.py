@@ -120,7 +120,8 @@ class Jobs:
                 except GenlabError as error:
                     logger.warning("cannot look for jobs: %s", error)
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._woken.wait(), LOOK_SECONDS)
+                    async with asyncio.timeout(LOOK_SECONDS):  # wait_for may lose a cancellation (Python 3.11)
+                        await self._woken.wait()
         finally:
             tasks = [sweeping, *self._at_work.values()]
             for task in tasks:
@@ -235,7 +236,7 @@ class Jobs:
         self._not_before.pop(name, None)
         job = await self.on_files(self.store.read, name)
         if job is None:
-            self._not_before[name] = time.monotonic() + SWEEP_SECONDS  # its submission is under way, or was cut short
+            self._not_before[name] = time.monotonic() + LOOK_SECONDS  # its submission is under way, or was cut short
             return
         try:
             async with self._claimed(name) as claim:
