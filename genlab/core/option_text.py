@@ -1,13 +1,18 @@
 """What a dataclass of options declares, as text for people and as pydantic models and JSON schemas for programs."""
 
 import dataclasses
+import functools
+import threading
 import types
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 import annotated_types
 import docstring_parser
 from pydantic import BaseModel, Field, create_model
+
+_parsing = threading.Lock()
+"""Python 3.11's parser counts its recursion for all threads together, and fails if two parse at once."""
 
 Request = TypeVar("Request", bound=BaseModel)
 
@@ -17,10 +22,16 @@ def field_texts(config: type) -> dict[str, str]:
     texts: dict[str, str] = {}
     for base in reversed(config.__mro__):
         if dataclasses.is_dataclass(base):
-            for parameter in docstring_parser.parse_from_object(base).params:
-                if parameter.description:
-                    texts[parameter.arg_name] = joined(parameter.description)
+            texts |= _own_texts(base)
     return texts
+
+
+@functools.cache
+def _own_texts(config: type) -> Mapping[str, str]:
+    """Return the docstrings of the fields that a class itself declares; they are parsed from its source text."""
+    with _parsing:
+        parameters = docstring_parser.parse_from_object(config).params
+    return {parameter.arg_name: joined(parameter.description) for parameter in parameters if parameter.description}
 
 
 def joined(docstring: str | None) -> str:
