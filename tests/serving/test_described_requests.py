@@ -28,7 +28,9 @@ include-path-regex = "/(reconstruct|encode|interpolate|jobs|translate)$"
 checks.positive_data_acceptance.enabled = false
 """
 PROGRAM = "from schemathesis.cli import schemathesis; schemathesis()"
-OPTIONS = "--generation-deterministic --no-shrink --continue-on-failure --no-color --max-examples 4"
+OPTIONS = (
+    "--generation-deterministic --no-shrink --continue-on-failure --no-color --max-examples 4 --request-timeout 60"
+)
 
 
 class Watched:

@@ -104,10 +104,11 @@ def prepared(config: haproxy.HAProxyConfig) -> Mapping[str, str]:
 def test_the_installed_ray_writes_the_configuration_that_is_completed(folder: Path, certificate: TLS) -> None:
     prepared(haproxy.HAProxyConfig(folder=str(folder), tls=certificate))  # raises if HAProxy refuses it
     written = haproxy.ray_configuration({}, folder)
-    settings = {"errors": "/errors", "certificate": "/server.pem", "seconds": 30}
+    settings = {"errors": "/errors", "certificate": "/server.pem", "buffer": 2**20, "seconds": 30}
     complete = haproxy_program.complete(written, settings)
     assert haproxy_program.complete(complete, settings) == complete
     listening = [line.split()[1:] for line in complete.splitlines() if line.strip().startswith("bind")]
+    assert "    tune.memory.hot-size 16777216" in complete.splitlines(), "16 buffers are kept"
     assert {address.partition(":")[0] for address, *_ in listening} == {"127.0.0.1"}
     assert [options for _, *options in listening if options] == [["ssl", "crt", "/server.pem", "alpn", "h2,http/1.1"]]
     assert "mode 666" not in complete

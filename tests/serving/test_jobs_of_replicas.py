@@ -28,6 +28,7 @@ def serving(runs: Path, jobs: Path, log: Path) -> Iterator[tuple[subprocess.Pope
         port = listening.getsockname()[1]
     program = "from genlab.cli.main import main; main()"
     options = ["--port", str(port), "--threads", "1", "--settings.jobs", str(jobs)]
+    options += ["--settings.runtime", "pytorch"]
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -44,7 +45,7 @@ def serving(runs: Path, jobs: Path, log: Path) -> Iterator[tuple[subprocess.Pope
 
 
 def test_a_job_outlives_the_server_that_computes_it(served_runs: Path, tmp_path: Path) -> None:
-    folder, patience = tmp_path / "jobs", Retries(tries=200, seconds=120, backoff=(0.5, 0.5))
+    folder, patience = tmp_path / "jobs", Retries(tries=600, seconds=300, backoff=(0.5, 0.5))
     generator = np.random.default_rng(0)
     pictures = [generator.integers(0, 256, (256, 256, 3), dtype=np.uint8) for _ in range(30)]
     with contextlib.ExitStack() as stack:
