@@ -99,8 +99,8 @@ class Batcher:
 
     Args:
         most_waiting: pieces of work that may wait; more are refused.
-        most_seconds: seconds that the work that waits may take, by what rows of its kinds took last; with more, further
-            work is refused. When nothing waits, any work is taken.
+        most_seconds: seconds that the work that waits may take, by what pixels of its kinds took last; with more,
+            further work is refused. When nothing waits, any work is taken.
         finishers: threads that finish what was computed.
         record: is told of each batch, in the thread that computes.
     """
@@ -120,7 +120,7 @@ class Batcher:
         self._changed = threading.Condition()
         self._device = threading.Lock()
         self._closing = False
-        self._row_seconds: dict[tuple[Engine, Any], float] = {}
+        self._pixel_seconds: dict[tuple[Engine, str, Any], float] = {}
         self._untried: dict[tuple[Engine, Any], Kind] = {}
         self._finishers = ThreadPoolExecutor(finishers, thread_name_prefix="finish")
         self._thread = threading.Thread(target=self._compute_all, name="batcher", daemon=True)
@@ -198,9 +198,10 @@ class Batcher:
     def forget(self, engine: Engine) -> None:
         """Try no more batch sizes of an engine that is put away."""
         with self._changed:
-            for known in (self._untried, self._row_seconds):
-                for key in [key for key in known if key[0] is engine]:
-                    del known[key]
+            for untried in [key for key in self._untried if key[0] is engine]:
+                del self._untried[untried]
+            for timed in [key for key in self._pixel_seconds if key[0] is engine]:
+                del self._pixel_seconds[timed]
 
     def run(self, engine: Engine, task: Task, finish: Callable[[NDArray[Any]], Any] = lambda pixels: pixels) -> Any:
         """Queue a task, and wait for its result.
@@ -264,8 +265,9 @@ class Batcher:
 
     def _seconds_of(self, work: Work, unknown: float) -> float:
         """Return about how long the rest of a piece of work will take; ``unknown`` if its kind was never computed."""
-        seconds = self._row_seconds.get((work.engine, work.task.kind.trial), unknown)
-        return seconds * (len(work.task.rows) - len(work.outputs))
+        kind = work.task.kind
+        seconds = self._pixel_seconds.get((work.engine, kind.operation, kind.trial), unknown)
+        return seconds * work.engine.pixels(kind) * (len(work.task.rows) - len(work.outputs))
 
     def _sweep(self) -> list[Work]:
         """Drop the work of callers who left, and return what is late."""
@@ -304,8 +306,8 @@ class Batcher:
         done = [work for work, _ in batch if work.error or len(work.outputs) == len(work.task.rows)]
         if rows:
             with self._changed:
-                key, now = (engine, kind.trial), seconds / len(rows)
-                self._row_seconds[key] = (self._row_seconds.get(key, now) + now) / 2
+                key, now = (engine, kind.operation, kind.trial), seconds / len(rows) / engine.pixels(kind)
+                self._pixel_seconds[key] = (self._pixel_seconds.get(key, now) + now) / 2
         self._remove(done, together[0])
         pixels = engine.pixels(kind)
         if not engine.knows_batches(kind):

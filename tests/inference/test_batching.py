@@ -211,3 +211,35 @@ def test_pictures_translated_together_are_those_translated_alone(model_runs: Pat
             for found, expected in zip(callers.map(translate, pictures), alone, strict=True):
                 np.testing.assert_array_equal(found, expected)
     batcher.close()
+
+
+class Noting(Doubler):
+    """A doubler that waits for nobody, and notes the threads that it is called in."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.threads: list[int] = []
+        self.row_pixels = 1
+
+    def compute(self, kind: Doubled, rows: Sequence[int]) -> list[int]:
+        self.go.release()
+        self.threads.append(threading.get_ident())
+        return super().compute(kind, rows)
+
+    def pixels(self, kind: Doubled) -> int:
+        return self.row_pixels
+
+
+def test_quick_work_is_computed_by_its_caller_and_other_work_is_not(batcher: Batcher) -> None:
+    engine, mine = Noting(), threading.get_ident()
+
+    def computed_here(rows: Sequence[int]) -> bool:
+        caller = Caller(batcher, engine, rows, wake=False)
+        batcher.compute_quickly()
+        assert caller.answer() == tuple(2 * row for row in rows)
+        return engine.threads[-1] == mine
+
+    assert not computed_here([1]), "it was never computed before"
+    assert computed_here([2, 3])
+    engine.row_pixels = 10**9
+    assert not computed_here([4]), "a row of as many pixels takes longer"
