@@ -227,7 +227,8 @@ class Batcher:
     def _compute_all(self) -> None:
         while self._wait():
             with self._device:
-                self._step()
+                if not self._step():
+                    self._try_larger_batch()
 
     def _wait(self) -> bool:
         """Wait for something to do, and return whether there will be more."""
@@ -236,8 +237,8 @@ class Batcher:
                 self._changed.wait()
             return bool(self._waiting) or not self._closing
 
-    def _step(self) -> None:
-        """Compute a batch, or use a moment of leisure; for the thread that has the device."""
+    def _step(self) -> bool:
+        """Compute a batch, and return whether there was one; for the thread that has the device."""
         with self._changed:
             late, together = self._sweep(), self._of_one_kind()
         for work in late:
@@ -245,8 +246,7 @@ class Batcher:
             self._finish(work)
         if together:
             self._compute_batch(together)
-        else:
-            self._try_larger_batch()
+        return bool(together)
 
     def _try_larger_batch(self) -> None:
         """Use a moment of leisure."""
@@ -277,6 +277,7 @@ class Batcher:
             left = [work for work in self._waiting if not work.cancelled and work.deadline >= now]
             self._waiting.clear()
             self._waiting.extend(left)
+            self._waiting_seconds = sum(self._seconds_of(work, 0.0) for work in left)
         return late
 
     def _of_one_kind(self) -> list[Work]:

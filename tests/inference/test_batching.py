@@ -243,3 +243,15 @@ def test_quick_work_is_computed_by_its_caller_and_other_work_is_not(batcher: Bat
     assert computed_here([2, 3])
     engine.row_pixels = 10**9
     assert not computed_here([4]), "a row of as many pixels takes longer"
+
+
+def test_work_whose_caller_left_holds_up_nobody() -> None:
+    batcher, engine = Batcher(most_seconds=1e-9), Noting()
+    assert Caller(batcher, engine, [1]).answer() == (2,)
+    left = Caller(batcher, engine, [2], wake=False)
+    left.work.cancelled = True
+    batcher.compute_quickly()
+    while batcher.waiting:
+        time.sleep(0.01)
+    assert Caller(batcher, engine, [4]).answer() == (8,)
+    batcher.close()
