@@ -29,7 +29,9 @@ RUN = re.compile(r"^<!-- run -->\n```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 ROW = re.compile(r"^\| (?P<names>`--[^|]+?) \| (?P<values>[^|]*) \|", re.MULTILINE)
 CHOICES = re.compile(r"[\w-]+(, [\w-]+)+$")
-OTHERS = {"cp", "curl", "export", "git", "pip", "pytest", "ray", "sed", "serve", "source", "tensorboard", "uv"}
+OTHERS = {
+    *("cp", "curl", "docker", "export", "git", "pip", "pytest", "ray", "sed", "serve", "source", "tensorboard", "uv"),
+}
 """Programs whose options are not genlab's."""
 OF_MODELS = {"sample", "reconstruct", "encode", "decode", "interpolate", "mix", "translate", "evaluate"}
 """Commands that take options of the model's own."""
