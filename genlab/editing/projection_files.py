@@ -43,12 +43,11 @@ from genlab.models.encoder import Encoder
 from genlab.models.model import Shape
 from genlab.store import model_directory
 from genlab.store.generators import load_generator
+from genlab.store.projection_limits import FILE_NAME, read_limits, write_limits
 from genlab.store.tensor_file import tensor_file
 
 RECORD, SUMMARY = "project.json", "summary.json"
 """Files in a folder of projections: what they were made from, and their mean figures."""
-CALIBRATION = "projection.json"
-"""File in a model directory: the perceptual distances of projections of held-out pictures."""
 VERSION = 1
 """Version of these files."""
 BATCH = 8
@@ -152,25 +151,17 @@ class Projector:
             distances: the distances of at least :data:`FEWEST` pictures.
             data: the pictures, in plain values.
         """
-        others = [one for one in self._calibrations() if one["settings"] != self.settings]
+        others = [one for one in read_limits(self.info.directory, self.weights) if one["settings"] != self.settings]
         limit = float(np.quantile(distances, 0.99))
         one = {"settings": self.settings, "data": dict(data), "perceptual_99": limit}
-        write_json(self.info.directory / CALIBRATION, {"version": VERSION, "calibrations": [*others, one]})
+        write_limits(self.info.directory, [*others, one])
         return limit
 
     def _limit(self) -> float | None:
-        for one in self._calibrations():
+        for one in read_limits(self.info.directory, self.weights):
             if one["settings"] == self.settings:
                 return float(one["perceptual_99"])
         return None
-
-    def _calibrations(self) -> list[dict[str, Any]]:
-        """Return what was measured with the model in this directory, perhaps by other settings or weights."""
-        file = self.info.directory / CALIBRATION
-        if not file.exists():
-            return []
-        found = read_json(file)
-        return list(found["calibrations"]) if found.get("version") == VERSION else []
 
 
 def project_all(
@@ -216,7 +207,7 @@ def project_all(
         print(f"{dest}: {counted(len(found), 'picture')} projected: {_text(summary)}")
         if calibrate:
             limit = projector.calibrate([one["projection"]["perceptual"] for one in found], data or {})
-            print(f"{projector.info.directory / CALIBRATION}: 99% of them have a distance of at most {limit:.3g}")
+            print(f"{projector.info.directory / FILE_NAME}: 99% of them have a distance of at most {limit:.3g}")
     except OSError as error:
         raise DataError(f"{dest}: cannot be written ({error.strerror or error})") from None
 

@@ -27,6 +27,7 @@ from genlab.store.directions import find_directions
 from genlab.store.evaluation_file import FILE_NAME as EVALUATION
 from genlab.store.evaluation_file import find_evaluation
 from genlab.store.probes import Probes
+from genlab.store.projection_limits import read_limits, write_limits
 
 DEFAULT_ALIAS = "prod"
 """The alias that a name without one stands for."""
@@ -176,8 +177,8 @@ class ModelStore:
     ) -> tuple[ModelVersion, bool]:
         """Copy a model directory into the folder as a version of ``name``, if it is not there.
 
-        The evaluation and the directions of these very weights go with it, also to a version that is there. The
-        description comes last, so that an incomplete copy is never seen.
+        The evaluation, the directions and the limits of projections of these very weights go with it, also to a version
+        that is there. The description comes last, so that an incomplete copy is never seen.
 
         Args:
             name: name of the model.
@@ -189,7 +190,7 @@ class ModelStore:
 
         Raises:
             ConfigError: no model may have this name.
-            RunError: the source, its evaluation or its directions are damaged.
+            RunError: the source, or what was measured of it, is damaged.
             ClaimError: another process is copying it.
         """
         require_name(name)
@@ -204,6 +205,8 @@ class ModelStore:
             directions = find_directions(locate(source), description)
             if directions is not None:
                 write_atomic(target / DIRECTIONS, directions)
+            if limits := read_limits(locate(source), description["weights"]["sha256"]):
+                write_limits(target, limits)
             if there is None:
                 _copy(locate(source), target, probes)
             elif probes is not None and "probes" not in there:

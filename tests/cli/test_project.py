@@ -17,6 +17,7 @@ from genlab.editing import projection_files
 from genlab.imaging.images import read_note
 from genlab.models.encoder import Encoder
 from genlab.store import model_directory
+from genlab.store.model_store import ModelStore
 from tests.conftest import save_run
 from tests.models.test_encoder import SMALL, generator
 
@@ -132,12 +133,17 @@ def test_a_picture_further_than_held_out_ones_is_warned_of(
     project(runs / "faces", photo, tmp_path / "after")
     assert "warning: photo.png: perceptual distance" in capsys.readouterr().err
     assert figures(tmp_path / "after" / "photo.json")["perceptual_99"] == limit
+    version, _ = ModelStore(tmp_path / "models").add("faces", runs / "faces" / "model")
+    project(version.directory, photo, tmp_path / "promoted")
+    assert "warning: photo.png: perceptual distance" in capsys.readouterr().err
     project(runs / "faces", photo, tmp_path / "otherwise", fast=("--steps", "2", "--perceptual", "0"))
     assert capsys.readouterr().err == "", "it holds for the options that it was measured with"
     assert "needs a data set" in refused(capsys, runs / "faces", photo, tmp_path / "x", "--calibrate")
     monkeypatch.setattr(projection_files, "FEWEST", 100)
     arguments = ("--split", "test", "--calibrate")
     assert "is taken of 100 at least" in refused(capsys, runs / "faces", data, tmp_path / "y", *arguments)
+    (version.directory / "projection.json").write_text('{"version": 1, "calibrations": [{}]}')
+    assert "projection.json: damaged" in refused(capsys, version.directory, photo, tmp_path / "z")
 
 
 def test_what_does_not_fit_is_refused(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
