@@ -9,6 +9,7 @@ import logging
 from importlib.metadata import version
 
 import torch
+import xxhash
 from torch import Tensor, nn
 from upath import UPath
 
@@ -20,8 +21,10 @@ from genlab.models.model import Model
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 1
+FORMAT = 2
 """Changes where what is kept changes by a change of genlab."""
+CHECKSUM_BYTES = 16
+"""Bytes of the checksum (XXH3, 128 bits) that a kept file begins with: a damaged one is made anew."""
 PACKAGES = ("torch", "onnx", "onnxscript")
 """What makes an ONNX model of a network."""
 
@@ -69,8 +72,11 @@ def _exported(graph: Graph, weights: str, name: str) -> bytes:
     """Return the ONNX model of a network, from the cache if it is there."""
     file = _cache_file(weights, name)
     with contextlib.suppress(OSError):
-        return read_bytes(file)
-    data: bytes = onnx_model(graph).SerializeToString()
+        kept = read_bytes(file)
+        checksum, data = kept[:CHECKSUM_BYTES], kept[CHECKSUM_BYTES:]
+        if xxhash.xxh3_128_digest(data) == checksum:
+            return data
+    data = onnx_model(graph).SerializeToString()
     network = OnnxNetwork(data)
 
     def run(inputs: Tensors) -> Tensors:
@@ -79,7 +85,7 @@ def _exported(graph: Graph, weights: str, name: str) -> bytes:
 
     compare(graph, run, name, sizes=(1,))
     with contextlib.suppress(OSError):  # a cache that cannot be written costs time alone
-        write_atomic(file, data)
+        write_atomic(file, xxhash.xxh3_128_digest(data) + data)
     return data
 
 

@@ -1,5 +1,6 @@
 """The log of a server of one process, as lines of text."""
 
+import contextlib
 import logging
 import threading
 import time
@@ -11,6 +12,8 @@ PAUSE = 0.1
 
 class LineLog(logging.Handler):
     """Writes what is logged, all lines of :data:`PAUSE` seconds at once; warnings and errors immediately.
+
+    Lines are lost where the stream takes none, such as a pipe that nobody reads any more; requests do not suffer.
 
     Args:
         stream: where to write.
@@ -40,8 +43,9 @@ class LineLog(logging.Handler):
         with self.lock or threading.RLock():
             lines, self._lines = self._lines, []
             if lines:
-                self._stream.write("\n".join((*lines, "")))
-                self._stream.flush()
+                with contextlib.suppress(OSError, ValueError):  # ValueError: it is closed
+                    self._stream.write("\n".join((*lines, "")))
+                    self._stream.flush()
 
     def close(self) -> None:
         """Write all lines, and take no more."""

@@ -91,6 +91,19 @@ def test_a_model_is_exported_once(tmp_path: Path, cache: Path, monkeypatch: pyte
     np.testing.assert_array_equal(Engine(directory, "cpu", runtime="onnx").sample(3, 1), first)
 
 
+def test_a_damaged_file_is_exported_anew(tmp_path: Path, cache: Path) -> None:
+    torch.manual_seed(0)
+    directory = saved(VAE((16, 16, 1), VAEArchitecture(channels=(8,))), tmp_path / "m")
+    first = Engine(directory, "cpu", runtime="onnx").sample(3, 1)
+    whole = {file: file.read_bytes() for file in cache.iterdir()}
+    for file, data in whole.items():
+        changed = bytearray(data)
+        changed[len(data) // 2] ^= 1
+        file.write_bytes(changed)
+    np.testing.assert_array_equal(Engine(directory, "cpu", runtime="onnx").sample(3, 1), first)
+    assert {file: file.read_bytes() for file in cache.iterdir()} == whole
+
+
 def test_what_cannot_be_exported_is_computed_by_pytorch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
