@@ -30,6 +30,9 @@ WORTHWHILE = 0.97
 MANY, LONG = 16, 0.01
 """Rows, and seconds, of a batch from which on no larger one is tried: there is little to gain, and others wait."""
 
+BATCHES, BRIEF = 5, 0.02
+"""The most batches by which a size is timed, and the seconds after which no other is computed for that."""
+
 SHARE = 0.5
 """Share of the free memory that a batch may take. What a row takes is measured roughly: a process may keep what it
 freed, and use it again."""
@@ -132,9 +135,13 @@ class Trial:
         self._kind.compute(self._model, [self._kind.example(self._model)] * size)
 
     def _seconds_per_row(self, size: int) -> float:
-        begin = time.perf_counter()
-        self._run(size)
-        return (time.perf_counter() - begin) / size
+        """Return the seconds of a row: the least of a few batches where they are short, as other work interrupts."""
+        taken = []
+        while len(taken) < BATCHES and sum(taken) < BRIEF:
+            begin = time.perf_counter()
+            self._run(size)
+            taken.append(time.perf_counter() - begin)
+        return min(taken) / size
 
     def _digest(self, size: int) -> str | None:
         """Compute copies of one picture, and hash what all layers give for it; ``None`` if copies differ."""

@@ -31,7 +31,7 @@ HURRIED = Retries(tries=4, seconds=20, backoff=(0.001, 0.01))
 @pytest.fixture(scope="module")
 def faulty(served_runs: Path, tmp_path_factory: pytest.TempPathFactory) -> Faulty:
     """A server of three models, in front of which requests can be broken."""
-    settings = Settings(runtime="pytorch", jobs=str(tmp_path_factory.mktemp("jobs")))
+    settings = Settings(runtime="pytorch", exact=True, jobs=str(tmp_path_factory.mktemp("jobs")))
     app = create_app((str(served_runs),), Limits(images=8), Access(), settings, PrometheusTelemetry())
     return Faulty(app)
 

@@ -34,7 +34,7 @@ def place(served_runs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     folder = tmp_path_factory.mktemp("home")
     for name in ("photo.jpg", "other.jpg"):
         Image.fromarray(np.full((24, 40, 3), 90, np.uint8)).save(folder / name)
-    settings = Settings(runtime="pytorch", jobs=str(folder / "jobs"))
+    settings = Settings(runtime="pytorch", exact=True, jobs=str(folder / "jobs"))
     app = create_app((str(served_runs),), Limits(), Access(), settings, PrometheusTelemetry())
     with live(app) as port, Client(f"http://127.0.0.1:{port}", retries=Retries(tries=100)) as client:
         client.models()

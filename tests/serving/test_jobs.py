@@ -36,7 +36,7 @@ LIMITS = Limits(images=4, body_bytes=2**20, jobs=30, job_images=50, job_bytes=2*
 def serving(
     runs: Path, folder: str | Path | None, limits: Limits = LIMITS, access: Access | None = None, hours: float = 1.0
 ) -> Iterator[TestClient]:
-    settings = Settings(runtime="pytorch", jobs=None if folder is None else str(folder), job_hours=hours)
+    settings = Settings(runtime="pytorch", exact=True, jobs=None if folder is None else str(folder), job_hours=hours)
     app = create_app((str(runs),), limits, access or Access(), settings, PrometheusTelemetry())
     with TestClient(app, "http://localhost", raise_server_exceptions=False) as client:
         yield client

@@ -101,7 +101,9 @@ def serving(*runs: Path, access: Access | None = None) -> Iterator[tuple[str, Co
     """A server of these runs in a thread, as its address and the count of its requests."""
     listening = socket.create_server(("127.0.0.1", 0))
     models = tuple(map(str, runs))
-    app = Counted(create_app(models, Limits(), access or Access(), Settings(runtime="pytorch"), PrometheusTelemetry()))
+    app = Counted(
+        create_app(models, Limits(), access or Access(), Settings(runtime="pytorch", exact=True), PrometheusTelemetry())
+    )
     server = uvicorn.Server(uvicorn.Config(app, log_level="critical"))
     thread = threading.Thread(target=server.run, args=([listening],))
     thread.start()
