@@ -38,6 +38,7 @@ def test_reads_and_writes_are_one_request_each(s3: Bucket, fault_proxy: FaultPro
     assert traffic.count() == 4
 
 
+@pytest.mark.slow
 def test_a_long_upload_survives_faults_in_every_part(
     s3: Bucket, fault_proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -72,6 +72,7 @@ def test_a_model_of_one_direction_has_no_measurements_of_the_other(scene_rows: d
     assert {"fid_b_to_a", "kid_b_to_a", "psnr_b_to_a", "untranslated_fid_b_to_a"} <= found.keys()
 
 
+@pytest.mark.slow
 def test_cycle_and_identity_errors_are_those_of_training(scene_rows: dict[str, HeldOut]) -> None:
     """The error of a generator's output is not cut to the range of pixels before the other sees it."""
     model, contrast = scaling(3, -0.5), to_signed(images(scene_rows["a"])).abs().mean().item()

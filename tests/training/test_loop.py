@@ -119,6 +119,7 @@ def test_held_out_rows_are_read_for_test_metrics_only(tiny: Tiny, tmp_path: Path
     assert {line["kind"] for line in metrics(tmp_path / "run")} == {"train"}
 
 
+@pytest.mark.slow
 def test_a_longer_stop_goes_on_unless_the_schedule_depends_on_it(tiny: Tiny, tmp_path: Path) -> None:
     constant = {"optimization.schedule": "constant"}
     launch("vae", tiny("vae", constant | {"run.steps": 12, "run.name": "longer"}))

@@ -58,11 +58,11 @@ def start_again(digits: Path, run: Path) -> None:
 @pytest.mark.parametrize(
     ("moment", "step", "resumes_from"),
     [
-        ("step", 0, 0),
-        ("logged", 9, 6),
+        pytest.param("step", 0, 0, marks=pytest.mark.slow),
+        pytest.param("logged", 9, 6, marks=pytest.mark.slow),
         ("half a checkpoint", 6, 0),
-        ("a checkpoint", 12, 12),
-        ("export", 12, 12),
+        pytest.param("a checkpoint", 12, 12, marks=pytest.mark.slow),
+        pytest.param("export", 12, 12, marks=pytest.mark.slow),
     ],
 )
 def test_a_vae_killed_at_any_moment(
@@ -87,7 +87,9 @@ def test_a_vae_killed_at_any_moment(
     assert_same_run(tmp_path / "killed", unbroken_vae)
 
 
-@pytest.mark.parametrize(("moment", "step"), [("step", 5), ("half a checkpoint", 6)])
+@pytest.mark.parametrize(
+    ("moment", "step"), [("step", 5), pytest.param("half a checkpoint", 6, marks=pytest.mark.slow)]
+)
 def test_a_cyclegan_with_dropout_killed(
     moment: Moment, step: int, scenes: Path, unbroken_cyclegan: Path, tmp_path: Path
 ) -> None:

@@ -129,6 +129,7 @@ def hammer(directory: Path, bound: int, seed: int, steps: int) -> None:
             cache.discard(name)
 
 
+@pytest.mark.slow
 def test_several_processes_share_a_cache_and_some_are_killed(tmp_path: Path) -> None:
     bound, dice, fork = 600_000, random.Random(0), multiprocessing.get_context("fork")
     BlockCache(tmp_path, bound)
