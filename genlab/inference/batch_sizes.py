@@ -136,7 +136,7 @@ class Trial:
 
     def _seconds_per_row(self, size: int) -> float:
         """Return the seconds of a row: the least of a few batches where they are short, as other work interrupts."""
-        taken = []
+        taken: list[float] = []
         while len(taken) < BATCHES and sum(taken) < BRIEF:
             begin = time.perf_counter()
             self._run(size)

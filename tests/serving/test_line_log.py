@@ -72,8 +72,8 @@ def test_lines_of_several_threads_are_all_written(logger: logging.Logger, stream
         thread.join()
     logger.handlers[0].close()
     written = stream.getvalue().splitlines()
-    for thread in range(4):
-        assert [line for line in written if line.startswith(f"{thread}.")] == [f"{thread}.{n}" for n in range(200)]
+    for number in range(4):
+        assert [line for line in written if line.startswith(f"{number}.")] == [f"{number}.{n}" for n in range(200)]
 
 
 def test_a_warning_is_written_at_once_after_what_came_before(
