@@ -1,23 +1,28 @@
-"""``genlab edit MODEL SEED|PROJECTION OUT``: change an attribute of a picture that a StyleGAN draws."""
+"""``genlab edit MODEL SEED|PICTURE OUT``: change an attribute of a picture that a StyleGAN draws."""
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Annotated
+from dataclasses import dataclass, field
+from typing import Annotated, Any
 
 import numpy as np
 import tyro
 from annotated_types import Ge
 from torch import Tensor
+from upath import UPath
 
 from genlab.core.config import parse
 from genlab.core.errors import ConfigError, RunError, run_command
-from genlab.core.storage import locate
+from genlab.core.storage import json_bytes, locate, require_absolute, sha256
+from genlab.core.text import counted
+from genlab.data.ingest.sources.base import list_files
 from genlab.editing.attributes import AttributeReader, Read
-from genlab.editing.edits import amount_to_class, edit, start_of_projection, start_of_seed
+from genlab.editing.edits import Start, amount_to_class, edit, start_of_projection, start_of_seed
+from genlab.editing.projection import ProjectionOptions
+from genlab.editing.projection_files import RECORD, Projector, project_all, require_box
 from genlab.editing.provenance import provenance
 from genlab.evaluation.trained_classifier import load_classifier
-from genlab.imaging.images import encode_png
+from genlab.imaging.images import Pixels, encode_film, encode_png
 from genlab.imaging.sheets import sheet
 from genlab.inference.engine import best_device
 from genlab.inference.operations import ModelInfo
@@ -25,24 +30,34 @@ from genlab.inference.pictures import is_file, save
 from genlab.models.stylegan import StyleGAN
 from genlab.store import model_directory
 from genlab.store.directions import Direction, Directions, Method, load_directions
+from genlab.store.generators import load_generator
 
 AGE, GENDER, OTHER = "age", "gender", "other"
+PROJECTIONS = "projections"
+"""Folder beside OUT that keeps projections."""
+DIGITS = 12
+"""Digits of the hash of what projections depend on, which names a folder of them."""
+FRAMES, MILLISECONDS = 30, 80
+"""Pictures of a film from the first amount to the last, and how long it shows each."""
 
 
 @dataclass(frozen=True)
 class EditConfig:
     """Change an attribute of a picture along a direction that `genlab directions` found for the model.
 
-    Written are the picture as it was, for a projected one also the original before it, and the edited one.
+    A picture of any other origin is first projected, as by `genlab project`, unless that was done before: projections
+    are kept beside OUT, in the folder projections. Written are the picture as it was, for a projected one also the
+    original before it, and the edited one.
     """
 
     model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
     """Directory or s3:// URL of a StyleGAN, or of the run that trained it."""
-    source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SEED|PROJECTION")]
-    """A seed, whose picture is that of `genlab sample MODEL --count 1 --seed SEED`; or NAME.safetensors, which `genlab
-    project` wrote for a picture."""
+    source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SEED|PICTURE")]
+    """A seed, whose picture is that of `genlab sample MODEL --count 1 --seed SEED`; a picture of any size, or a folder
+    of pictures; or what `genlab project` wrote: NAME.safetensors, or its folder."""
     dest: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
-    """Where to write: NAME.png for the pictures side by side, or a folder for a file each."""
+    """Where to write: NAME.png for the pictures side by side, each picture of a folder a row; NAME.gif for a film from
+    the picture to the edit and back; or a folder for a file each."""
     younger: Annotated[float, Ge(0)] | None = None
     """So many years younger, along the direction age."""
     older: Annotated[float, Ge(0)] | None = None
@@ -57,6 +72,11 @@ class EditConfig:
     """How the direction was found."""
     label: str | None = None
     """Class of a seed's picture, by its name or number; needed by a model that knows classes."""
+    encoder: str | None = None
+    """An encoder that was trained for MODEL, or its run, for projecting; without one that begins at the mean of w."""
+    box: tuple[int, int, int] | None = None
+    """Left, top and side of the square to take of each picture, in its pixels; by default the largest in the middle."""
+    projection: ProjectionOptions = field(default_factory=ProjectionOptions)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -65,49 +85,60 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for place, word in enumerate(words):
         if word == "--gender" and (place + 1 == len(words) or words[place + 1].startswith("--")):
             words[place] = f"--gender={OTHER}"
-    run_command(lambda: edit_picture(parse(EditConfig, words, prog="genlab edit")))
+    run_command(lambda: edit_pictures(parse(EditConfig, words, prog="genlab edit")))
 
 
-def edit_picture(config: EditConfig) -> None:
+def edit_pictures(config: EditConfig) -> None:
     """Edit what ``config`` names, and print what is read before and after, and where the pictures are.
 
     Raises:
         ConfigError: not one edit, one that the direction does not reach, or a class that there is not.
         RunError: the model cannot be loaded, or has no such direction.
-        DataError: the projection cannot be used, or the pictures cannot be written.
+        DataError: a picture or a projection cannot be used, or the pictures cannot be written.
     """
     name = _direction_name(config)
+    for option in ("model", "dest", "encoder"):
+        if (url := getattr(config, option)) is not None:
+            require_absolute(option, url)
     info = ModelInfo.find(config.model, "sample")
     dest = locate(config.dest)
-    one_file = is_file(dest, ".png")
-    description = model_directory.describe(info.directory)
-    weights = description["weights"]["sha256"]
-    found = load_directions(info.directory, description)
+    suffix = dest.suffix.lower() if is_file(dest, ".png", ".gif") else ""
+    found = load_directions(info.directory, model_directory.describe(info.directory))
     direction = found.find(name, config.method)
-    model = model_directory.load(info.directory, best_device())
-    if not isinstance(model, StyleGAN):
-        raise RunError(f"{config.model}: a {model.family}; edits are of a StyleGAN")
-    if config.source.isdecimal():
-        start = start_of_seed(model, int(config.source), info.class_number(config.label, needed=True))
-    else:
-        start = start_of_projection(model, weights, locate(config.source))
-    [before] = edit(model, start, direction, [0.0])
+    asked = _asked_amount(config)
+    if asked is not None:
+        direction.steps_for(asked)  # refused before anything is projected
+    model, starts = _starts(config, info, dest, film=suffix == ".gif")
     read, place = _reader(found, direction)
-    amount = _amount(config, direction, _read(read, place, before))
-    [after] = edit(model, start, direction, [amount])
-    pictures = {"picture": before.numpy(), "edit": after.numpy()}
-    if start.original is not None:
-        pictures = {"original": start.original, "projection": before.numpy(), "edit": after.numpy()}
-    said = {"direction": name, "method": direction.method, "amount": amount}
-    if one_file:
-        shown = sheet(np.stack(list(pictures.values())), columns=len(pictures))
-        save(dest, encode_png(shown, provenance("edit", weights, **start.origin, edit=said)))
+
+    rows, notes = dict[str, dict[str, Pixels]](), list[dict[str, Any]]()
+    amount = 0.0
+    for title, start in starts.items():
+        [before] = edit(model, start, direction, [0.0])
+        amount = _amount_of_class(config, direction, _read(read, place, before)) if asked is None else asked
+        [after] = edit(model, start, direction, [amount])
+        rows[title] = _pictures(start, before, after)
+        notes.append({**start.origin, "edit": {"direction": name, "method": direction.method, "amount": amount}})
+        said = _said(read, place, direction, before, after)
+        print(f"{title and f'{title}: '}{name}: {amount:+.3g} ({direction.axis.unit}); {said}")
+    whole = notes[0] if len(notes) == 1 else {"pictures": notes}
+    if suffix == ".png":
+        shown = np.stack([picture for row in rows.values() for picture in row.values()])
+        columns = len(shown) // len(rows)
+        save(dest, encode_png(sheet(shown, columns), provenance("edit", info.weights, **whole)))
+    elif suffix == ".gif":
+        [start] = starts.values()
+        frames = edit(model, start, direction, np.linspace(0, amount, FRAMES).tolist()).numpy()
+        there_and_back = np.concatenate([frames, frames[-2:0:-1]])
+        save(dest, encode_film(there_and_back, MILLISECONDS, "GIF", provenance("film", info.weights, **whole)))
     else:
-        for what, pixels in pictures.items():
-            note = provenance(what, weights, **start.origin, **({"edit": said} if what == "edit" else {}))
-            save(dest / f"{what}.png", encode_png(pixels, note))
-    print(f"{name}: {amount:+.3g} ({direction.axis.unit}); {_said(read, place, direction, before, after)}")
-    print(f"{dest}: {', '.join(pictures)}")
+        for (title, row), note in zip(rows.items(), notes, strict=True):
+            origin = {key: value for key, value in note.items() if key != "edit"}
+            for what, pixels in row.items():
+                file = dest / f"{title and f'{title}-'}{what}.png"
+                save(file, encode_png(pixels, provenance(what, info.weights, **(note if what == "edit" else origin))))
+    several = f"{counted(len(rows), 'picture')}: " if len(rows) > 1 else ""
+    print(f"{dest}: {several}{'film' if suffix == '.gif' else ', '.join(next(iter(rows.values())))}")
 
 
 def _direction_name(config: EditConfig) -> str:
@@ -124,6 +155,55 @@ def _direction_name(config: EditConfig) -> str:
     if (config.direction is None) != (config.amount is None):
         raise ConfigError("--direction and --amount: give both")
     return config.direction or (GENDER if config.gender is not None else AGE)
+
+
+def _asked_amount(config: EditConfig) -> float | None:
+    """Return the amount that is asked for; ``None`` where it depends on what is read of the picture."""
+    if config.younger is not None:
+        return -config.younger
+    return config.older if config.older is not None else config.amount
+
+
+def _starts(config: EditConfig, info: ModelInfo, dest: UPath, *, film: bool) -> tuple[StyleGAN, dict[str, Start]]:
+    """Load the generator and what is edited, by names for files; a single one has the name ''."""
+    source = locate(config.source)
+    is_seed = config.source.isdecimal()
+    projected = source.suffix == ".safetensors" or (source / RECORD).exists()
+    if is_seed or projected:
+        for option in ("encoder", "box"):
+            if getattr(config, option) is not None:
+                raise ConfigError(f"--{option}: only for a picture that is projected; {config.source} is not")
+        generator, weights = load_generator(config.model)
+        model = generator.to(best_device())
+        if is_seed:
+            return model, {"": start_of_seed(model, int(config.source), info.class_number(config.label, needed=True))}
+        files = {"": source}
+        if source.suffix != ".safetensors":
+            names = sorted(name for name in list_files(str(source)) if name.endswith(".safetensors"))
+            files = {name.removesuffix(".safetensors"): source / name for name in names}
+    else:
+        require_box(config.box)
+        if dest == source or source in dest.parents:
+            raise ConfigError(f"dest = {config.dest!r}: the same as the source, or in it; write to another place")
+        projector = Projector(config.model, config.encoder, config.projection)
+        model, weights = projector.generator, projector.weights
+        from_folder = source if source.is_dir() else source.parent
+        depends = {**projector.settings, "source": str(from_folder), "box": config.box and list(config.box)}
+        folder = dest.parent / PROJECTIONS / sha256(json_bytes(depends))[:DIGITS]
+        made = project_all(projector, source, folder, box=config.box)
+        files = {str(file.relative_to(folder).with_suffix("")): file for _, file in sorted(made.items())}
+        if not source.is_dir():
+            files = {"": next(iter(files.values()))}
+    if film and len(files) != 1:
+        raise ConfigError(f"dest = {config.dest!r}: a film is of one picture; name one, or write to a folder or a PNG")
+    return model, {name: start_of_projection(model, weights, file) for name, file in files.items()}
+
+
+def _pictures(start: Start, before: Tensor, after: Tensor) -> dict[str, Pixels]:
+    """Return the pictures to be shown side by side, by what they are."""
+    if start.original is None:
+        return {"picture": before.numpy(), "edit": after.numpy()}
+    return {"original": start.original, "projection": before.numpy(), "edit": after.numpy()}
 
 
 def _reader(found: Directions, direction: Direction) -> tuple[Read | None, int]:
@@ -143,11 +223,8 @@ def _read(read: Read | None, place: int, picture: Tensor) -> float | None:
     return None if read is None else float(read(picture[None])[0, place])
 
 
-def _amount(config: EditConfig, direction: Direction, before: float | None) -> float:
-    if config.younger is not None:
-        return -config.younger
-    if config.older is not None or config.amount is not None:
-        return config.older if config.older is not None else config.amount or 0.0
+def _amount_of_class(config: EditConfig, direction: Direction, before: float | None) -> float:
+    """Return the amount that leads to the class that --gender names, or to the one that is not read."""
     if before is None:
         raise ConfigError("--gender: the classifier of the directions is gone; find directions again, or give --amount")
     return amount_to_class(direction, before, None if config.gender == OTHER else config.gender)

@@ -11,7 +11,7 @@ from genlab.core.config import parse
 from genlab.core.errors import ConfigError, run_command
 from genlab.core.storage import locate, require_absolute
 from genlab.editing.projection import ProjectionOptions
-from genlab.editing.projection_files import Projector, project_all
+from genlab.editing.projection_files import Projector, project_all, require_box
 
 
 @dataclass(frozen=True)
@@ -65,8 +65,7 @@ def project_pictures(config: ProjectConfig) -> None:
         raise ConfigError(f"dest = {config.dest!r}: the same as the source, or in it; write to another place")
     if dest.is_file() or dest.suffix.lower() == ".png":
         raise ConfigError(f"dest = {config.dest!r}: a folder is needed, for several files")
-    if config.box is not None and (min(config.box) < 0 or config.box[2] < 1):
-        raise ConfigError(f"box = {config.box}: left and top are at least 0, and the side at least 1")
+    require_box(config.box)
     options = ProjectionOptions(**{field.name: getattr(config, field.name) for field in fields(ProjectionOptions)})
     projector = Projector(config.model, config.encoder, options)
     if projector.limit is None and not config.calibrate:

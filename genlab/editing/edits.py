@@ -15,6 +15,7 @@ from genlab.core.errors import ConfigError, DataError
 from genlab.core.storage import read_bytes, read_json
 from genlab.editing.directions import Move, synthesise
 from genlab.imaging.images import Pixels, prepare
+from genlab.models.model import images_per_pass
 from genlab.models.noise import Noise
 from genlab.models.pixels import from_signed
 from genlab.models.stylegan import StyleGAN
@@ -86,10 +87,14 @@ def edit(model: StyleGAN, start: Start, direction: Direction, amounts: Sequence[
     Raises:
         ConfigError: an amount is beyond what the direction was calibrated for.
     """
-    steps = torch.tensor([direction.steps_for(amount) for amount in amounts])
-    w = start.w.expand(len(steps), *start.w.shape[1:])
-    noise = [layer.expand(len(steps), -1, -1, -1) for layer in start.noise]
-    return from_signed(synthesise(model, w, noise, Move.of(direction), steps)).cpu()
+    move, parts = Move.of(direction), []
+    for steps in torch.tensor([direction.steps_for(amount) for amount in amounts]).split(
+        images_per_pass(model.image_shape)
+    ):
+        w = start.w.expand(len(steps), *start.w.shape[1:])
+        noise = [layer.expand(len(steps), -1, -1, -1) for layer in start.noise]
+        parts.append(from_signed(synthesise(model, w, noise, move, steps)).cpu())
+    return torch.cat(parts)
 
 
 def amount_to_class(direction: Direction, before: float, class_name: str | None) -> float:

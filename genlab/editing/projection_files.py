@@ -59,6 +59,16 @@ Box = tuple[int, int, int]
 """Left, top and side of a square in a picture, in pixels."""
 
 
+def require_box(box: Box | None) -> None:
+    """Check that a box is one.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    if box is not None and (min(box) < 0 or box[2] < 1):
+        raise ConfigError(f"box = {box}: left and top are at least 0, and the side at least 1")
+
+
 @dataclass(frozen=True)
 class Fitted:
     """A picture in the generator's size and channels."""
@@ -173,7 +183,7 @@ def project_all(
     images: int | None = None,
     box: Box | None = None,
     calibrate: bool = False,
-) -> None:
+) -> dict[str, UPath]:
     """Project a picture, or the pictures of a folder or a data set, that are not done yet; print what was made.
 
     Args:
@@ -184,6 +194,10 @@ def project_all(
         images: how many pictures of the data set, drawn at random but always the same; by default all.
         box: see :meth:`Projector.fit`.
         calibrate: keep the distances in the model directory, by which later pictures are judged.
+
+    Returns:
+        The file of the styles of each picture, by its path in its folder or its key in its data set; those that could
+        not be used are not there.
 
     Raises:
         ConfigError: a split, a number or a calibration of what is no data set; pictures that were trained on, or too
@@ -210,6 +224,8 @@ def project_all(
             print(f"{projector.info.directory / FILE_NAME}: 99% of them have a distance of at most {limit:.3g}")
     except OSError as error:
         raise DataError(f"{dest}: cannot be written ({error.strerror or error})") from None
+    done = {one["source"] for one in found}
+    return {picture.key: dest / f"{stem}.safetensors" for picture, stem in stems.items() if picture.key in done}
 
 
 def _project(

@@ -33,6 +33,8 @@ SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 
 NOTE = "genlab"
 """Name of the text in a PNG file that says where the picture is from."""
+_DESCRIPTION = 0x010E
+"""The EXIF tag ImageDescription, which holds it in a WebP file."""
 
 _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 _STORED_UNTOUCHED = ("JPEG", "MPO", "PNG")  # MPO: a JPEG with more pictures behind the first, as telephones write
@@ -177,23 +179,54 @@ def encode_png(pixels: Pixels, note: Mapping[str, Any] | None = None) -> bytes:
         pixels: uint8 [height, width, 1 or 3].
         note: what the file says of the picture's origin, in plain values: a text named ``genlab``, as JSON.
     """
-    file, text = io.BytesIO(), None
-    if note is not None:
-        text = PngInfo()
-        text.add_itxt(NOTE, json.dumps(note, ensure_ascii=False))
-    from_pixels(pixels).save(file, "PNG", pnginfo=text)
+    file = io.BytesIO()
+    from_pixels(pixels).save(file, "PNG", **note_options("PNG", note))
     return file.getvalue()
 
 
-def read_note(png: bytes) -> dict[str, Any] | None:
-    """Return the note that :func:`encode_png` put into a PNG file; ``None`` for a file without."""
-    with Image.open(io.BytesIO(png), formats=("PNG",)) as image:
-        text = getattr(image, "text", {}).get(NOTE)  # decodes the whole file: texts may come last
-    return None if text is None else dict(json.loads(text))
+def note_text(note: Mapping[str, Any]) -> str:
+    """Return a note as files hold it: as JSON, in ASCII."""
+    return json.dumps(note)
+
+
+def note_options(kind: Literal["PNG", "GIF", "WEBP"], note: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return what Pillow's ``save`` takes to write a note into a file of a format: none for ``None``."""
+    if note is None:
+        return {}
+    if kind == "PNG":
+        text = PngInfo()
+        text.add_itxt(NOTE, note_text(note))
+        return {"pnginfo": text}
+    if kind == "GIF":
+        return {"comment": note_text(note).encode()}
+    exif = Image.Exif()
+    exif[_DESCRIPTION] = note_text(note)
+    return {"exif": exif}
+
+
+def read_note(data: bytes) -> dict[str, Any] | None:
+    """Return the note in the file of a picture or a film; ``None`` for a file without.
+
+    It is a text named ``genlab`` in a PNG file, the comment of a GIF or a JPEG, the EXIF ImageDescription of a WebP.
+    """
+    with Image.open(io.BytesIO(data), formats=("PNG", "GIF", "JPEG", "WEBP")) as image:
+        found: Any = image.info.get("comment")
+        if image.format == "PNG":
+            found = getattr(image, "text", {}).get(NOTE)  # decodes the whole file: texts may come last
+        elif image.format == "WEBP":
+            found = image.getexif().get(_DESCRIPTION)
+    try:
+        return None if found is None else dict(json.loads(found))
+    except (ValueError, TypeError):
+        return None  # a comment of somebody else's
 
 
 def encode_film(
-    frames: Pixels, milliseconds: int, kind: Literal["PNG", "GIF", "WEBP"] = "PNG", **options: int
+    frames: Pixels,
+    milliseconds: int,
+    kind: Literal["PNG", "GIF", "WEBP"] = "PNG",
+    note: Mapping[str, Any] | None = None,
+    **options: int,
 ) -> bytes:
     """Encode pictures as an animation that shows them one after the other, over and over.
 
@@ -201,6 +234,7 @@ def encode_film(
         frames: uint8 [N, height, width, channels].
         milliseconds: how long each is shown; GIF holds hundredths of a second.
         kind: the format. GIF reduces the colours of each frame to 256, by an octree, and keeps all shades of grey.
+        note: what the file says of the pictures' origin, see :func:`read_note`.
         options: Pillow's, of that format.
     """
     images = [from_pixels(frame) for frame in frames]
@@ -208,7 +242,8 @@ def encode_film(
         images = [image.quantize(256, Image.Quantize.FASTOCTREE) for image in images]
     first, *others = images
     file = io.BytesIO()
-    first.save(file, kind, save_all=True, append_images=others, duration=milliseconds, loop=0, **options)
+    more = {**options, **note_options(kind, note)}
+    first.save(file, kind, save_all=True, append_images=others, duration=milliseconds, loop=0, **more)
     return file.getvalue()
 
 

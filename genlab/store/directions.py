@@ -4,6 +4,7 @@
 part of the model, whose version stays what it was.
 """
 
+import difflib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from upath import UPath
 
 from genlab.core.config import from_dict, to_dict
 from genlab.core.errors import ConfigError, RunError
-from genlab.core.storage import read_bytes, write_json
+from genlab.core.storage import exists, read_bytes, write_json
 
 FORMAT = "genlab-directions"
 VERSION = 1
@@ -151,8 +152,12 @@ class Directions:
         for direction in self.directions:
             if direction.axis.name == name and direction.method == method:
                 return direction
-        there = dict.fromkeys(one.axis.name for one in self.directions if one.method == method)
-        raise ConfigError(f"no direction {name!r} by the method {method}; there are: {', '.join(there) or 'none'}")
+        there = list(dict.fromkeys(one.axis.name for one in self.directions if one.method == method))
+        near = difflib.get_close_matches(name, there, n=1, cutoff=0.5)
+        meant = f"did you mean {near[0]!r}? " if near else ""
+        raise ConfigError(
+            f"no direction {name!r} by the method {method}; {meant}there are: {', '.join(there) or 'none'}"
+        )
 
     def save(self, directory: UPath) -> UPath:
         """Write the file into a model directory, and return where it is."""
@@ -174,7 +179,8 @@ def load_directions(directory: UPath, description: Mapping[str, Any]) -> Directi
     file = directory / FILE_NAME
     found = find_directions(directory, description)
     if found is None:
-        raise RunError(f"{directory}: no directions of these weights ({file}); find some with genlab directions")
+        there = f"{file} is of other weights" if exists(file) else f"{file}: no such file"
+        raise RunError(f"{directory}: no directions of these weights ({there}); find some with genlab directions")
     values = json.loads(found)
     try:
         return from_dict(Directions, {name: values[name] for name in values if name not in ("format", "version")})
