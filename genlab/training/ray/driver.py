@@ -124,26 +124,31 @@ def worker_resources(run: Run) -> tuple[int, bool]:
     """Return the number of CPU threads of each worker, and whether each has a GPU.
 
     A worker runs on one node. Unless ``run.threads`` says otherwise, workers get the most threads with which all of
-    them fit on the nodes of the cluster.
+    them fit on the nodes of the cluster; if they wait for nodes with GPUs, as many as such a node has for each GPU.
 
     Raises:
         ClusterError: when the workers could never start, because the nodes have too few CPUs or GPUs and there is no
             autoscaler that could add any; when an option needs GPUs (:meth:`Run.without_gpus`) and there are none.
     """
-    nodes = _nodes()
+    nodes, offered = _nodes(), _offered()
     gpus = sum(node.gpus for node in nodes)
-    if 0 < gpus < run.workers and not _autoscaled():
+    per_gpu = [max(1, node.cpus // node.gpus) for node in offered or () if node.gpus]
+    gpu = gpus > 0 or bool(per_gpu)
+    if 0 < gpus < run.workers and offered is None:
         raise ClusterError(f"run.workers = {run.workers}: the cluster has {gpus} GPUs; use at most one worker for each")
-    if not gpus and (fault := run.without_gpus("the cluster has no GPUs")):
+    if not gpu and (fault := run.without_gpus("the cluster has no GPUs")):
         raise ClusterError(fault)
-    threads = run.threads or most_threads(nodes, run.workers, gpus > 0)
-    if fitting(nodes, threads, gpus > 0) < run.workers and not _autoscaled():
-        usable = [node for node in nodes if node.gpus or not gpus]
-        raise ClusterError(
-            f"run.workers = {run.workers} with {counted(threads, 'thread')} each do not fit on the cluster, whose "
-            f"nodes have {', '.join(map(str, usable))}, and no autoscaler can add any; use fewer workers or run.threads"
-        )
-    return threads, gpus > 0
+    threads = run.threads or most_threads(nodes, run.workers, gpu)
+    if fitting(nodes, threads, gpu) < run.workers:
+        if offered is None:
+            usable = [node for node in nodes if node.gpus or not gpu]
+            raise ClusterError(
+                f"run.workers = {run.workers} with {counted(threads, 'thread')} each do not fit on the cluster, whose "
+                f"nodes have {', '.join(map(str, usable))}, and no autoscaler can add any; use fewer workers or "
+                "run.threads"
+            )
+        threads = run.threads or min(per_gpu, default=threads)
+    return threads, gpu
 
 
 def side_by_side(run: Run, runs: int) -> tuple[int, int]:
@@ -156,16 +161,18 @@ def side_by_side(run: Run, runs: int) -> tuple[int, int]:
     Raises:
         ClusterError: when one of them could never start, see :func:`worker_resources`.
     """
-    worker_resources(run)
+    threads, gpu = worker_resources(run)
     nodes = _nodes()
-    return packed(nodes, run, runs, gpu=any(node.gpus for node in nodes))
+    if fitting(nodes, run.threads or 1, gpu) < run.workers:  # An autoscaler is to add nodes first.
+        return threads, 1
+    return packed(nodes, run, runs, gpu=gpu)
 
 
 def packed(nodes: Sequence[Node], run: Run, runs: int, *, gpu: bool) -> tuple[int, int]:
     """Return what :func:`side_by_side` does, for these nodes: threads of a worker, and runs side by side.
 
     A worker runs on one node. Unless ``run.threads`` says otherwise, as many runs as there is room for go side by side,
-    and their workers get the most threads with which they fit. It is one run where an autoscaler is to add nodes first.
+    and their workers get the most threads with which they fit. It is one run where none fits.
     """
     together = max(1, min(runs, fitting(nodes, run.threads or 1, gpu) // run.workers))
     return run.threads or most_threads(nodes, run.workers * together, gpu), together
@@ -198,7 +205,7 @@ def fit(
     run = plan.run
     threads, gpu = worker_resources(run)
     os.environ.update(QUIET)
-    if not _autoscaled():  # Only an autoscaler announces that a node will be removed; the watcher is one more actor.
+    if _offered() is None:  # Only an autoscaler announces that a node will be removed; the watcher is one more actor.
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
     storage = locate(plan.directory) / RAY_STATE
     if plan.claim:
@@ -296,14 +303,18 @@ def _watching(messages: Any, console: RunConsole, claim: Claim | None) -> Iterat
         thread.join(timeout=10)
 
 
-def _autoscaled() -> bool:
-    """Return whether this cluster has an autoscaler, which could add nodes; also where Ray does not tell.
+def _offered() -> list[Node] | None:
+    """Return the kinds of nodes that the cluster's autoscaler can add, or ``None`` if there is no autoscaler.
 
-    Only a private module of Ray tells. Without it nothing is refused that an autoscaler might make room for.
+    Only a private module of Ray tells. Without it, nothing is refused that an autoscaler might make room for.
     """
     try:
         from ray._private.state import state
 
-        return state.get_max_resources_from_cluster_config() is not None
+        config = state.get_cluster_config()
     except (ImportError, AttributeError):
-        return True
+        return []
+    if config is None or not config.node_group_configs:
+        return None
+    groups = [group.resources for group in config.node_group_configs if group.max_count]
+    return [Node(int(group.get("CPU", 0)), int(group.get("GPU", 0))) for group in groups]

@@ -5,25 +5,28 @@ import sys
 from typing import Any
 
 import pytest
+from ray.core.generated import autoscaler_pb2
 
 from genlab.core.errors import ClusterError
 from genlab.recipes.options import Run
-from genlab.training.ray import driver
-from genlab.training.ray.driver import Node, fitting, most_threads, packed, worker_resources
+from genlab.training.ray.driver import Node, fitting, most_threads, packed, side_by_side, worker_resources
 
 UNEQUAL = [Node(64, 8), Node(64, 1)]
 
 
 @pytest.fixture
 def cluster_of(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Make Ray say that the cluster has these nodes, and no autoscaler."""
+    """Make Ray say that the cluster has these nodes, and an autoscaler that can add those of ``offered``, if any."""
 
-    def make(*nodes: Node) -> None:
+    def make(*nodes: Node, offered: list[Node] | None = None) -> None:
         monkeypatch.setattr(
             "genlab.training.ray.driver.ray.nodes",
             lambda: [{"Alive": True, "Resources": {"CPU": float(node.cpus), "GPU": node.gpus}} for node in nodes],
         )
-        monkeypatch.setattr(driver, "_autoscaled", lambda: False)
+        messages: Any = autoscaler_pb2
+        groups = [{"resources": {"CPU": each.cpus, "GPU": each.gpus}, "max_count": 4} for each in offered or ()]
+        config = messages.ClusterConfig(node_group_configs=groups)
+        monkeypatch.setattr("ray._private.state.state.get_cluster_config", lambda: config if groups else None)
 
     return make
 
@@ -93,11 +96,23 @@ def test_what_needs_gpus_is_refused_on_a_cluster_without(
 def test_where_ray_does_not_say_whether_there_is_an_autoscaler_nothing_is_refused(
     cluster_of: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    autoscaled = driver._autoscaled
     cluster_of(Node(2))
-    monkeypatch.setattr(driver, "_autoscaled", autoscaled)
     monkeypatch.setitem(sys.modules, "ray._private.state", None)
     assert worker_resources(Run(workers=4)) == (1, False)
+
+
+def test_workers_wait_for_the_gpus_that_an_autoscaler_offers(cluster_of: Any) -> None:
+    cluster_of(Node(4), offered=[Node(4), Node(16, 2), Node(12, 1)])
+    assert worker_resources(Run(workers=2)) == (8, True), "8 CPUs a GPU fit on both kinds of nodes"
+    assert worker_resources(Run(workers=2, threads=3)) == (3, True)
+    assert worker_resources(Run(workers=2, cuda_graphs=True)) == (8, True)
+    assert side_by_side(Run(), 12) == (8, 1)
+    cluster_of(Node(4), Node(16, 2), offered=[Node(16, 2)])
+    assert worker_resources(Run(workers=2)) == (8, True)
+    assert worker_resources(Run(workers=3)) == (8, True)
+    assert side_by_side(Run(), 12) == (8, 2)
+    cluster_of(Node(4), offered=[Node(8)])
+    assert worker_resources(Run(workers=9)) == (1, False)
 
 
 @pytest.mark.parametrize(
