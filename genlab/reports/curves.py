@@ -78,7 +78,7 @@ def clock_figure(run: RunRecord) -> Figure:
 
 def evaluation_figure(run: RunRecord, ranked_by: str) -> Figure:
     """Draw the measurement that checkpoints are ranked by, and its parts (``kid_a_to_b`` of ``kid``)."""
-    drawing, axis = _axes(EVALUATION_HEIGHT)
+    drawing, axis = new_axes(EVALUATION_HEIGHT)
     names = [name for name in run.evaluations[-1].measurements if name.startswith(ranked_by)]
     for name, colour in zip(names, (INK, *LINES), strict=False):
         measured = [(one.images, one.measurements[name]) for one in run.evaluations if name in one.measurements]
@@ -97,7 +97,7 @@ def evaluation_figure(run: RunRecord, ranked_by: str) -> Figure:
             linewidth=width,
             label=label or title,
         )
-        axis.set_title(title, loc="left", y=1, pad=20, fontsize=9.5, fontweight="bold", color=INK)
+        set_title(axis, title)
     if len(names) > 1:
         axis.legend(frameon=False, fontsize=8, labelcolor=INK)
     style_axes(axis, "images seen", "")
@@ -121,19 +121,22 @@ def _window(points: int) -> int:
 
 
 def _panel_chart(run: RunRecord, panel: Panel, height: int) -> Picture:
-    drawing, axis = _axes(height)
+    drawing, axis = new_axes(height)
     _draw_panel(axis, run, panel)
     return chart(panel.name, render(drawing))
 
 
-def _axes(height: int) -> tuple[MatplotlibFigure, Axes]:
-    """Make an empty chart of :data:`CHART_WIDTH` by ``height`` CSS pixels, and its axes."""
-    drawing = new_chart(CHART_WIDTH, height)
+def new_axes(height: int, width: int = CHART_WIDTH) -> tuple[MatplotlibFigure, Axes]:
+    """Make an empty chart of ``width`` by ``height`` CSS pixels, and its axes, with room for titles and scales."""
+    drawing = new_chart(width, height)
     axis = drawing.subplots()
-    drawing.subplots_adjust(
-        left=LEFT / CHART_WIDTH, right=1 - RIGHT / CHART_WIDTH, bottom=BOTTOM / height, top=1 - TOP / height
-    )
+    drawing.subplots_adjust(left=LEFT / width, right=1 - RIGHT / width, bottom=BOTTOM / height, top=1 - TOP / height)
     return drawing, axis
+
+
+def set_title(axis: Axes, title: str) -> None:
+    """Write the title of a chart above its axes, and above a scale at their top."""
+    axis.set_title(title, loc="left", y=1, pad=20, fontsize=9.5, fontweight="bold", color=INK)
 
 
 def _measured(panel: Panel, metrics: Sequence[str]) -> Panel:
@@ -187,7 +190,7 @@ def _scale(axis: Axes, run: RunRecord, panel: Panel) -> None:
 
 def _style(axis: Axes, panel: Panel) -> None:
     style_axes(axis, "images seen", panel.unit)
-    axis.set_title(panel.title, loc="left", y=1, pad=20, fontsize=9.5, fontweight="bold", color=INK)
+    set_title(axis, panel.title)
     axis.xaxis.set_major_formatter(EngFormatter(sep=""))
     axis.xaxis.set_major_locator(MaxNLocator(5))
     axis.yaxis.get_offset_text().set(color=INK, fontsize=8)

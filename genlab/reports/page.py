@@ -1,9 +1,14 @@
 """The parts of a report: sections with text, tables and figures, each figure one or more pictures with a caption."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from base64 import b64encode
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from importlib.resources import files
 from typing import Literal
 
+import jinja2
+
+from genlab import __version__
 from genlab.imaging.charts import DOTS_PER_PIXEL
 from genlab.imaging.images import Pixels, encode_png
 from genlab.imaging.sheets import transparent_sheet
@@ -71,6 +76,29 @@ class Section:
     text: str = ""
     figures: tuple[Figure, ...] = ()
     tables: tuple[Table, ...] = ()
+    commands: Mapping[str, str] = field(default_factory=dict)
+    """Commands to copy, by what they are for."""
+
+
+def page(
+    title: str, place: str, facts: Mapping[str, str], sections: Sequence[Section], notes: Sequence[str] = ()
+) -> bytes:
+    """Return an HTML page that needs no other file.
+
+    Args:
+        title: its heading.
+        place: the folder that it is about.
+        facts: short facts at its head, by name.
+        sections: its sections, in order.
+        notes: sentences at its head that a reader must not miss.
+    """
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["inline"] = lambda png: f"data:image/png;base64,{b64encode(png).decode()}"
+    template = environment.from_string((files("genlab.reports") / "page.html").read_text(encoding="utf-8"))
+    text = template.render(title=title, place=place, facts=facts, notes=notes, sections=sections, version=__version__)
+    return text.encode()
 
 
 def pixel_picture(name: str, pixels: Pixels, rows: tuple[str, ...] = (), title: str = "") -> Picture:

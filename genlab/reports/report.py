@@ -1,15 +1,11 @@
 """The HTML report of a run, finished or not, as one file that needs no other."""
 
 import dataclasses
-from base64 import b64encode
 from datetime import timedelta
-from importlib.resources import files
 from typing import Any
 
-import jinja2
 from upath import UPath
 
-from genlab import __version__
 from genlab.core import config
 from genlab.core.errors import GenlabError
 from genlab.core.families import families
@@ -20,7 +16,7 @@ from genlab.recipes.recipe import recipe_type
 from genlab.reports import operations
 from genlab.reports.curves import clock_figure, evaluation_figure, loss_figure
 from genlab.reports.family import ModelReport, family_report
-from genlab.reports.page import Section, Table, picture
+from genlab.reports.page import Section, Table, page, picture
 from genlab.reports.run import RunRecord, read_picture
 from genlab.store import model_directory
 
@@ -95,23 +91,9 @@ def write(report: Report) -> UPath:
     if report.model_report.scores:
         write_json(directory / "scores.json", report.model_report.scores)
     file = directory / "report.html"
-    write_atomic(file, _html(report).encode())
+    run = report.run
+    write_atomic(file, page(run.name, str(run.directory), _facts(run), report.sections, report.notes))
     return file
-
-
-def _html(report: Report) -> str:
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters["inline"] = lambda png: f"data:image/png;base64,{b64encode(png).decode()}"
-    template = environment.from_string((files("genlab.reports") / "report.html").read_text(encoding="utf-8"))
-    return template.render(
-        run=report.run,
-        facts=_facts(report.run),
-        notes=report.notes,
-        sections=report.sections,
-        version=__version__,
-    )
 
 
 def _facts(run: RunRecord) -> dict[str, str]:

@@ -1,8 +1,9 @@
 """Sweeps: many runs of one model family that answer one question, side by side under Ray Tune.
 
 In: a search space (which options vary, and the metrics that decide) and a config. Out: a run with its report for each
-trial, a table of the points as ``sweep.json``, and the chosen trial's figure on rows that no trial was measured on.
-Read ``space`` first; then ``sweep``. ``checks`` refuses what no trial could use, ``trials`` says which trials there are
-and where their runs lie, ``tuning`` runs them under Ray Tune, ``ranking`` orders their points, and ``chosen`` measures
-the best.
+trial, and of all of them ``sweep.html``, ``results.parquet`` and ``sweep.json``, with the chosen trial's figure on rows
+that no trial was measured on. Read ``space`` first; then ``sweep``. ``checks`` refuses what no trial could use,
+``trials`` says which trials there are and where their runs lie, ``tuning`` runs them under Ray Tune, ``progress`` shows
+how far they are, ``results`` reads their runs, ``ranking`` orders their points, ``chosen`` measures the best,
+``commands`` says what to do with it, ``table`` and ``page`` show all of it, the latter with ``charts``.
 """

@@ -9,31 +9,33 @@ from rich.table import Table
 from rich.text import Text
 from upath import UPath
 
-from genlab.core.config import as_arguments, override
 from genlab.core.errors import ConfigError, RunError
 from genlab.core.ray_cluster import connected
 from genlab.core.storage import exists, locate, read_json, require_absolute, write_json
 from genlab.core.text import counted
 from genlab.evaluation.measurements import Measurement
 from genlab.store import model_directory
+from genlab.sweeps import table
 from genlab.sweeps.checks import check_plan, check_space
 from genlab.sweeps.chosen import measure_chosen
-from genlab.sweeps.ranking import LEVEL, PointResult, by_point, p_values, pareto_front, ranked
+from genlab.sweeps.commands import commands
+from genlab.sweeps.page import Reported
+from genlab.sweeps.progress import Announcer, Results
+from genlab.sweeps.ranking import PointResult, by_point, pareto_front, ranked
 from genlab.sweeps.space import Space
 from genlab.sweeps.trials import Outcome, Trial, plan_trials, result_of
 from genlab.sweeps.tuning import run_trials
 from genlab.training.plan import default_storage, earlier_config
 
 FILE_NAME = "sweep.json"
-LONGER = 2
-"""How many times as long the command trains that trains a trial's config longer."""
 
 
 def sweep(space: Space, config: Any, name: str) -> list[PointResult]:
     """Train the trials of ``space``, print a table of its points, the best first, and return them in that order.
 
     Each trial is an ordinary run in the folder ``run.storage/name``, with its report; a sweep that is started again
-    under its name goes on where its trials stopped. The results are also written to that folder, as ``sweep.json``.
+    under its name goes on where its trials stopped. The results are also written to that folder: ``sweep.json``, for
+    people ``sweep.html``, and for programs ``results.parquet``.
 
     Trials are compared on the rows that choices are made on (:mod:`genlab.data.format.held_out`). The chosen one alone
     is then measured on those that results are reported on, once.
@@ -59,8 +61,9 @@ def sweep(space: Space, config: Any, name: str) -> list[PointResult]:
     for trial in trials:
         check_plan(space, trial.plan)
         earlier_config(trial.plan)  # raises the errors that the trial would raise
-    faults = _train(space, trials, folder)
-    outcomes = [Outcome(trial, result_of(trial) or {}, faults.get(trial.name)) for trial in trials]
+    results = Results(name, folder, space, config, trials)
+    ended = results.read(_train(space, trials, folder, results))
+    outcomes = [one.outcome for one in ended]
     metric, mode = next(iter(space.objectives.items()))
     points = ranked(by_point(outcomes), metric, mode)
     front = pareto_front(points, space.objectives)
@@ -73,21 +76,27 @@ def sweep(space: Space, config: Any, name: str) -> list[PointResult]:
         "trials": [_record(outcome) for point in points for outcome in point.outcomes],
     }
     write_json(folder / FILE_NAME, content)
+    reported = None
     if front and len(space.objectives) == 1:
         chosen = points[0].best(metric, mode).trial
         measurement = _measured_once(chosen, metric, before.get("chosen"))
         write_json(folder / FILE_NAME, content | {"chosen": measurement})
+        if measurement is not None:
+            reported = Reported(
+                measurement["split"], TypeAdapter(Measurement).validate_python(measurement["measurement"])
+            )
         _print_commands(space, config, chosen, name)
     elif front:
         print(f"\nPareto front: {counted(len(front), 'point')}, marked; no point is better in one metric without loss")
         for point in front:
-            print(f"\n{_point_text(point)}")
+            print(f"\n{table.point_text(point)}")
             _print_commands(space, config, point.best(metric, mode).trial, name)
+    print(f"all of it, with charts and pictures: {results.write(ended, reported)}")
     _require_complete(outcomes)
     return points
 
 
-def _train(space: Space, trials: Sequence[Trial], folder: UPath) -> dict[str, str]:
+def _train(space: Space, trials: Sequence[Trial], folder: UPath, results: Results) -> dict[str, str]:
     """Train the trials that have not ended; return why some failed, by name."""
     waiting = [trial for trial in trials if result_of(trial) is None]
     done = len(trials) - len(waiting)
@@ -96,54 +105,20 @@ def _train(space: Space, trials: Sequence[Trial], folder: UPath) -> dict[str, st
     print(f"{counted(len(trials), 'trial')}{finished}; {counted(images, 'image')} in all", flush=True)
     if not waiting:
         return {}
-    with connected():
-        return run_trials(waiting, len(trials), list(space.objectives), space.budget.hours, folder)
+    announcer = Announcer(waiting, list(space.objectives), results)
+    with connected(), results:
+        return run_trials(waiting, len(trials), space.budget.hours, folder, [announcer])
 
 
 def _print_table(space: Space, points: Sequence[PointResult], front: Sequence[PointResult]) -> None:
-    metric, mode = next(iter(space.objectives.items()))
-    several = len(space.objectives) > 1
-    seeds = max(len(point.outcomes) for point in points)
-    varied = list(dict.fromkeys(name for point in points for name in point.point))
-    table = Table(title=f"{space.family}: {', '.join(f'{name} ({one})' for name, one in space.objectives.items())}")
-    for column in (*varied, *space.objectives, "seeds", "front" if several else "against the best", "best run"):
-        table.add_column(column, overflow="fold")
-    for point, p_value in zip(points, p_values(points, metric), strict=True):
-        if several:
-            verdict = "front" if point in front else ""
-        elif point is points[0]:
-            verdict = "the best"
-        elif p_value is None:
-            verdict = "?"
-        else:
-            verdict = "worse" if p_value < LEVEL else f"no difference (p = {p_value:.2f})"
-        faults = [outcome.error for outcome in point.outcomes if outcome.error]
-        table.add_row(
-            *(_shown(point.point.get(name, "")) for name in varied),
-            *(Text(_figure(point, name)) for name in space.objectives),
-            str(len(point.values(metric))),
-            Text(faults[0] if faults else verdict),
-            Text(point.best(metric, mode).trial.name),
-        )
-    Console().print(table)
-    if seeds == 1:
-        print("one seed each: which differences are chance is not known; --sweep.seeds 3 repeats each point")
-    else:
-        print(f"± is half of the 95% interval of the mean over seeds; a difference is one from p = {LEVEL} down")
-
-
-def _figure(point: PointResult, metric: str) -> str:
-    """Return the mean of a metric, with half of its interval where there is one."""
-    interval = point.interval(metric)
-    return str(Measurement(metric, point.mean(metric), {}, interval=interval)) if point.values(metric) else "–"
-
-
-def _shown(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def _point_text(point: PointResult) -> str:
-    return ", ".join(f"{name} = {_shown(value)}" for name, value in point.point.items())
+    objectives = ", ".join(f"{name} ({mode})" for name, mode in space.objectives.items())
+    shown = Table(title=f"{space.family}: {objectives}")
+    for column in table.columns(space, points):
+        shown.add_column(column, overflow="fold")
+    for row in table.rows(space, points, front):
+        shown.add_row(*map(Text, row))
+    Console().print(shown)
+    print(table.note(points))
 
 
 def _record(outcome: Outcome) -> dict[str, Any]:
@@ -180,9 +155,8 @@ def _measured_once(trial: Trial, metric: str, before: dict[str, Any] | None) -> 
 
 
 def _print_commands(space: Space, config: Any, trial: Trial, name: str) -> None:
-    """Print the commands that put a trial's model to use, and that train its config longer."""
-    print(f"promote it: genlab promote {trial.plan.directory} ROOT --name {name}")
-    print(f"train it for longer: genlab train {space.family} {command_of(config, space, trial, times=LONGER)}")
+    for purpose, command in commands(space, config, trial, name).items():
+        print(f"{purpose}: {command}")
 
 
 def _require_complete(outcomes: Sequence[Outcome]) -> None:
@@ -193,22 +167,3 @@ def _require_complete(outcomes: Sequence[Outcome]) -> None:
         print(f"{counted(len(waiting), 'trial')} did not start, the budget's hours are over; the same command goes on")
     if failed:
         raise RunError(f"{len(failed)} of {len(outcomes)} trials failed; {failed[0].trial.label}: {failed[0].error}")
-
-
-def command_of(config: Any, space: Space, trial: Trial, times: int = 1) -> str:
-    """Return the options of ``genlab train`` that train a trial's config outside the sweep.
-
-    Args:
-        config: the config of all trials.
-        space: the space.
-        trial: the trial.
-        times: how many times as long.
-    """
-    changes = space.options(trial.point) | {"run.name": None, "run.seed": trial.seed}
-    run = override(config, changes).run
-    if run.steps is not None:
-        changes["run.steps"] = run.steps * times
-        changes["run.epochs"] = type(config)().run.epochs  # it has no effect beside run.steps; a default is left out
-    elif run.epochs is not None:
-        changes["run.epochs"] = run.epochs * times
-    return as_arguments(override(config, changes))

@@ -25,7 +25,7 @@ SECONDS_PER_HOUR = 3600
 
 
 def run_trials(
-    trials: Sequence[Trial], of: int, metrics: Sequence[str], hours: float | None, folder: UPath
+    trials: Sequence[Trial], of: int, hours: float | None, folder: UPath, callbacks: Sequence[tune.Callback]
 ) -> dict[str, str]:
     """Train trials side by side on the cluster that this process is connected to, and write their reports.
 
@@ -33,9 +33,9 @@ def run_trials(
         trials: the trials.
         of: how many trials the sweep has, with those that have ended. It decides the threads of each, so that trials
             compute with the same number when the sweep goes on.
-        metrics: the metrics, which are printed as they are measured.
         hours: after how many hours no further trial starts; ``None``: all start.
         folder: the sweep's folder, for Ray Tune's own files.
+        callbacks: they are told of the trials, each by its number in ``trials``, the ``trial`` of its config.
 
     Returns:
         Why trials failed, in one line each, by their names.
@@ -57,9 +57,7 @@ def run_trials(
             num_samples=len(plans),
             max_concurrent_trials=together,
         ),
-        run_config=tune.RunConfig(
-            name="tune", storage_path=str(folder), verbose=0, callbacks=[Announcer(trials, metrics)]
-        ),
+        run_config=tune.RunConfig(name="tune", storage_path=str(folder), verbose=0, callbacks=list(callbacks)),
     )
     faults = {}
     grid = tuner.fit()
@@ -111,35 +109,3 @@ class Queue(Searcher):
 
     def restore(self, checkpoint_path: str) -> None:
         """Do nothing, as :meth:`save`."""
-
-
-class Announcer(tune.Callback):
-    """Prints a line when a trial starts, when it reports the metrics, and when it fails.
-
-    Args:
-        trials: the trials, by number.
-        metrics: the metrics.
-    """
-
-    def __init__(self, trials: Sequence[Trial], metrics: Sequence[str]) -> None:
-        self._labels = [f"{trial.name} ({trial.label})" for trial in trials]
-        self._metrics = metrics
-
-    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Print that a trial starts."""
-        self._say(trial, "starts")
-
-    def on_trial_result(
-        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
-    ) -> None:
-        """Print the metrics of a trial."""
-        found = [f"{metric} {result[metric]:.5g}" for metric in self._metrics if metric in result]
-        if found:
-            self._say(trial, ", ".join(found))
-
-    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Print that a trial failed."""
-        self._say(trial, "failed")
-
-    def _say(self, trial: Any, what: str) -> None:
-        print(f"{self._labels[trial.config['trial']]}: {what}", flush=True)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import ray
 
@@ -19,8 +20,10 @@ from genlab.recipes.options import Run
 from genlab.recipes.recipe import recipe_type
 from genlab.recipes.vae import VAEConfig
 from genlab.sweeps.checks import check_space
+from genlab.sweeps.commands import command_of
+from genlab.sweeps.page import SweepPage
 from genlab.sweeps.space import Space, load_space
-from genlab.sweeps.sweep import command_of, sweep
+from genlab.sweeps.sweep import sweep
 from genlab.sweeps.trials import Trial, plan_trials, trial_name
 from genlab.training.console import RunConsole
 from genlab.training.launch import launch
@@ -104,6 +107,10 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> VAEConfig:
     return config
 
 
+def chosen_text(chosen: dict[str, Any]) -> str:
+    return f"{int(chosen['measurement']['value'])}."
+
+
 def betas(metric: Any = "val/neg_elbo", mode: Any = "min") -> Space:
     return Space("vae", {"objective.beta": [1.0, 2.0]}, metric, mode, seeds=2)
 
@@ -132,10 +139,23 @@ def test_a_sweep_whose_trials_have_ended_needs_no_ray_and_measures_the_chosen_on
     assert f"genlab promote {chosen['run']} ROOT --name betas" in said
     assert "--run.steps 4" in said.split("train it for longer: genlab train vae ")[1]
 
+    page = (file.parent / "sweep.html").read_text()
+    assert f"all of it, with charts and pictures: {file.parent / 'sweep.html'}" in said
+    assert page.index("objective.beta = ") < page.index("genlab promote") < page.index("All points")
+    assert f"on &#39;test:reporting&#39;, where no other trial was measured: −ELBO {chosen_text(chosen)}" in page
+    rows = pq.read_table(file.parent / "results.parquet").to_pylist()
+    assert [row["val/neg_elbo"] for row in rows] == [values.get(row["run"], row["val/neg_elbo"]) for row in rows], (
+        "a row for each trial"
+    )
+    assert {(row["objective.beta"], row["run.seed"], row["images"], row["state"]) for row in rows} == {
+        (beta, seed, 16, "finished") for beta in (1.0, 2.0) for seed in (0, 1)
+    }
+
     def again(*_: Any) -> None:
         pytest.fail("the test split is read once")
 
     monkeypatch.setattr("genlab.sweeps.sweep.measure_chosen", again)
+    monkeypatch.setattr(SweepPage, "write", lambda page: page.folder)  # it takes a second
     sweep(betas(), ended, "betas")
     assert json.loads(file.read_text()) == content
 
@@ -145,6 +165,7 @@ def test_two_metrics_end_in_a_front_and_in_no_reading_of_the_test_split(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "160")
     monkeypatch.setattr("genlab.sweeps.sweep.measure_chosen", lambda *_: pytest.fail("nothing is chosen"))
+    monkeypatch.setattr(SweepPage, "write", lambda page: page.folder)
     sweep(betas(["val/reconstruction", "val/kl"], ["min", "min"]), ended, "betas")
     said = capsys.readouterr().out
     assert "Pareto front: " in said

@@ -1,0 +1,99 @@
+"""``sweep.html``: its answer first, and what it says of trials that failed or have not ended."""
+
+import itertools
+import re
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from ray import tune
+
+from genlab.core.storage import locate
+from genlab.recipes.vae import VAEConfig
+from genlab.sweeps.page import SweepPage, described
+from genlab.sweeps.results import TrialResult
+from genlab.sweeps.space import Space, When
+from genlab.sweeps.trials import Outcome, Trial
+
+Z, BETA = "model.latent_dim", "objective.beta"
+
+
+def result(tmp_path: Path, z: int, seed: int, error: str | None = None, **metrics: float) -> TrialResult:
+    """A trial as its page reads it: ``loss`` and ``kl`` are metrics of it; without any it has not ended."""
+    name = f"trial-{z}-{seed}"
+    plan = SimpleNamespace(
+        directory=str(tmp_path / name),
+        held_out=SimpleNamespace(choice="validation"),
+        run=SimpleNamespace(name=name, seed=seed),
+    )
+    found = {f"val/{name}": value for name, value in metrics.items()}
+    outcome = Outcome(Trial({Z: z}, cast("Any", plan)), found, error)
+    curves = {name: ((32, 2 * value), (64, value)) for name, value in found.items()}
+    return TrialResult(outcome, 64 if found else 0, 0.5 if found else 0.0, curves)
+
+
+def page(tmp_path: Path, results: list[TrialResult], metric: Any = "val/loss", mode: Any = "min") -> SweepPage:
+    space = Space("vae", {Z: [2, 4, 8]}, metric, mode, seeds=2)
+    return SweepPage("dims", locate(tmp_path), space, VAEConfig(), tuple(results))
+
+
+def test_the_answer_comes_first_and_the_page_needs_no_other_file(tmp_path: Path) -> None:
+    values = {2: (9.0, 9.1), 4: (5.0, 5.1), 8: (5.2, 5.0)}
+    results = [result(tmp_path, z, seed, loss=value) for z, pair in values.items() for seed, value in enumerate(pair)]
+    file = page(tmp_path, results).write()
+    html = Path(str(file)).read_text()
+    heads = re.findall(r"<h2>(.*)</h2>", html)
+    assert heads == ["The best", "All points", "Metrics by option", "Learning curves", "All options at once", "Cost",
+                     "The sweep"]  # fmt: skip
+    answer = html[html.index("The best") : html.index("All points")]
+    assert "model.latent_dim = 4: val/loss 5.05 ± 0.64 (lower is better), the mean over 2 seeds" in answer
+    assert "Of 2 other points, 1 cannot be told from it" in answer
+    assert f"genlab promote {tmp_path}/trial-4-0 ROOT --name dims" in answer
+    assert "genlab train vae --run.epochs 100.0 --model.latent-dim 4" in answer
+    assert "Each trial saw 64 images" in html
+    assert all(one.startswith("data:image/png;base64,") for one in re.findall(r'(?:src|href)="([^"]*)"', html))
+    assert not re.search(r"url\(|@import|<script|<link", html)
+
+
+def test_trials_that_failed_or_have_not_ended_are_said(tmp_path: Path) -> None:
+    none_yet = page(tmp_path, [result(tmp_path, 2, 0)])
+    assert next((one.title, one.text) for one in none_yet.sections()) == ("The best", "No trial has ended yet.")
+    some = page(
+        tmp_path, [result(tmp_path, 2, 0, loss=1.0), result(tmp_path, 4, 0, "no memory"), result(tmp_path, 8, 0)]
+    )
+    html = Path(str(some.write())).read_text()
+    assert "1 trial of 3 have ended" in html
+    assert "1 trial failed" in html
+    failed = next(one for one in some.sections() if one.title == "Failed trials")
+    assert failed.tables[0].rows == (("trial-4-0", "model.latent_dim=4,run.seed=0", "no memory"),)
+
+
+def test_two_metrics_are_traded_off(tmp_path: Path) -> None:
+    pairs = {2: (9.0, 1.0), 4: (5.0, 5.0), 8: (9.5, 6.0)}
+    results = [result(tmp_path, z, 0, loss=loss, kl=kl) for z, (loss, kl) in pairs.items()]
+    first, table, commands, *_ = itertools.islice(
+        page(tmp_path, results, ["val/loss", "val/kl"], ["min", "min"]).sections(), 3
+    )
+    assert first.title == "Pareto front"
+    assert first.text.startswith("2 points of 3 lie on the Pareto front")
+    assert table.tables[0].marked == {0, 1}
+    assert [name for name in commands.commands if "promote" in name] == [
+        "model.latent_dim = 4: promote it",
+        "model.latent_dim = 2: promote it",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ([2, 4], "2, 4"),
+        (tune.choice(["a", "b"]), "a, b"),
+        (tune.loguniform(0.1, 100), "log-uniform, 0.1 to 100"),
+        (tune.randint(1, 5), "uniform, whole, 1 to 4"),
+        (tune.quniform(0, 1, 0.25), "uniform, 0 to 1, in steps of 0.25"),
+        (When(Z, [2, 4], tune.uniform(0, 1)), "uniform, 0 to 1; where model.latent_dim is 2, 4"),
+    ],
+)
+def test_what_an_option_may_be_is_told_in_words(values: Any, words: str) -> None:
+    assert described(values) == words
