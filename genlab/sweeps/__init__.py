@@ -3,7 +3,8 @@
 In: a search space (which options vary, and the metrics that decide) and a config. Out: a run with its report for each
 trial, and of all of them ``sweep.html``, ``results.parquet`` and ``sweep.json``, with the chosen trial's figure on rows
 that no trial was measured on. Read ``space`` first; then ``sweep``. ``checks`` refuses what no trial could use,
-``trials`` says which trials there are and where their runs lie, ``tuning`` runs them under Ray Tune, ``progress`` shows
-how far they are, ``results`` reads their runs, ``ranking`` orders their points, ``chosen`` measures the best,
-``commands`` says what to do with it, ``table`` and ``page`` show all of it, the latter with ``charts``.
+``trials`` says which trials there are and where their runs lie, ``study`` has Optuna choose them, ``tuning`` runs them
+under Ray Tune, ``progress`` shows how far they are, ``results`` reads their runs, ``ranking`` orders their points,
+``chosen`` measures the best, ``commands`` says what to do with it, ``table`` and ``page`` show all of it, the latter
+with ``charts``.
 """

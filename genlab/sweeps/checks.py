@@ -5,7 +5,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, get_args
 
-from ray.tune.search.sample import Domain, Float, Integer, Quantized
+from ray.tune.search.sample import Domain, Float, Integer, LogUniform, Quantized
 
 from genlab.core.config import override
 from genlab.core.errors import ConfigError
@@ -53,15 +53,19 @@ def check_space(space: Space, config: Any) -> None:
         if isinstance(values, str) or not isinstance(values, Sequence | Domain):
             raise ConfigError(f"{name} = {values!r}: give a list of values, or a distribution like tune.uniform(0, 1)")
         if isinstance(values, Domain) and space.searcher == "grid":
-            raise ConfigError(f'{name}: a grid takes lists of values; for a distribution set searcher="random"')
+            raise ConfigError(
+                f'{name}: a grid takes lists of values; for a distribution set searcher="random" or "optuna"'
+            )
+        if space.searcher == "optuna":
+            _check_searched(name, values)
         for value in _samples(name, values):
             if name == "preset":
                 preset_values(space.family, value)
             else:
                 override(config, {name: value})
         earlier[name] = values
-    if space.searcher == "random" and space.budget.trials is None and space.budget.images is None:
-        raise ConfigError("random search needs a budget: budget=Budget(trials=24), or --sweep.trials 24")
+    if space.searcher != "grid" and space.budget.trials is None and space.budget.images is None:
+        raise ConfigError(f"searcher {space.searcher!r} needs a budget: budget=Budget(trials=24), or --sweep.trials 24")
 
 
 def _check_objectives(space: Space) -> None:
@@ -71,6 +75,17 @@ def _check_objectives(space: Space) -> None:
         raise ConfigError(f"metric = {space.metric!r}: give the name of a metric, or several different ones")
     if len(metrics) != len(modes) or not set(modes) <= set(get_args(Mode)):
         raise ConfigError(f"mode = {space.mode!r}: give min or max for each metric ({', '.join(metrics)})")
+
+
+def _check_searched(name: str, values: Sequence[Any] | Domain) -> None:
+    """Refuse what a searcher cannot learn from."""
+    if name == SEED:
+        raise ConfigError(f"{SEED}: chance is nothing to search for; seeds=3 repeats each point")
+    sampler = values.get_sampler() if isinstance(values, Domain) else None
+    if isinstance(sampler, Quantized) and isinstance(sampler.get_sampler(), LogUniform):
+        raise ConfigError(
+            f"{name}: Optuna draws no rounded values on a logarithmic scale; give a list, or leave out the rounding"
+        )
 
 
 def _check_condition(name: str, condition: When, earlier: Mapping[str, Sequence[Any] | Domain]) -> None:

@@ -38,7 +38,7 @@ class Budget:
     """How much a sweep may train. The smallest of the limits that are given counts."""
 
     trials: Annotated[int, Ge(1)] | None = None
-    """Trials to train, those of all seeds. Random search needs it or `images`; a grid has its own number."""
+    """Trials to train, those of all seeds. A search needs it or `images`; a grid has its own number."""
     images: Annotated[int, Ge(1)] | None = None
     """Images that all trials together may see."""
     hours: Annotated[float, Gt(0)] | None = None
@@ -71,8 +71,9 @@ class Space:
     """Whether the lowest or the highest number is the best: ``min`` or ``max``, for several metrics one for each."""
     base: Mapping[str, Any] = field(default_factory=dict)
     """Options that are the same in all trials and differ from the family's defaults; ``preset`` as in ``vary``."""
-    searcher: Literal["grid", "random"] = "grid"
-    """grid: every combination of lists. random: independent draws, from lists uniformly."""
+    searcher: Literal["grid", "random", "optuna"] = "grid"
+    """grid: every combination of lists. random: independent draws, from lists uniformly. optuna: draws that learn from
+    the trials before, by the tree-structured Parzen estimator (Bergstra et al. 2011)."""
     budget: Budget = field(default_factory=Budget)
     """How much the sweep may train."""
     seeds: int = 1

@@ -1,6 +1,8 @@
 """Sweeps: runs for the points of a search space, side by side under Ray Tune."""
 
 from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -23,11 +25,13 @@ from genlab.sweeps.page import Reported
 from genlab.sweeps.progress import Announcer, Results
 from genlab.sweeps.ranking import PointResult, by_point, pareto_front, ranked
 from genlab.sweeps.space import Space
-from genlab.sweeps.trials import Outcome, Trial, plan_trials, result_of
+from genlab.sweeps.trials import Outcome, Planned, Source, Trial, plan_trials, result_of
 from genlab.sweeps.tuning import run_trials
 from genlab.training.plan import default_storage, earlier_config
 
 FILE_NAME = "sweep.json"
+SAMPLES = 4
+"""Points that are drawn to be checked before a searcher, whose points are not known yet, starts."""
 
 
 def sweep(space: Space, config: Any, name: str) -> list[PointResult]:
@@ -57,12 +61,21 @@ def sweep(space: Space, config: Any, name: str) -> list[PointResult]:
     if config.run.workers < 1:
         raise ConfigError(f"run.workers = {config.run.workers}: the trials of a sweep have at least one")
     check_space(space, config)
-    trials = plan_trials(space, config, folder)
-    for trial in trials:
+    searched = space.searcher == "optuna"
+    planned = plan_trials(_samples(space) if searched else space, config, folder)
+    for trial in planned:
         check_plan(space, trial.plan)
         earlier_config(trial.plan)  # raises the errors that the trial would raise
-    results = Results(name, folder, space, config, trials)
-    ended = results.read(_train(space, trials, folder, results))
+    with ExitStack() as stack:
+        source: Source = Planned(planned)
+        if searched:
+            from genlab.sweeps.study import Study
+
+            study = stack.enter_context(Study(space, config, folder, planned[0].images))
+            print(f"Optuna's study: sqlite:///{study.file}; a copy lies in the sweep folder", flush=True)
+            source = study
+        results = Results(name, folder, space, config, source.trials)
+        ended = results.read(_train(space, config, source, folder, results))
     outcomes = [one.outcome for one in ended]
     metric, mode = next(iter(space.objectives.items()))
     points = ranked(by_point(outcomes), metric, mode)
@@ -96,18 +109,27 @@ def sweep(space: Space, config: Any, name: str) -> list[PointResult]:
     return points
 
 
-def _train(space: Space, trials: Sequence[Trial], folder: UPath, results: Results) -> dict[str, str]:
+def _samples(space: Space) -> Space:
+    """Return a space of some points of ``space``, drawn at random."""
+    trials = SAMPLES * space.seeds
+    fewer = replace(space.budget, trials=min(trials, space.budget.trials or trials))
+    return replace(space, searcher="random", budget=fewer)
+
+
+def _train(space: Space, config: Any, source: Source, folder: UPath, results: Results) -> dict[str, str]:
     """Train the trials that have not ended; return why some failed, by name."""
-    waiting = [trial for trial in trials if result_of(trial) is None]
-    done = len(trials) - len(waiting)
-    images = sum(trial.images for trial in trials)
+    done = sum(result_of(trial) is not None for trial in source.trials)
+    images = sum(trial.images for trial in source.trials)
     finished = f", of which {done} {'has' if done == 1 else 'have'} ended" if done else ""
-    print(f"{counted(len(trials), 'trial')}{finished}; {counted(images, 'image')} in all", flush=True)
-    if not waiting:
+    if source.most > len(source.trials):
+        print(f"at most {counted(source.most, 'trial')}{finished}", flush=True)
+    else:
+        print(f"{counted(source.most, 'trial')}{finished}; {counted(images, 'image')} in all", flush=True)
+    if done == source.most:
         return {}
-    announcer = Announcer(waiting, list(space.objectives), results)
+    announcer = Announcer(source.trials, list(space.objectives), results)
     with connected(), results:
-        return run_trials(waiting, len(trials), space.budget.hours, folder, [announcer])
+        return run_trials(source, space, config, folder, [announcer])
 
 
 def _print_table(space: Space, points: Sequence[PointResult], front: Sequence[PointResult]) -> None:

@@ -5,7 +5,7 @@ import itertools
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from upath import UPath
 
@@ -17,6 +17,8 @@ from genlab.store import model_directory
 from genlab.sweeps.space import Space
 from genlab.training.plan import Plan, earlier_config, finished_step, make_plan
 
+PREFIX = "trial-"
+"""Beginning of a trial's name."""
 DIGITS = 10
 """Hexadecimal digits of the hash in a trial's name."""
 DRAWS_PER_POINT = 100
@@ -66,6 +68,28 @@ class Outcome:
     """Why there are none, in one line."""
 
 
+class Source(Protocol):
+    """Where the trials of a sweep come from, one after the other."""
+
+    @property
+    def trials(self) -> Sequence[Trial]:
+        """All trials that are known, those that have ended among them. A source that searches adds to the sequence."""
+        ...
+
+    @property
+    def most(self) -> int:
+        """The most trials that there can be."""
+        ...
+
+    def next(self) -> Trial | None:
+        """Return a trial that has not ended; ``None`` when there is none any more."""
+        ...
+
+    def ended(self, trial: Trial) -> None:
+        """Take note that a trial, which :meth:`next` returned, has ended or failed."""
+        ...
+
+
 def label(point: Mapping[str, Any]) -> str:
     """Return a point in words; genlab once named the runs of trials so."""
     return ",".join(f"{name}={value}" for name, value in point.items())
@@ -81,7 +105,7 @@ def trial_name(point: Mapping[str, Any], config: Any) -> str:
     typed = flatten(to_dict(config))
     values = {name: typed.get(name, value) for name, value in point.items() if name != SEED}
     content = json.dumps({"point": values, "seed": config.run.seed}, sort_keys=True)
-    return f"trial-{hashlib.sha256(content.encode()).hexdigest()[:DIGITS]}"
+    return f"{PREFIX}{hashlib.sha256(content.encode()).hexdigest()[:DIGITS]}"
 
 
 def plan_trials(space: Space, config: Any, folder: UPath) -> list[Trial]:
@@ -104,8 +128,8 @@ def plan_trials(space: Space, config: Any, folder: UPath) -> list[Trial]:
         if budget.trials is not None and len(trials) + space.seeds > budget.trials:
             break
         seeds = [point[SEED]] if SEED in point else range(first, first + space.seeds)
-        new = [_trial(space, config, point, seed, folder, trials) for seed in seeds]
-        found = [trial for trial in new if trial is not None]
+        new = {trial_name(point, config_of(space, config, point, seed)): seed for seed in seeds}
+        found = [plan_trial(space, config, folder, point, seed) for name, seed in new.items() if name not in trials]
         images += sum(trial.images for trial in found)
         if budget.images is not None and images > budget.images:
             if space.searcher == "grid" or not trials:
@@ -136,17 +160,44 @@ def _points(space: Space, seed: int) -> Iterable[dict[str, Any]]:
     return points
 
 
-def _trial(
-    space: Space, config: Any, point: Mapping[str, Any], seed: int, folder: UPath, known: Mapping[str, Trial]
-) -> Trial | None:
-    """Plan the trial of a point and a seed; ``None`` if it is known."""
-    changed = override(config, space.options(point) | {SEED: seed})
-    name = trial_name(point, changed)
-    if name in known:
-        return None
+def config_of(space: Space, config: Any, point: Mapping[str, Any], seed: int) -> Any:
+    """Return the config of all trials with the values of a point and a seed.
+
+    Raises:
+        ConfigError: when the family does not take them.
+    """
+    return override(config, space.options(point) | {SEED: seed})
+
+
+def plan_trial(space: Space, config: Any, folder: UPath, point: Mapping[str, Any], seed: int) -> Trial:
+    """Plan the trial of a point and a seed.
+
+    Args:
+        space: the space.
+        config: the config of all trials.
+        folder: the folder of their runs.
+        point: the values of the options that vary; of a seed among them nothing is taken.
+        seed: the seed.
+
+    Raises:
+        ConfigError, DataError: when the trial is not possible.
+    """
+    changed = config_of(space, config, point, seed)
     others = {option: value for option, value in point.items() if option != SEED}
     earlier_names = [label(point), label(others | {SEED: seed})]
-    return Trial(others, _plan(space, changed, name, earlier_names, folder))
+    return Trial(others, _plan(space, changed, trial_name(point, changed), earlier_names, folder))
+
+
+def plan_run(space: Space, config: Any, folder: UPath, name: str) -> Plan:
+    """Plan the run of a trial.
+
+    Args:
+        space: the space.
+        config: the trial's config.
+        folder: the folder of the sweep's runs.
+        name: the trial's name.
+    """
+    return make_plan(space.family, override(config, {"run.name": name, "run.storage": str(folder)}), sealed=True)
 
 
 def _plan(space: Space, config: Any, name: str, earlier_names: Sequence[str], folder: UPath) -> Plan:
@@ -154,17 +205,13 @@ def _plan(space: Space, config: Any, name: str, earlier_names: Sequence[str], fo
 
     It fits if it was started with the same config and data, and choices are made on the same rows of them.
     """
-
-    def under(name: str) -> Plan:
-        return make_plan(space.family, override(config, {"run.name": name, "run.storage": str(folder)}), sealed=True)
-
-    plan = under(name)
+    plan = plan_run(space, config, folder, name)
     if (folder / name).exists():
         return plan
     for earlier_name in (one.replace("/", "_") for one in earlier_names):
         if len(earlier_name.encode()) > LONGEST_NAME or not (folder / earlier_name / "config.json").exists():
             continue
-        earlier = under(earlier_name)
+        earlier = plan_run(space, config, folder, earlier_name)
         try:
             earlier_config(earlier)
         except RunError:
@@ -172,6 +219,26 @@ def _plan(space: Space, config: Any, name: str, earlier_names: Sequence[str], fo
         if earlier.held_out.choice == plan.held_out.choice:
             return earlier
     return plan
+
+
+class Planned:
+    """Gives out trials that were planned before, those that have not ended, in their order.
+
+    Args:
+        trials: the trials of the sweep.
+    """
+
+    def __init__(self, trials: Sequence[Trial]) -> None:
+        self.trials: Sequence[Trial] = trials
+        self.most = len(trials)
+        self._waiting = iter([trial for trial in trials if result_of(trial) is None])
+
+    def next(self) -> Trial | None:
+        """Return the next trial."""
+        return next(self._waiting, None)
+
+    def ended(self, trial: Trial) -> None:
+        """Do nothing: the order does not depend on results."""
 
 
 def result_of(trial: Trial) -> dict[str, float] | None:

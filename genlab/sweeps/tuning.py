@@ -1,6 +1,5 @@
 """Trials under Ray Tune, side by side."""
 
-import dataclasses
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -11,31 +10,37 @@ from ray.tune.search import Searcher
 from upath import UPath
 
 from genlab.core.config import override
+from genlab.core.storage import locate
 from genlab.core.text import counted
 from genlab.reports.report import make_report
-from genlab.sweeps.trials import Trial, result_of
+from genlab.sweeps.space import Space
+from genlab.sweeps.trials import SEED, Source, Trial, config_of, plan_run, result_of
 from genlab.training.console import RunConsole
-from genlab.training.plan import Plan, finished_step, owned, start_or_resume
+from genlab.training.plan import finished_step, owned, start_or_resume
 from genlab.training.ray.driver import fit, side_by_side
 
 DRIVER: dict[str, int | float] = {"memory": 1}
 """What is reserved for the driver of a trial, which hardly computes: a byte, since Tune wants something reserved. Even
 a hundredth of a CPU would be missing for a worker, on a node whose CPUs are all taken."""
 SECONDS_PER_HOUR = 3600
+NUMBER = "trial"
+"""The parameter that says to a trial's process, and to callbacks, which of all trials it is."""
+NAME = "run.name"
 
 
 def run_trials(
-    trials: Sequence[Trial], of: int, hours: float | None, folder: UPath, callbacks: Sequence[tune.Callback]
+    source: Source, space: Space, config: Any, folder: UPath, callbacks: Sequence[tune.Callback]
 ) -> dict[str, str]:
     """Train trials side by side on the cluster that this process is connected to, and write their reports.
 
     Args:
-        trials: the trials.
-        of: how many trials the sweep has, with those that have ended. It decides the threads of each, so that trials
+        source: gives the trials out. The most that it may have in all decides the threads of each, so that trials
             compute with the same number when the sweep goes on.
-        hours: after how many hours no further trial starts; ``None``: all start.
-        folder: the sweep's folder, for Ray Tune's own files.
-        callbacks: they are told of the trials, each by its number in ``trials``, the ``trial`` of its config.
+        space: the space, with the hours of the budget.
+        config: the config of all trials.
+        folder: the sweep's folder, where Ray Tune has its own files, too.
+        callbacks: they are told of the trials, each by its number among those of the source, the ``trial`` of its
+            config.
 
     Returns:
         Why trials failed, in one line each, by their names.
@@ -43,34 +48,29 @@ def run_trials(
     Raises:
         ClusterError: when a trial does not fit on the cluster.
     """
-    threads, together = side_by_side(trials[0].plan.run, of)
-    at_a_time = counted(min(together, len(trials)), "trial")
-    print(f"{at_a_time} at a time, {counted(threads, 'thread')} a worker", flush=True)
-    plans = [
-        dataclasses.replace(trial.plan, config=override(trial.plan.config, {"run.threads": threads}))
-        for trial in trials
-    ]
+    threads, together = side_by_side(config.run, source.most)
+    left = source.most - sum(result_of(trial) is not None for trial in source.trials)
+    print(f"{counted(min(together, left), 'trial')} at a time, {counted(threads, 'thread')} a worker", flush=True)
+    trainable = tune.with_parameters(_trial, space=space, config=config, folder=str(folder), threads=threads)
+    queue = Queue(source, space.budget.hours)
     tuner = tune.Tuner(
-        tune.with_resources(tune.with_parameters(_trial, plans=plans), tune.PlacementGroupFactory([DRIVER])),
-        tune_config=tune.TuneConfig(
-            search_alg=Queue(len(plans), hours),
-            num_samples=len(plans),
-            max_concurrent_trials=together,
-        ),
+        tune.with_resources(trainable, tune.PlacementGroupFactory([DRIVER])),
+        tune_config=tune.TuneConfig(search_alg=queue, num_samples=left, max_concurrent_trials=together),
         run_config=tune.RunConfig(name="tune", storage_path=str(folder), verbose=0, callbacks=list(callbacks)),
     )
-    faults = {}
     grid = tuner.fit()
-    for result in (grid[number] for number in range(len(grid))):
-        if result.error is not None:
-            trial = trials[(result.config or {})["trial"]]
-            faults[trial.name] = str(result.error).strip().splitlines()[-1]
-    return faults
+    return {
+        (result.config or {})[NAME]: str(result.error).strip().splitlines()[-1]
+        for result in (grid[number] for number in range(len(grid)))
+        if result.error is not None
+    }
 
 
-def _trial(parameters: dict[str, Any], plans: list[Plan]) -> None:
-    """Train one plan and write its report; runs in a process of Tune's."""
-    plan = plans[parameters["trial"]]
+def _trial(parameters: dict[str, Any], space: Space, config: Any, folder: str, threads: int) -> None:
+    """Train the run of a trial and write its report; runs in a process of Tune's."""
+    point = {name: value for name, value in parameters.items() if name not in (NUMBER, NAME, SEED)}
+    changed = config_of(space, config, point, parameters[SEED])
+    plan = plan_run(space, override(changed, {"run.threads": threads}), locate(folder), parameters[NAME])
     with owned(plan, "give the sweep another name") as mine:
         start_or_resume(mine)
         if finished_step(mine) is None:
@@ -81,28 +81,32 @@ def _trial(parameters: dict[str, Any], plans: list[Plan]) -> None:
 
 
 class Queue(Searcher):
-    """Gives trials out in their order, to whatever is free.
+    """Gives trials out as their source has them, to whatever is free.
 
     Args:
-        count: number of trials.
+        source: the source.
         hours: after how many hours no more are given out.
     """
 
-    def __init__(self, count: int, hours: float | None) -> None:
+    def __init__(self, source: Source, hours: float | None) -> None:
         super().__init__()
-        self._count = count
-        self._next = 0
+        self._source = source
+        self._given: dict[str, Trial] = {}
         self._end = None if hours is None else time.monotonic() + hours * SECONDS_PER_HOUR
 
     def suggest(self, trial_id: str) -> Any:
-        """Return the next trial's number, or that there is none."""
-        if self._next == self._count or (self._end is not None and time.monotonic() > self._end):
+        """Return the parameters of the next trial's process: its point, its name, and its place among all trials."""
+        over = self._end is not None and time.monotonic() > self._end
+        trial = None if over else self._source.next()
+        if trial is None:
             return Searcher.FINISHED
-        self._next += 1
-        return {"trial": self._next - 1}
+        self._given[trial_id] = trial
+        number = next(number for number, one in enumerate(self._source.trials) if one.name == trial.name)
+        return {**trial.point, SEED: trial.seed, NAME: trial.name, NUMBER: number}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Do nothing: the order does not depend on results."""
+        """Tell the source, which asks the run how it ended."""
+        self._source.ended(self._given[trial_id])
 
     def save(self, checkpoint_path: str) -> None:
         """Do nothing: a sweep that is started again asks the runs how far they are."""

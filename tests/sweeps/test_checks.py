@@ -23,6 +23,7 @@ def space(vary: Any, metric: Any = "val/neg_elbo", mode: Any = "min", **more: An
 
 
 RANDOM: dict[str, Any] = {"searcher": "random", "budget": Budget(trials=4)}
+SEARCHED: dict[str, Any] = RANDOM | {"searcher": "optuna"}
 
 
 @pytest.mark.parametrize(
@@ -44,7 +45,10 @@ RANDOM: dict[str, Any] = {"searcher": "random", "budget": Budget(trials=4)}
         ({"run.precision": tune.choice(["fp32", "fp8"])}, RANDOM, "run.precision = 'fp8'"),
         ({"objective.beta": tune.randn(1, 1)}, RANDOM, "objective.beta: a distribution without bounds"),
         ({"objective.beta": tune.sample_from(lambda _: 1)}, RANDOM, "objective.beta: a function cannot be checked"),
-        ({"objective.beta": tune.uniform(0, 1)}, {"searcher": "random"}, "random search needs a budget"),
+        ({"objective.beta": tune.uniform(0, 1)}, {"searcher": "random"}, "searcher 'random' needs a budget"),
+        ({"objective.beta": tune.uniform(0, 1)}, {"searcher": "optuna"}, "searcher 'optuna' needs a budget"),
+        ({"run.seed": [0, 1]}, SEARCHED, "run.seed: chance is nothing to search for; seeds=3 repeats"),
+        ({"objective.beta": tune.qloguniform(0.5, 4, 0.5)}, SEARCHED, "objective.beta: Optuna draws no rounded values"),
         ({"run.seed": [0, 1]}, {"seeds": 3}, "run.seed: varied, and set by seeds = 3"),
         ({"run.batch": [8]}, {"seeds": 0}, "seeds = 0: a sweep has at least one"),
         ({"run.batch": [8]}, {"metric": ["val/kl", "val/neg_elbo"]}, "mode = 'min': give min or max for each metric"),

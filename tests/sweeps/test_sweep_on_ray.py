@@ -4,24 +4,43 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import optuna
 import pytest
 
 from genlab.store import model_directory
 from tests.cluster_support import TIMEOUT_SECONDS, finish, start_job
 
+SPACE = """
+from ray import tune
+
+from genlab.sweeps.space import Budget, Space
+
+SPACE = Space(
+    family="vae",
+    vary={"model.latent_dim": [2, 8, 16], "objective.beta": tune.uniform(0.9, 1.1)},
+    metric="val/neg_elbo",
+    mode="min",
+    base={"run.threads": 1},
+    searcher="optuna",
+    budget=Budget(trials=3),
+)
+"""
 pytestmark = pytest.mark.cluster
 
 
 def test_a_sweep_finds_the_best_and_says_how_to_train_it(drawn: Callable[[str], Path], tmp_path: Path) -> None:
+    space = tmp_path / "vae_latent.py"
+    space.write_text(SPACE)
     options = ["--data.images", str(drawn("digits")), "--run.epochs", "1", "--run.batch", "32"]
-    log = finish(
-        start_job("jobs/sweep.py", "tune_spaces/vae_latent.py", *options, "--run.storage", str(tmp_path), COLUMNS="120")
-    )
+    place = {"COLUMNS": "120", "GENLAB_CACHE": str(tmp_path / "cache")}
+    log = finish(start_job("jobs/sweep.py", str(space), *options, "--run.storage", str(tmp_path), **place))
+    study = optuna.load_study(study_name=None, storage=f"sqlite:///{tmp_path / 'vae_latent' / 'optuna.sqlite3'}")
     result = json.loads((tmp_path / "vae_latent" / "sweep.json").read_text())
     figures = [trial["metrics"]["val/neg_elbo"] for trial in result["trials"]]
     assert figures == sorted(figures), "the best comes first"
     assert [trial["error"] for trial in result["trials"]] == [None] * 3
-    assert sorted(trial["point"]["model.latent_dim"] for trial in result["trials"]) == [2, 8, 16]
+    assert {trial["point"]["model.latent_dim"] for trial in result["trials"]} <= {2, 8, 16}
+    assert sorted(one.values[0] for one in study.trials) == figures, "the searcher was told all of them"
     lines = [line for line in log.splitlines() if line.startswith("trial-")]
     assert all(line.endswith(": starts") for line in lines[:2]), "two cores train two trials of one thread at once"
     best = result["trials"][0]
