@@ -38,7 +38,7 @@ from PIL import Image, ImageSequence
 
 from genlab.core.errors import GenlabError
 from genlab.imaging.codecs import encode_png_fast
-from genlab.serving.schema import JobStatus, ModelCard
+from genlab.serving.schema import EditMethod, JobStatus, ModelCard
 
 Picture = bytes | str | os.PathLike[str] | NDArray[np.uint8]
 """The bytes of an image file, its path, or uint8 [H, W] or [H, W, 1 or 3]."""
@@ -103,7 +103,7 @@ class Answer:
     exact: bool
     """Whether it is the same bytes whatever was computed with it."""
     seed: int | None
-    """The seed that was drawn or given, of a sample."""
+    """The seed that was drawn or given, of a sample or an edit."""
 
     def pixels(self) -> NDArray[np.uint8]:
         """Decode the pictures, uint8 [N, H, W, 1 or 3]: those of a zip, an image, or the frames of a film.
@@ -244,7 +244,7 @@ class Client(_Client):
         return _answer(self._send(_decode(model, latents, label, accept, options)))
 
     def encode(self, model: str, picture: Picture, *, label: Label = None, **options: Any) -> NDArray[np.float32]:
-        """Encode a picture: its latent vector, float32 [D], the mean of q(z|x)."""
+        """Encode a picture: its latent vector, float32 [D], the mean of q(z|x); by a StyleGAN's encoder styles w+."""
         call = _encode(model, picture, label, options)
         return np.asarray(self._send(call).json()["latents"][0], np.float32)
 
@@ -260,6 +260,30 @@ class Client(_Client):
     ) -> Answer:
         """Mix the styles of the seeds ``rows`` and ``columns``: (len(rows) + 1) * (len(columns) + 1) pictures."""
         return _answer(self._send(_mix_styles(model, rows, columns, label, accept, options)))
+
+    def edit(
+        self,
+        model: str,
+        amounts: Mapping[str, float],
+        *,
+        seed: int | None = None,
+        latents: Sequence[float] | NDArray[np.floating[Any]] | None = None,
+        label: Label = None,
+        method: EditMethod = "linear",
+        accept: str | None = None,
+    ) -> Answer:
+        """Change a picture along directions of the model, which its card lists as ``edits``.
+
+        Args:
+            model: the model.
+            amounts: how far along each direction, in its unit; all together.
+            seed: the seed whose first picture is changed; by default a random one.
+            latents: in place of a seed, the styles that :meth:`encode` of the model's encoder gives.
+            label: class of a seed's picture, for a model with classes.
+            method: how the directions were found.
+            accept: type of the answer.
+        """
+        return _answer(self._send(_edit(model, amounts, seed, latents, label, method, accept)))
 
     def submit_job(
         self,
@@ -434,6 +458,20 @@ class AsyncClient(_Client):
     ) -> Answer:
         """Mix styles; see :meth:`Client.mix_styles`."""
         return _answer(await self._send(_mix_styles(model, rows, columns, label, accept, options)))
+
+    async def edit(
+        self,
+        model: str,
+        amounts: Mapping[str, float],
+        *,
+        seed: int | None = None,
+        latents: Sequence[float] | NDArray[np.floating[Any]] | None = None,
+        label: Label = None,
+        method: EditMethod = "linear",
+        accept: str | None = None,
+    ) -> Answer:
+        """Change a picture along directions of the model; see :meth:`Client.edit`."""
+        return _answer(await self._send(_edit(model, amounts, seed, latents, label, method, accept)))
 
     async def submit_job(
         self,
@@ -654,6 +692,20 @@ def _mix_styles(
 ) -> _Call:
     parameters = {"rows": [*rows], "columns": [*columns], **_given(label=label), **options}
     return _asking(model, "mix_styles", accept or ZIP, parameters)
+
+
+def _edit(
+    model: str,
+    amounts: Mapping[str, float],
+    seed: int | None,
+    latents: Sequence[float] | NDArray[np.floating[Any]] | None,
+    label: Label,
+    method: EditMethod,
+    accept: str | None,
+) -> _Call:
+    edits = [{"direction": name, "amount": float(amount), "method": method} for name, amount in amounts.items()]
+    numbers = None if latents is None else np.asarray(latents, np.float64).tolist()
+    return _asking(model, "edit", accept or PNG, {"edits": edits, **_given(seed=seed, latents=numbers, label=label)})
 
 
 def _submission(

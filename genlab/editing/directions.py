@@ -89,13 +89,13 @@ def synthesise(model: StyleModel, w: Tensor, noise: Any, move: Move, steps: floa
     amount = torch.as_tensor(steps).to(w).expand(len(w))
     if move.vector is not None:
         return model.synthesise(w + amount.view(-1, *[1] * (w.dim() - 1)) * move.vector.to(w), noise)
-    with _shifted(model.style_layers()[move.layer], move.channel, amount * move.channel_step):
+    with shifted(model.style_layers()[move.layer], move.channel, amount * move.channel_step):
         return model.synthesise(w, noise)
 
 
 @contextmanager
-def _shifted(layer: nn.Module, channel: int, shift: Tensor) -> Iterator[None]:
-    """Add [N] to one channel of what a layer makes of [N, D]."""
+def shifted(layer: nn.Module, channel: int, shift: Tensor) -> Iterator[None]:
+    """Add float [N] to one channel of what a layer makes of [N, D], until the context ends."""
 
     def add(module: nn.Module, inputs: Any, styles: Tensor) -> Tensor:
         shifted = styles.clone()

@@ -7,12 +7,14 @@ a tenth smaller.
 import io
 import struct
 import zlib
+from collections.abc import Mapping
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import simplejpeg
 
-from genlab.imaging.images import ImageError, Pixels, encode_film, from_pixels
+from genlab.imaging.images import NOTE, ImageError, Pixels, encode_film, from_pixels, note_options, note_text
 
 QUALITY = 90
 """Quality of JPEG and WebP, of 100."""
@@ -24,10 +26,14 @@ _UNFILTERED, _SUB = 0, 1
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
-def encode_png_fast(pixels: Pixels) -> bytes:
+def encode_png_fast(pixels: Pixels, note: Mapping[str, Any] | None = None) -> bytes:
     """Encode pixels, uint8 [height, width, 1 to 4], as PNG, with run-length and Huffman coding alone.
 
     Colour is filtered by the difference from the pixel on the left; grey is not, which is faster and here no larger.
+
+    Args:
+        pixels: the pixels.
+        note: see :func:`genlab.imaging.images.read_note`.
     """
     height, width, channels = pixels.shape
     lines = np.empty((height, 1 + width * channels), np.uint8)
@@ -42,11 +48,16 @@ def encode_png_fast(pixels: Pixels) -> bytes:
     deflate = zlib.compressobj(1, zlib.DEFLATED, zlib.MAX_WBITS, zlib.DEF_MEM_LEVEL, zlib.Z_RLE)
     data = b"".join((b"IDAT", deflate.compress(lines.data), deflate.flush()))
     length, checksum = struct.pack(">I", len(data) - 4), struct.pack(">I", zlib.crc32(data))
-    return b"".join((_png_head(height, width, channels), length, data, checksum, _PNG_END))
+    text = b"" if note is None else _chunk(b"tEXt", f"{NOTE}\0{note_text(note)}".encode())
+    return b"".join((_png_head(height, width, channels), text, length, data, checksum, _PNG_END))
 
 
-def encode_jpeg(pixels: Pixels) -> bytes:
+def encode_jpeg(pixels: Pixels, note: Mapping[str, Any] | None = None) -> bytes:
     """Encode pixels, uint8 [height, width, 1 or 3], as JPEG of full colour resolution (4:4:4).
+
+    Args:
+        pixels: the pixels.
+        note: see :func:`genlab.imaging.images.read_note`; of less than 64 KiB.
 
     Raises:
         ImageError: a side is longer than :data:`LARGEST_SIDE`.
@@ -59,18 +70,23 @@ def encode_jpeg(pixels: Pixels) -> bytes:
         colorspace="GRAY" if grey else "RGB",
         colorsubsampling="Gray" if grey else "444",
     )
-    return encoded
+    if note is None:
+        return encoded
+    comment = note_text(note).encode()
+    head = 4 + int.from_bytes(encoded[4:6])  # SOI and JFIF's segment, which comes first
+    return encoded[:head] + struct.pack(">BBH", 0xFF, 0xFE, 2 + len(comment)) + comment + encoded[head:]
 
 
-def encode_webp(pixels: Pixels) -> bytes:
-    """Encode pixels, uint8 [height, width, 1 or 3], as lossy WebP.
+def encode_webp(pixels: Pixels, note: Mapping[str, Any] | None = None) -> bytes:
+    """Encode pixels, uint8 [height, width, 1 or 3], as lossy WebP, with a note as :func:`encode_jpeg` takes it.
 
     Raises:
         ImageError: a side is longer than :data:`LARGEST_SIDE`.
     """
     _check_side(pixels, "image/webp")
     file = io.BytesIO()
-    from_pixels(pixels).save(file, "WEBP", quality=QUALITY, method=0)  # the fastest method
+    options = note_options("WEBP", note)
+    from_pixels(pixels).save(file, "WEBP", quality=QUALITY, method=0, **options)  # the fastest method
     return file.getvalue()
 
 

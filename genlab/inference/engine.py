@@ -34,8 +34,10 @@ from genlab.inference.kinds import (
 )
 from genlab.inference.operations import ModelInfo
 from genlab.models.precision import allow_tf32
+from genlab.models.stylegan import StyleGAN
 from genlab.models.tiles import TILE, join_tiles, tile_boxes
 from genlab.store import model_directory
+from genlab.store.directions import Directions
 from genlab.store.probes import Report, check
 
 Runtime = Literal["onnx", "pytorch"]
@@ -102,6 +104,8 @@ class Engine:
         on_cpu = self._model.device.type == "cpu"
         if on_cpu and runtime == "onnx" and onnx_networks.is_installed():
             onnx_networks.use_onnx_runtime(self._model, self.info.weights)
+        self.directions: Directions | None = None
+        """Directions of its very weights, along which pictures are edited; set by a server, which looks for them."""
         self._exact = on_cpu if exact is None else exact
         self._most_cost = most_cost
         self._trials: dict[Any, Trial] = {}
@@ -144,6 +148,11 @@ class Engine:
         height, width = height + -height % multiple, width + -width % multiple
         boxes = tile_boxes(height, width, multiple)
         return sum((rows.stop - rows.start) * (columns.stop - columns.start) for rows, columns in boxes)
+
+    @property
+    def style_shape(self) -> tuple[int, int]:
+        """Return how many styles w+ of a StyleGAN has, and of how many numbers each is; (0, 0) for other models."""
+        return (self._model.synthesis.styles, self._model.style_dim) if isinstance(self._model, StyleGAN) else (0, 0)
 
     def sample(self, count: int, seed: int, label: str | int | None = None, **options: Any) -> Pixels:
         """Draw a seed's first ``count`` pictures, all of the class ``label`` if given: uint8 [count, H, W, C].

@@ -14,7 +14,7 @@ from annotated_types import Ge
 from torch import Tensor, nn
 
 from genlab.models.equalized import ROOT_2, SLOPE, EqualizedConv2d, EqualizedLinear
-from genlab.models.model import Model, Shape, images_per_pass
+from genlab.models.model import Model, NoOptions, Shape, images_per_pass
 from genlab.models.pixels import to_signed
 from genlab.models.precision import without_autocast
 from genlab.models.stylegan import Channels, StyleGAN, resolutions
@@ -56,7 +56,7 @@ class Encoder(Model):
 
     family = "encoder"
     Architecture = EncoderArchitecture
-    operations: ClassVar[Mapping[str, type]] = {}
+    operations: ClassVar[Mapping[str, type]] = {"encode": NoOptions}
     architecture: EncoderArchitecture
     mean: Tensor
     scale: Tensor
@@ -125,6 +125,20 @@ class Encoder(Model):
         """Return w+ of pictures, float32 [N, places, style_dim], of uint8 [N, H, W, C]."""
         parts = pixels.to(self.device).split(images_per_pass(self.image_shape))
         return torch.cat([self(to_signed(part)) for part in parts])
+
+    def encode(self, pixels: Tensor, label: Tensor | None, options: NoOptions) -> tuple[Tensor, Tensor]:
+        """Return w+ of pictures as vectors, the places one after the other: float32 [N, places * style_dim].
+
+        Args:
+            pixels: uint8 [N, H, W, C].
+            label: ``None``.
+            options: none.
+
+        Returns:
+            The vectors, and minus infinity for each of their numbers: the logarithm of no variance.
+        """
+        vectors = self.styles(pixels).flatten(1)
+        return vectors, torch.full_like(vectors, -torch.inf)
 
 
 MODEL = Encoder

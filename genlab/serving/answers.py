@@ -20,6 +20,7 @@ import io
 import json
 import math
 import zipfile
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -75,6 +76,7 @@ def encode(
     *,
     columns: int | None = None,
     frames_per_second: float | None = None,
+    note: Mapping[str, Any] | None = None,
 ) -> tuple[bytes, str]:
     """Encode pictures for an answer.
 
@@ -83,6 +85,8 @@ def encode(
         media_type: a result of :func:`choose`.
         columns: number of pictures in a row of a sheet; by default as many as rows, and all of a film.
         frames_per_second: set for a film, up to :data:`MOST_FRAMES_A_SECOND`.
+        note: what each file of a picture says of its origin, see :func:`genlab.imaging.images.read_note`; of what is
+            no film, zip or multipart.
 
     Returns:
         The body, and its Content-Type.
@@ -96,7 +100,7 @@ def encode(
     if media_type == MULTIPART:
         return _multipart(pictures)
     if media_type == JSON:
-        return _json(pictures), JSON
+        return _json(pictures, note), JSON
     try:
         if frames_per_second is not None and media_type in (GIF, WEBP):
             milliseconds = round(1000 / min(frames_per_second, MOST_FRAMES_A_SECOND))
@@ -107,7 +111,7 @@ def encode(
         if len(pictures) > 1:
             square = len(pictures) if film else math.ceil(math.sqrt(len(pictures)))
             picture = sheet(pictures, columns or square)
-        return _ENCODERS[media_type](picture), media_type
+        return _ENCODERS[media_type](picture, note), media_type
     except ImageError as error:
         raise Problem(406, "not-acceptable", f"the picture {error}") from None
 
@@ -193,9 +197,9 @@ def _multipart(pictures: Pixels) -> tuple[bytes, str]:
     return b"".join((*parts, b"--%b--\r\n" % boundary.encode())), f"{MULTIPART}; boundary={boundary}"
 
 
-def _json(pictures: Pixels) -> bytes:
+def _json(pictures: Pixels, note: Mapping[str, Any] | None) -> bytes:
     _, height, width, _ = pictures.shape
-    texts = (binascii.b2a_base64(encode_png_fast(picture), newline=False) for picture in pictures)
+    texts = (binascii.b2a_base64(encode_png_fast(picture, note), newline=False) for picture in pictures)
     head = b'{"type": "image/png", "width": %d, "height": %d, "pictures": ["' % (width, height)
     return b"".join((head, b'", "'.join(texts), b'"]}'))
 

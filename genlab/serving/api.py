@@ -25,7 +25,6 @@ from genlab.core.errors import RunError
 from genlab.imaging.images import Channels, ImageError, Pixels
 from genlab.inference.batching import BatchRecord
 from genlab.serving import answers
-from genlab.serving.cards import make_card
 from genlab.serving.computing import Computer
 from genlab.serving.guard import route_path
 from genlab.serving.library import Library, Served
@@ -144,7 +143,7 @@ def create_api(
             raise Problem(404, "no-such-model", f"no model {name!r}; there are: {', '.join(library.models) or 'none'}")
         try:
             version = stored.find(name.partition("@")[2] or None)
-            return make_card(stored, version, library.evaluations.of(version))
+            return library.card(stored, version)
         except RunError as error:
             raise Problem(404, "no-such-model", str(error)) from None
 
@@ -184,7 +183,7 @@ def _cards(library: Library) -> dict[str, ModelCard]:
     for name, model in library.models.items():
         try:
             version = model.find(None)
-            cards[name] = make_card(model, version, library.evaluations.of(version))
+            cards[name] = library.card(model, version)
         except RunError:
             continue  # the server's log has it
     return cards
@@ -221,6 +220,7 @@ async def _operate(
                 media_type,
                 columns=asked.columns,
                 frames_per_second=asked.frames_per_second,
+                note=asked.note,
             )
         telemetry.phase(served.name, "encode", time.perf_counter() - begin)
         return found

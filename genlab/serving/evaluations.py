@@ -2,54 +2,26 @@
 
 import logging
 import math
-import time
-from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from genlab.core.errors import RunError
+from genlab.serving.beside import Beside
 from genlab.serving.schema import Quality
 from genlab.store.evaluation_file import evaluation_file, find_evaluation, parse_evaluation
-from genlab.store.model_store import READERS, ModelVersion
+from genlab.store.model_store import ModelVersion
 
 logger = logging.getLogger(__name__)
 
 MEASUREMENTS = ("kid", "fid_infinity")
 """Measurements that cards show; of a translator, those of each direction too."""
-AGAIN_SECONDS = 60.0
-"""Seconds after which it is looked again for the evaluation of a version."""
 
 
-class Evaluations:
-    """The evaluations of versions of models, read again about every minute. Thread-safe."""
+class Evaluations(Beside[Sequence[Quality]]):
+    """What was measured of versions of models; nothing of those that were not evaluated."""
 
     def __init__(self) -> None:
-        self._found: Mapping[tuple[str, str], tuple[float, Sequence[Quality]]] = {}
-
-    def look(self, versions: Iterable[ModelVersion]) -> None:
-        """Read the evaluations of these versions, and forget others. One that is damaged is logged.
-
-        Raises:
-            StorageError: the storage cannot be reached.
-        """
-        now, found, due = time.monotonic(), {}, []
-        for version in versions:
-            read = self._found.get(_key(version))
-            if read is not None and now - read[0] < AGAIN_SECONDS:
-                found[_key(version)] = read
-            else:
-                due.append(version)
-        with ThreadPoolExecutor(READERS, thread_name_prefix="evaluations") as readers:
-            found |= {_key(one): (now, read) for one, read in zip(due, readers.map(_read, due), strict=True)}
-        self._found = found
-
-    def of(self, version: ModelVersion) -> Sequence[Quality]:
-        """Return what was measured of a version; nothing if it was not evaluated."""
-        return self._found.get(_key(version), (0.0, ()))[1]
-
-
-def _key(version: ModelVersion) -> tuple[str, str]:
-    return str(version.directory), version.version
+        super().__init__(_read, ())
 
 
 def _read(version: ModelVersion) -> Sequence[Quality]:

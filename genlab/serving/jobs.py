@@ -69,7 +69,7 @@ a replica end them all."""
 
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
 _PICTURE_NAMES = tuple(dict.fromkeys(name for one in OPERATIONS.values() for name in one.picture_names))
-_OPERATIONS = {name: one for name, one in OPERATIONS.items() if answers.PNG in one.offers}
+_OPERATIONS = {name: one for name, one in OPERATIONS.items() if answers.PNG in one.offers and name != "edit"}
 _ROW_BY_ROW = ("sample", "decode")
 """Operations each of whose rows is a picture of the answer."""
 

@@ -16,10 +16,13 @@ from upath import UPath
 
 from genlab.core.errors import GenlabError, RunError
 from genlab.inference.engine import Engine, Runtime
+from genlab.serving.cards import make_card, offered_operations
+from genlab.serving.edits import Editings
 from genlab.serving.evaluations import Evaluations
 from genlab.serving.limits import Limits
-from genlab.serving.operations import OPERATIONS, Form
+from genlab.serving.operations import Form
 from genlab.serving.problems import Problem
+from genlab.serving.schema import ModelCard
 from genlab.store import model_directory
 from genlab.store.model_store import ModelStore, ModelVersion, StoredModel, version_of
 
@@ -90,6 +93,8 @@ class Library:
         self._held = held
         self.evaluations = Evaluations()
         """What was measured of the models."""
+        self.editings = Editings()
+        """What they have to do with edits."""
         self._models = self._find()
         self._served: dict[tuple[str, str], Served] = {}  # the least recently used first
         self._current: dict[str, tuple[str, str]] = {}
@@ -110,6 +115,14 @@ class Library:
     def loaded(self) -> Sequence[Served]:
         """The versions that are loaded, the least recently used first."""
         return list(self._served.values())
+
+    def card(self, model: StoredModel, version: ModelVersion) -> ModelCard:
+        """Make the card of a model whose name alone stands for ``version``.
+
+        Raises:
+            RunError: its description is damaged.
+        """
+        return make_card(model, version, self.evaluations.of(version), self.editings.of(version))
 
     def refusal(self, name: str, version: str) -> str | None:
         """Return why a version does not take traffic; ``None`` if nothing is known against it."""
@@ -160,6 +173,9 @@ class Library:
     async def refresh(self) -> None:
         """Look for models, versions and aliases that changed. A new version is loaded and checked before it is used."""
         self._models = await asyncio.to_thread(self._find)
+        for key, served in list(self._served.items()):
+            if self.editings.of(served.version).directions != served.engine.directions:
+                self._served[key] = self._with_directions(served)
         for reference, key in list(self._current.items()):
             try:
                 version = self._models_version(reference)
@@ -211,7 +227,9 @@ class Library:
                     raise RunError(f"{store.root}/{name}: another model is served as {name!r}; rename one of them")
                 _require_servable(name, store.root / name)
                 models[name] = model
-        self.evaluations.look(version for model in models.values() for version in model.versions.values())
+        versions = [version for model in models.values() for version in model.versions.values()]
+        self.evaluations.look(versions)
+        self.editings.look(versions)
         return models
 
     def _versions_of(self, name: str) -> Mapping[str, ModelVersion]:
@@ -274,12 +292,15 @@ class Library:
                 raise _RefusedError(without)
             logger.warning("version %s of %s is served unchecked: %s", version.version, version.name, without)
         engine.warm_up()
-        forms = {
-            operation: Form(operation, version.name, options, self._limits)
-            for operation, options in engine.info.operations.items()
-            if operation in OPERATIONS
-        }
-        return Served(version, engine, forms)
+        return self._with_directions(Served(version, engine, {}))
+
+    def _with_directions(self, served: Served) -> Served:
+        """Return a version with the directions that lie beside it now, and the forms of what may be asked of it."""
+        version, editing = served.version, self.editings.of(served.version)
+        served.engine.directions = editing.directions
+        offered = offered_operations(served.engine.info, editing)
+        forms = {name: Form(name, version.name, options, self._limits) for name, options in offered.items()}
+        return dataclasses.replace(served, forms=forms)
 
     def _make_room(self, size: int) -> None:
         """Put away the least recently used models, until ``size`` bytes more are within the limit."""

@@ -3,11 +3,11 @@
 from collections.abc import Iterable
 from typing import Any
 
-from genlab.models.model import model_type
+from genlab.models.model import NoOptions, model_type
 from genlab.serving.answers import describe_answers
 from genlab.serving.limits import Limits
 from genlab.serving.operations import OPERATIONS, Form
-from genlab.serving.schema import ModelCard, ProblemDetails
+from genlab.serving.schema import Edits, ModelCard, ProblemDetails
 from genlab.serving.uploads import describe_body
 
 _PROBLEMS = {
@@ -34,7 +34,7 @@ def describe_operations(cards: Iterable[ModelCard], limits: Limits) -> dict[str,
     paths: dict[str, Any] = {}
     for card in cards:
         for name in card.operations:
-            form = Form(name, card.name, model_type(card.family).operations[name], limits)
+            form = Form(name, card.name, model_type(card.family).operations.get(name, NoOptions), limits)
             paths[f"/v1/models/{card.name}/{name}"] = {"post": _describe(card, name, form, limits)}
     return paths
 
@@ -76,7 +76,7 @@ def _schema(card: ModelCard, name: str, form: Form, limits: Limits) -> dict[str,
     if not card.classes:
         properties.pop("label", None)
     elif "label" in properties:
-        needed = name != "sample"
+        needed = name not in ("sample", "edit")
         numbers = {"type": "integer", "minimum": 0, "maximum": len(card.classes) - 1}
         choices = [{"type": "string", "enum": [*card.classes]}, numbers, *([] if needed else [{"type": "null"}])]
         properties["label"] = {"description": properties["label"]["description"], "title": "Label", "anyOf": choices}
@@ -88,10 +88,43 @@ def _schema(card: ModelCard, name: str, form: Form, limits: Limits) -> dict[str,
         latents = properties["latents"]
         vector = {**latents["items"], "minItems": card.latent_dim, "maxItems": card.latent_dim}
         properties["latents"] = {**latents, "maxItems": limits.images, "items": vector}
+    if name == "edit" and card.edits is not None:
+        schema.pop("$defs", None)  # references would be looked for in the whole document
+        properties["edits"] = {**properties["edits"], "items": {"oneOf": _changes(card.edits)}}
+        vector = next(one for one in properties["latents"]["anyOf"] if one["type"] == "array")
+        length = card.edits.latent_dim
+        given = {key: properties["latents"][key] for key in ("title", "description")}
+        properties["latents"] = {**given, **vector, "minItems": length, "maxItems": length}
+        number = next(one for one in properties["seed"]["anyOf"] if one["type"] == "integer")
+        properties["seed"] = {key: properties["seed"][key] for key in ("title", "description")} | number
+        schema["not"] = {"required": ["seed", "latents"]}
     for key in ("count", "steps"):
         if key in properties:
             properties[key] = {**properties[key], "maximum": limits.images}
     return {**schema, "properties": properties, "required": required}
+
+
+def _changes(edits: Edits) -> list[dict[str, Any]]:
+    """Return the JSON schema of a change along each direction of a model."""
+    return [
+        {
+            "type": "object",
+            "title": f"{one.name}, {one.method}",
+            "properties": {
+                "direction": {"const": one.name},
+                "method": {"const": one.method, "default": "linear"},
+                "amount": {
+                    "type": "number",
+                    "minimum": one.low,
+                    "maximum": one.high,
+                    "description": f"In {one.unit}.",
+                },
+            },
+            "required": ["direction", "amount", *([] if one.method == "linear" else ["method"])],
+            "additionalProperties": False,
+        }
+        for one in edits.directions
+    ]
 
 
 def _answer(name: str) -> dict[str, Any]:
@@ -100,8 +133,8 @@ def _answer(name: str) -> dict[str, Any]:
         "X-Genlab-Version": ("The version of the model that made it.", "string"),
         "X-Genlab-Exact": ("Whether it is the same bytes whatever was computed with it.", "string"),
     }
-    if name == "sample":
-        headers["X-Genlab-Seed"] = ("The seed that draws these pictures again.", "integer")
+    if name in ("sample", "edit"):
+        headers["X-Genlab-Seed"] = ("The seed that draws this again, if it is of one.", "integer")
     return {
         "description": operation.answer,
         "headers": {key: {"description": text, "schema": {"type": kind}} for key, (text, kind) in headers.items()},

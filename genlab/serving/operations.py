@@ -8,18 +8,24 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from genlab.core.errors import ConfigError
 from genlab.core.option_text import with_options
+from genlab.editing.edit_tasks import Amount, edit_task
 from genlab.imaging.images import Pixels
 from genlab.inference.engine import Engine, Task
 from genlab.serving.answers import FILM, LATENTS, PICTURE, PICTURES
 from genlab.serving.limits import Limits
 from genlab.serving.problems import Problem
+from genlab.serving.schema import EditMethod
 
 MAX_SEED = 2**31 - 1
 MAX_MIXED = 8
 """Largest number of rows, and of columns, of one request that mixes styles."""
 MAX_LATENT = 1e6
 """Largest coordinate of a latent vector; the prior is N(0, 1), and networks overflow somewhere."""
+
+MOST_EDITS = 16
+"""Largest number of directions that one picture is changed along."""
 
 Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
 Label = Annotated[str | int | None, Field(union_mode="left_to_right")]
@@ -117,6 +123,40 @@ class EncodeParameters(Parameters):
     ] = None
 
 
+class EditStep(BaseModel):
+    """A change of a picture along a direction."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    direction: Annotated[str, Field(description="Name of the direction, from the card's `edits`.")]
+    amount: Annotated[
+        float, Field(allow_inf_nan=False, description="How far, in its unit, from `low` to `high` of the card.")
+    ]
+    method: Annotated[EditMethod, Field(description="How the direction was found.")] = "linear"
+
+
+class EditParameters(Parameters):
+    """A picture to change along directions."""
+
+    edits: Annotated[
+        list[EditStep],
+        Field(max_length=MOST_EDITS, description="The changes, all together; none leaves the picture as it is."),
+    ] = []
+    seed: Annotated[
+        Seed | None, Field(description="The seed whose first picture is changed; by default a random one.")
+    ] = None
+    latents: Annotated[
+        list[Annotated[float, Field(ge=-MAX_LATENT, le=MAX_LATENT, allow_inf_nan=False)]] | None,
+        Field(
+            description="In place of a seed, styles w+, as `encode` of an encoder of this model gives them; their "
+            "picture has no noise."
+        ),
+    ] = None
+    label: Annotated[
+        Label, Field(description="Class of a seed's picture, by name or number; needed if the model has classes.")
+    ] = None
+
+
 @dataclass(frozen=True)
 class Asked:
     """What a request asks for, ready to be computed."""
@@ -129,7 +169,9 @@ class Asked:
     frames_per_second: float | None = None
     """Set for a film."""
     seed: int | None = None
-    """The seed that was drawn or given, for :class:`SampleParameters`."""
+    """The seed that was drawn or given, for :class:`SampleParameters` and :class:`EditParameters`."""
+    note: Mapping[str, Any] | None = None
+    """What the file of the picture says of its origin, for an edit."""
 
 
 @dataclass(frozen=True)
@@ -201,6 +243,19 @@ def _mix_styles(engine: Engine, asked: MixParameters, options: Mapping[str, Any]
     return Asked(task, (len(asked.rows) + 1) * columns, columns=columns)
 
 
+def _edit(engine: Engine, asked: EditParameters, options: Mapping[str, Any], _: Sequence[Pixels]) -> Asked:
+    if asked.seed is not None and asked.latents is not None:
+        raise ConfigError("seed and latents: give one of them")
+    if engine.directions is None:
+        raise ConfigError("edits: the directions of this model have just gone")
+    seed = asked.seed
+    if seed is None and asked.latents is None:
+        seed = secrets.randbelow(MAX_SEED + 1)
+    amounts = [Amount(one.direction, one.amount, one.method) for one in asked.edits]
+    made = edit_task(engine, engine.directions, amounts, seed=seed, styles=asked.latents, label=asked.label)
+    return Asked(made.task, 1, seed=seed, note=made.note)
+
+
 OPERATIONS: Mapping[str, Operation] = {
     "sample": Operation(
         SampleParameters, _sample, "Draw pictures from", "The pictures; several are a sheet, row by row.", PICTURES
@@ -249,7 +304,8 @@ OPERATIONS: Mapping[str, Operation] = {
         EncodeParameters,
         _encode,
         "Encode a picture by",
-        "The latent vector, the mean of q(z|x), of the picture, which must have the size of the model's images.",
+        "The latent vector of the picture, which must have the size of the model's images: the mean of q(z|x), or "
+        "styles w+ by the encoder of a StyleGAN.",
         LATENTS,
         pictures=1,
     ),
@@ -260,6 +316,14 @@ OPERATIONS: Mapping[str, Operation] = {
         "The pictures of the rows' seeds in the first column, those of the columns' in the first row, and where they "
         "meet the row's picture with some styles of the column's.",
         PICTURES,
+    ),
+    "edit": Operation(
+        EditParameters,
+        _edit,
+        "Change attributes of a picture that is drawn by",
+        "The picture after the changes. Its file says where it is from: by which weights, of which seed or latents, "
+        "and by which changes.",
+        PICTURE,
     ),
 }
 """The operations of models that have a route, by name."""

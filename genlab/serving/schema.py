@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
+EditMethod = Literal["linear", "channel", "sefa"]
 JobState = Literal["waiting", "running", "done", "failed", "cancelled"]
 
 
@@ -34,6 +35,51 @@ class Quality(BaseModel):
     )
 
 
+class EditedAxis(BaseModel):
+    """How far an edit moved what is read of an attribute, or of a class of it."""
+
+    mean: float = Field(description="Mean change, in the attribute's units, or in nats of log-odds of a class.")
+    size: float = Field(description="Mean of the absolute change.")
+    same_class: float | None = Field(
+        description="Of a class: share of the pictures on which the same class is read as before."
+    )
+
+
+class EditEffect(BaseModel):
+    """What one amount along a direction did to pictures that took no part in finding it."""
+
+    amount: float
+    pictures: int
+    changes: dict[str, EditedAxis] = Field(description="By the name of the axis, its own included.")
+
+
+class EditDirection(BaseModel):
+    """A direction along which an attribute of a model's pictures changes."""
+
+    name: str
+    attribute: str = Field(description="The column of the data set that it is of.")
+    method: EditMethod = Field(description="How it was found.")
+    unit: str = Field(description="What amounts are counted in.")
+    low: float = Field(description="The smallest amount that it was calibrated for.")
+    high: float = Field(description="The largest.")
+    towards: str = Field(description="The class that more of it means; empty for a number.")
+    away: str = Field(description="The other one of two classes; empty where there are more, and for a number.")
+    effects: list[EditEffect]
+
+
+class Edits(BaseModel):
+    """What `genlab directions` found and measured of the very weights of a model."""
+
+    latent_dim: int = Field(description="Length of the `latents` that edit takes: of all styles w+ together.")
+    directions: list[EditDirection]
+    read_errors: dict[str, float] = Field(
+        description="By attribute, the error of the classifier by which all of this was found and measured: mean "
+        "absolute error of a number, share of wrong ones of a class."
+    )
+    read_rows: int = Field(description="The number of held-out pictures that these errors are of.")
+    cautions: list[str] = Field(description="What the pictures and the edits are not.")
+
+
 class ModelCard(BaseModel):
     """Description of a served model and of its operations."""
 
@@ -60,6 +106,13 @@ class ModelCard(BaseModel):
     step: int = Field(description="Training steps.")
     images: int = Field(description="Images seen in training.")
     metrics: dict[str, float | None] = Field(description="Its last measured values; null where not finite.")
+    weights: str = Field(default="", description="SHA-256 of its weights.")
+    edits: Edits | None = Field(
+        default=None, description="How its pictures can be edited; null where no directions were found for it."
+    )
+    generator: str = Field(
+        default="", description="Of an encoder of a StyleGAN: SHA-256 of the weights of the generator; else empty."
+    )
     quality: list[Quality] = Field(
         default_factory=list,
         description="What `genlab evaluate` measured of these very weights; empty if they were not evaluated.",

@@ -15,11 +15,18 @@ from upath import UPath
 
 from genlab.core.config import from_dict, to_dict
 from genlab.core.errors import ConfigError, RunError
-from genlab.core.storage import exists, read_bytes, write_json
+from genlab.core.storage import exists, read_bytes, write_atomic, write_json
+from genlab.core.text import counted
+from genlab.store.model_directory import CARD
 
 FORMAT = "genlab-directions"
 VERSION = 1
 FILE_NAME = "directions.json"
+TITLE = "## Edits"
+"""Heading of the last section of a model's card, which says what its directions do."""
+
+PERSONAL = frozenset({"age", "gender"})
+"""Attributes of people, of which cards say what they are not."""
 
 Method = Literal["linear", "channel", "sefa"]
 """How a direction was found. ``linear``: a linear fit in W, the other attributes projected out (Shen et al. 2020, CVPR,
@@ -160,10 +167,57 @@ class Directions:
         )
 
     def save(self, directory: UPath) -> UPath:
-        """Write the file into a model directory, and return where it is."""
-        file = directory / FILE_NAME
+        """Write the file into a model directory, and what it says into the model's card; return where it is."""
+        file, card = directory / FILE_NAME, directory / CARD
         write_json(file, {"format": FORMAT, "version": VERSION} | to_dict(self))
+        before = read_bytes(card).decode().partition(f"\n{TITLE}\n")[0]
+        write_atomic(card, f"{before}\n{TITLE}\n\n{_card(self)}".encode())
         return file
+
+
+def cautions(found: Directions) -> tuple[str, ...]:
+    """Return what pictures and edits of a model with these directions are not, in sentences for those who use it."""
+    read = " and ".join(f"{name} {_error(found, name)}" for name in found.reader.errors)
+    rows = counted(found.reader.rows, "held-out picture")
+    said = [
+        f"What edits do is what a classifier reads, which errs: {read}, on {rows}. It also found the directions, so an "
+        "edit may please it and not a person.",
+        "An edit changes more than it is asked for: whatever goes with it in the training pictures, and who or what is "
+        "shown.",
+    ]
+    if PERSONAL & found.reader.errors.keys():
+        said.append(
+            "Faces that are drawn are made up, and may resemble people in the training pictures. Labels of faces say "
+            "how somebody appeared to those who gave them, and an age may be an estimate (in UTKFace it is): neither "
+            "is a fact about a person. An edit of a photo does not show how somebody was, will be or would be."
+        )
+    return tuple(said)
+
+
+def _error(found: Directions, attribute: str) -> str:
+    """Say how far the classifier errs on an attribute."""
+    error = found.reader.errors[attribute]
+    is_number = any(one.axis.attribute == attribute and not one.axis.towards for one in found.directions)
+    return f"by {error:.3g} in the mean" if is_number else f"in {error:.1%}"
+
+
+def _card(found: Directions) -> str:
+    """Return the section of a model's card: what each direction did to pictures, and cautions."""
+    lines = ["| direction | found by | asked for | it moved | others moved |", "| --- | --- | --- | --- | --- |"]
+    for direction in found.directions:
+        axis = direction.axis
+        for effect in direction.effects:
+            own, others = effect.changes[axis.name], list[str]()
+            for name, change in effect.changes.items():
+                if name != axis.name:
+                    kept = "" if change.same_class is None else f", same class in {change.same_class:.0%}"
+                    others.append(f"{name} {change.mean:+.3g} (size {change.size:.3g}{kept})")
+            moved = f"{own.mean:+.3g}"
+            if own.same_class is not None:
+                moved += f", another class in {1 - own.same_class:.0%}"
+            cells = (axis.name, direction.method, f"{effect.amount:+.3g} {axis.unit}", moved, "; ".join(others))
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join([*lines, "", *(f"- {one}" for one in cautions(found)), ""])
 
 
 def load_directions(directory: UPath, description: Mapping[str, Any]) -> Directions:
@@ -181,10 +235,20 @@ def load_directions(directory: UPath, description: Mapping[str, Any]) -> Directi
     if found is None:
         there = f"{file} is of other weights" if exists(file) else f"{file}: no such file"
         raise RunError(f"{directory}: no directions of these weights ({there}); find some with genlab directions")
-    values = json.loads(found)
+    return parse_directions(directory, found)
+
+
+def parse_directions(directory: UPath, content: bytes) -> Directions:
+    """Return the directions in what :func:`find_directions` found in a model directory.
+
+    Raises:
+        RunError: they are damaged.
+    """
+    values = json.loads(content)
     try:
         return from_dict(Directions, {name: values[name] for name in values if name not in ("format", "version")})
     except ConfigError as error:
+        file = directory / FILE_NAME
         raise RunError(f"{file}: damaged ({error}); find directions again with genlab directions") from None
 
 

@@ -205,6 +205,7 @@ class ModelStore:
             directions = find_directions(locate(source), description)
             if directions is not None:
                 write_atomic(target / DIRECTIONS, directions)
+                write_atomic(target / model_directory.CARD, read_bytes(locate(source) / model_directory.CARD))
             if limits := read_limits(locate(source), description["weights"]["sha256"]):
                 write_limits(target, limits)
             if there is None:

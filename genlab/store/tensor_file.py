@@ -10,6 +10,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from upath import UPath
+
+from genlab.core.storage import read_range
 
 DTYPES = {
     torch.int64: "I64",
@@ -75,3 +78,15 @@ def tensor_file(tensors: Mapping[str, Tensor]) -> memoryview:
     file = TensorFile(layout_of(tensors))
     file.fill(tensors)
     return file.content
+
+
+def read_tensor_bytes(file: UPath, name: str) -> bytes:
+    """Read the bytes of one tensor out of a file, and nothing of the others.
+
+    Raises:
+        OSError: the file is not there, or ends early.
+        KeyError, ValueError: it is no such file, or has no such tensor.
+    """
+    length = int.from_bytes(read_range(file, 0, 8), "little")
+    begin, end = json.loads(read_range(file, 8, length))[name]["data_offsets"]
+    return read_range(file, 8 + length + begin, end - begin)

@@ -13,7 +13,7 @@ from genlab.editing.edits import amount_to_class, edit, start_of_projection, sta
 from genlab.imaging.images import encode_png
 from genlab.models.pixels import from_signed
 from genlab.models.stylegan import StyleGAN, StyleGANArchitecture
-from genlab.store.directions import Axis, Direction, Effect
+from genlab.store.directions import Axis, Change, Direction, Effect
 from genlab.store.tensor_file import tensor_file
 
 WEIGHTS = "a" * 64
@@ -27,7 +27,8 @@ def age(size: int = 8) -> Direction:
 
 def gender() -> Direction:
     axis = Axis("gender", "gender", "woman", "man")
-    effects = (Effect(8.0, 100, {}), Effect(-8.0, 100, {}))
+    changes = {"gender": Change(8.0, 8.0, 0.1)}
+    effects = (Effect(8.0, 100, changes), Effect(-8.0, 100, changes))
     return Direction(axis, "linear", (0.0,) * 8, "", 0, 0.0, (-4.0, 0.0, 4.0), (-10.0, 0.0, 10.0), 0.9, effects)
 
 

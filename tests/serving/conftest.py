@@ -9,9 +9,13 @@ from genlab.core.storage import locate
 from genlab.evaluation.measurements import Evaluation, Measurement, Settings
 from genlab.models.cvae import CVAE, CVAEArchitecture
 from genlab.models.cyclegan import CycleGAN, CycleGANArchitecture
+from genlab.models.encoder import Encoder, EncoderNetworks
 from genlab.models.model import Model
+from genlab.models.stylegan import StyleGAN, StyleGANArchitecture
 from genlab.models.vae import VAE, VAEArchitecture
 from genlab.store import model_directory
+from genlab.store.directions import Axis, Change, Direction, Directions, Effect, Reader
+from tests.conftest import save_run
 
 
 @pytest.fixture(scope="session")
@@ -38,6 +42,35 @@ def served_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         )
         model_directory.save(str(root / name / "model"), model, provenance)
     evaluate_as(root / "digits")
+    return root
+
+
+@pytest.fixture(scope="session")
+def edited_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of runs: ``faces`` is a StyleGAN of 8x8x3 with directions of age (from -30 to 20) and gender, and
+    ``encoder`` its encoder."""
+    root = tmp_path_factory.mktemp("edited-runs")
+    torch.manual_seed(1)
+    small = StyleGANArchitecture(channel_base=32, channel_max=8, latent_dim=8, mapping_layers=2)
+    generator = StyleGAN((8, 8, 3), small)
+    save_run(root / "faces", generator)
+    weights = model_directory.describe(root / "faces" / "model")["weights"]["sha256"]
+    save_run(root / "encoder", Encoder.of(generator, weights, EncoderNetworks(channel_base=32, channel_max=8)))
+    steps, vector = (-2.0, 0.0, 2.0), torch.linspace(-1, 1, 8)
+    changes = {"age": Change(-13.5, 13.5), "gender": Change(0.1, 0.5, 0.82)}
+    effects = (Effect(-15.0, 200, changes), Effect(12.0, 200, changes))
+    reach = (-30.0, 0.0, 20.0)
+    age = Direction(Axis("age", "age"), "linear", tuple(vector.tolist()), "", 0, 0.0, steps, reach, 0.5, effects)
+    gender = Axis("gender", "gender", "woman", "man")
+    turned = tuple(vector.flip(0).square().tolist())
+    effects = (Effect(-6.0, 200, changes), Effect(5.0, 200, changes))
+    found = (
+        age,
+        Direction(gender, "linear", turned, "", 0, 0.0, steps, (-8.0, 0.0, 8.0), 0.9, effects),
+        Direction(gender, "channel", (), "layers.1.style", 2, 0.5, steps, (-4.0, 0.0, 4.0), None, effects),
+    )
+    reader = Reader("gone", "0" * 64, "0" * 64, "test", 500, {"age": "age"}, {"age": 6.5, "gender": 0.1})
+    Directions(weights, reader, 100, 0, found).save(locate(root / "faces" / "model"))
     return root
 
 

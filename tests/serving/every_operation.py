@@ -19,6 +19,7 @@ ANSWERS = {
     "interpolate": FILM,
     "interpolate_draws": FILM,
     "encode": {"application/json"},
+    "edit": PICTURE,
 }
 """Media types that each operation may be asked for."""
 
@@ -62,5 +63,6 @@ def request_of(card: dict[str, Any], operation: str) -> dict[str, Any]:
         "encode": {"image": picture},
         "interpolate": {"begin": picture, "end": picture, "steps": 3},
         "interpolate_draws": {"seeds": [1, 2], "steps": 3},
+        "edit": {"seed": 1},
     }
     return bodies[operation] | ({"label": 0} if card["classes"] else {})

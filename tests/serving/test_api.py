@@ -94,7 +94,7 @@ def translated(served_runs: Path, image: Image.Image, direction: str = "a_to_b")
     return model.translate(torch.tensor(np.asarray(image.convert("RGB")))[None], direction)[0].numpy()  # type: ignore[operator]
 
 
-def test_models_are_listed_with_what_they_can_do(client: TestClient) -> None:
+def test_models_are_listed_with_what_they_can_do(client: TestClient, served_runs: Path) -> None:
     digits, monet, classes = client.get("/v1/models").json()
     version = digits.pop("version")
     assert re.fullmatch("[0-9a-f]{12}", version)
@@ -123,6 +123,9 @@ def test_models_are_listed_with_what_they_can_do(client: TestClient) -> None:
         "step": 100,
         "images": 1600,
         "metrics": {"test/loss": 0.25, "test/diverged": None},
+        "weights": model_directory.describe(served_runs / "digits" / "model")["weights"]["sha256"],
+        "edits": None,
+        "generator": "",
     }
     assert monet["operations"] == ["translate"]
     assert monet["directions"] == ["a_to_b", "b_to_a"]

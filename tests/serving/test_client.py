@@ -29,10 +29,10 @@ HURRIED = Retries(tries=4, seconds=20, backoff=(0.001, 0.01))
 
 
 @pytest.fixture(scope="module")
-def faulty(served_runs: Path, tmp_path_factory: pytest.TempPathFactory) -> Faulty:
-    """A server of three models, in front of which requests can be broken."""
+def faulty(served_runs: Path, edited_runs: Path, tmp_path_factory: pytest.TempPathFactory) -> Faulty:
+    """A server of five models, in front of which requests can be broken."""
     settings = Settings(runtime="pytorch", exact=True, jobs=str(tmp_path_factory.mktemp("jobs")))
-    app = create_app((str(served_runs),), Limits(images=8), Access(), settings, PrometheusTelemetry())
+    app = create_app((str(served_runs), str(edited_runs)), Limits(images=8), Access(), settings, PrometheusTelemetry())
     return Faulty(app)
 
 
@@ -59,10 +59,29 @@ def picture(height: int, width: int, channels: int = 3) -> np.ndarray:
 
 def test_models_are_described(client: Client) -> None:
     cards = {card.name: card for card in client.models()}
-    assert set(cards) == {"digits", "monet", "classes"}
+    assert set(cards) == {"digits", "monet", "classes", "faces", "encoder"}
     assert client.card("monet") == cards["monet"]
     assert cards["monet"].directions == ["a_to_b", "b_to_a"]
     assert cards["digits"].image.height == 28
+
+
+def test_a_photo_is_encoded_and_edited(client: Client, url: str) -> None:
+    styles = client.encode("encoder", picture(8, 8))
+    assert styles.shape == (32,)
+    plain = client.edit("faces", {}, latents=styles)
+    edited = client.edit("faces", {"age": -15, "gender": 2}, latents=styles)
+    assert edited.pixels().shape == (1, 8, 8, 3)
+    assert not np.array_equal(edited.pixels(), plain.pixels())
+    drawn = client.edit("faces", {"gender": 2}, method="channel")
+    assert client.edit("faces", {"gender": 2}, seed=drawn.seed, method="channel").data == drawn.data
+    with pytest.raises(ServerError, match="this direction goes from -30 to 20"):
+        client.edit("faces", {"age": -500}, seed=1)
+
+    async def ask() -> bytes:
+        async with AsyncClient(url, retries=HURRIED) as client:
+            return (await client.edit("faces", {"gender": 2}, seed=drawn.seed, method="channel")).data
+
+    assert asyncio.run(ask()) == drawn.data
 
 
 def test_every_operation_gives_what_the_engine_gives(client: Client, served_runs: Path) -> None:

@@ -12,7 +12,7 @@ from fastapi.testclient import TestClient
 from genlab.cli.promote import PromoteConfig, promote
 from genlab.core.storage import locate
 from genlab.evaluation.measurements import Evaluation, Measurement
-from genlab.serving import evaluations
+from genlab.serving import beside
 from genlab.serving.library import Library
 from genlab.serving.limits import Limits
 from genlab.serving.schema import ModelCard, Quality
@@ -80,7 +80,7 @@ def test_a_server_looks_again_for_evaluations(run: Path, monkeypatch: pytest.Mon
     file.write_bytes(measured)
     asyncio.run(library.refresh())
     assert not library.evaluations.of(version), "within a minute"
-    monkeypatch.setattr(evaluations, "AGAIN_SECONDS", 0.0)
+    monkeypatch.setattr(beside, "AGAIN_SECONDS", 0.0)
     asyncio.run(library.refresh())
     assert [one.value for one in library.evaluations.of(version)] == [0.0625, 5.25]
 
