@@ -1,5 +1,6 @@
-"""What a sweep shows while its trials run: a line for each event, and the files that are written as trials end."""
+"""What becomes of events of trials while a sweep runs: it is shown, and the sweep's files are written."""
 
+import math
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -9,6 +10,7 @@ from ray import tune
 from upath import UPath
 
 from genlab.core.errors import GenlabError
+from genlab.sweeps.live import Display, Status
 from genlab.sweeps.page import Reported, SweepPage
 from genlab.sweeps.results import TrialResult, read_result, write_results
 from genlab.sweeps.space import Space
@@ -71,6 +73,12 @@ class Results:
             found.append(replace(one, outcome=replace(one.outcome, error=faults.get(trial.name))))
         return found
 
+    def best_so_far(self) -> float:
+        """Return the best value of the first metric among all trials as they are now; NaN where none has one."""
+        metric, mode = next(iter(self._page.space.objectives.items()))
+        values = [value for one in self.read() if math.isfinite(value := one.value(metric))]
+        return (min if mode == "min" else max)(values, default=math.nan)
+
     def write(self, results: Sequence[TrialResult], reported: Reported | None = None) -> UPath:
         """Write both files; return where ``sweep.html`` is."""
         write_results(self._page.folder, results)
@@ -89,43 +97,54 @@ class Results:
 
 
 class Announcer(tune.Callback):
-    """Prints a line when a trial starts, when it reports the metrics, and when it fails; tells ``results`` of its end.
+    """Shows how far a sweep is as its trials start, report, end and fail; tells ``results`` of their ends.
 
     Args:
         trials: the trials, by number.
-        metrics: the metrics.
+        status: how far the sweep is.
+        display: shows it.
         results: writes the sweep's files.
     """
 
-    def __init__(self, trials: Sequence[Trial], metrics: Sequence[str], results: Results) -> None:
+    def __init__(self, trials: Sequence[Trial], status: Status, display: Display, results: Results) -> None:
         self._trials = trials
-        self._metrics = metrics
+        self._status = status
+        self._display = display
         self._results = results
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Print that a trial starts."""
-        self._say(trial, "starts")
+        """Show that a trial starts."""
+        mine = self._of(trial)
+        self._status.starts(mine.name, mine.label)
+        self._say(mine, "starts")
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
-        """Print the metrics of a trial."""
-        found = [f"{metric} {result[metric]:.5g}" for metric in self._metrics if metric in result]
+        """Show the metrics of a trial."""
+        mine = self._of(trial)
+        found = {metric: float(result[metric]) for metric in self._status.objectives if metric in result}
         if found:
-            self._say(trial, ", ".join(found))
+            self._status.reports(mine.name, found)
+            self._say(mine, ", ".join(f"{metric} {value:.5g}" for metric, value in found.items()))
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Have the files written."""
-        self._results.trial_ended(self._of(trial).name)
+        """Show how far the sweep is, and have its files written."""
+        self._ended(self._of(trial), None)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Print that a trial failed, and have the files written."""
-        self._say(trial, "failed")
-        self._results.trial_ended(self._of(trial).name, "failed")
+        """Show that a trial failed, and have the files written."""
+        mine = self._of(trial)
+        self._say(mine, "failed")
+        self._ended(mine, "failed")
+
+    def _ended(self, trial: Trial, fault: str | None) -> None:
+        self._status.ends(trial.name, failed=fault is not None)
+        self._display.say(str(self._status))
+        self._results.trial_ended(trial.name, fault)
 
     def _of(self, trial: Any) -> Trial:
         return self._trials[trial.config["trial"]]
 
-    def _say(self, trial: Any, what: str) -> None:
-        found = self._of(trial)
-        print(f"{found.name} ({found.label}): {what}", flush=True)
+    def _say(self, trial: Trial, what: str) -> None:
+        self._display.say(f"{trial.name} ({trial.label}): {what}")

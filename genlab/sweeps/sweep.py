@@ -21,6 +21,7 @@ from genlab.sweeps import table
 from genlab.sweeps.checks import check_plan, check_space
 from genlab.sweeps.chosen import measure_chosen
 from genlab.sweeps.commands import commands
+from genlab.sweeps.live import Display, Status
 from genlab.sweeps.page import Reported
 from genlab.sweeps.progress import Announcer, Results
 from genlab.sweeps.ranking import PointResult, by_point, pareto_front, ranked
@@ -127,8 +128,9 @@ def _train(space: Space, config: Any, source: Source, folder: UPath, results: Re
         print(f"{counted(source.most, 'trial')}{finished}; {counted(images, 'image')} in all", flush=True)
     if done == source.most:
         return {}
-    announcer = Announcer(source.trials, list(space.objectives), results)
-    with connected(), results:
+    status = Status(space.objectives, source.most - done, results.best_so_far())
+    with connected(), results, Display(status) as display:
+        announcer = Announcer(source.trials, status, display, results)
         return run_trials(source, space, config, folder, [announcer])
 
 
