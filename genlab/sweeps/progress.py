@@ -112,6 +112,10 @@ class Announcer(tune.Callback):
         self._display = display
         self._results = results
 
+    def __reduce__(self) -> Any:
+        """Leave everything out of what Tune saves for a restoration, which genlab never makes."""
+        return tune.Callback, ()
+
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Show that a trial starts."""
         mine = self._of(trial)
