@@ -14,7 +14,7 @@ from genlab.sweeps.live import Display, Status
 from genlab.sweeps.page import Reported, SweepPage
 from genlab.sweeps.results import TrialResult, read_result, write_results
 from genlab.sweeps.space import Space
-from genlab.sweeps.trials import Outcome, Trial, result_of
+from genlab.sweeps.trials import FAULT, Outcome, Trial, result_of
 
 
 class Results:
@@ -134,7 +134,14 @@ class Announcer(tune.Callback):
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Show how far the sweep is, and have its files written."""
-        self._ended(self._of(trial), None)
+        mine, fault = self._of(trial), trial.last_result.get(FAULT)
+        if fault is not None:
+            self._say(mine, "failed")
+        self._ended(mine, fault)
+
+    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Show that the process of a trial ended, and that the trial goes on in another."""
+        self._say(self._of(trial), "its process ended; it goes on in another")
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Show that a trial failed, and have the files written."""

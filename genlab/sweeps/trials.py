@@ -26,6 +26,8 @@ DRAWS_PER_POINT = 100
 LONGEST_NAME = 255
 """Bytes of the name of a file, at most."""
 SEED = "run.seed"
+FAULT = "fault"
+"""What a trial reports to Ray Tune, in place of metrics, that would fail again if it were started again: why."""
 
 
 @dataclass(frozen=True)

@@ -10,18 +10,20 @@ from ray.tune.search import Searcher
 from upath import UPath
 
 from genlab.core.config import override
+from genlab.core.errors import GenlabError, StorageTimeoutError
 from genlab.core.storage import locate
 from genlab.core.text import counted
 from genlab.reports.report import make_report
 from genlab.sweeps.space import Space
-from genlab.sweeps.trials import SEED, Source, Trial, config_of, plan_run, result_of
+from genlab.sweeps.trials import FAULT, SEED, Source, Trial, config_of, plan_run, result_of
+from genlab.training.attempts import SupersededError
 from genlab.training.console import RunConsole
 from genlab.training.plan import finished_step, owned, start_or_resume
-from genlab.training.ray.driver import fit, side_by_side
+from genlab.training.ray.driver import fit, resources_of, side_by_side, worker_resources
 
 DRIVER: dict[str, int | float] = {"memory": 1}
-"""What is reserved for the driver of a trial, which hardly computes: a byte, since Tune wants something reserved. Even
-a hundredth of a CPU would be missing for a worker, on a node whose CPUs are all taken."""
+"""What is reserved for the driver of a trial of several workers, which hardly computes: a byte, since Tune wants
+something reserved. Even a hundredth of a CPU would be missing for a worker, on a node whose CPUs are all taken."""
 SECONDS_PER_HOUR = 3600
 NUMBER = "trial"
 """The parameter that says to a trial's process, and to callbacks, which of all trials it is."""
@@ -53,21 +55,48 @@ def run_trials(
     print(f"{counted(min(together, left), 'trial')} at a time, {counted(threads, 'thread')} a worker", flush=True)
     trainable = tune.with_parameters(_trial, space=space, config=config, folder=str(folder), threads=threads)
     queue = Queue(source, space.budget.hours)
+    alone = config.run.workers == 1
+    _, gpu = worker_resources(config.run)
+    reserved = resources_of(threads, gpu) if alone else DRIVER
     tuner = tune.Tuner(
-        tune.with_resources(trainable, tune.PlacementGroupFactory([DRIVER])),
-        tune_config=tune.TuneConfig(search_alg=queue, num_samples=left, max_concurrent_trials=together),
-        run_config=tune.RunConfig(name="tune", storage_path=str(folder), verbose=0, callbacks=list(callbacks)),
+        tune.with_resources(trainable, tune.PlacementGroupFactory([reserved])),
+        tune_config=tune.TuneConfig(
+            search_alg=queue,
+            num_samples=left,
+            max_concurrent_trials=together,
+            reuse_actors=alone,  # A process that has PyTorch trains one trial after another.
+        ),
+        run_config=tune.RunConfig(
+            name="tune",
+            storage_path=str(folder),
+            verbose=0,
+            failure_config=tune.FailureConfig(max_failures=config.run.max_failures),
+            callbacks=list(callbacks),
+        ),
     )
     grid = tuner.fit()
-    return {
-        (result.config or {})[NAME]: str(result.error).strip().splitlines()[-1]
-        for result in (grid[number] for number in range(len(grid)))
-        if result.error is not None
-    }
+    faults = {}
+    for result in (grid[number] for number in range(len(grid))):
+        fault = (result.metrics or {}).get(FAULT) if result.error is None else str(result.error)
+        if fault:
+            faults[(result.config or {})[NAME]] = fault.strip().splitlines()[-1]
+    return faults
 
 
 def _trial(parameters: dict[str, Any], space: Space, config: Any, folder: str, threads: int) -> None:
-    """Train the run of a trial and write its report; runs in a process of Tune's."""
+    """Train the run of a trial and write its report; runs in a process of Tune's.
+
+    An error of genlab's own is reported, not raised: it would come again, and Tune would start the trial again.
+    """
+    try:
+        _train_and_report(parameters, space, config, folder, threads)
+    except (SupersededError, StorageTimeoutError):
+        raise
+    except GenlabError as fault:
+        tune.report({FAULT: str(fault)})
+
+
+def _train_and_report(parameters: dict[str, Any], space: Space, config: Any, folder: str, threads: int) -> None:
     point = {name: value for name, value in parameters.items() if name not in (NUMBER, NAME, SEED)}
     changed = config_of(space, config, point, parameters[SEED])
     plan = plan_run(space, override(changed, {"run.threads": threads}), locate(folder), parameters[NAME])
@@ -75,7 +104,12 @@ def _trial(parameters: dict[str, Any], space: Space, config: Any, folder: str, t
         start_or_resume(mine)
         if finished_step(mine) is None:
             with RunConsole() as console:
-                fit(mine, console, callbacks=[TuneReportCallback()])
+                if mine.run.workers == 1:
+                    from genlab.training.ray.alone import train_alone  # imports torch
+
+                    train_alone(mine, console, lambda metrics: tune.report(dict(metrics)))
+                else:
+                    fit(mine, console, callbacks=[TuneReportCallback()])
     make_report(plan.directory)
     tune.report(result_of(Trial({}, plan)) or {})
 

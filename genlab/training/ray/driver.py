@@ -178,6 +178,11 @@ def packed(nodes: Sequence[Node], run: Run, runs: int, *, gpu: bool) -> tuple[in
     return run.threads or most_threads(nodes, run.workers * together, gpu), together
 
 
+def resources_of(threads: int, gpu: bool) -> dict[str, float]:
+    """Return the resources of the cluster that a worker of ``threads`` CPU threads takes, with a GPU or without."""
+    return {"CPU": threads} | ({"GPU": 1} if gpu else {})
+
+
 def _nodes() -> list[Node]:
     resources = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     return [Node(int(each.get("CPU", 0)), int(each.get("GPU", 0))) for each in resources]
@@ -221,7 +226,7 @@ def fit(
         train_loop_config={"task": task, "messages": messages},
         backend_config=Rendezvous(),
         scaling_config=ScalingConfig(
-            num_workers=run.workers, use_gpu=gpu, resources_per_worker={"CPU": threads} | ({"GPU": 1} if gpu else {})
+            num_workers=run.workers, use_gpu=gpu, resources_per_worker=resources_of(threads, gpu)
         ),
         run_config=RunConfig(
             name=secrets.token_hex(4),

@@ -1,0 +1,43 @@
+"""A run of one worker in a process that Ray gave it, such as a trial of Ray Tune's, without Ray Train.
+
+Ray Train takes a controller, an actor for messages and a worker to train with, seconds of processes that start. One
+worker that is watched already needs none of them.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from genlab.training.console import RunConsole
+from genlab.training.loop import train
+from genlab.training.plan import Plan
+from genlab.training.ray.worker import DriverSession
+
+Report = Callable[[Mapping[str, float]], None]
+
+
+@dataclass(frozen=True)
+class AloneSession(DriverSession):
+    """The session of a run that is trained here: it reports to a function."""
+
+    on_report: Report | None = None
+    """Called with the metrics that the run reports."""
+
+    def report(self, metrics: Mapping[str, float]) -> None:
+        """Report to the function."""
+        if self.on_report:
+            self.on_report(metrics)
+
+
+def train_alone(plan: Plan, console: RunConsole, on_report: Report | None = None) -> None:
+    """Train ``plan``, a run of one worker, to its end, on the GPU of this process if it has one.
+
+    Args:
+        plan: the run; its ``run.threads`` CPU threads compute.
+        console: shows its progress.
+        on_report: called with the metrics that the run reports.
+
+    Raises:
+        GenlabError: when training fails.
+        ClaimLostError: when another process took over the run.
+    """
+    train(plan, AloneSession(console, plan.run.threads, claim=plan.claim, on_report=on_report))
