@@ -178,9 +178,9 @@ def packed(nodes: Sequence[Node], run: Run, runs: int, *, gpu: bool) -> tuple[in
     return run.threads or most_threads(nodes, run.workers * together, gpu), together
 
 
-def resources_of(threads: int, gpu: bool) -> dict[str, float]:
+def resources_of(threads: int, gpu: bool) -> dict[str, int | float]:
     """Return the resources of the cluster that a worker of ``threads`` CPU threads takes, with a GPU or without."""
-    return {"CPU": threads} | ({"GPU": 1} if gpu else {})
+    return {"CPU": threads, "GPU": 1} if gpu else {"CPU": threads}
 
 
 def _nodes() -> list[Node]:
