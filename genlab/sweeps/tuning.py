@@ -14,6 +14,7 @@ from genlab.core.errors import GenlabError, StorageTimeoutError
 from genlab.core.storage import locate
 from genlab.core.text import counted
 from genlab.reports.report import make_report
+from genlab.sweeps.hparams import write_hyperparameters
 from genlab.sweeps.space import Space
 from genlab.sweeps.trials import FAULT, SEED, Source, Trial, config_of, plan_run, result_of
 from genlab.training.attempts import SupersededError
@@ -102,6 +103,8 @@ def _train_and_report(parameters: dict[str, Any], space: Space, config: Any, fol
     plan = plan_run(space, override(changed, {"run.threads": threads}), locate(folder), parameters[NAME])
     with owned(plan, "give the sweep another name") as mine:
         start_or_resume(mine)
+        options = {**point, SEED: parameters[SEED]}
+        write_hyperparameters(locate(mine.directory), options, list(space.objectives))
         if finished_step(mine) is None:
             with RunConsole() as console:
                 if mine.run.workers == 1:

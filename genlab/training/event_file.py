@@ -11,12 +11,15 @@ import platform
 import secrets
 import struct
 import time
+from collections.abc import Mapping, Sequence
 
 import google_crc32c
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
 from tensorboard.compat.proto.tensor_pb2 import TensorProto
 from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
+from tensorboard.plugins.hparams.api_pb2 import DataType, Experiment, HParamInfo, MetricInfo, MetricName
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData, SessionStartInfo
 
 PATTERN = "events.*"
 """Matches the names of event files."""
@@ -57,6 +60,36 @@ def text(step: int, tag: str, markdown: str) -> bytes:
     tensor = TensorProto(dtype="DT_STRING", string_val=[markdown.encode()], tensor_shape=shape)
     value = Summary.Value(tag=f"{tag}/text_summary", metadata=metadata, tensor=tensor)
     return _record(Event(step=step, summary=Summary(value=[value])))
+
+
+def hyperparameters(values: Mapping[str, bool | float | str], metrics: Sequence[str]) -> bytes:
+    """Return the records by which TensorBoard's HParams page sets a run beside others.
+
+    Args:
+        values: what distinguishes the run, by name.
+        metrics: the tags of the scalars that it shows of each.
+    """
+    shown, start = Experiment(), SessionStartInfo()
+    shown.metric_infos.extend(MetricInfo(name=MetricName(tag=tag)) for tag in metrics)
+    for name, value in values.items():
+        if isinstance(value, bool):
+            kind, start.hparams[name].bool_value = "DATA_TYPE_BOOL", value
+        elif isinstance(value, str):
+            kind, start.hparams[name].string_value = "DATA_TYPE_STRING", value
+        else:
+            kind, start.hparams[name].number_value = "DATA_TYPE_FLOAT64", value
+        shown.hparam_infos.append(HParamInfo(name=name, type=DataType.Value(kind)))
+    return _hparams("experiment", HParamsPluginData(experiment=shown)) + _hparams(
+        "session_start_info", HParamsPluginData(session_start_info=start)
+    )
+
+
+def _hparams(tag: str, content: HParamsPluginData) -> bytes:
+    """Return a record for the HParams page, whose values stand in its metadata."""
+    plugin = SummaryMetadata.PluginData(plugin_name="hparams", content=content.SerializeToString())
+    nothing = TensorProto(dtype="DT_FLOAT", tensor_shape=TensorShapeProto(dim=[TensorShapeProto.Dim(size=0)]))
+    value = Summary.Value(tag=f"_hparams_/{tag}", metadata=SummaryMetadata(plugin_data=plugin), tensor=nothing)
+    return _record(Event(summary=Summary(value=[value])))
 
 
 def records_up_to(data: bytes, step: int, without: str) -> bytes:
