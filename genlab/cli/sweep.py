@@ -32,6 +32,9 @@ class SweepOptions(Budget):
     seeds: Annotated[int, Ge(1)] | None = None
     """Trials of each point, with as many values of `run.seed`, from the one of the config on. The table then has means
     with intervals, and says which differences are none."""
+    keep: Annotated[int, Ge(0)] | None = None
+    """How many of the best trials keep their checkpoints, from which they can be trained on; 3 unless the space says
+    otherwise. All keep their models, metrics and pictures."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +89,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         own, options = divide_options(words, lambda option: option.startswith("--sweep."))
         space = load_space(path)
         given = parse(SweepConfig, own, prog=f"genlab sweep {path}").sweep
-        space = replace(space, budget=space.budget.limited_by(given), seeds=given.seeds or space.seeds)
+        keep = space.keep if given.keep is None else given.keep
+        space = replace(space, budget=space.budget.limited_by(given), seeds=given.seeds or space.seeds, keep=keep)
         defaults = override(recipe_type(space.family).config_type(), space.options(space.base))
         config = read_family_options(space.family, options, default=defaults, prog=f"genlab sweep {path}")
         sweep(space, config, name=config.run.name or Path(path).stem)

@@ -9,3 +9,13 @@ def counted(number: int, noun: str) -> str:
         noun: the singular of a noun whose plural ends in -s.
     """
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def size_text(size: int) -> str:
+    """Return a number of bytes with its unit, to three digits: ``1.5 MiB``."""
+    number, unit = float(size), "B"
+    for larger in ("KiB", "MiB", "GiB", "TiB"):
+        if number < 1000:
+            break
+        number, unit = number / 1024, larger
+    return f"{number:.3g} {unit}"

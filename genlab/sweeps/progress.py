@@ -10,6 +10,7 @@ from ray import tune
 from upath import UPath
 
 from genlab.core.errors import GenlabError
+from genlab.sweeps.disk import release_checkpoints
 from genlab.sweeps.live import Display, Status
 from genlab.sweeps.page import Reported, SweepPage
 from genlab.sweeps.results import TrialResult, read_result, write_results
@@ -36,6 +37,7 @@ class Results:
         self._trials = trials
         self._finished: dict[str, TrialResult] = {}
         self._faults: dict[str, str] = {}
+        self._released: set[str] = set()
         self._changed = threading.Event()
         self._over = False
         self._thread = threading.Thread(target=self._write_changes, name="sweep page", daemon=True)
@@ -79,6 +81,13 @@ class Results:
         values = [value for one in self.read() if math.isfinite(value := one.value(metric))]
         return (min if mode == "min" else max)(values, default=math.nan)
 
+    def release(self, results: Sequence[TrialResult]) -> None:
+        """Delete the checkpoints of trials that have ended, but for those of the best."""
+        space = self._page.space
+        ended = [one.outcome for one in results if one.outcome.metrics]
+        spared = [one for one in ended if one.trial.name not in self._released]
+        self._released |= set(release_checkpoints(spared, space.objectives, space.keep))
+
     def write(self, results: Sequence[TrialResult], reported: Reported | None = None) -> UPath:
         """Write both files; return where ``sweep.html`` is."""
         write_results(self._page.folder, results)
@@ -91,7 +100,9 @@ class Results:
             if self._over:
                 return
             try:
-                self.write(self.read())
+                results = self.read()
+                self.write(results)
+                self.release(results)
             except (GenlabError, OSError):
                 continue  # they are written once more at the end, which says what is wrong
 

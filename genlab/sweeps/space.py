@@ -79,6 +79,9 @@ class Space:
     seeds: int = 1
     """Trials of each point, with as many values of ``run.seed``, from the one of the config on."""
 
+    keep: int = 3
+    """How many of the best trials keep their checkpoints, from which they can be trained on. All keep their models."""
+
     @property
     def objectives(self) -> dict[str, Mode]:
         """Whether the lowest or the highest is the best, by metric."""

@@ -21,6 +21,7 @@ from genlab.sweeps import table
 from genlab.sweeps.checks import check_plan, check_space
 from genlab.sweeps.chosen import measure_chosen
 from genlab.sweeps.commands import commands
+from genlab.sweeps.disk import needs
 from genlab.sweeps.live import Display, Status
 from genlab.sweeps.page import Reported
 from genlab.sweeps.progress import Announcer, Results
@@ -76,6 +77,7 @@ def sweep(space: Space, config: Any, name: str) -> list[PointResult]:
             print(f"Optuna's study: sqlite:///{study.file}; a copy lies in the sweep folder", flush=True)
             source = study
         results = Results(name, folder, space, config, source.trials)
+        print(needs(planned, source.most, space.keep), flush=True)
         ended = results.read(_train(space, config, source, folder, results))
     outcomes = [one.outcome for one in ended]
     metric, mode = next(iter(space.objectives.items()))
@@ -106,6 +108,7 @@ def sweep(space: Space, config: Any, name: str) -> list[PointResult]:
             print(f"\n{table.point_text(point)}")
             _print_commands(space, config, point.best(metric, mode).trial, name)
     print(f"all of it, with charts and pictures: {results.write(ended, reported)}")
+    results.release(ended)
     _require_complete(outcomes)
     return points
 

@@ -153,6 +153,11 @@ class Checkpoints:
             messages.append(f"swept {folder}: a checkpoint whose write was cut short")
         found, tensors = 0, dict[str, Tensor]()
         for step in reversed(complete):
+            if self._is_released(step):
+                self._require_last_attempt()
+                self._delete(step)
+                messages.append(f"the run starts anew: the tensors of its checkpoint of step {step:,} were deleted")
+                continue
             try:
                 self._require_not_overruled(step)
                 found, tensors = step, self.read(step)
@@ -166,6 +171,23 @@ class Checkpoints:
         self._kept = [step for step in complete if step <= found]
         return found, tensors, messages
 
+    def release(self) -> None:
+        """Delete the tensors of all checkpoints of a run that has ended; the last index stays and says so."""
+        steps = self.steps()
+        if not steps or self._is_released(steps[-1]):
+            return
+        *earlier, last = steps
+        for step in earlier:
+            self._delete(step)
+        write_json(self._folder(last) / INDEX, self._index(last) | {"files": {}})
+        _remove(self._folder(last), [file for file in self._folder(last).iterdir() if file.name != INDEX])
+
+    def _is_released(self, step: int) -> bool:
+        try:
+            return self._index(step).get("files") == {}
+        except RunError:
+            return False
+
     def read(self, step: int) -> dict[str, Tensor]:
         """Read the tensors of a checkpoint to the CPU.
 
@@ -176,6 +198,10 @@ class Checkpoints:
         folder = self._folder(step)
         try:
             index = self._index(step)
+            if self._is_released(step):
+                raise RunError(
+                    f"{folder}: its tensors were deleted, since its sweep keeps those of the best trials only"
+                )
             ((name, facts),) = index["files"].items()
             if "/" in name:
                 raise RunError(f"{folder / INDEX}: {name!r} is not the name of a file in its folder")

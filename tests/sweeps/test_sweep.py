@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import ray
+from safetensors.torch import load_file
 
 from genlab.core.config import as_arguments, override, parse
 from genlab.core.errors import ConfigError, RunError
@@ -21,6 +22,7 @@ from genlab.recipes.recipe import recipe_type
 from genlab.recipes.vae import VAEConfig
 from genlab.sweeps.checks import check_space
 from genlab.sweeps.commands import command_of
+from genlab.sweeps.disk import bytes_needed
 from genlab.sweeps.page import SweepPage
 from genlab.sweeps.space import Space, load_space
 from genlab.sweeps.sweep import sweep
@@ -112,15 +114,20 @@ def chosen_text(chosen: dict[str, Any]) -> str:
 
 
 def betas(metric: Any = "val/neg_elbo", mode: Any = "min") -> Space:
-    return Space("vae", {"objective.beta": [1.0, 2.0]}, metric, mode, seeds=2)
+    return Space("vae", {"objective.beta": [1.0, 2.0]}, metric, mode, seeds=2, keep=1)
 
 
 def test_a_sweep_whose_trials_have_ended_needs_no_ray_and_measures_the_chosen_one_once(
     ended: VAEConfig, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "160")
+    [trial, *_] = plan_trials(betas(), ended, locate(ended.run.storage or "") / "betas")
+    [state] = Path(trial.plan.directory).glob("checkpoints/*/state-*.safetensors")
+    in_file = sum(tensor.nbytes for tensor in load_file(state).values())
+    assert bytes_needed(trial.plan)[0] == pytest.approx(in_file, rel=0.01)
     points = sweep(betas(), ended, "betas")
     said = capsys.readouterr().out
+    assert "(4 models, and the checkpoints of the best 1)" in said
     assert not ray.is_initialized()
     assert "4 trials, of which 4 have ended" in said
     assert [len(point.outcomes) for point in points] == [2, 2]
@@ -158,6 +165,8 @@ def test_a_sweep_whose_trials_have_ended_needs_no_ray_and_measures_the_chosen_on
     monkeypatch.setattr(SweepPage, "write", lambda page: page.folder)  # it takes a second
     sweep(betas(), ended, "betas")
     assert json.loads(file.read_text()) == content
+    left = list(file.parent.glob("*/checkpoints/*/state-*.safetensors"))
+    assert {str(one.parents[2]) for one in left} == {chosen["run"]}, "checkpoints of others are deleted"
 
 
 def test_two_metrics_end_in_a_front_and_in_no_reading_of_the_test_split(

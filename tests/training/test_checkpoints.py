@@ -214,3 +214,14 @@ def test_a_store_that_denies_looking_for_uploads_or_aborting_them_holds_up_nothi
     assert [message for message in said if "access denied" in message]
     fault_proxy.reset()
     assert len(run.fs.list_multipart_uploads(s3.name)) == 2
+
+
+def test_a_run_whose_tensors_were_deleted_says_how_far_it_came_and_starts_anew(folder: Path) -> None:
+    for _ in range(2):
+        Checkpoints(locate(folder), keep=5).release()
+        assert Checkpoints(locate(folder), keep=5).steps() == [3]
+    assert [file.name for file in folder.rglob("*") if file.is_file()] == ["index.json"]
+    with pytest.raises(RunError, match="its tensors were deleted"):
+        Checkpoints(locate(folder), keep=5).read(3)
+    assert newest(folder) == (0, ["the run starts anew: the tensors of its checkpoint of step 3 were deleted"])
+    assert Checkpoints(locate(folder), keep=5).steps() == []
