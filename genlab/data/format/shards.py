@@ -72,6 +72,10 @@ class Cache(Protocol):
         """Keep a block."""
         ...
 
+    def next_pass(self) -> None:
+        """Note that a pass through a data set begins, in which each of its blocks is used once."""
+        ...
+
     def discard(self, name: str) -> None:
         """Forget a damaged block."""
         ...

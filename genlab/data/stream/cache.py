@@ -1,12 +1,17 @@
 """A cache of blocks on a local disk, for data sets on a remote store; shared by all processes of a node.
 
 Entries are named by their content, so they never go stale, and are written under a temporary name and renamed, so a
-reader sees a whole entry or none. Space is reserved under a file lock before a byte is written, and the least recently
-used entries are removed for it; so the bound holds at every moment, whichever process is killed when.
+reader sees a whole entry or none. Space is reserved under a file lock before a byte is written, and entries are removed
+for it; so the bound holds at every moment, whichever process is killed when.
+
+Training reads every block once in a pass through a data set. Of a cache that holds a part of them, the least recently
+used one is then the one that is needed next, and a cache that replaced it would hardly ever be hit. So entries that are
+used in passes stay, and others take their place only where they are left over from other work.
 """
 
 import fcntl
 import logging
+import math
 import os
 import re
 import secrets
@@ -32,9 +37,9 @@ class BlockCache:
     """Blocks by name, in a folder. Safe for threads, and for processes of one node that may be killed at any moment.
 
     The size of all entries, in whole pages of 4 KiB and with entries that are being written, never exceeds
-    ``max_bytes`` as long as all processes give the same bound. When space is short, a tenth of the bound is freed at a
-    time, and also the space that killed processes had reserved or half filled; the latter is done as well when a cache
-    is opened.
+    ``max_bytes`` as long as all processes give the same bound. When space is short, up to a tenth of the bound is freed
+    at a time, the least recently used entries first, and also the space that killed processes had reserved or half
+    filled; the latter is done as well when a cache is opened.
 
     A cache that cannot be read or written, on a full disk for instance, makes no read fail: it logs one warning, and
     takes no more entries from this process.
@@ -48,6 +53,9 @@ class BlockCache:
         self.directory = directory
         self.max_bytes = max_bytes
         self._usable = True
+        self._opened = time.time_ns()
+        self._passes = 0
+        self._full = False
         try:
             (directory / ENTRIES).mkdir(parents=True, exist_ok=True)
             with self._lock() as lock:
@@ -95,6 +103,15 @@ class BlockCache:
         except OSError as error:
             self._disable(error)
 
+    def next_pass(self) -> None:
+        """Note that a pass through a data set begins, in which each of its blocks is used once.
+
+        From now on no entry makes room that was used since this cache was opened; and as long as no whole pass has
+        shown what is used, none at all.
+        """
+        self._passes += 1
+        self._full = False
+
     def discard(self, name: str) -> None:
         """Remove an entry, because it is damaged. Its space counts as free from the next time that space is freed."""
         with suppress(OSError):
@@ -140,9 +157,12 @@ class BlockCache:
         try:
             with self._lock() as lock:
                 reserved = _reserved(lock)
-                if needed <= self.max_bytes and (reserved is None or reserved + needed > self.max_bytes):
+                short = reserved is None or reserved + needed > self.max_bytes
+                if needed <= self.max_bytes and short and not self._full:
                     reserved = self._free(max(self.max_bytes - self.max_bytes // 10 - needed, 0))
                     _set_reserved(lock, reserved)
+                    # Until the next pass all entries would be looked at in vain.
+                    self._full = self._passes > 0 and reserved + needed > self.max_bytes
                 if reserved is not None and reserved + needed <= self.max_bytes:
                     # Before the file: a process killed here has reserved too much, never too little.
                     _set_reserved(lock, reserved + needed)
@@ -157,9 +177,16 @@ class BlockCache:
                 with suppress(OSError):  # The write failed before, and that error is the one to raise.
                     file.close()
 
+    def _kept_since(self) -> float:
+        """Return the time from which on entries that were used stay, in nanoseconds since 1970."""
+        if not self._passes:
+            return math.inf
+        # The first pass may have begun anywhere in the data set.
+        return self._opened if self._passes > 2 else -math.inf
+
     def _free(self, most: int) -> int:
         """Remove the files that killed processes left, then the least recently used entries until ``most`` bytes
-        remain.
+        remain, or only such as have to stay.
 
         The caller holds the lock.
 
@@ -177,8 +204,8 @@ class BlockCache:
                     total += _pages(stat.st_size)
                     if not file.name.endswith(_PARTIAL):
                         entries.append((stat.st_mtime_ns, _pages(stat.st_size), file.path))
-        for _, size, path in sorted(entries):
-            if total <= most:
+        for used, size, path in sorted(entries):
+            if total <= most or used >= self._kept_since():
                 break
             with suppress(FileNotFoundError):
                 os.unlink(path)  # noqa: PTH108

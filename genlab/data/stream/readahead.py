@@ -72,6 +72,8 @@ class ReadAhead:
             begin: how many rows are taken before these.
             rows: int64 [n], row numbers in the order in which they will be taken.
         """
+        if self._shards.cache is not None:
+            self._shards.cache.next_pass()
         block = np.searchsorted(self._shards.block_starts, rows, side="right") - 1
         touched, first, counts = np.unique(block, return_index=True, return_counts=True)
         epoch = _Epoch(dict(zip(touched.tolist(), counts.tolist(), strict=True)), {})

@@ -56,6 +56,33 @@ def test_the_least_recently_used_gives_way(tmp_path: Path) -> None:
     assert [name for name in ("aaa", "ddd", "big") if cache.get(name)] == ["aaa", "ddd"], "what never fits does no harm"
 
 
+def test_passes_hit_what_is_held_and_what_other_work_left_gives_way(tmp_path: Path) -> None:
+    """Half of 40 blocks fit. The cache is full of another data set at first."""
+    before = BlockCache(tmp_path, 20 * PAGE)
+    for number in range(20):
+        before.put(f"other-{number}", b"x" * PAGE)
+    cache, dice = BlockCache(tmp_path, 20 * PAGE), random.Random(0)
+    hits = []
+    for _ in range(8):
+        cache.next_pass()
+        names = [f"block-{number}" for number in range(40)]
+        dice.shuffle(names)
+        hits.append(0)
+        for name in names:
+            if cache.get(name) is None:
+                cache.put(name, b"x" * PAGE)
+            else:
+                hits[-1] += 1
+        assert held(tmp_path) <= 20 * PAGE
+    assert hits[:3] == [0, 0, 0]
+    assert min(hits[3:]) >= 18, "nine tenths of the cache, as it frees a tenth at a time"
+    resumed = BlockCache(tmp_path, 20 * PAGE)
+    resumed.next_pass()
+    for name in ("block-40", "block-41", "block-42"):
+        resumed.put(name, b"x" * PAGE)
+    assert sum(resumed.get(f"block-{number}") is not None for number in range(40)) >= hits[-1]
+
+
 def test_a_damaged_entry_is_replaced(tmp_path: Path) -> None:
     cache = BlockCache(tmp_path, 10 * PAGE)
     cache.put("abc", b"right")

@@ -107,6 +107,24 @@ def test_a_cache_spares_the_store_and_is_not_trusted_blindly(url: str, fault_pro
     assert fault_proxy.traffic().count("GET", ".arrow") > 0
 
 
+@pytest.mark.slow
+def test_a_cache_of_half_the_data_set_spares_half_of_the_reads(
+    url: str, fault_proxy: FaultProxy, tmp_path: Path
+) -> None:
+    cache = BlockCache(tmp_path / "cache", 1 << 30)
+    one_epoch(ShardSet.open(url, cache=cache))
+    half = len(list((tmp_path / "cache").rglob("*-*"))) // 2 * 4096  # Each entry takes a page.
+    shards = ShardSet.open(url, cache=BlockCache(tmp_path / "half", half))
+    sent = []
+    with ShardStream(shards, batch=BATCH, seed=5, window=WINDOW) as stream:
+        for _ in range(4):
+            fault_proxy.reset()
+            for _ in range(ROWS // BATCH):
+                next(stream)
+            sent.append(fault_proxy.traffic().sent("GET", ".arrow"))
+    assert max(sent[1:]) < 0.65 * sent[0]
+
+
 def test_a_block_that_is_damaged_where_it_lies_is_named(url: str) -> None:
     shards = ShardSet.open(url)
     file = shards.directory / "shard-00001.arrow"
