@@ -21,6 +21,7 @@ from genlab.core.config import parse
 from genlab.recipes.cyclegan import CycleGANConfig
 from genlab.serving.app import GENERATOR, ServeArguments
 from genlab.serving.settings import check_exposure
+from genlab.training.ray.driver import Node, _offered
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SCHEMAS = Path(__file__).parent / "schemas"
@@ -153,8 +154,8 @@ def test_secrets_are_named_and_never_written() -> None:
     page = (REPOSITORY / "docs" / "clusters.md").read_text()
     for _, one in documents():
         assert one["kind"] != "Secret"
-    for template in pod_templates():
-        assert all("env" not in container for container in template["spec"]["containers"])
+    variables = [each for pod in pod_templates() for one in pod["spec"]["containers"] for each in one.get("env", [])]
+    assert {each["name"] for each in variables} == {"GENLAB_AUTOSCALED"}
     text = "".join(file.read_text() for file in FILES)
     assert set(re.findall(r"(?:secretName|secretRef): (?:{name: )?([a-z0-9-]+)", text)) == named
     for name in named:
@@ -191,11 +192,14 @@ def test_the_service_is_an_application_that_ray_and_genlab_accept() -> None:
         assert template["metadata"]["annotations"] == {"ray.io/overwrite-container-cmd": "true"}
 
 
-def test_rays_autoscaler_reads_what_workers_may_come() -> None:
+def test_runs_and_rays_autoscaler_know_what_workers_may_come(monkeypatch: pytest.MonkeyPatch) -> None:
     (cluster,) = of_kind("RayCluster")
     config = autoscaling_config._derive_autoscaling_config_from_ray_cr(cluster)
     kinds = config["available_node_types"]
     assert kinds[config["head_node_type"]]["resources"]["CPU"] == 0
     gpu = kinds["gpu"]
     assert (gpu["min_workers"], gpu["max_workers"]) == (0, 8)
-    assert (gpu["resources"]["CPU"], gpu["resources"]["GPU"]) == (8, 1)
+    (container,) = cluster["spec"]["headGroupSpec"]["template"]["spec"]["containers"]
+    (variable,) = container["env"]
+    monkeypatch.setenv(variable["name"], variable["value"])
+    assert _offered() == [Node(gpu["resources"]["CPU"], gpu["resources"]["GPU"])]

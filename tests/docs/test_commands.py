@@ -30,8 +30,8 @@ FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 ROW = re.compile(r"^\| (?P<names>`--[^|]+?) \| (?P<values>[^|]*) \|", re.MULTILINE)
 CHOICES = re.compile(r"[\w-]+(, [\w-]+)+$")
 OTHERS = {
-    *("cp", "curl", "docker", "export", "git", "kubectl", "pip", "printf", "pytest", "ray", "sed", "serve", "source"),
-    *("tensorboard", "uv"),
+    *("aws", "cp", "curl", "docker", "done", "export", "for", "gcloud", "git", "kubectl", "pip", "printf", "pytest"),
+    *("ray", "sed", "serve", "source", "tensorboard", "uv"),
 }
 """Programs whose options are not genlab's."""
 OF_MODELS = {"sample", "reconstruct", "encode", "decode", "interpolate", "mix", "translate", "evaluate"}

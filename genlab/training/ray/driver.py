@@ -6,6 +6,7 @@ Ray Train's controller imports this module, so it keeps clear of torch; what wor
 
 import os
 import pickle
+import re
 import secrets
 import socket
 import threading
@@ -39,6 +40,9 @@ POLL_SECONDS = 0.5
 RAY_STATE = "ray"
 """Folder of the run directory for Ray Train's own state, a folder in it for each start, so that none finds what another
 writes. genlab never reads it and deletes it at each start."""
+
+AUTOSCALED = "GENLAB_AUTOSCALED"
+"""Environment variable of the head: the kinds of nodes that an autoscaler can add, as ``CPU=8,GPU=1 CPU=4``."""
 
 QUIET = {"RAY_TRAIN_ENABLE_PRINT_PATCH": "0", "RAY_TRAIN_METRICS_ENABLED": "0"}
 """Environment variables with which Ray Train prints nothing of its own; it hands them on to its workers."""
@@ -309,10 +313,17 @@ def _watching(messages: Any, console: RunConsole, claim: Claim | None) -> Iterat
 
 
 def _offered() -> list[Node] | None:
-    """Return the kinds of nodes that the cluster's autoscaler can add, or ``None`` if there is no autoscaler.
+    """Return the kinds of nodes that an autoscaler can add to the cluster, or ``None`` if there is no autoscaler.
 
-    Only a private module of Ray tells. Without it, nothing is refused that an autoscaler might make room for.
+    Ray's own autoscalers do not tell, so the cluster's files set ``GENLAB_AUTOSCALED`` on the head. Others tell in a
+    private module of Ray. Without it, nothing is refused that an autoscaler might make room for.
+
+    Raises:
+        ClusterError: when ``GENLAB_AUTOSCALED`` cannot be read.
     """
+    said = os.environ.get(AUTOSCALED, "").split()
+    if said:
+        return [_kind(text) for text in said]
     try:
         from ray._private.state import state
 
@@ -323,3 +334,11 @@ def _offered() -> list[Node] | None:
         return None
     groups = [group.resources for group in config.node_group_configs if group.max_count]
     return [Node(int(group.get("CPU", 0)), int(group.get("GPU", 0))) for group in groups]
+
+
+def _kind(text: str) -> Node:
+    """Read ``CPU=8,GPU=1``."""
+    found = re.fullmatch(r"CPU=(\d+)(?:,GPU=(\d+))?", text)
+    if not found:
+        raise ClusterError(f"{AUTOSCALED}={text}: write the kinds of nodes that may come as CPU=8,GPU=1 or CPU=4")
+    return Node(int(found[1]), int(found[2] or 0))

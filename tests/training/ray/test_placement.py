@@ -23,6 +23,7 @@ def cluster_of(monkeypatch: pytest.MonkeyPatch) -> Any:
             "genlab.training.ray.driver.ray.nodes",
             lambda: [{"Alive": True, "Resources": {"CPU": float(node.cpus), "GPU": node.gpus}} for node in nodes],
         )
+        monkeypatch.delenv("GENLAB_AUTOSCALED", raising=False)
         messages: Any = autoscaler_pb2
         groups = [{"resources": {"CPU": each.cpus, "GPU": each.gpus}, "max_count": 4} for each in offered or ()]
         config = messages.ClusterConfig(node_group_configs=groups)
@@ -99,6 +100,15 @@ def test_where_ray_does_not_say_whether_there_is_an_autoscaler_nothing_is_refuse
     cluster_of(Node(2))
     monkeypatch.setitem(sys.modules, "ray._private.state", None)
     assert worker_resources(Run(workers=4)) == (1, False)
+
+
+def test_the_clusters_files_say_what_an_autoscaler_can_add(cluster_of: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster_of(Node(0))
+    monkeypatch.setenv("GENLAB_AUTOSCALED", "CPU=4 CPU=16,GPU=2")
+    assert worker_resources(Run(workers=4)) == (8, True)
+    monkeypatch.setenv("GENLAB_AUTOSCALED", "8 CPUs")
+    with pytest.raises(ClusterError, match=r"GENLAB_AUTOSCALED=8: .* as CPU=8,GPU=1"):
+        worker_resources(Run())
 
 
 def test_workers_wait_for_the_gpus_that_an_autoscaler_offers(cluster_of: Any) -> None:
