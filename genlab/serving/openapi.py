@@ -91,13 +91,11 @@ def _schema(card: ModelCard, name: str, form: Form, limits: Limits) -> dict[str,
     if name == "edit" and card.edits is not None:
         schema.pop("$defs", None)  # references would be looked for in the whole document
         properties["edits"] = {**properties["edits"], "items": {"oneOf": _changes(card.edits)}}
-        vector = next(one for one in properties["latents"]["anyOf"] if one["type"] == "array")
-        length = card.edits.latent_dim
-        given = {key: properties["latents"][key] for key in ("title", "description")}
-        properties["latents"] = {**given, **vector, "minItems": length, "maxItems": length}
-        number = next(one for one in properties["seed"]["anyOf"] if one["type"] == "integer")
-        properties["seed"] = {key: properties["seed"][key] for key in ("title", "description")} | number
-        schema["not"] = {"required": ["seed", "latents"]}
+        length, either = card.edits.latent_dim, properties["latents"]["anyOf"]
+        vectors = [{**one, "minItems": length, "maxItems": length} for one in either if one["type"] == "array"]
+        properties["latents"] = {**properties["latents"], "anyOf": [*vectors, {"type": "null"}]}
+        both = {"seed": {"type": "integer"}, "latents": {"type": "array"}}
+        schema["not"] = {"properties": both, "required": [*both]}
     for key in ("count", "steps"):
         if key in properties:
             properties[key] = {**properties[key], "maximum": limits.images}

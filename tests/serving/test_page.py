@@ -20,8 +20,11 @@ import uvicorn
 from PIL import Image
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from genlab.core.storage import locate
 from genlab.imaging.images import Pixels
 from genlab.models.model import InterpolationOptions
+from genlab.models.noise import Noise
+from genlab.models.pixels import from_signed
 from genlab.models.vae import VAE, VAEArchitecture
 from genlab.serving.limits import Limits
 from genlab.serving.problems import Problem, problem_response
@@ -31,6 +34,7 @@ from genlab.serving.telemetry import PrometheusTelemetry
 from genlab.serving.tokens import add_token
 from genlab.store import model_directory
 from genlab.store.aliases import set_alias
+from genlab.store.directions import load_directions
 from genlab.store.model_store import ModelStore
 from tests.inference.support import PROVENANCE
 from tests.serving.webdriver import CHROMIUM, DRIVER, Browser, browsing
@@ -118,9 +122,10 @@ def serving(*runs: Path, access: Access | None = None) -> Iterator[tuple[str, Co
 
 
 @pytest.fixture(scope="module")
-def server(served_runs: Path, model_runs: Path) -> Iterator[tuple[str, Counted]]:
+def server(served_runs: Path, edited_runs: Path) -> Iterator[tuple[str, Counted]]:
     names = ("digits", "monet", "classes")
-    with serving(*(served_runs / name for name in names), model_runs / "faces") as running:
+    edited = (edited_runs / name for name in ("faces", "encoder"))
+    with serving(*(served_runs / name for name in names), *edited) as running:
         yield running
 
 
@@ -331,6 +336,38 @@ def test_a_film_goes_from_one_given_picture_to_another(browser: Browser, url: st
     for number in (1, 30):
         browser.evaluate(SET.format("document.querySelector('#between input[type=range]')"), number)
         until_shown(browser, "#between .film canvas", np.repeat(film[number - 1], 3, axis=2))
+
+
+def test_attributes_of_a_seed_and_of_a_photo_are_edited(browser: Browser, url: str, edited_runs: Path) -> None:
+    directory = locate(edited_runs / "faces" / "model")
+    found = load_directions(directory, model_directory.describe(directory))
+    model, panel = model_of(edited_runs / "faces"), '.panel[aria-label="Edit a picture"]'
+    age, woman = (torch.tensor(found.find(name).vector) for name in ("age", "gender"))
+
+    def drawn(w: torch.Tensor, noise: Noise | None) -> Pixels:
+        made: torch.Tensor = model.synthesise(w, noise)
+        pixels: Pixels = from_signed(made)[0].numpy()
+        return pixels
+
+    show(browser, url, "faces")
+    browser.wait(f"document.querySelector('{panel} figure img[src]')")
+    browser.evaluate(SET.format(f"document.querySelector('{panel} input[type=number]')"), 3)
+    browser.evaluate(SET.format(f"document.querySelector('{panel} input[type=range]')"), -15)
+    random = Noise(3, range(1))
+    w = model.map_latents(random.normal("z", 8), None)
+    until_shown(browser, f"{panel} figure:nth-of-type(2) img", drawn(w, random))
+    until_shown(browser, f"{panel} figure:nth-of-type(3) img", drawn(w - age, random))
+    reach = "(slider => [slider.min, slider.max])(document.querySelector(given[0]))"
+    assert browser.evaluate(reach, f"{panel} input[type=range]") == ["-30", "20"]
+
+    pixels = noise(8, 8, 3)
+    drop(browser, f"{panel} .drop", png(np.pad(pixels, ((0, 0), (3, 3), (0, 0)))))  # the middle is taken
+    browser.evaluate(SET.format(f"document.querySelector('{panel} input[type=range]')"), 0)
+    browser.click(f"{panel} .choices label:nth-of-type(3)")  # woman: 5 nats of 8 at 2 steps
+    styles = model_of(edited_runs / "encoder").styles(torch.from_numpy(pixels)[None])
+    until_shown(browser, f"{panel} figure:nth-of-type(3) img", drawn(styles + 1.25 * woman, None))
+    until_shown(browser, f"{panel} figure:nth-of-type(1) img", pixels)
+    assert "gender the same in 82%, 200 pictures" in browser.text(".quality tbody")
 
 
 VERSION = "document.querySelector('#model > label select')"

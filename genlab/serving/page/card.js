@@ -34,6 +34,27 @@ function qualityTable(quality) {
   return make("table", { className: "quality" }, caption, make("tbody", {}, ...rows))
 }
 
+/** Make the table of what edits did to pictures that were measured; `null` for a model that has none. */
+function editTable(edits) {
+  if (!edits) return null
+  const signed = (value) => `${value > 0 ? "+" : "−"}${Math.abs(Number(value.toPrecision(3)))}`
+  const rows = edits.directions.filter(({ method }) => method === "linear").flatMap((direction) =>
+    direction.effects.map(({ amount, pictures, changes }) => {
+      const own = changes[direction.name]
+      const towards = amount > 0 ? direction.towards : direction.away
+      const asked = direction.towards ? `${direction.name}: ${towards}` : `${direction.name} ${signed(amount)}`
+      const others = Object.entries(changes).filter(([name]) => name !== direction.name).map(([name, change]) =>
+        change.same_class === null ? `${name} ${signed(change.mean)}` : `${name} the same in ${Math.round(100 * change.same_class)}%`)
+      const moved = own.same_class === null ? signed(own.mean) : `${Math.round(100 * (1 - own.same_class))}% change`
+      const facts = [...others, `${pictures} pictures`].join(", ")
+      return make("tr", {},
+        make("th", { scope: "row" }, asked, make("small", { className: "quiet", textContent: facts })),
+        make("td", { textContent: moved }))
+    }))
+  const caption = make("caption", { textContent: "Edits as genlab directions measured them: asked for, and what a classifier reads then" })
+  return make("table", { className: "quality" }, caption, make("tbody", {}, ...rows))
+}
+
 /** Make the panel of a model's card. */
 export function cardPanel(card) {
   const { height, width, channels } = card.image
@@ -58,5 +79,5 @@ export function cardPanel(card) {
           make("tr", {}, make("th", { scope: "row", textContent: name }),
             make("td", { textContent: value === null ? "not finite" : Number(value.toPrecision(4)) })))))
     : null
-  return panel("Model card", list, qualityTable(card.quality), table).node
+  return panel("Model card", list, qualityTable(card.quality), editTable(card.edits), table).node
 }

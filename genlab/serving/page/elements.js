@@ -176,15 +176,20 @@ export function taker(text, taken) {
   return node
 }
 
-/** Scale a picture to the model's size: a PNG. */
-export async function fit(file, { height, width }) {
+/** Scale a picture to the model's size, or with `crop` the largest part of its shape in the middle: a PNG. */
+export async function fit(file, { height, width }, crop = false) {
   const url = URL.createObjectURL(file)
   try {
     const image = await decoded(url).catch(() => {
       throw new Error("this browser cannot read the file as a picture")
     })
     const canvas = make("canvas", { height, width })
-    canvas.getContext("2d").drawImage(image, 0, 0, width, height)
+    const context = canvas.getContext("2d")
+    context.imageSmoothingQuality = "high"
+    let { naturalWidth: wide, naturalHeight: high } = image
+    if (crop) [wide, high] = [Math.min(wide, (high * width) / height), Math.min(high, (wide * height) / width)]
+    const left = (image.naturalWidth - wide) / 2, top = (image.naturalHeight - high) / 2
+    context.drawImage(image, left, top, wide, high, 0, 0, width, height)
     return await new Promise((done) => canvas.toBlob(done, "image/png"))
   } finally {
     URL.revokeObjectURL(url)

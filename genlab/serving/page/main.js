@@ -4,13 +4,14 @@ import { keepToken, listModels, modelOf } from "./api.js"
 import { betweenPanel } from "./between.js"
 import { cardPanel } from "./card.js"
 import { filmPanel, mixPanel, samplePanel } from "./draws.js"
+import { editPanel } from "./edit.js"
 import { field, make } from "./elements.js"
 import { latest } from "./latest.js"
 import { planePanel } from "./plane.js"
 import { translatePanel } from "./translate.js"
 
 const find = (id) => document.getElementById(id)
-const PANELS = [translatePanel, planePanel, samplePanel, mixPanel, filmPanel, betweenPanel, cardPanel]
+const PANELS = [translatePanel, planePanel, editPanel, samplePanel, mixPanel, filmPanel, betweenPanel, cardPanel]
 let cards = []
 
 const anchor = (reference) => `#${encodeURIComponent(reference)}`
@@ -39,7 +40,7 @@ const show = latest(async () => {
     throw error
   }
   document.title = `${card.reference} · genlab`
-  const panels = PANELS.map((panel) => panel(card)).filter((panel) => panel !== null)
+  const panels = PANELS.map((panel) => panel(card, cards)).filter((panel) => panel !== null)
   head.splice(1, 0, make("p", { className: "quiet", textContent: `${card.family} · version ${card.version}` }))
   find("model").replaceChildren(
     ...head.filter((node) => node !== null), make("div", { className: "panels" }, ...panels))
