@@ -12,7 +12,7 @@ from matplotlib.ticker import EngFormatter, MaxNLocator
 from ray.tune.search.sample import Domain, Float, Integer, LogUniform, Quantized
 
 from genlab.imaging.charts import GREY, INK, render, style_axes
-from genlab.reports.curves import LINES, new_axes, set_title
+from genlab.reports.curves import BOTTOM, LINES, TOP, new_axes, set_title
 from genlab.reports.page import CHART_WIDTH, Picture, chart
 from genlab.sweeps.ranking import PointResult
 from genlab.sweeps.results import TrialResult
@@ -21,6 +21,8 @@ from genlab.sweeps.table import shown
 
 HEIGHT, CURVES_HEIGHT, PARALLEL_HEIGHT = 230, 280, 300
 """Heights of charts, in CSS pixels."""
+ROW_HEIGHT = 26
+"""Height of a bar with its room, in CSS pixels."""
 AXIS_WIDTH = 120
 """Distance of two parallel axes, in CSS pixels."""
 LONGEST_TICK = 14
@@ -215,6 +217,27 @@ def parallel_chart(space: Space, points: Sequence[PointResult], best: PointResul
     axis.spines[:].set_visible(False)
     picture = chart("parallel", render(drawing))
     return replace(picture, width=max(picture.width, width), least_width=width if width > CHART_WIDTH else 0)
+
+
+def importance_chart(importances: Mapping[str, Sequence[float]], metric: str) -> Picture:
+    """Draw the importance of each option for a metric: a bar, and a line over the middle 95% of bootstrap draws.
+
+    Args:
+        importances: by option, that of all trials, then those of the draws.
+        metric: the metric.
+    """
+    drawing, axis = new_axes(TOP + BOTTOM + ROW_HEIGHT * len(importances))
+    drawing.subplots_adjust(left=0.4)
+    names = sorted(importances, key=lambda name: importances[name][0])
+    for place, name in enumerate(names):
+        of_all, *draws = importances[name]
+        axis.barh(place, of_all, height=0.55, color=POINTS, alpha=0.8)
+        axis.plot(np.quantile(draws, (0.025, 0.975)), [place, place], color=INK, linewidth=1.2)
+    style_axes(axis, "share", "")
+    axis.set(xlim=(0, 1), ylim=(-0.6, len(names) - 0.4))
+    axis.set_yticks(range(len(names)), [name.rpartition(".")[2] for name in names])
+    set_title(axis, metric)
+    return chart(f"importance-{metric}".replace("/", "-"), render(drawing))
 
 
 def _draw_parallel_axis(axis: Axes, number: int, name: str, scale: Scale | None, fit: "_Fit | None") -> None:

@@ -64,6 +64,8 @@ class SweepPage:
             yield from _shown(Section("Metrics by option", figures=self._by_option()))
             yield from _shown(Section("Learning curves", figures=self._curves()))
             yield Section("All options at once", figures=(self._parallel(),))
+            if len(self.space.vary) > 1:
+                yield self._importance()
             yield from _shown(Section("Pictures", figures=self._samples()))
             yield Section("Cost", self._cost_text(), figures=self._cost())
         yield from _shown(Section("Failed trials", tables=self._failures()))
@@ -227,7 +229,24 @@ class SweepPage:
 
     def _parallel(self) -> Figure:
         caption = "Each line is a point; the better it is, the darker. The best is orange."
-        return Figure(caption, (charts.parallel_chart(self.space, self._measured, self._measured[0]),))
+        measured = self._measured
+        return Figure(caption, (charts.parallel_chart(self.space, measured, measured[0]),))
+
+    def _importance(self) -> Section:
+        from genlab.sweeps.importance import DRAWS, FEWEST, importances  # imports Optuna
+
+        title, measured = "Importance of the options", self._measured
+        found = {metric: importances(self.space, measured, metric) for metric in self.space.objectives}
+        drawn = [charts.importance_chart(shares, metric) for metric, shares in found.items() if shares]
+        if not drawn:
+            ended = self._count("finished")
+            why = f"{ended} of {FEWEST} trials have ended" if ended < FEWEST else "no two options vary in all points"
+            return Section(title, f"Left out: {why}.")
+        caption = (
+            "How much an option tells the best tenth of the trials from all (PED-ANOVA, Watanabe et al. 2023), as a "
+            f"share of 1. Lines: the middle 95% of {DRAWS} bootstrap draws of the points."
+        )
+        return Section(title, figures=(_charts(caption, drawn),))
 
     def _samples(self) -> tuple[Figure, ...]:
         """Show what the best, the median and the worst trial drew last."""

@@ -193,13 +193,13 @@ class Study:
         for key, one in finished.items():
             if key not in known and values[key] is not None:
                 distributions = self._distributions(one.point)
-                params = {name: _outward(value) for name, value in one.point.items()}
+                params = {name: outward(value) for name, value in one.point.items()}
                 self._study.add_trial(create_trial(values=values[key], params=params, distributions=distributions))
         for key, one in unfinished.items():
             if key in known:
                 self._numbers[key] = known[key].number
             else:
-                self._study.enqueue_trial({name: _outward(value) for name, value in one.point.items()})
+                self._study.enqueue_trial({name: outward(value) for name, value in one.point.items()})
                 self._numbers[key] = self._study.ask(self._distributions(one.point)).number
         self.trials = [trial for one in self._points.values() for trial in one.trials]
         self._waiting = [trial for one in unfinished.values() for trial in one.trials if result_of(trial) is None]
@@ -319,7 +319,7 @@ class Study:
             if name not in stored.params:
                 return None
             value = stored.params[name]
-            possible = [one for one in _choices(values) or [value] if _outward(one) == value]
+            possible = [one for one in _choices(values) or [value] if outward(one) == value]
             if not possible or not _within(value, values):
                 return None
             point[name] = possible[0]
@@ -351,7 +351,7 @@ def distribution_of(values: Sequence[Any] | Domain) -> BaseDistribution:
     """
     choices = _choices(values)
     if choices is not None:
-        return CategoricalDistribution([_outward(value) for value in choices])
+        return CategoricalDistribution([outward(value) for value in choices])
     assert isinstance(values, Domain)
     sampler, step = values.get_sampler(), None
     lower: Any = values.lower  # type: ignore[attr-defined]
@@ -374,13 +374,13 @@ def _choices(values: Sequence[Any] | Domain) -> list[Any] | None:
     return None if categories is None else list(categories)
 
 
-def _outward(value: Any) -> CategoricalChoiceType:
+def outward(value: Any) -> CategoricalChoiceType:
     """Return what stands for a value in the study, which holds numbers and words: a list is its JSON."""
     return value if value is None or isinstance(value, bool | int | float | str) else json.dumps(value)
 
 
 def _inward(chosen: CategoricalChoiceType, values: Sequence[Any] | Domain) -> Any:
-    return next(value for value in _choices(values) or () if _outward(value) == chosen)
+    return next(value for value in _choices(values) or () if outward(value) == chosen)
 
 
 def _possible(name: str, values: Sequence[Any] | Domain, options: Mapping[str, Any]) -> list[Any]:

@@ -1,17 +1,21 @@
 """``sweep.html``: its answer first, and what it says of trials that failed or have not ended."""
 
 import itertools
+import math
 import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
+import numpy as np
 import pytest
 from ray import tune
 
 from genlab.core.storage import locate
 from genlab.recipes.vae import VAEConfig
+from genlab.sweeps.importance import importances
 from genlab.sweeps.page import SweepPage, described
+from genlab.sweeps.ranking import PointResult
 from genlab.sweeps.results import TrialResult
 from genlab.sweeps.space import Space, When
 from genlab.sweeps.trials import Outcome, Trial
@@ -82,6 +86,24 @@ def test_two_metrics_are_traded_off(tmp_path: Path) -> None:
         "model.latent_dim = 4: promote it",
         "model.latent_dim = 2: promote it",
     ]
+
+
+def test_from_twenty_trials_on_the_option_that_matters_is_the_important_one() -> None:
+    space = Space("vae", {Z: [2, 4], BETA: tune.loguniform(0.1, 10)}, "val/loss", "min", searcher="random")
+
+    def points(count: int) -> list[PointResult]:
+        found = []
+        for number in range(count):
+            point = {Z: 2 + 2 * (number % 2), BETA: 0.1 * 100 ** (number / count)}
+            trial = Trial(point, cast("Any", None))
+            found.append(PointResult(point, (Outcome(trial, {"val/loss": abs(math.log(point[BETA]))}),)))
+        return found
+
+    assert importances(space, points(19), "val/loss") == {}
+    shares = importances(space, points(30), "val/loss")
+    assert shares[BETA][0] > 0.8
+    assert shares[BETA][0] + shares[Z][0] == pytest.approx(1)
+    assert np.quantile(shares[BETA][1:], 0.025) > np.quantile(shares[Z][1:], 0.5)
 
 
 @pytest.mark.parametrize(
