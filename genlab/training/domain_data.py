@@ -37,6 +37,7 @@ def open_batches(plan: Plan, domain: str, session: Session, start: int) -> Devic
         world_size=session.world_size,
         start=start,
         window=plan.domains[domain].window or None,
+        read_ahead=int(options.read_ahead * 2**20),
         augmentation=None if gpu else augmentation,
         group=plan.group,
         pinned=gpu,

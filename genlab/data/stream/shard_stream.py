@@ -30,6 +30,8 @@ CHUNK_BYTES = 1 << 20
 """Small batches are read several at a time, as a chunk of at most so many bytes, which stay in a processor's cache."""
 MOST_BATCHES = 16
 """Most batches of a chunk."""
+READ_AHEAD = 32 << 20
+"""Bytes that are fetched before they are due, by default."""
 
 
 class StreamBatch(NamedTuple):
@@ -60,8 +62,10 @@ class ShardStream(Iterator[StreamBatch]):
         world_size: number of workers.
         start: position to go on from: rows of the sequence handed out so far, by all ranks together.
         window: size of the shuffle window in bytes, all workers together: rows are shuffled block by block within it
-            (see :mod:`genlab.data.stream.order`). Memory holds the window and about half as much that is read ahead.
-            ``None`` shuffles all rows, which lie in memory maps when they are local, and in memory when they are not.
+            (see :mod:`genlab.data.stream.order`). Memory holds the window and what is read ahead. ``None`` shuffles all
+            rows, which lie in memory maps when they are local, and in memory when they are not.
+        read_ahead: bytes of rows that this worker begins to fetch before they are due, where rows are fetched. At least
+            a block group of each of its substreams is read ahead, at most an epoch.
         prefetch: batches to keep ready, at least 1.
         augmentation: changes the images at random.
         group: neighbouring rows of the global batch that go to one worker together.
@@ -88,6 +92,7 @@ class ShardStream(Iterator[StreamBatch]):
         world_size: int = 1,
         start: int = 0,
         window: int | None = None,
+        read_ahead: int = READ_AHEAD,
         prefetch: int = 2,
         augmentation: Augmentation | None = None,
         group: int = 1,
@@ -122,12 +127,13 @@ class ShardStream(Iterator[StreamBatch]):
             windowed = WindowedOrder(np.append(firsts, len(shards)), groups.window)
             self._ahead = ReadAhead(shards, groups, window * self._rows // batch)
             # A block group of each substream: substreams come to their next group at about the same time.
-            self._horizon = -(-substreams * len(shards) // len(groups.ranges) * self._rows // batch)
+            horizon = -(-substreams * len(shards) // len(groups.ranges) * self._rows // batch)
+            self._horizon = self._rows_ahead(horizon, read_ahead)
         elif shards.remote:
             blocks = len(shards.block_starts) - 1
             groups = BlockGroups(tuple(shards.block_ranges(range(blocks))), 1)
             self._ahead = ReadAhead(shards, groups, shards.size)
-            self._horizon = self._rows * self._chunk * prefetch
+            self._horizon = self._rows_ahead(self._rows * self._chunk * prefetch, read_ahead)
         sequence = RowSequence(len(shards), batch, seed, slots, windowed)
         self._upcoming = _UpcomingRows(sequence, start // batch * self._rows, self._ahead)
         # Copying a few pixels out of a memory map takes less time than handing them over.
@@ -170,6 +176,11 @@ class ShardStream(Iterator[StreamBatch]):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+    def _rows_ahead(self, least: int, read_ahead: int) -> int:
+        """Return after how many rows to come rows are fetched: those that ``read_ahead`` bytes hold, or ``least``."""
+        wanted = min(read_ahead * len(self._shards) // self._shards.size, len(self._shards) * self._rows // self._batch)
+        return max(least, wanted)
 
     def _submit(self, urgent: int = 0) -> None:
         """Begin to read chunks until as many are in work as are to be ready."""

@@ -252,7 +252,8 @@ def test_the_workers_fetch_the_data_set_about_once_an_epoch(make_data: MakeData,
     fetched = 0
     for rank in range(world_size):
         watched = Watched.of(shards)
-        with ShardStream(watched, batch=12, seed=5, rank=rank, world_size=world_size, window=40_000) as stream:
+        options: Any = {"rank": rank, "world_size": world_size, "window": 40_000, "read_ahead": 0}
+        with ShardStream(watched, batch=12, seed=5, **options) as stream:
             for _ in range(epochs * 600 // 12):
                 next(stream)
             horizon = stream._horizon
@@ -268,9 +269,25 @@ def test_memory_holds_the_window_and_not_the_data_set(make_data: MakeData) -> No
     shards = ShardSet.open(make_data(images))
     window = shards.size // 10
     most = 0
-    with ShardStream(shards, batch=8, seed=5, window=window) as stream:
+    with ShardStream(shards, batch=8, seed=5, window=window, read_ahead=0) as stream:
         assert stream._ahead is not None
         for _ in range(12000 // 8):
             next(stream)
             most = max(most, stream._ahead.blocks.bytes)
     assert window / 2 < most < 2 * window
+
+
+@pytest.mark.parametrize("world_size", [1, 8])
+def test_each_worker_reads_as_far_ahead_as_it_is_told(make_data: MakeData, world_size: int) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (12000, 6, 7, 3), dtype=np.uint8)
+    watched = Watched.of(ShardSet.open(make_data(images)))
+    options: Any = {"batch": 8, "rank": world_size - 1, "world_size": world_size, "window": 20_000}
+    read_ahead = watched.size // 20
+    with ShardStream(watched, seed=5, read_ahead=read_ahead, **options) as stream:
+        next(stream)
+        assert stream._ahead is not None
+        requested = stream._ahead.blocks._slots
+        bytes_ahead = sum(watched.block_bytes(block) for block in requested)
+        assert read_ahead < bytes_ahead < 2 * read_ahead
+        rows = [next(stream).row.tolist() for _ in range(3000 // 8)]
+    assert rows == [batch.row.tolist() for batch in take(watched, 3000 // 8 + 1, read_ahead=0, **options)[1:]]
