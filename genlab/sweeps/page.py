@@ -285,12 +285,13 @@ class SweepPage:
         return (_charts(caption, drawn),)
 
     def _failures(self) -> tuple[Table, ...]:
-        rows = [
-            (one.outcome.trial.name, one.outcome.trial.label, one.outcome.error)
-            for one in self.results
-            if one.outcome.error
-        ]
-        return (Table("Why trials failed", ("run", "point", "error"), tuple(rows), numbers=False),) if rows else ()
+        found = []
+        for one in self.results:
+            if one.outcome.error:
+                trial = one.outcome.trial
+                lines = one.log or (one.outcome.error,)
+                found.append(Table(trial.name, (trial.label,), tuple((line,) for line in lines), numbers=False))
+        return tuple(found)
 
     def _declaration(self) -> tuple[Table, ...]:
         varied = tuple((name, described(values)) for name, values in self.space.vary.items())

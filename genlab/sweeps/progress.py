@@ -13,7 +13,7 @@ from genlab.core.errors import GenlabError
 from genlab.sweeps.disk import release_checkpoints
 from genlab.sweeps.live import Display, Status
 from genlab.sweeps.page import Reported, SweepPage
-from genlab.sweeps.results import TrialResult, read_result, write_results
+from genlab.sweeps.results import TrialResult, failed, read_result, write_results
 from genlab.sweeps.space import Space
 from genlab.sweeps.trials import FAULT, Outcome, Trial, result_of
 
@@ -61,7 +61,7 @@ class Results:
         """Return all trials as they are now; those that have finished are read once.
 
         Args:
-            faults: why trials failed, by name; by default what :meth:`trial_ended` was told.
+            faults: what was said of trials that failed, by name; by default what :meth:`trial_ended` was told.
         """
         faults = dict(self._faults) if faults is None else faults
         found = []
@@ -72,7 +72,8 @@ class Results:
                 one = read_result(Outcome(trial, metrics or {}), list(self._page.space.objectives))
                 if metrics is not None:
                     self._finished[trial.name] = one
-            found.append(replace(one, outcome=replace(one.outcome, error=faults.get(trial.name))))
+            fault = faults.get(trial.name)
+            found.append(one if fault is None else failed(one, fault))
         return found
 
     def best_so_far(self) -> float:

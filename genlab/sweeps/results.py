@@ -4,7 +4,7 @@ import io
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import pyarrow as pa
@@ -19,6 +19,8 @@ from genlab.sweeps.trials import SEED, Outcome
 
 FILE_NAME = "results.parquet"
 SECONDS_PER_HOUR = 3600
+LOG_LINES = 12
+"""The most lines of what was said of a failure."""
 
 State = Literal["waiting", "finished", "failed"]
 """``waiting``: it has not started, or not ended."""
@@ -35,6 +37,8 @@ class TrialResult:
     """Hours spent in training steps and what lies between them; starts and pauses are left out."""
     curves: Mapping[str, tuple[tuple[int, float], ...]] = field(default_factory=dict)
     """Images seen and value each time a metric of the sweep was measured, by its name; a score has no curve."""
+    log: tuple[str, ...] = ()
+    """The last lines of what was said of its failure, the error among them; none of a trial that did not fail."""
 
     @property
     def state(self) -> State:
@@ -56,6 +60,12 @@ class TrialResult:
     @property
     def _directory(self) -> UPath:
         return UPath(self.outcome.trial.plan.directory)
+
+
+def failed(result: TrialResult, fault: str) -> TrialResult:
+    """Return the result of a trial with what was said of its failure, which has one line or more."""
+    lines = tuple(line.rstrip() for line in fault.strip().splitlines() if line.strip())[-LOG_LINES:]
+    return replace(result, outcome=replace(result.outcome, error=lines[-1].strip()), log=lines)
 
 
 def read_result(outcome: Outcome, objectives: Sequence[str]) -> TrialResult:

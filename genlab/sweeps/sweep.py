@@ -27,7 +27,7 @@ from genlab.sweeps.page import Reported
 from genlab.sweeps.progress import Announcer, Results
 from genlab.sweeps.ranking import PointResult, by_point, pareto_front, ranked
 from genlab.sweeps.space import Space
-from genlab.sweeps.trials import Outcome, Planned, Source, Trial, plan_trials, result_of
+from genlab.sweeps.trials import PREFIX, Outcome, Planned, Source, Trial, plan_trials, result_of
 from genlab.sweeps.tuning import run_trials
 from genlab.training.plan import default_storage, earlier_config
 
@@ -76,6 +76,8 @@ def sweep(space: Space, config: Any, name: str) -> list[PointResult]:
             study = stack.enter_context(Study(space, config, folder, planned[0].images))
             print(f"Optuna's study: sqlite:///{study.file}; a copy lies in the sweep folder", flush=True)
             source = study
+        elif outside := _outside(folder, planned):
+            print(f"{counted(outside, 'earlier trial')} of this folder lie outside of the space, and are left out")
         results = Results(name, folder, space, config, source.trials)
         print(needs(planned, source.most, space.keep), flush=True)
         ended = results.read(_train(space, config, source, folder, results))
@@ -84,6 +86,9 @@ def sweep(space: Space, config: Any, name: str) -> list[PointResult]:
     points = ranked(by_point(outcomes), metric, mode)
     front = pareto_front(points, space.objectives)
     _print_table(space, points, front)
+    for one in ended:
+        if len(one.log) > 1:
+            print(f"\n{one.outcome.trial.name} failed; the last that it said:", *one.log, sep="\n  ")
     before = read_json(folder / FILE_NAME) if exists(folder / FILE_NAME) else {}
     content = {
         "family": space.family,
@@ -113,6 +118,13 @@ def sweep(space: Space, config: Any, name: str) -> list[PointResult]:
     return points
 
 
+def _outside(folder: UPath, trials: Sequence[Trial]) -> int:
+    """Return how many runs of trials lie in the folder that are none of ``trials``."""
+    known = {trial.name for trial in trials}
+    names = [run.name for run in folder.iterdir()] if folder.exists() else []
+    return sum(name.startswith(PREFIX) and name not in known for name in names)
+
+
 def _samples(space: Space) -> Space:
     """Return a space of some points of ``space``, drawn at random."""
     trials = SAMPLES * space.seeds
@@ -121,7 +133,7 @@ def _samples(space: Space) -> Space:
 
 
 def _train(space: Space, config: Any, source: Source, folder: UPath, results: Results) -> dict[str, str]:
-    """Train the trials that have not ended; return why some failed, by name."""
+    """Train the trials that have not ended; return what was said of those that failed, by name."""
     done = sum(result_of(trial) is not None for trial in source.trials)
     images = sum(trial.images for trial in source.trials)
     finished = f", of which {done} {'has' if done == 1 else 'have'} ended" if done else ""

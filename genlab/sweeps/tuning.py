@@ -46,7 +46,7 @@ def run_trials(
             config.
 
     Returns:
-        Why trials failed, in one line each, by their names.
+        Why trials failed, by their names: the message of an error, or the end of what a process said.
 
     Raises:
         ClusterError: when a trial does not fit on the cluster.
@@ -80,7 +80,7 @@ def run_trials(
     for result in (grid[number] for number in range(len(grid))):
         fault = (result.metrics or {}).get(FAULT) if result.error is None else str(result.error)
         if fault:
-            faults[(result.config or {})[NAME]] = fault.strip().splitlines()[-1]
+            faults[(result.config or {})[NAME]] = fault
     return faults
 
 

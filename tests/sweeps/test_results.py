@@ -7,7 +7,7 @@ from typing import Any, cast
 import pyarrow.parquet as pq
 
 from genlab.core.storage import locate
-from genlab.sweeps.results import TrialResult, write_results
+from genlab.sweeps.results import LOG_LINES, TrialResult, failed, write_results
 from genlab.sweeps.trials import Outcome, Trial
 
 
@@ -29,3 +29,11 @@ def test_options_have_the_type_of_their_values_and_lists_are_json(tmp_path: Path
         {"model.channels": "[8]", "beta": 0.5, "schedule": "constant", "flip": False, "depth": None, "run.seed": 1,
          "val/loss": 1.5, "images": 64, "hours": 0.25, "state": "finished", "error": None, "run": "runs/1"},
     ]  # fmt: skip
+
+
+def test_of_what_a_failed_trial_said_the_last_lines_are_kept() -> None:
+    said = "\n".join(["Traceback:", *(f"  line {number}" for number in range(50)), "", "RunError: no memory  "])
+    found = failed(TrialResult(Outcome(Trial({}, cast("Any", None)), {})), said)
+    assert (found.outcome.error, found.state) == ("RunError: no memory", "failed")
+    assert len(found.log) == LOG_LINES
+    assert found.log[-2:] == ("  line 49", "RunError: no memory")

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -113,8 +114,10 @@ def chosen_text(chosen: dict[str, Any]) -> str:
     return f"{int(chosen['measurement']['value'])}."
 
 
-def betas(metric: Any = "val/neg_elbo", mode: Any = "min") -> Space:
-    return Space("vae", {"objective.beta": [1.0, 2.0]}, metric, mode, seeds=2, keep=1)
+def betas(
+    metric: Any = "val/neg_elbo", mode: Any = "min", values: tuple[float, ...] = (1.0, 2.0), keep: int = 4
+) -> Space:
+    return Space("vae", {"objective.beta": list(values)}, metric, mode, seeds=2, keep=keep)
 
 
 def test_a_sweep_whose_trials_have_ended_needs_no_ray_and_measures_the_chosen_one_once(
@@ -127,7 +130,7 @@ def test_a_sweep_whose_trials_have_ended_needs_no_ray_and_measures_the_chosen_on
     assert bytes_needed(trial.plan)[0] == pytest.approx(in_file, rel=0.01)
     points = sweep(betas(), ended, "betas")
     said = capsys.readouterr().out
-    assert "(4 models, and the checkpoints of the best 1)" in said
+    assert "(4 models, and the checkpoints of the best 4)" in said
     assert not ray.is_initialized()
     assert "4 trials, of which 4 have ended" in said
     assert [len(point.outcomes) for point in points] == [2, 2]
@@ -165,8 +168,24 @@ def test_a_sweep_whose_trials_have_ended_needs_no_ray_and_measures_the_chosen_on
     monkeypatch.setattr(SweepPage, "write", lambda page: page.folder)  # it takes a second
     sweep(betas(), ended, "betas")
     assert json.loads(file.read_text()) == content
-    left = list(file.parent.glob("*/checkpoints/*/state-*.safetensors"))
-    assert {str(one.parents[2]) for one in left} == {chosen["run"]}, "checkpoints of others are deleted"
+
+
+def test_checkpoints_go_but_for_those_of_the_best_and_trials_outside_of_a_changed_space_stay(
+    ended: VAEConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(SweepPage, "write", lambda page: page.folder)
+    monkeypatch.setattr("genlab.sweeps.sweep.measure_chosen", lambda *_: None)
+    shutil.copytree(Path(str(ended.run.storage)) / "betas", tmp_path / "betas")
+    moved = override(ended, {"run.storage": str(tmp_path)})
+    for _ in range(2):
+        points = sweep(betas(values=(1.0,), keep=1), moved, "betas")
+        said = capsys.readouterr().out
+        assert "2 earlier trials of this folder lie outside of the space, and are left out" in said
+        assert "2 trials, of which 2 have ended" in said, "also those whose checkpoints are gone"
+    best, other = sorted(points[0].outcomes, key=lambda one: one.metrics["val/neg_elbo"])
+    assert list(Path(best.trial.plan.directory).glob("checkpoints/*/state-*"))
+    assert not list(Path(other.trial.plan.directory).glob("checkpoints/*/state-*"))
+    assert len(list(tmp_path.glob("betas/*/checkpoints/*/state-*"))) == 3
 
 
 def test_two_metrics_end_in_a_front_and_in_no_reading_of_the_test_split(
