@@ -29,7 +29,7 @@ class Start:
     w: Tensor
     """The style, float [1, D], or one for each place, [1, places, D]."""
     noise: Sequence[Tensor]
-    """The noise of each layer, float [1, 1, S, S]; none for a model without."""
+    """The noise of each layer, float [1, 1, S, S]; none for a model without, and for styles of the encoder alone."""
     origin: Mapping[str, Any]
     """What provenance notes say of it."""
     original: Pixels | None = None
@@ -93,7 +93,7 @@ def edit(model: StyleGAN, start: Start, direction: Direction, amounts: Sequence[
     ):
         w = start.w.expand(len(steps), *start.w.shape[1:])
         noise = [layer.expand(len(steps), -1, -1, -1) for layer in start.noise]
-        parts.append(from_signed(synthesise(model, w, noise, move, steps)).cpu())
+        parts.append(from_signed(synthesise(model, w, noise or None, move, steps)).cpu())
     return torch.cat(parts)
 
 

@@ -9,7 +9,7 @@ import torch
 
 from genlab.core.errors import ConfigError, DataError, GenlabError
 from genlab.core.storage import json_bytes, locate
-from genlab.editing.edits import amount_to_class, edit, start_of_projection, start_of_seed
+from genlab.editing.edits import Start, amount_to_class, edit, start_of_projection, start_of_seed
 from genlab.imaging.images import encode_png
 from genlab.models.pixels import from_signed
 from genlab.models.stylegan import StyleGAN, StyleGANArchitecture
@@ -75,6 +75,12 @@ def test_a_projected_picture_keeps_its_styles_and_its_noise(generator: StyleGAN,
     expected = from_signed(generator.synthesise(start.w, start.noise))[0]
     assert (same.int() - expected.int()).abs().max() <= 1
     assert not torch.equal(same, older)
+
+
+def test_styles_of_the_encoder_alone_have_no_noise(generator: StyleGAN) -> None:
+    w = torch.randn(1, generator.synthesis.styles, 8, generator=torch.Generator().manual_seed(1))
+    [same] = edit(generator, Start(w, (), {}), age(), [0.0])
+    assert torch.equal(same, from_signed(generator.synthesise(w, None))[0])
 
 
 def test_a_projection_that_cannot_be_edited_is_said(generator: StyleGAN, tmp_path: Path) -> None:
