@@ -25,7 +25,7 @@ from genlab.recipes.recipe import DomainInfo
 from genlab.store import model_directory
 from genlab.store.directions import Axis, Direction, Directions, Effect, Reader
 
-METHODS = {"linear": "linear fit in W", "channel": "style channel", "sefa": "SeFa"}
+METHODS = {"gradient": "gradients in W", "linear": "linear fit in W", "channel": "style channel", "sefa": "SeFa"}
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ def run_directions(config: DirectionsConfig) -> tuple[Directions, UPath]:
     read = AttributeReader(trained.model, columns, trained.label_names)
     errors = read.errors(held_out)
     reader = Reader(str(place), trained.weights, shards.checksum, config.split, len(held_out), columns, errors)
-    directions = find_directions(model, read, read.axes, config.samples, config.seed)
+    directions = find_directions(model, read, read.of_images, read.axes, config.samples, config.seed)
     found = Directions(description["weights"]["sha256"], reader, config.samples, config.seed, directions)
     try:
         return found, found.save(directory)

@@ -68,8 +68,8 @@ class EditConfig:
     """Another direction by its name, with --amount."""
     amount: float | None = None
     """How far, in the units of the attribute; for a class in nats of log-odds."""
-    method: Method = "linear"
-    """How the direction was found."""
+    method: Method | None = None
+    """How the direction was found; by default by gradients, or by the first other method that found one."""
     label: str | None = None
     """Class of a seed's picture, by its name or number; needed by a model that knows classes."""
     encoder: str | None = None

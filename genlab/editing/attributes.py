@@ -61,10 +61,17 @@ class AttributeReader:
 
     def __call__(self, pixels: Tensor) -> Tensor:
         """Read uint8 [N, H, W, C]: float64 [N, axes] on the CPU, in the units of the axes."""
-        found = self.classifier.predict(pixels)
+        return self._on_axes(self.classifier.predict(pixels)).cpu()
+
+    def of_images(self, images: Tensor) -> Tensor:
+        """Read float [N, C, H, W], black at -1 and white at 1: float64 [N, axes] on their device, with gradients."""
+        return self._on_axes(self.classifier.by_target(self.classifier((images.clamp(-1, 1) + 1) / 2)))
+
+    def _on_axes(self, found: Mapping[str, Tensor]) -> Tensor:
+        """Return what is predicted of each column as a number for each axis, float64 [N, axes]."""
         parts = []
         for attribute, classes in self.classes.items():
-            predicted = found[self.columns[attribute]].double().cpu()
+            predicted = found[self.columns[attribute]].double()
             if not classes:
                 parts.append(predicted[:, None])
                 continue

@@ -1,6 +1,6 @@
 """Finds directions along which attributes of a generator's pictures change, calibrates them, and measures what they do.
 
-Samples are labelled by something that reads attributes of pictures; three methods find a direction for each axis
+Samples are labelled by something that reads attributes of pictures; four methods find a direction for each axis
 (:mod:`genlab.editing.latent_fits`). Each is calibrated in the units of what is read, on pictures that it was not fitted
 on, and then measured on others: how far it moves its own axis, and how far all others.
 """
@@ -24,6 +24,7 @@ from genlab.editing.latent_fits import (
     fitted_without,
     project_out,
     sefa_directions,
+    undisturbing,
 )
 from genlab.models.model import images_per_pass
 from genlab.models.noise import Noise
@@ -37,11 +38,14 @@ EXEMPLARS = 0.05
 """Share of the samples that show an attribute most, by which channels are found."""
 CHANNELS, COMPONENTS = 8, 16
 """How many channels of an axis, and how many directions of SeFa, are tried."""
-TRIED_STEPS = {"linear": 2.0, "sefa": 2.0, "channel": 5.0}
+GRADIENTS, GRADIENT_BATCH = 2000, 32
+"""Samples at which gradients are taken, at most, and how many at a time."""
+TRIED_STEPS = {"gradient": 2.0, "linear": 2.0, "sefa": 2.0, "channel": 5.0}
 """Steps in either direction by which candidates are compared."""
-CALIBRATED_STEPS = {"linear": 4.0, "sefa": 4.0, "channel": 20.0}
-"""The most steps in either direction: beyond 4 deviations in W there are hardly any samples, while a channel is moved
-far beyond its own distribution, as in the paper."""
+CALIBRATED_STEPS = {"gradient": 6.0, "linear": 4.0, "sefa": 4.0, "channel": 20.0}
+"""The most steps in either direction: beyond 4 deviations in W there are hardly any samples; gradients lead along axes
+that change other attributes little, where an attribute of its own needs more of them; a channel is moved far beyond its
+own distribution, as in the paper."""
 POINTS = 8
 """Points of a calibration in either direction, denser near 0."""
 
@@ -129,6 +133,21 @@ class _Pictures:
         """Return how much is read otherwise after a move, float64 [N, A]; the noise is the same."""
         return torch.cat([values for _, values in self._parts(move, steps)]) - self.values
 
+    def gradients(self, read_images: Read, count: int) -> Tensor:
+        """Return the gradients by w of what is read of the first ``count`` images: float64 [count, A, D]."""
+        model, parts = self.model, []
+        for first in range(0, count, GRADIENT_BATCH):
+            rows = range(first, min(first + GRADIENT_BATCH, count))
+            w = self.w[rows.start : rows.stop].to(next(model.parameters())).requires_grad_()
+            noise = Noise(
+                self.seed, range(self.numbers.start + rows.start, self.numbers.start + rows.stop), model.device
+            )
+            values = read_images(model.synthesise(w, noise))
+            sums = values.sum(0)
+            found = [torch.autograd.grad(one, w, retain_graph=True)[0] for one in sums]
+            parts.append(torch.stack(found, 1).double().cpu())
+        return torch.cat(parts)
+
     @torch.inference_mode()
     def _parts(self, move: Move | None, steps: float) -> Iterator[tuple[Tensor, Tensor]]:
         model = self.model
@@ -144,14 +163,15 @@ class _Pictures:
 
 
 def find_directions(
-    model: StyleModel, read: Read, axes: Sequence[Axis], samples: int, seed: int
+    model: StyleModel, read: Read, read_images: Read, axes: Sequence[Axis], samples: int, seed: int
 ) -> tuple[Direction, ...]:
     """Find a direction of each axis by each method.
 
     Args:
         model: the generator; if it has classes, they are drawn in turn.
         read: what reads pictures.
-        axes: what it reads, in its order.
+        read_images: the same of images that ``model.synthesise`` returns, with gradients.
+        axes: what is read, in its order.
         samples: the number of samples that directions are fitted on; others are drawn beside them.
         seed: seed of all pictures.
 
@@ -174,6 +194,8 @@ def find_directions(
     inputs = whitening.whiten(fitted.w)
     coefficients, _ = fit_linear(inputs, fitted.values)
     accuracies = _accuracies(axes, fitted.values, fitted_without(inputs, fitted.values))
+    gradients = fitted.gradients(read_images, min(samples, GRADIENTS)) @ whitening.root
+    scaled = gradients / fitted.values.std(0)[:, None]
     layers = model.style_layers()
     like = next(model.parameters())
     weights = {name: affine_weights([layer], fitted.w.shape[1], like) for name, layer in layers.items()}
@@ -183,9 +205,7 @@ def find_directions(
         vectors = sefa_directions(joined, COMPONENTS)
         components = [Move(one / whitening.length(one)) for one in vectors]
 
-    middles = [
-        0.0 if axis.towards else float(column.mean()) for axis, column in zip(axes, fitted.values.T, strict=True)
-    ]
+    rooms = [_room(axis, column) for axis, column in zip(axes, fitted.values.T, strict=True)]
     found = []
     with progress("directions", len(axes), "axes") as advance:
         for number, axis in enumerate(axes):
@@ -197,20 +217,23 @@ def find_directions(
                     f"attributes: what is read as {axis.name} changes with {names} alone in these samples; leave one "
                     "out"
                 )
-            candidates: dict[Method, list[Move]] = {"linear": [Move(whitening.root @ direction)]}
+            candidates: dict[Method, list[Move]] = {}
+            if (vector := undisturbing(gradients[:, number], scaled[:, others])) is not None:
+                candidates["gradient"] = [Move(whitening.root @ vector)]
+            candidates["linear"] = [Move(whitening.root @ direction)]
             if joined is not None:
                 exemplars = fitted.values[:, number].argsort(descending=True)[: max(2, int(EXEMPLARS * samples))]
                 candidates["channel"] = _channels(weights, fitted.w, exemplars)
                 candidates["sefa"] = components
             for method, moves in candidates.items():
                 move = _strongest(moves, screened, number, TRIED_STEPS[method])
-                steps, amounts = _calibrate(move, calibrated, number, middles[number], CALIBRATED_STEPS[method])
+                steps, amounts = _calibrate(move, calibrated, number, rooms[number], CALIBRATED_STEPS[method])
                 if len(steps) > 1:
-                    vector = () if move.vector is None else tuple(move.vector.tolist())
+                    numbers = () if move.vector is None else tuple(move.vector.tolist())
                     accuracy = accuracies[number] if method == "linear" else None
                     place = (move.layer, move.channel, move.channel_step)
-                    one = Direction(axis, method, vector, *place, steps, amounts, accuracy, ())
-                    found.append(_measured(one, axes, number, measured, fitted.values[:, number]))
+                    one = Direction(axis, method, numbers, *place, steps, amounts, accuracy, ())
+                    found.append(_measured(one, axes, number, measured, rooms[number], fitted.values[:, number]))
             advance(1)
     return tuple(found)
 
@@ -266,16 +289,36 @@ def _strongest(moves: Sequence[Move], pictures: _Pictures, number: int, steps: f
     return moves[best] if spans[best] >= 0 else moves[best].reverse
 
 
-def _has_room(values: Tensor, middle: float, sign: int) -> Tensor:
-    """Return which of the values, [N], can move in the direction of ``sign``: those on the other side of the middle.
+@dataclass(frozen=True)
+class _Room:
+    """Which pictures have room for a change, by what is read of them: it is bounded, and moves less near its bounds.
 
-    What is read is bounded: nobody is made much older who is old, nor of a class whose class is read already.
+    Nobody is made much older who is old, nor of a class whose class is read already.
     """
-    return values <= middle if sign > 0 else values > middle
+
+    below: float
+    """The most that is read of those that can be moved up."""
+    above: float
+    """What more is read than of those that can be moved down."""
+
+    def has(self, values: Tensor, sign: int) -> Tensor:
+        """Tell which of the values, [N], can move in the direction of ``sign``: bool [N]."""
+        return values <= self.below if sign > 0 else values > self.above
+
+
+def _room(axis: Axis, values: Tensor) -> _Room:
+    """Return the room of an axis, of whose samples ``values`` are read, float64 [N].
+
+    Of a number, the outer third of the samples has room: those whom one would make younger are not of average age.
+    """
+    if axis.towards:
+        return _Room(0.0, 0.0)
+    low, high = torch.quantile(values, torch.tensor([1 / 3, 2 / 3], dtype=values.dtype)).tolist()
+    return _Room(low, high)
 
 
 def _calibrate(
-    move: Move, pictures: _Pictures, number: int, middle: float, most: float
+    move: Move, pictures: _Pictures, number: int, room: _Room, most: float
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return numbers of steps, and the mean change of an axis that each makes, both ascending, from 0 on both sides.
 
@@ -285,10 +328,10 @@ def _calibrate(
     sides: list[list[tuple[float, float]]] = []
     for sign in (-1, 1):
         side: list[tuple[float, float]] = []
-        room = _has_room(pictures.values[:, number], middle, sign)
-        for point in range(1, POINTS + 1 if room.any() else 1):
+        chosen = room.has(pictures.values[:, number], sign)
+        for point in range(1, POINTS + 1 if chosen.any() else 1):
             steps = sign * most * (point / POINTS) ** 2
-            amount = float(pictures.changes(move, steps)[room, number].mean())
+            amount = float(pictures.changes(move, steps)[chosen, number].mean())
             if sign * amount > sign * (side[-1][1] if side else 0.0):
                 side.append((steps, amount))
         sides.append(side)
@@ -297,7 +340,7 @@ def _calibrate(
 
 
 def _measured(
-    direction: Direction, axes: Sequence[Axis], number: int, pictures: _Pictures, values: Tensor
+    direction: Direction, axes: Sequence[Axis], number: int, pictures: _Pictures, room: _Room, values: Tensor
 ) -> Direction:
     """Return the direction with its effects: of a standard deviation of a number, or from one class to another; on the
     pictures that have room for it.
@@ -305,14 +348,12 @@ def _measured(
     ``values`` are those of the samples on its axis, float64 [N].
     """
     axis, before = axes[number], pictures.values[:, number]
-    size, middle = float(values.std()), float(values.mean())
-    if axis.towards:
-        size, middle = float(values[values > 0].mean() - values[values <= 0].mean()), 0.0
+    size = float(values[values > 0].mean() - values[values <= 0].mean() if axis.towards else values.std())
     effects = []
     low, high = direction.reach
     for sign in (-1, 1) if axis.away or not axis.towards else (1,):
         amount = min(max(sign * size, low), high)
-        chosen = _has_room(before, middle, sign)
+        chosen = room.has(before, sign)
         if amount and chosen.any():
             changes = pictures.changes(Move.of(direction), direction.steps_for(amount))[chosen]
             found = _changes(axes, pictures.values[chosen], changes)

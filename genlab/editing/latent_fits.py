@@ -1,4 +1,4 @@
-"""Three ways to find directions in the latent spaces of a generator with styles, as functions of tensors."""
+"""Ways to find directions in the latent spaces of a generator with styles, as functions of tensors."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +12,8 @@ LEAST_VARIANCE = 1e-6
 """Variances of w along its principal axes below this share of the largest count as this share."""
 LEAST_LEFT = 0.05
 """The share of a direction's length that must be left when others are projected out of it."""
+BALANCE = 0.0025
+"""How much the length of a direction counts, beside the sum over all axes of what it does to other attributes."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,30 @@ def project_out(normal: Tensor, others: Tensor) -> Tensor | None:
     if not length > LEAST_LEFT * float(normal.norm()):
         return None
     return left / length
+
+
+def undisturbing(gradients: Tensor, others: Tensor) -> Tensor | None:
+    """Return the unit vector along which one function changes most, for how much others change, sample by sample.
+
+    Where others change with w otherwise at each sample, projecting out their linear fits keeps them on average over
+    samples, and moves them at each to this side or that. Here v maximises the square of the mean of ``gradients`` · v,
+    over the mean of the squares of ``others`` · v and of the length of v: the mean gradient with the others' second
+    moments divided out, of which projecting out is the case where they have the same gradients at all samples.
+
+    Args:
+        gradients: of the function that shall change, by w in coordinates of unit covariance, float64 [N, D].
+        others: those of B functions that shall not, each divided by the deviation of its values: float64 [N, B, D]; B
+            may be 0.
+
+    Returns:
+        float64 [D]; ``None`` where the mean gradient is 0.
+    """
+    size = gradients.shape[1]
+    moments = torch.einsum("nbd,nbe->de", others, others) / len(others)
+    balance = BALANCE * float(moments.trace()) or 1.0
+    direction = torch.linalg.solve(moments + balance * torch.eye(size, dtype=moments.dtype), gradients.mean(0))
+    length = float(direction.norm())
+    return direction / length if length else None
 
 
 def affine_weights(layers: Sequence[torch.nn.Module], size: int, like: Tensor) -> Tensor:

@@ -28,10 +28,12 @@ TITLE = "## Edits"
 PERSONAL = frozenset({"age", "gender"})
 """Attributes of people, of which cards say what they are not."""
 
-Method = Literal["linear", "channel", "sefa"]
-"""How a direction was found. ``linear``: a linear fit in W, the other attributes projected out (Shen et al. 2020, CVPR,
-arXiv:1907.10786). ``channel``: one channel of the styles (Wu et al. 2021, CVPR, arXiv:2011.12799). ``sefa``: an
-eigenvector of the weights that make styles of w (Shen & Zhou 2021, CVPR, arXiv:2007.06600)."""
+Method = Literal["gradient", "linear", "channel", "sefa"]
+"""How a direction was found. ``gradient``: from gradients of what is read, so that other attributes change little in
+each picture (:func:`genlab.editing.latent_fits.undisturbing`). ``linear``: a linear fit in W, the other attributes
+projected out (Shen et al. 2020, CVPR, arXiv:1907.10786). ``channel``: one channel of the styles (Wu et al. 2021, CVPR,
+arXiv:2011.12799). ``sefa``: an eigenvector of the weights that make styles of w (Shen & Zhou 2021, CVPR,
+arXiv:2007.06600)."""
 
 
 @dataclass(frozen=True)
@@ -150,21 +152,20 @@ class Directions:
     seed: int
     directions: tuple[Direction, ...]
 
-    def find(self, name: str, method: Method = "linear") -> Direction:
-        """Return the direction of the axis ``name`` that was found by a method.
+    def find(self, name: str, method: Method | None = None) -> Direction:
+        """Return the direction of the axis ``name`` that was found by a method; by default the first of the file.
 
         Raises:
             ConfigError: there is none.
         """
         for direction in self.directions:
-            if direction.axis.name == name and direction.method == method:
+            if direction.axis.name == name and method in (None, direction.method):
                 return direction
-        there = list(dict.fromkeys(one.axis.name for one in self.directions if one.method == method))
+        there = list(dict.fromkeys(one.axis.name for one in self.directions if method in (None, one.method)))
         near = difflib.get_close_matches(name, there, n=1, cutoff=0.5)
+        by = "" if method is None else f" by the method {method}"
         meant = f"did you mean {near[0]!r}? " if near else ""
-        raise ConfigError(
-            f"no direction {name!r} by the method {method}; {meant}there are: {', '.join(there) or 'none'}"
-        )
+        raise ConfigError(f"no direction {name!r}{by}; {meant}there are: {', '.join(there) or 'none'}")
 
     def save(self, directory: UPath) -> UPath:
         """Write the file into a model directory, and what it says into the model's card; return where it is."""

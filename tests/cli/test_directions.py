@@ -59,7 +59,7 @@ def test_directions_are_kept_with_the_model_and_go_where_it_goes(
     direction = found.find("horizon")
     assert len(direction.vector) == 8
     assert direction.effects[0].changes.keys() == {"horizon", "sun_x"}
-    with pytest.raises(ConfigError, match="no direction 'age' by the method linear; there are: horizon, sun_x"):
+    with pytest.raises(ConfigError, match="no direction 'age'; there are: horizon, sun_x"):
         found.find("age")
 
     version, _ = ModelStore(tmp_path / "models").add("faces", folder / "gan" / "model")

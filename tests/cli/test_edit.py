@@ -153,7 +153,7 @@ def test_what_cannot_be_projected_is_said(folder: Path, tmp_path: Path, capsys: 
         ("gan", ["--direction", "age"], "--direction and --amount: give both"),
         ("gan", ["--younger", "500"], "amount = -500 of age: this direction goes from -30 to 20"),
         ("gan", ["--direction", "age", "--amount", "nan"], "amount = nan"),
-        ("gan", ["--direction", "pose", "--amount", "1"], "no direction 'pose' by the method linear; there are: age"),
+        ("gan", ["--direction", "pose", "--amount", "1"], "no direction 'pose'; there are: age"),
         ("gan", ["--direction", "Age", "--amount", "1"], "did you mean 'age'?"),
         ("gan", ["--gender", "child"], "no such class; there are: man, woman"),
         ("gan", ["--older", "5", "--method", "sefa"], "no direction 'age' by the method sefa; there are: none"),

@@ -64,7 +64,12 @@ AXES = [
 
 def read(pixels: Tensor) -> Tensor:
     """Age, which saturates for the oldest and youngest; log-odds of gender and of the seasons."""
-    styles = (pixels[:, 0, :, 0].double() / 127.5 - 1) * RANGE
+    return read_images(pixels.permute(0, 3, 1, 2) / 127.5 - 1)
+
+
+def read_images(images: Tensor) -> Tensor:
+    """The same of what the generator synthesises."""
+    styles = images[:, 0, 0].double().clamp(-1, 1) * RANGE
     age = 40 + 40 * torch.tanh(styles[:, :1] / 2)
     seasons = 3 * styles[:, 2:5]
     others = [seasons[:, [other for other in range(3) if other != one]].logsumexp(1) for one in range(3)]

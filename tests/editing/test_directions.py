@@ -11,14 +11,14 @@ from genlab.models.noise import Noise
 from genlab.models.pixels import from_signed
 from genlab.models.stylegan import StyleGAN, StyleGANArchitecture
 from genlab.store.directions import Direction, Effect, Method
-from tests.editing.support import AGE, AXES, GENDER, KnownGenerator, read
+from tests.editing.support import AGE, AXES, GENDER, KnownGenerator, read, read_images
 
 Found = dict[tuple[str, Method], Direction]
 
 
 @pytest.fixture(scope="module")
 def found() -> Found:
-    directions = find_directions(KnownGenerator(), read, AXES, samples=3000, seed=1)
+    directions = find_directions(KnownGenerator(), read, read_images, AXES, samples=3000, seed=1)
     return {(one.axis.name, one.method): one for one in directions}
 
 
@@ -50,18 +50,19 @@ def test_the_linear_direction_is_that_of_the_attribute_without_the_others(found:
 
 def test_a_step_goes_as_far_as_samples_vary() -> None:
     spread = (2.0, 1.0, 1.0, 0.5, 1.0, 1.0)
-    directions = find_directions(KnownGenerator(spread), read, AXES, samples=3000, seed=1)
+    directions = find_directions(KnownGenerator(spread), read, read_images, AXES, samples=3000, seed=1)
     for one in directions:
         if one.method != "channel":
             assert float((torch.tensor(one.vector) / torch.tensor(spread)).norm()) == pytest.approx(1, rel=0.05)
 
 
-@pytest.mark.parametrize("method", ["linear", "channel"])
+@pytest.mark.parametrize("method", ["gradient", "linear", "channel"])
 def test_an_amount_is_what_is_read_on_average_and_other_attributes_stay(found: Found, method: Method) -> None:
     down, up = found["age", method].effects
     assert down.amount == -up.amount
     assert up.amount == pytest.approx(16.8, rel=0.05)  # the standard deviation of 40 tanh(x / 2)
-    assert down.pictures + up.pictures == 400  # each half has room for the other side
+    assert 100 < down.pictures < 170  # the third of 400 that has room for it
+    assert 100 < up.pictures < 170
     for effect in (down, up):
         assert effect.changes["age"].mean == pytest.approx(effect.amount, rel=0.05)
         assert same(effect, "gender") > 0.98
@@ -85,7 +86,8 @@ def test_amounts_are_calibrated_where_what_is_read_is_no_linear_function(found: 
         for amount in (-20.0, 10.0, 20.0):
             steps = direction.steps_for(amount)
             after = read(from_signed(synthesise(model, w, noise, Move.of(direction), steps)))
-            room = before[:, 0] > 40 if amount < 0 else before[:, 0] < 40
+            low, high = before[:, 0].quantile(torch.tensor([1 / 3, 2 / 3], dtype=before.dtype))
+            room = before[:, 0] > high if amount < 0 else before[:, 0] < low
             assert float((after - before)[room, 0].mean()) == pytest.approx(amount, abs=1.5)
 
 
@@ -140,7 +142,7 @@ def test_what_has_no_direction_is_said() -> None:
         (twice, "what is read as age changes with gender, season alone"),
     ):
         with pytest.raises(ConfigError, match=message):
-            find_directions(KnownGenerator(), wrong, AXES, samples=300, seed=1)
+            find_directions(KnownGenerator(), wrong, read_images, AXES, samples=300, seed=1)
 
 
 def test_moves_of_a_stylegan() -> None:

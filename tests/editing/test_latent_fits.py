@@ -1,5 +1,6 @@
-"""The three methods, on tensors whose directions are known."""
+"""The methods, on tensors whose directions are known."""
 
+import pytest
 import torch
 
 from genlab.editing.latent_fits import (
@@ -9,6 +10,7 @@ from genlab.editing.latent_fits import (
     fitted_without,
     project_out,
     sefa_directions,
+    undisturbing,
 )
 
 
@@ -71,3 +73,19 @@ def test_the_channel_of_an_attribute_is_the_most_relevant() -> None:
     assert relevance[5] == 0
     shown = (styles[exemplars, 2] - styles[:, 2].mean()) / styles[:, 2].std()
     torch.testing.assert_close(relevance[2], shown.mean().abs() / shown.std())
+
+
+def test_what_changes_another_function_to_this_side_or_that_is_avoided() -> None:
+    """The other changes along the first axis, up in one half of the samples and down in the other: 0 on average."""
+    gradients = torch.tensor([[1.0, 1, 0]] * 10, dtype=torch.float64)
+    others = torch.zeros(10, 1, 3, dtype=torch.float64)
+    others[:5, 0, 0], others[5:, 0, 0] = 1.0, -1.0
+    direction = undisturbing(gradients, others)
+    assert direction is not None
+    assert float(direction.norm()) == pytest.approx(1)
+    assert float(direction[1]) > 0.9
+    assert 0 < float(direction[0]) < 0.15
+    alone = undisturbing(gradients, others[:, :0])
+    assert alone is not None
+    torch.testing.assert_close(alone, gradients[0] / 2**0.5)
+    assert undisturbing(gradients * 0, others) is None
