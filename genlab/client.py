@@ -269,7 +269,7 @@ class Client(_Client):
         seed: int | None = None,
         latents: Sequence[float] | NDArray[np.floating[Any]] | None = None,
         label: Label = None,
-        method: EditMethod = "linear",
+        method: EditMethod | None = None,
         accept: str | None = None,
     ) -> Answer:
         """Change a picture along directions of the model, which its card lists as ``edits``.
@@ -280,7 +280,7 @@ class Client(_Client):
             seed: the seed whose first picture is changed; by default a random one.
             latents: in place of a seed, the styles that :meth:`encode` of the model's encoder gives.
             label: class of a seed's picture, for a model with classes.
-            method: how the directions were found.
+            method: how the directions were found; by default as the first of the name in the card.
             accept: type of the answer.
         """
         return _answer(self._send(_edit(model, amounts, seed, latents, label, method, accept)))
@@ -467,7 +467,7 @@ class AsyncClient(_Client):
         seed: int | None = None,
         latents: Sequence[float] | NDArray[np.floating[Any]] | None = None,
         label: Label = None,
-        method: EditMethod = "linear",
+        method: EditMethod | None = None,
         accept: str | None = None,
     ) -> Answer:
         """Change a picture along directions of the model; see :meth:`Client.edit`."""
@@ -700,10 +700,10 @@ def _edit(
     seed: int | None,
     latents: Sequence[float] | NDArray[np.floating[Any]] | None,
     label: Label,
-    method: EditMethod,
+    method: EditMethod | None,
     accept: str | None,
 ) -> _Call:
-    edits = [{"direction": name, "amount": float(amount), "method": method} for name, amount in amounts.items()]
+    edits = [{"direction": name, "amount": float(amount), **_given(method=method)} for name, amount in amounts.items()]
     numbers = None if latents is None else np.asarray(latents, np.float64).tolist()
     return _asking(model, "edit", accept or PNG, {"edits": edits, **_given(seed=seed, latents=numbers, label=label)})
 

@@ -33,8 +33,8 @@ class Amount:
     """Name of the direction."""
     amount: float
     """In the units of its axis."""
-    method: Method = "linear"
-    """How it was found."""
+    method: Method | None = None
+    """How it was found; by default as the first of its name was."""
 
 
 class Edited(NamedTuple):
@@ -151,6 +151,9 @@ def edit_task(
         else:
             shift = shift + torch.tensor(steps) * move.vector
     row = Edited(seed or 0, number, given, shift, tuple(channels.values()))
-    said = [{"direction": one.direction, "method": one.method, "amount": one.amount} for one in amounts]
+    said = [
+        {"direction": one.direction, "method": found.method, "amount": one.amount}
+        for one, found in zip(amounts, made, strict=True)
+    ]
     note = provenance("edit", engine.info.weights, **origin, edits=said)
     return EditTask(Task(Edit(styles is not None, tuple(channels)), [row], np.stack), note)

@@ -104,13 +104,14 @@ def _schema(card: ModelCard, name: str, form: Form, limits: Limits) -> dict[str,
 
 def _changes(edits: Edits) -> list[dict[str, Any]]:
     """Return the JSON schema of a change along each direction of a model."""
+    first = {one.name: one.method for one in reversed(edits.directions)}
     return [
         {
             "type": "object",
             "title": f"{one.name}, {one.method}",
             "properties": {
                 "direction": {"const": one.name},
-                "method": {"const": one.method, "default": "linear"},
+                "method": {"const": one.method, "default": first[one.name]},
                 "amount": {
                     "type": "number",
                     "minimum": one.low,
@@ -118,7 +119,7 @@ def _changes(edits: Edits) -> list[dict[str, Any]]:
                     "description": f"In {one.unit}.",
                 },
             },
-            "required": ["direction", "amount", *([] if one.method == "linear" else ["method"])],
+            "required": ["direction", "amount", *([] if one.method == first[one.name] else ["method"])],
             "additionalProperties": False,
         }
         for one in edits.directions

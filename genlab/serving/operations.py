@@ -132,7 +132,10 @@ class EditStep(BaseModel):
     amount: Annotated[
         float, Field(allow_inf_nan=False, description="How far, in its unit, from `low` to `high` of the card.")
     ]
-    method: Annotated[EditMethod, Field(description="How the direction was found.")] = "linear"
+    method: Annotated[
+        EditMethod | None,
+        Field(description="How the direction was found; by default as the first of its name in the card."),
+    ] = None
 
 
 class EditParameters(Parameters):

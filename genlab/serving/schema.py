@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
-EditMethod = Literal["linear", "channel", "sefa"]
+EditMethod = Literal["gradient", "linear", "channel", "sefa"]
 JobState = Literal["waiting", "running", "done", "failed", "cancelled"]
 
 

@@ -2,6 +2,12 @@
 
 import { make, panel } from "./elements.js"
 
+/** List the direction of each name that edits take where no method is named. */
+export function defaultDirections(edits) {
+  const names = edits.directions.map(({ name }) => name)
+  return edits.directions.filter(({ name }, place) => names.indexOf(name) === place)
+}
+
 /** Make the text of a measure: the value to the second digit of its uncertainty, which is half of the 95% interval. */
 function measured({ value, interval }) {
   if (value === null) return "not finite"
@@ -38,7 +44,7 @@ function qualityTable(quality) {
 function editTable(edits) {
   if (!edits) return null
   const signed = (value) => `${value > 0 ? "+" : "−"}${Math.abs(Number(value.toPrecision(3)))}`
-  const rows = edits.directions.filter(({ method }) => method === "linear").flatMap((direction) =>
+  const rows = defaultDirections(edits).flatMap((direction) =>
     direction.effects.map(({ amount, pictures, changes }) => {
       const own = changes[direction.name]
       const towards = amount > 0 ? direction.towards : direction.away

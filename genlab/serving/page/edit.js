@@ -1,6 +1,7 @@
 // A picture of a seed, or a photo, and the same with attributes changed: a slider or a switch for each direction.
 
 import { compute, inJson } from "./api.js"
+import { defaultDirections } from "./card.js"
 import { choice, classChoice, fit, form, make, panel, picture, randomSeed, saver, seedControl, slider, taker } from "./elements.js"
 import { latest } from "./latest.js"
 
@@ -10,7 +11,7 @@ const STEPS = 20 // of a slider, at least
 export function editPanel(card, cards) {
   if (!card.operations.includes("edit")) return null
   const encoder = cards.find(({ generator }) => generator && generator === card.weights)
-  const directions = card.edits.directions.filter(({ method }) => method === "linear")
+  const directions = defaultDirections(card.edits)
   const controls = directions.map((direction) => (direction.towards ? classSwitch : amountSlider)(direction))
   const classes = classChoice(card)
   const views = {
