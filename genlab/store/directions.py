@@ -216,7 +216,7 @@ def _card(found: Directions) -> str:
             moved = f"{own.mean:+.3g}"
             if own.same_class is not None:
                 moved += f", another class in {1 - own.same_class:.0%}"
-            cells = (axis.name, direction.method, f"{effect.amount:+.3g} {axis.unit}", moved, "; ".join(others))
+            cells = (axis.name, direction.method, f"{effect.amount:+.3g} ({axis.unit})", moved, "; ".join(others))
             lines.append(f"| {' | '.join(cells)} |")
     return "\n".join([*lines, "", *(f"- {one}" for one in cautions(found)), ""])
 

@@ -174,7 +174,7 @@ def test_the_card_says_what_edits_do_and_what_they_are_not(client: TestClient, e
     encoder = ModelCard.model_validate(client.get("/v1/models/encoder").json())
     assert (encoder.generator, encoder.edits, encoder.operations) == (card.weights, None, ["encode"])
     readme = (edited_runs / "faces" / "model" / "README.md").read_text()
-    assert "| age | linear | -15 the column's units | -13.5 | gender +0.1 (size 0.5, same class in 82%) |" in readme
+    assert "| age | linear | -15 (the column's units) | -13.5 | gender +0.1 (size 0.5, same class in 82%) |" in readme
     assert all(one in readme for one in card.edits.cautions)
 
 
