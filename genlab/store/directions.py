@@ -171,7 +171,7 @@ class Directions:
         """Write the file into a model directory, and what it says into the model's card; return where it is."""
         file, card = directory / FILE_NAME, directory / CARD
         write_json(file, {"format": FORMAT, "version": VERSION} | to_dict(self))
-        before = read_bytes(card).decode().partition(f"\n{TITLE}\n")[0]
+        before = read_bytes(card).decode().partition(f"\n{TITLE}\n")[0] if exists(card) else ""
         write_atomic(card, f"{before}\n{TITLE}\n\n{_card(self)}".encode())
         return file
 

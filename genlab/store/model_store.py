@@ -19,7 +19,7 @@ from upath import UPath
 
 from genlab.core.claims import claimed
 from genlab.core.errors import ConfigError, RunError
-from genlab.core.storage import is_remote, locate, read_bytes, sha256, write_atomic, write_json
+from genlab.core.storage import exists, is_remote, locate, read_bytes, sha256, write_atomic, write_json
 from genlab.store import model_directory
 from genlab.store.aliases import FEWEST_DIGITS, FILE_NAME, VERSION_DIGITS, Aliases
 from genlab.store.directions import FILE_NAME as DIRECTIONS
@@ -205,7 +205,8 @@ class ModelStore:
             directions = find_directions(locate(source), description)
             if directions is not None:
                 write_atomic(target / DIRECTIONS, directions)
-                write_atomic(target / model_directory.CARD, read_bytes(locate(source) / model_directory.CARD))
+                if exists(card := locate(source) / model_directory.CARD):
+                    write_atomic(target / model_directory.CARD, read_bytes(card))
             if limits := read_limits(locate(source), description["weights"]["sha256"]):
                 write_limits(target, limits)
             if there is None:
