@@ -5,6 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 demo=$(realpath -m "${GENLAB_DEMO:-demo}")
 export GENLAB_CLUSTER=${GENLAB_CLUSTER:-/tmp/genlab-demo-$UID}
+# shellcheck source=cluster/lib.sh
 source cluster/lib.sh
 say() { printf '\n\033[1m== %s\033[0m\n' "$*"; }
 

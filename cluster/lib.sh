@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Shared by up.sh, down.sh and demo.sh: Ray nodes on loopback that can be stopped one by one, with token authentication.
 # Sourced with GENLAB_CLUSTER set to the folder that keeps the cluster's state.
 

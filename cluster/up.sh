@@ -5,7 +5,8 @@
 set -euo pipefail
 export GENLAB_CLUSTER=${GENLAB_CLUSTER:-/tmp/genlab-cluster-$UID}
 port=${GENLAB_PORT:-8265}
-cpus=${GENLAB_CPUS:-$(((($(nproc) + 1)) / 2))}
+cpus=${GENLAB_CPUS:-$((($(nproc) + 1) / 2))}
+# shellcheck source=cluster/lib.sh
 source "$(dirname "$0")/lib.sh"
 
 if compgen -G "$GENLAB_CLUSTER/*.pid" >/dev/null; then

@@ -31,7 +31,7 @@ ROW = re.compile(r"^\| (?P<names>`--[^|]+?) \| (?P<values>[^|]*) \|", re.MULTILI
 CHOICES = re.compile(r"[\w-]+(, [\w-]+)+$")
 OTHERS = {
     *("aws", "cp", "curl", "docker", "done", "export", "for", "gcloud", "git", "kubectl", "pip", "printf", "pytest"),
-    *("ray", "sed", "serve", "source", "tensorboard", "uv"),
+    *("prometheus", "ray", "sbatch", "sed", "serve", "source", "tensorboard", "uv"),
 }
 """Programs whose options are not genlab's."""
 OF_MODELS = {"sample", "reconstruct", "encode", "decode", "interpolate", "mix", "translate", "evaluate"}
