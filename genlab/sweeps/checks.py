@@ -13,9 +13,9 @@ from genlab.data.format.shards import ShardSet
 from genlab.data.format.splits import VALIDATION
 from genlab.evaluation.evaluate import picture_measurements
 from genlab.proofs.describe import names_of_test_metrics
-from genlab.recipes.recipe import preset_values
+from genlab.recipes.recipe import preset_values, recipe_type
 from genlab.reports.family import family_report
-from genlab.sweeps.space import Mode, Space, When, drawn
+from genlab.sweeps.space import Asha, Median, Mode, Space, When, drawn
 from genlab.sweeps.trials import SEED
 from genlab.training.plan import Plan, build_on_meta
 
@@ -42,6 +42,8 @@ def check_space(space: Space, config: Any) -> None:
         raise ConfigError(f"seeds = {space.seeds!r}: a sweep has at least one seed")
     if space.seeds > 1 and SEED in space.vary:
         raise ConfigError(f"{SEED}: varied, and set by seeds = {space.seeds}, too; leave one of them out")
+    if space.scheduler is not None:
+        _check_scheduler(space, space.scheduler)
     earlier: dict[str, Sequence[Any] | Domain] = {}
     for name, declared in space.vary.items():
         values = declared
@@ -66,6 +68,27 @@ def check_space(space: Space, config: Any) -> None:
         earlier[name] = values
     if space.searcher != "grid" and space.budget.trials is None and space.budget.images is None:
         raise ConfigError(f"searcher {space.searcher!r} needs a budget: budget=Budget(trials=24), or --sweep.trials 24")
+
+
+def _check_scheduler(space: Space, scheduler: Asha | Median) -> None:
+    """Refuse what a scheduler cannot stop trials by."""
+    name = type(scheduler).__name__
+    if len(space.objectives) > 1:
+        raise ConfigError(
+            f"{name} stops trials by one metric, and there are {len(space.objectives)}; name one, or leave the "
+            'scheduler out: searcher="optuna" takes several'
+        )
+    if space.seeds > 1:
+        raise ConfigError(
+            f"seeds = {space.seeds} with {name}: seeds of a point would be stopped at different times; search with one "
+            "seed, then repeat the best points in a grid without a scheduler"
+        )
+    if scheduler.grace < 1:
+        raise ConfigError(f"{name}: grace = {scheduler.grace}: a trial sees at least one image before it is stopped")
+    if isinstance(scheduler, Asha) and scheduler.reduction <= 1:
+        raise ConfigError(f"Asha: reduction = {scheduler.reduction:g}: should be greater than 1")
+    if isinstance(scheduler, Median) and scheduler.every < 1:
+        raise ConfigError(f"Median: every = {scheduler.every}: rungs are at least an image apart")
 
 
 def _check_objectives(space: Space) -> None:
@@ -132,6 +155,24 @@ def check_plan(space: Space, plan: Plan) -> None:
     """
     for metric in space.objectives:
         _check_metric(metric, plan)
+    if space.scheduler is not None:
+        _check_rungs(space, space.scheduler, plan)
+
+
+def _check_rungs(space: Space, scheduler: Asha | Median, plan: Plan) -> None:
+    """Refuse a metric that is not known at rungs, and rungs that no trial reaches."""
+    name = type(scheduler).__name__
+    (metric,) = space.objectives
+    if metric.startswith("score/"):
+        known = [one for one in metric_names(plan) if one.startswith("val/")]
+        instead = " or ".join(known) or f"val/{recipe_type(plan.family).ranked_by}, and set run.evaluate_every"
+        raise ConfigError(
+            f"{name}: the metric {metric!r} exists when a trial has ended, and trials are stopped by one that is "
+            f"measured at rungs; use {instead}"
+        )
+    if not plan.rungs:
+        images = plan.steps * plan.run.batch
+        raise ConfigError(f"{name}: grace = {scheduler.grace:,} images, and a trial sees {images:,}: none would stop")
 
 
 def _check_metric(metric: str, plan: Plan) -> None:

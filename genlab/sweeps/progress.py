@@ -10,12 +10,13 @@ from ray import tune
 from upath import UPath
 
 from genlab.core.errors import GenlabError
+from genlab.core.text import counted
 from genlab.sweeps.disk import release_checkpoints
 from genlab.sweeps.live import Display, Status
 from genlab.sweeps.page import Reported, SweepPage
 from genlab.sweeps.results import TrialResult, failed, read_result, write_results
 from genlab.sweeps.space import Space
-from genlab.sweeps.trials import FAULT, Outcome, Trial, result_of
+from genlab.sweeps.trials import FAULT, Outcome, Trial, result_of, stopped_images
 
 
 class Results:
@@ -69,7 +70,8 @@ class Results:
             one = self._finished.get(trial.name)
             if one is None:
                 metrics = result_of(trial)
-                one = read_result(Outcome(trial, metrics or {}), list(self._page.space.objectives))
+                outcome = Outcome(trial, metrics or {}, stopped=stopped_images(trial.plan))
+                one = read_result(outcome, list(self._page.space.objectives))
                 if metrics is not None:
                     self._finished[trial.name] = one
             fault = faults.get(trial.name)
@@ -149,6 +151,8 @@ class Announcer(tune.Callback):
         mine, fault = self._of(trial), trial.last_result.get(FAULT)
         if fault is not None:
             self._say(mine, "failed")
+        if stopped := stopped_images(mine.plan):
+            self._say(mine, f"stopped at {counted(stopped, 'image')}")
         self._ended(mine, fault)
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:

@@ -2,6 +2,7 @@
 
 import math
 import statistics
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +21,11 @@ class PointResult:
 
     point: dict[str, Any]
     outcomes: tuple[Outcome, ...]
+
+    @property
+    def stopped(self) -> int | None:
+        """Images that had been seen when its trial was stopped; ``None`` of a point that was trained to the end."""
+        return next((outcome.stopped for outcome in self.outcomes if outcome.stopped), None)
 
     def values(self, metric: str) -> list[float]:
         """Return the metric of each trial that has it."""
@@ -53,8 +59,16 @@ def by_point(outcomes: Sequence[Outcome]) -> list[PointResult]:
 
 
 def ranked(points: Sequence[PointResult], metric: str, mode: Mode) -> list[PointResult]:
-    """Return the points by their means, the best first; those without the metric come last."""
-    return sorted(points, key=lambda point: _cost(point.mean(metric), mode))
+    """Return the points by their means, the best first; after them those that were stopped, the latest first.
+
+    Points without the metric come last.
+    """
+
+    def key(point: PointResult) -> tuple[bool, int, float]:
+        cost = _cost(point.mean(metric), mode)
+        return math.isinf(cost), -(point.stopped or sys.maxsize), cost
+
+    return sorted(points, key=key)
 
 
 def p_values(points: Sequence[PointResult], metric: str) -> list[float | None]:

@@ -96,8 +96,8 @@ def write_results(folder: UPath, results: Sequence[TrialResult]) -> None:
     """Write ``results.parquet``: a row for each trial.
 
     Its columns are the options that vary, by name; ``run.seed``; all metrics, by name; ``images``, ``hours``,
-    ``state``, ``error`` and ``run``, the run directory. An option whose values are not all numbers, all texts or all
-    truth values is written as JSON.
+    ``stopped``, the images at which a scheduler stopped it, ``state``, ``error`` and ``run``, the run directory. An
+    option whose values are not all numbers, all texts or all truth values is written as JSON.
 
     Args:
         folder: the sweep's folder.
@@ -113,6 +113,7 @@ def write_results(folder: UPath, results: Sequence[TrialResult]) -> None:
     columns |= {
         "images": pa.array([one.images for one in results], pa.int64()),
         "hours": pa.array([one.hours for one in results], pa.float64()),
+        "stopped": pa.array([one.outcome.stopped for one in results], pa.int64()),
         "state": pa.array([one.state for one in results], pa.string()),
         "error": pa.array([one.outcome.error for one in results], pa.string()),
         "run": pa.array([one.outcome.trial.plan.directory for one in results], pa.string()),

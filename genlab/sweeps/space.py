@@ -1,6 +1,7 @@
 """Search spaces: plain declarations of what varies and what is measured."""
 
 import importlib.util
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -51,6 +52,44 @@ class Budget:
 
 
 @dataclass(frozen=True)
+class Asha:
+    """Asynchronous successive halving (Li et al. 2020): of the trials at a rung only the best fraction goes on.
+
+    Rungs are ``grace``, ``grace * reduction``, ``grace * reduction**2``, ... images, as long as that is less than a
+    trial sees. Whoever reaches one is compared with those before: none waits for others.
+    """
+
+    grace: int
+    """Images that each trial sees before it may be stopped."""
+    reduction: float = 3.0
+    """One in so many goes on at each rung; and how many times as many images the next one has."""
+
+    def rungs(self, images: int) -> list[int]:
+        """Return the rungs, in images, of a trial that sees ``images``."""
+        found = [self.grace]
+        while found[-1] * self.reduction < images:
+            found.append(math.ceil(found[-1] * self.reduction))
+        return [rung for rung in found if rung < images]
+
+
+@dataclass(frozen=True)
+class Median:
+    """Median stopping (Golovin et al. 2017): a trial stops whose best so far is worse than the median of the others.
+
+    A trial's best is compared with the means of the others over all their rungs up to there, from three others on.
+    """
+
+    grace: int
+    """Images that each trial sees before it may be stopped."""
+    every: int
+    """Images from rung to rung."""
+
+    def rungs(self, images: int) -> list[int]:
+        """Return the rungs, in images, of a trial that sees ``images``."""
+        return list(range(self.grace, images, self.every))
+
+
+@dataclass(frozen=True)
 class Space:
     """What varies in the trials of a sweep, and what they are compared by.
 
@@ -74,6 +113,8 @@ class Space:
     searcher: Literal["grid", "random", "optuna"] = "grid"
     """grid: every combination of lists. random: independent draws, from lists uniformly. optuna: draws that learn from
     the trials before, by the tree-structured Parzen estimator (Bergstra et al. 2011)."""
+    scheduler: Asha | Median | None = None
+    """Which trials are stopped early, by the metric at rungs; without it each is trained to its end."""
     budget: Budget = field(default_factory=Budget)
     """How much the sweep may train."""
     seeds: int = 1

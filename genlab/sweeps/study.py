@@ -8,7 +8,7 @@ import statistics
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ from genlab.core.seeds import derived_seed
 from genlab.core.storage import cache_folder, exists, read_bytes, read_json, sha256, write_atomic
 from genlab.core.text import counted
 from genlab.sweeps.space import Space, When
-from genlab.sweeps.trials import PREFIX, Trial, config_of, plan_trial, result_of, trial_name
+from genlab.sweeps.trials import PREFIX, Trial, config_of, plan_trial, result_of, stopped_images, trial_name
 from genlab.training.plan import earlier_config
 
 FILE_NAME = "optuna.sqlite3"
@@ -52,16 +52,32 @@ class _Asked:
     point: dict[str, Any]
     trials: tuple[Trial, ...]
 
-    def values(self, metrics: Sequence[str]) -> list[float] | None:
-        """Return the mean over seeds of each metric; ``None`` where no trial has one of them."""
+    def result(self, metrics: Sequence[str]) -> "_Result":
+        """Return what came out of it: the mean over seeds of each metric, of those that have it."""
         found = [result_of(trial) or {} for trial in self.trials]
         each = [[one[name] for one in found if math.isfinite(one.get(name, math.nan))] for name in metrics]
-        return [statistics.fmean(values) for values in each] if all(each) else None
+        if not all(each):
+            return _Result(TrialState.FAIL)
+        values = [statistics.fmean(one) for one in each]
+        stopped = stopped_images(self.trials[0].plan)  # With a scheduler there is one seed, and one metric.
+        if stopped is None:
+            return _Result(TrialState.COMPLETE, values)
+        return _Result(TrialState.PRUNED, values, {stopped: values[0]})
 
     @property
     def finished(self) -> bool:
         """Whether the runs of all seeds have ended."""
         return all(result_of(trial) is not None for trial in self.trials)
+
+
+@dataclass(frozen=True)
+class _Result:
+    """What the study has of a point that has ended."""
+
+    state: TrialState
+    values: list[float] | None = None
+    stopped: dict[int, float] = field(default_factory=dict)
+    """The metric by the images seen, of a trial that was stopped."""
 
 
 class Study:
@@ -94,7 +110,7 @@ class Study:
         if not any(isinstance(values, Domain) for values in varied):
             self._allowed = min(self._allowed, sum(1 for _ in space.grid()))
         by_images = math.inf if budget.images is None else budget.images // images
-        self._numbers: dict[str, int] = {}  # Optuna's, of points that have not ended.
+        self._open_trials: dict[str, optuna.Trial] = {}  # Of points that have not ended.
         self._failed: set[str] = set()
         self._waiting: list[Trial] = []
         self.trials: list[Trial] = []
@@ -127,10 +143,12 @@ class Study:
             self._failed.add(trial.name)
         key = self._key(trial.point)
         asked = self._points[key]
-        if key in self._numbers and all(one.name in self._failed or result_of(one) is not None for one in asked.trials):
-            values = asked.values(list(self._space.objectives))
-            state = TrialState.FAIL if values is None else TrialState.COMPLETE
-            self._study.tell(self._numbers.pop(key), values, state)
+        over = all(one.name in self._failed or result_of(one) is not None for one in asked.trials)
+        if over and key in self._open_trials:  # The run of another seed may have ended before this is called for it.
+            result, told = asked.result(list(self._space.objectives)), self._open_trials.pop(key)
+            for images, value in result.stopped.items():
+                told.report(value, images)
+            self._study.tell(told, result.values if result.state == TrialState.COMPLETE else None, result.state)
             self._save()
 
     def _fetch(self) -> None:
@@ -176,7 +194,7 @@ class Study:
         points = {self._key(point): point for point in self._begun()}
         for stored in self._study.get_trials(deepcopy=False):
             point = self._point_of(stored)
-            if point is not None and stored.state in (TrialState.RUNNING, TrialState.COMPLETE):
+            if point is not None and stored.state != TrialState.FAIL:
                 points.setdefault(self._key(point), point)
         asked = {key: self._plan(point) for key, point in points.items()}
         for one in asked.values():
@@ -187,41 +205,43 @@ class Study:
         left = int(min(max(self._allowed - len(finished), 0), len(unfinished)))
         unfinished = dict(itertools.islice(unfinished.items(), left))
         self._points = finished | unfinished
-        values = {key: one.values(list(self._space.objectives)) for key, one in finished.items()}
-        self._keep_only(values, set(unfinished))
-        known = {self._key_of(stored): stored for stored in self._study.get_trials(deepcopy=False)}
+        results = {key: one.result(list(self._space.objectives)) for key, one in finished.items()}
+        self._keep_only(results)
+        known = {self._key_of(stored) for stored in self._study.get_trials(deepcopy=False)}
         for key, one in finished.items():
-            if key not in known and values[key] is not None:
-                distributions = self._distributions(one.point)
-                params = {name: outward(value) for name, value in one.point.items()}
-                self._study.add_trial(create_trial(values=values[key], params=params, distributions=distributions))
+            result = results[key]
+            if key not in known and result.values is not None:
+                ended = create_trial(
+                    state=result.state,
+                    values=result.values,
+                    intermediate_values=result.stopped,
+                    params={name: outward(value) for name, value in one.point.items()},
+                    distributions=self._distributions(one.point),
+                )
+                self._study.add_trial(ended)
         for key, one in unfinished.items():
-            if key in known:
-                self._numbers[key] = known[key].number
-            else:
-                self._study.enqueue_trial({name: outward(value) for name, value in one.point.items()})
-                self._numbers[key] = self._study.ask(self._distributions(one.point)).number
+            self._study.enqueue_trial({name: outward(value) for name, value in one.point.items()})
+            self._open_trials[key] = self._study.ask(self._distributions(one.point))
         self.trials = [trial for one in self._points.values() for trial in one.trials]
         self._waiting = [trial for one in unfinished.values() for trial in one.trials if result_of(trial) is None]
         if self._points:
             self._save()
 
-    def _keep_only(self, values: Mapping[str, list[float] | None], unfinished: set[str]) -> None:
+    def _keep_only(self, results: Mapping[str, _Result]) -> None:
         """Make the study anew without the trials that do not agree with the runs, if it has such: Optuna drops none."""
 
         def agrees(stored: FrozenTrial) -> bool:
             point = self._point_of(stored)
             if point is None or stored.distributions != self._distributions(point):
                 return False
-            if stored.state == TrialState.COMPLETE:
-                return values.get(self._key(point)) == stored.values
-            return stored.state == TrialState.FAIL or self._key(point) in unfinished
+            found = _Result(stored.state, stored.values, stored.intermediate_values)
+            return stored.state == TrialState.FAIL or results.get(self._key(point)) == found
 
         stored = self._study.get_trials()
         if not all(map(agrees, stored)):
             optuna.delete_study(study_name=STUDY, storage=self._storage)
             self._study = self._open()
-            self._study.add_trials([one for one in stored if one.state == TrialState.COMPLETE and agrees(one)])
+            self._study.add_trials([one for one in stored if one.state != TrialState.FAIL and agrees(one)])
 
     def _begun(self) -> Iterator[dict[str, Any]]:
         """Yield the points of the runs in the folder that lie in the space, and say how many do not."""
@@ -284,7 +304,7 @@ class Study:
                 self._study.tell(trial, state=TrialState.FAIL)
                 return None
             self._points[key] = asked
-            self._numbers[key] = trial.number
+            self._open_trials[key] = trial
             self.trials += asked.trials
             return asked
         return None

@@ -168,6 +168,7 @@ def _record(outcome: Outcome) -> dict[str, Any]:
         "run": outcome.trial.plan.directory,
         "metrics": dict(outcome.metrics),
         "error": outcome.error,
+        "stopped": outcome.stopped,
     }
 
 

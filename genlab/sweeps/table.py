@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from genlab.core.text import counted
 from genlab.evaluation.measurements import Measurement
 from genlab.sweeps.ranking import LEVEL, PointResult, p_values
 from genlab.sweeps.space import Space
@@ -30,6 +31,8 @@ def rows(space: Space, points: Sequence[PointResult], front: Sequence[PointResul
             verdict = "front" if point in front else ""
         elif point is points[0]:
             verdict = "the best"
+        elif point.stopped:
+            verdict = f"stopped at {counted(point.stopped, 'image')}"
         elif p_value is None:
             verdict = "?"
         else:

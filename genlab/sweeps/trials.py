@@ -3,19 +3,21 @@
 import hashlib
 import itertools
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from upath import UPath
 
 from genlab.core.config import flatten, override, to_dict
 from genlab.core.errors import ConfigError, RunError
-from genlab.core.storage import locate, read_json
+from genlab.core.storage import exists, locate, read_json, write_json
 from genlab.core.text import counted
 from genlab.store import model_directory
 from genlab.sweeps.space import Space
 from genlab.training.plan import Plan, earlier_config, finished_step, make_plan
+from genlab.training.rung import Rung
 
 PREFIX = "trial-"
 """Beginning of a trial's name."""
@@ -28,6 +30,11 @@ LONGEST_NAME = 255
 SEED = "run.seed"
 FAULT = "fault"
 """What a trial reports to Ray Tune, in place of metrics, that would fail again if it were started again: why."""
+NAME = "run.name"
+NUMBER = "trial"
+"""The parameter that says to a trial's process, and to callbacks of Ray Tune, which of all trials it is."""
+STOPPED = "stopped.json"
+"""File of a run directory that says at which rung a sweep stopped the run."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +75,8 @@ class Outcome:
     """Metrics of the trained model and, as ``score/NAME``, scores of its report; none of a trial that failed."""
     error: str | None = None
     """Why there are none, in one line."""
+    stopped: int | None = None
+    """Images that it had seen when it was stopped; ``None`` of a trial that was trained to its end."""
 
 
 class Source(Protocol):
@@ -199,7 +208,15 @@ def plan_run(space: Space, config: Any, folder: UPath, name: str) -> Plan:
         folder: the folder of the sweep's runs.
         name: the trial's name.
     """
-    return make_plan(space.family, override(config, {"run.name": name, "run.storage": str(folder)}), sealed=True)
+    plan = make_plan(space.family, override(config, {"run.name": name, "run.storage": str(folder)}), sealed=True)
+    if space.scheduler is None:
+        return plan
+    run = plan.run
+    steps = {
+        math.ceil(images / run.batch / run.log_every) * run.log_every
+        for images in space.scheduler.rungs(plan.steps * run.batch)
+    }
+    return replace(plan, rungs=tuple(sorted(step for step in steps if step < plan.steps)))
 
 
 def _plan(space: Space, config: Any, name: str, earlier_names: Sequence[str], folder: UPath) -> Plan:
@@ -243,17 +260,41 @@ class Planned:
         """Do nothing: the order does not depend on results."""
 
 
+def record_stop(plan: Plan, rung: Rung) -> None:
+    """Write down, in the run's directory, that the run is to stop at a rung."""
+    content = {"step": rung.step, "images": rung.images, "metrics": dict(rung.metrics)}
+    write_json(locate(plan.directory) / STOPPED, content)
+
+
+def stop_of(plan: Plan) -> int | None:
+    """Return the step at which a run of a sweep with a scheduler is to stop, or was stopped; ``None``: at its end."""
+    file = locate(plan.directory) / STOPPED
+    return int(read_json(file)["step"]) if plan.rungs and exists(file) else None
+
+
+def ended_step(plan: Plan) -> int | None:
+    """Return the step at which a trial's run ended, or was stopped; ``None`` if it has to go on."""
+    stop = stop_of(plan)
+    return finished_step(plan if stop is None else replace(plan, steps=stop))
+
+
+def stopped_images(plan: Plan) -> int | None:
+    """Return how many images a run had seen when it was stopped; ``None`` if it was not, or has to go on."""
+    step = ended_step(plan) if stop_of(plan) is not None else None
+    return None if step is None or step >= plan.steps else step * plan.run.batch
+
+
 def result_of(trial: Trial) -> dict[str, float] | None:
     """Return the metrics of a trial's trained model and, as ``score/NAME``, the scores of its report.
 
     Returns:
-        ``None`` unless the run has ended and has its report.
+        ``None`` unless the run has ended, or was stopped, and has its report.
 
     Raises:
         RunError: when the run was trained longer than the sweep trains.
     """
     directory = locate(trial.plan.directory)
-    step = finished_step(trial.plan)
+    step = ended_step(trial.plan)
     if step is None or not (directory / "report.html").exists():
         return None
     if step > trial.plan.steps:

@@ -16,19 +16,17 @@ from genlab.core.text import counted
 from genlab.reports.report import make_report
 from genlab.sweeps.hparams import write_hyperparameters
 from genlab.sweeps.space import Space
-from genlab.sweeps.trials import FAULT, SEED, Source, Trial, config_of, plan_run, result_of
+from genlab.sweeps.stopping import RungScheduler, reporter
+from genlab.sweeps.trials import FAULT, NAME, NUMBER, SEED, Source, Trial, config_of, ended_step, plan_run, result_of
 from genlab.training.attempts import SupersededError
 from genlab.training.console import RunConsole
-from genlab.training.plan import finished_step, owned, start_or_resume
+from genlab.training.plan import owned, start_or_resume
 from genlab.training.ray.driver import fit, resources_of, side_by_side, worker_resources
 
 DRIVER: dict[str, int | float] = {"memory": 1}
 """What is reserved for the driver of a trial of several workers, which hardly computes: a byte, since Tune wants
 something reserved. Even a hundredth of a CPU would be missing for a worker, on a node whose CPUs are all taken."""
 SECONDS_PER_HOUR = 3600
-NUMBER = "trial"
-"""The parameter that says to a trial's process, and to callbacks, which of all trials it is."""
-NAME = "run.name"
 
 
 def run_trials(
@@ -65,6 +63,7 @@ def run_trials(
             search_alg=queue,
             num_samples=left,
             max_concurrent_trials=together,
+            scheduler=RungScheduler(space, source.trials) if space.scheduler else None,
             reuse_actors=alone,  # A process that has PyTorch trains one trial after another.
         ),
         run_config=tune.RunConfig(
@@ -105,14 +104,16 @@ def _train_and_report(parameters: dict[str, Any], space: Space, config: Any, fol
         start_or_resume(mine)
         options = {**point, SEED: parameters[SEED]}
         write_hyperparameters(locate(mine.directory), options, list(space.objectives))
-        if finished_step(mine) is None:
+        if ended_step(mine) is None:
             with RunConsole() as console:
                 if mine.run.workers == 1:
                     from genlab.training.ray.alone import train_alone  # imports torch
 
-                    train_alone(mine, console, lambda metrics: tune.report(dict(metrics)))
+                    train_alone(mine, console, lambda metrics: tune.report(dict(metrics)), reporter(mine))
                 else:
-                    fit(mine, console, callbacks=[TuneReportCallback()])
+                    # Ray Tune takes reports of one thread at a time: of the rungs, or of the epochs.
+                    callbacks = [] if mine.rungs else [TuneReportCallback()]
+                    fit(mine, console, callbacks=callbacks, on_rung=reporter(mine))
     make_report(plan.directory)
     tune.report(result_of(Trial({}, plan)) or {})
 

@@ -107,6 +107,16 @@ class Candidates:
         self._writes.append(written)
         return written
 
+    def measured(self, step: int) -> dict[str, float]:
+        """Wait for the measurements of the model of ``step``; return them as ``val/NAME``, none if it has none."""
+        for written in self._writes:
+            written.result()
+        for measured in self._measured:
+            measured.result()
+        found = next((one for one in self._evaluations if one.step == step), None)
+        kind = self._plan.evaluation_kind
+        return {f"{kind}/{name}": value for name, value in found.better.items()} if found else {}
+
     def left_to_driver(self) -> bool:
         """Return whether the driver is to measure what is left, and to write the best as the run's model.
 

@@ -32,6 +32,7 @@ from genlab.training.domain_data import open_batches, open_split
 from genlab.training.gradients import Gradients
 from genlab.training.meters import Meter, Throughput
 from genlab.training.plan import Plan
+from genlab.training.rung import Rung
 from genlab.training.session import Session, copy_from_rank_zero, from_rank_zero, gather
 from genlab.training.state import TrainingState
 from genlab.training.step_context import LoopStepContext, rows_of_part
@@ -51,7 +52,9 @@ FIRST_ROWS = 100
 
 
 def train(plan: Plan, session: Session) -> TrainingState:
-    """Train ``plan`` to its end as one of ``session.world_size`` workers, going on from the newest checkpoint.
+    """Train ``plan`` as one of ``session.world_size`` workers, going on from the newest checkpoint.
+
+    The run goes to its end, or to a rung at which it is told to stop.
 
     Args:
         plan: the run.
@@ -106,8 +109,9 @@ def train(plan: Plan, session: Session) -> TrainingState:
         throughput = Throughput(streams)
         stopwatch = Stopwatch(device, streams.values())
         measured_splits = plan.measured_splits if recipe.has_test_metrics else {}
+        stopped = done in plan.rungs and _stops(plan, session, tracker, candidates, done)
 
-        while done < plan.steps:
+        while done < plan.steps and not stopped:
             stopwatch.begin(done)
             torch.manual_seed(derived_seed(run.seed, "step", done, session.rank))
             begin_cuda_graphs(run.cuda_graphs)
@@ -151,6 +155,7 @@ def train(plan: Plan, session: Session) -> TrainingState:
             stopwatch.lap("optimiser")
 
             last = done == plan.steps
+            rung = done in plan.rungs
             logged = last or done % run.log_every == 0
             if logged:
                 stopwatch.settle()
@@ -165,18 +170,20 @@ def train(plan: Plan, session: Session) -> TrainingState:
                     session.progress(
                         ProgressUpdate(done, plan.steps, plan.epoch(done), speed["images_per_second"], metrics)
                     )
-            if last or plan.ends_epoch(done):
+            if last or rung or plan.ends_epoch(done):
                 reported = {"step": done, "epoch": plan.epoch(done)}
                 for kind, split in measured_splits.items():
                     measured = _test_metrics(plan, split, state, session)
                     if tracker and measured:
                         tracker.log(kind, done, images, plan.epoch(done), measured)
                     reported |= {f"{kind}/{name}": value for name, value in measured.items()}
-                session.report(reported)
-            if tracker and (last or (done % run.figures_every == 0 if run.figures_every else plan.ends_epoch(done))):
+                if last or plan.ends_epoch(done):
+                    session.report(reported)
+            shown = done % run.figures_every == 0 if run.figures_every else plan.ends_epoch(done)
+            if tracker and (last or rung or shown):
                 _write_pictures(plan, state, session, tracker, done)
             stopwatch.lap("other")
-            if last or (logged and _checkpoint_is_due(plan, done)):
+            if last or rung or (logged and _checkpoint_is_due(plan, done)):
                 _require_sound_weights(state, session, done, saved)
                 last_saved, saved = saved, done
                 if tracker:
@@ -184,12 +191,16 @@ def train(plan: Plan, session: Session) -> TrainingState:
                     facts = {"family": plan.family, "images": images, "world_size": session.world_size}
                     written = None
                     every = run.evaluate_every
-                    if candidates and every and (last or _multiple_between(every, last_saved, done)):
+                    if candidates and every and (last or rung or _multiple_between(every, last_saved, done)):
                         with state.ema_weights():
                             provenance = _make_provenance(plan, done, tracker.latest)
                             written = candidates.add(state.recipe.model(), provenance)
                     checkpoints.save(done, state.tensors(), facts, after=(followed, written))
                 stopwatch.lap("checkpoint")
+            if rung:
+                checkpoints.wait()
+                stopped = _stops(plan, session, tracker, candidates, done)
+                stopwatch.lap("other")
 
         if tracker and attempt:
             checkpoints.wait()
@@ -325,6 +336,22 @@ def _test_metrics(plan: Plan, split: str, state: TrainingState, session: Session
 
 def _same_rows(rows: slice, rank: int) -> slice:
     return rows
+
+
+def _stops(plan: Plan, session: Session, tracker: Tracker | None, candidates: Candidates | None, done: int) -> bool:
+    """Tell what started the run that it has reached the rung ``done``; return, on every rank, whether it is to stop.
+
+    Where checkpoints are evaluated it waits for the evaluation of this one.
+    """
+    stops = False
+    if tracker:
+        measured = {name: value for name, value in tracker.latest.items() if name.partition("/")[0] != "train"}
+        if candidates:
+            measured |= candidates.measured(done)
+        stops = session.reach(Rung(done, done * plan.run.batch, measured))
+        if stops:
+            session.say(f"stops at step {done:,}, as told; its checkpoint is kept")
+    return bool(from_rank_zero(stops))
 
 
 def _write_pictures(plan: Plan, state: TrainingState, session: Session, tracker: Tracker, done: int) -> None:

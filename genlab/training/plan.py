@@ -105,6 +105,9 @@ class Plan:
     """The weights that the run begins with; ``None`` for new ones."""
     advice: tuple[str, ...] = ()
     """Sentences for the user as the run starts."""
+    rungs: tuple[int, ...] = ()
+    """Steps before the last, multiples of ``run.log_every``, after which the run is measured, writes a checkpoint and
+    may be told to stop there, see :meth:`genlab.training.session.Session.reach`."""
     claim: Claim | None = None
     """The claim on the run directory, see :func:`owned`; ``None`` if nothing else can write there."""
 

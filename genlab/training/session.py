@@ -17,6 +17,7 @@ from torch import Tensor
 from genlab.core.claims import Claim
 from genlab.core.processes import end_with_parent
 from genlab.training.console import ProgressUpdate, RunConsole
+from genlab.training.rung import Rung
 
 T = TypeVar("T")
 NICENESS = 10
@@ -58,6 +59,14 @@ class Session(Protocol):
         """Report metrics to what started the run, such as Ray Tune. Every rank calls it, at the same steps."""
         ...
 
+    def reach(self, rung: Rung) -> bool:
+        """Tell what started the run what it has reached, and wait for the answer; return whether to stop there.
+
+        Called by rank 0, when the checkpoint of that step is written. A run that goes on from this checkpoint calls it
+        again.
+        """
+        ...
+
     def progress(self, update: ProgressUpdate) -> None:
         """Show the run's progress. Called by rank 0; never waits. Raises the error for which the run was given up."""
         ...
@@ -88,6 +97,10 @@ class LocalSession:
 
     def report(self, metrics: Mapping[str, float]) -> None:
         """Do nothing: the metrics are in the run directory."""
+
+    def reach(self, rung: Rung) -> bool:
+        """Go on: nothing stops a run without Ray."""
+        return False
 
     def progress(self, update: ProgressUpdate) -> None:
         """Show the progress on the console; raise a ClaimLostError if another process took over the run."""

@@ -1,6 +1,7 @@
 """What is refused before any trial starts, with what to use instead."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -9,12 +10,14 @@ from ray import tune
 
 from genlab.core.config import override
 from genlab.core.errors import ConfigError
+from genlab.core.storage import locate
 from genlab.data.ingest.ingest import IngestConfig, ingest
 from genlab.models.stylegan import Form
 from genlab.recipes.cyclegan import CycleGANConfig
 from genlab.recipes.vae import VAEConfig
 from genlab.sweeps.checks import check_plan, check_space, metric_names
-from genlab.sweeps.space import Budget, Space, When
+from genlab.sweeps.space import Asha, Budget, Median, Space, When
+from genlab.sweeps.trials import plan_trials
 from genlab.training.plan import make_plan
 
 
@@ -49,6 +52,15 @@ SEARCHED: dict[str, Any] = RANDOM | {"searcher": "optuna"}
         ({"objective.beta": tune.uniform(0, 1)}, {"searcher": "optuna"}, "searcher 'optuna' needs a budget"),
         ({"run.seed": [0, 1]}, SEARCHED, "run.seed: chance is nothing to search for; seeds=3 repeats"),
         ({"objective.beta": tune.qloguniform(0.5, 4, 0.5)}, SEARCHED, "objective.beta: Optuna draws no rounded values"),
+        (
+            {"run.batch": [8]},
+            {"scheduler": Asha(9), "metric": ["val/kl", "val/neg_elbo"], "mode": ["min"] * 2},
+            'Asha stops trials by one metric, and there are 2; .*searcher="optuna" takes several',
+        ),
+        ({"run.batch": [8]}, {"scheduler": Median(9, 9), "seeds": 3}, "seeds = 3 with Median: .*search with one seed"),
+        ({"run.batch": [8]}, {"scheduler": Asha(0)}, "Asha: grace = 0"),
+        ({"run.batch": [8]}, {"scheduler": Asha(9, reduction=1)}, "Asha: reduction = 1: should be greater than 1"),
+        ({"run.batch": [8]}, {"scheduler": Median(9, every=0)}, "Median: every = 0"),
         ({"run.seed": [0, 1]}, {"seeds": 3}, "run.seed: varied, and set by seeds = 3"),
         ({"run.batch": [8]}, {"seeds": 0}, "seeds = 0: a sweep has at least one"),
         ({"run.batch": [8]}, {"metric": ["val/kl", "val/neg_elbo"]}, "mode = 'min': give min or max for each metric"),
@@ -139,8 +151,30 @@ def test_measurements_of_pictures_need_evaluated_checkpoints(data: Path, tmp_pat
         check_plan(of_pictures, plan)
     evaluated = make_plan("cyclegan", override(config, {"run.evaluate_every": 2}), sealed=True)
     check_plan(of_pictures, evaluated)
+    stopping = replace(of_pictures, scheduler=Asha(1))
+    check_plan(stopping, replace(evaluated, rungs=(1,)))
+    with pytest.raises(ConfigError, match=r"Asha: the metric 'score/.*exists when a trial has ended.*use val/kid or"):
+        check_plan(replace(stopping, metric="score/translation.a_to_b.gain"), replace(evaluated, rungs=(1,)))
+    with pytest.raises(ConfigError, match=r"Asha: the metric 'score/.*use val/kid, and set run.evaluate_every"):
+        check_plan(replace(stopping, metric="score/translation.a_to_b.gain"), replace(plan, rungs=(1,)))
     assert {"val/kid", "val/kid_a_to_b", "val/cycle_a", "val/psnr_b_to_a"} <= set(metric_names(evaluated))
     assert {name for name in metric_names(plan) if name.startswith("score/")} >= {"score/translation.a_to_b.gain"}
+
+
+def test_a_scheduler_needs_a_metric_that_is_measured_at_rungs_and_rungs(data: Path, tmp_path: Path) -> None:
+    config = override(vae(data, tmp_path), {"run.log_every": 1})
+
+    def refused(scheduler: Asha, metric: str, message: str) -> None:
+        chosen = space({"objective.beta": [1.0]}, metric, scheduler=scheduler)
+        [trial] = plan_trials(chosen, config, locate(tmp_path / "sweep"))
+        with pytest.raises(ConfigError, match=message):
+            check_plan(chosen, trial.plan)
+
+    refused(Asha(8), "val/neg_elbo", "Asha: grace = 8 images, and a trial sees 8: none would stop")
+    config = override(config, {"run.steps": 4})
+    chosen = space({"objective.beta": [1.0]}, scheduler=Asha(8))
+    [trial] = plan_trials(chosen, config, locate(tmp_path / "sweep"))
+    check_plan(chosen, trial.plan)
 
 
 @pytest.mark.parametrize("form", get_args(Form))

@@ -14,12 +14,13 @@ from ray import tune
 from genlab.core.config import override
 from genlab.core.errors import RunError
 from genlab.core.storage import locate
-from genlab.sweeps.space import Budget, Space, When
+from genlab.sweeps.space import Asha, Budget, Space, When
 from genlab.sweeps.study import FILE_NAME, STUDY, Study, distribution_of
-from genlab.sweeps.trials import Trial, plan_trial
+from genlab.sweeps.trials import Trial, plan_trial, record_stop
 from genlab.training.console import RunConsole
 from genlab.training.loop import train
 from genlab.training.plan import start_or_resume
+from genlab.training.rung import Rung
 from genlab.training.session import LocalSession
 
 BETA = "objective.beta"
@@ -153,14 +154,15 @@ def test_a_point_is_told_with_its_mean_over_seeds(
         pair = [taken(study), taken(study)]
         assert [trial.seed for trial in pair] == [0, 1]
         for trial, value in zip(pair, (1.0, 2.0), strict=True):
-            assert not told(tmp_path)
             finish(trial, value)
+        for trial in pair:
             study.ended(trial)
         assert told(tmp_path) == [(pair[0].point, [1.5])]
         failing = [taken(study), taken(study)]
         finish(failing[0], 7.0)
-        for trial in failing:
-            study.ended(trial)
+        study.ended(failing[0])
+        assert len(told(tmp_path)) == 1, "the other seed has not ended"
+        study.ended(failing[1])
         assert [values for _, values in told(tmp_path)] == [[1.5], [7.0]], "one of its seeds failed"
     with opened(4, seeds=2) as study:
         assert taken(study).name == failing[1].name, "what failed is tried again"
@@ -185,6 +187,28 @@ def test_a_changed_space_keeps_what_still_fits(
     assert "1 earlier trial of this folder lie outside of the space" in capsys.readouterr().out
     with pytest.raises(RunError, match=r"run\.batch was"):
         Study(space(vary={dims: [3]}), override(config, {"run.batch": 8}), locate(tmp_path / "sweep"), 8)
+
+
+@pytest.mark.slow
+def test_a_trial_that_was_stopped_is_pruned_and_not_given_out_again(
+    finish: Callable[..., None], config: Any, tmp_path: Path
+) -> None:
+    def opened() -> Study:
+        longer = override(config, {"run.steps": 4, "run.log_every": 1})
+        return Study(space(1, scheduler=Asha(grace=9)), longer, locate(tmp_path / "sweep"), 64)
+
+    with opened() as study:
+        trial = taken(study)
+        finish(trial, 3.0)  # with the checkpoint of one step
+        record_stop(trial.plan, Rung(1, 16, {"val/neg_elbo": 3.0}))
+        study.ended(trial)
+    with opened() as study:
+        assert study.next() is None
+    assert not told(tmp_path)
+    found = optuna.load_study(study_name=STUDY, storage=f"sqlite:///{tmp_path / 'sweep' / FILE_NAME}")
+    assert [one.intermediate_values for one in found.trials if one.state == optuna.trial.TrialState.PRUNED] == [
+        {16: 3.0}
+    ]
 
 
 @pytest.mark.slow

@@ -18,53 +18,61 @@ from genlab.training.tracking import read_metrics
 from tests.cluster_support import TIMEOUT_SECONDS, finish, reproducible, start_job, wait_for
 
 SPACE = """
-from ray import tune
-
-from genlab.sweeps.space import Budget, Space
+from genlab.sweeps.space import Asha, Budget, Space
 
 SPACE = Space(
     family="vae",
-    vary={"model.latent_dim": [2, 8, 16], "objective.beta": tune.uniform(0.9, 1.1)},
+    vary={"optimization.learning_rate": [1e-7, 1e-5, 1e-3]},  # Optuna begins with the last
     metric="val/neg_elbo",
     mode="min",
-    base={"run.threads": 1},
+    base={"run.threads": 1, "run.log_every": 5},
     searcher="optuna",
+    scheduler=Asha(grace=160),
     budget=Budget(trials=3),
 )
 """
 pytestmark = pytest.mark.cluster
 
 
-def test_a_sweep_finds_the_best_and_says_how_to_train_it(drawn: Callable[[str], Path], tmp_path: Path) -> None:
-    space = tmp_path / "vae_latent.py"
+def test_a_sweep_finds_the_best_stops_the_worst_and_goes_on_where_it_was(
+    drawn: Callable[[str], Path], tmp_path: Path
+) -> None:
+    space = tmp_path / "rates.py"
     space.write_text(SPACE)
     options = ["--data.images", str(drawn("digits")), "--run.epochs", "1", "--run.batch", "32"]
     place = {"COLUMNS": "120", "GENLAB_CACHE": str(tmp_path / "cache")}
     job = start_job("jobs/sweep.py", str(space), *options, "--run.storage", str(tmp_path), **place)
-    wait_for("a trial's first line", lambda: [*filter(read_metrics, tmp_path.glob("vae_latent/*/metrics.jsonl"))])
+    wait_for("a trial's first line", lambda: [*filter(read_metrics, tmp_path.glob("rates/*/metrics.jsonl"))])
     killed = next(process for process in psutil.Process(job.pid).children(recursive=True) if is_trial(process))
     killed.kill()
     log = finish(job)
     assert log.count(": its process ended; it goes on in another") == 1
-    study = optuna.load_study(study_name=None, storage=f"sqlite:///{tmp_path / 'vae_latent' / 'optuna.sqlite3'}")
-    result = json.loads((tmp_path / "vae_latent" / "sweep.json").read_text())
+    study = optuna.load_study(study_name=None, storage=f"sqlite:///{tmp_path / 'rates' / 'optuna.sqlite3'}")
+    result = json.loads((tmp_path / "rates" / "sweep.json").read_text())
+    assert [trial["point"]["optimization.learning_rate"] for trial in result["trials"]] == [1e-3, 1e-5, 1e-7]
+    best, *_, worst = result["trials"]
+    assert (best["stopped"], worst["stopped"]) == (None, 160), "the worst learning rate is the last to be tried"
+    assert "stopped at 160 images" in log
     figures = [trial["metrics"]["val/neg_elbo"] for trial in result["trials"]]
-    assert figures == sorted(figures), "the best comes first"
+    assert min(figures) == figures[0]
     assert [trial["error"] for trial in result["trials"]] == [None] * 3
-    assert {trial["point"]["model.latent_dim"] for trial in result["trials"]} <= {2, 8, 16}
-    assert sorted(one.values[0] for one in study.trials) == figures, "the searcher was told all of them"
+    told = [one for one in study.trials if one.state.is_finished() and one.values]
+    assert sorted(one.values[0] for one in told) == sorted(figures), "the searcher was told all of them"
     lines = [line for line in log.splitlines() if line.startswith("trial-")]
     assert all(line.endswith(": starts") for line in lines[:2]), "two cores train two trials of one thread at once"
-    best = result["trials"][0]
     assert f"the best: {best['run']}/model, chosen on the split 'test:validation'" in log
     model = model_directory.load(f"{best['run']}/model")
-    assert model.architecture.latent_dim == best["point"]["model.latent_dim"]
+    assert model.architecture.latent_dim == 2
     assert "on 'test:reporting', where no other trial was measured: −ELBO" in log
     assert all(not name.startswith("test/") for trial in result["trials"] for name in trial["metrics"])
-    for trial in result["trials"]:
+    for trial in (one for one in result["trials"] if one["stopped"] is None):
         assert_trained_as_outside(Path(trial["run"]), tmp_path / "outside")
     command = log.split("train it for longer: genlab train vae ")[1].splitlines()[0]
-    assert ("--model.latent-dim" in command) == (best["point"]["model.latent_dim"] != 2)
+    assert "--run.epochs 2" in command
+    again = finish(start_job("jobs/sweep.py", str(space), *options, "--run.storage", str(tmp_path), **place))
+    assert "3 trials, of which 3 have ended" in again
+    assert ": starts" not in again
+    assert json.loads((tmp_path / "rates" / "sweep.json").read_text()) == result
 
 
 def is_trial(process: psutil.Process) -> bool:

@@ -37,6 +37,7 @@ from genlab.training.checkpoints import Checkpoints
 from genlab.training.console import ProgressUpdate
 from genlab.training.loop import train
 from genlab.training.plan import Plan
+from genlab.training.rung import Rung
 from genlab.training.state import TrainingState
 from genlab.training.tracking import CLOCK_FIELDS, read_metrics
 
@@ -95,6 +96,9 @@ class QuietSession:
 
     def report(self, metrics: Mapping[str, float]) -> None:
         pass
+
+    def reach(self, rung: Rung) -> bool:
+        return False
 
     def progress(self, update: ProgressUpdate) -> None:
         pass

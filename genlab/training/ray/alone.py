@@ -11,8 +11,10 @@ from genlab.training.console import RunConsole
 from genlab.training.loop import train
 from genlab.training.plan import Plan
 from genlab.training.ray.worker import DriverSession
+from genlab.training.rung import Rung
 
 Report = Callable[[Mapping[str, float]], None]
+OnRung = Callable[[Rung], bool]
 
 
 @dataclass(frozen=True)
@@ -22,22 +24,32 @@ class AloneSession(DriverSession):
     on_report: Report | None = None
     """Called with the metrics that the run reports."""
 
+    on_rung: OnRung | None = None
+    """Called with each rung that the run reaches; says whether it stops there."""
+
     def report(self, metrics: Mapping[str, float]) -> None:
         """Report to the function."""
         if self.on_report:
             self.on_report(metrics)
 
+    def reach(self, rung: Rung) -> bool:
+        """Ask the function."""
+        return self.on_rung is not None and self.on_rung(rung)
 
-def train_alone(plan: Plan, console: RunConsole, on_report: Report | None = None) -> None:
+
+def train_alone(
+    plan: Plan, console: RunConsole, on_report: Report | None = None, on_rung: OnRung | None = None
+) -> None:
     """Train ``plan``, a run of one worker, to its end, on the GPU of this process if it has one.
 
     Args:
         plan: the run; its ``run.threads`` CPU threads compute.
         console: shows its progress.
         on_report: called with the metrics that the run reports.
+        on_rung: called with each of the plan's rungs that the run reaches; says whether it stops there.
 
     Raises:
         GenlabError: when training fails.
         ClaimLostError: when another process took over the run.
     """
-    train(plan, AloneSession(console, plan.run.threads, claim=plan.claim, on_report=on_report))
+    train(plan, AloneSession(console, plan.run.threads, claim=plan.claim, on_report=on_report, on_rung=on_rung))

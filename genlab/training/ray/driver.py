@@ -31,6 +31,7 @@ from genlab.recipes.options import Run
 from genlab.training.console import RunConsole
 from genlab.training.ray.messages import RunMessages
 from genlab.training.ray.task import Task
+from genlab.training.rung import Rung
 
 if TYPE_CHECKING:
     from genlab.training.plan import Plan
@@ -197,6 +198,7 @@ def fit(
     console: RunConsole,
     callbacks: list[Any] | None = None,
     prepare: "Callable[[Plan, Session], None] | None" = None,
+    on_rung: Callable[[Rung], bool] | None = None,
 ) -> None:
     """Run ``plan`` under Ray Train on the cluster that this process is connected to, and wait for its end.
 
@@ -205,6 +207,8 @@ def fit(
         console: shows its progress.
         callbacks: Ray Train callbacks.
         prepare: a function that each worker calls before it trains.
+        on_rung: a function that is called, in a thread of its own, with each of the plan's rungs that the run reaches,
+            and says whether it stops there; by default it goes on.
 
     Raises:
         ClusterError: when the workers do not fit, see :func:`worker_resources`.
@@ -247,7 +251,7 @@ def fit(
     )
     if fitting(_nodes(), threads, gpu) < run.workers:
         console.say("the workers do not fit on the cluster's nodes; waiting until its autoscaler has added some")
-    with _watching(messages, console, plan.claim):
+    with _watching(messages, console, plan.claim, on_rung):
         try:
             trainer.fit()
         except ray.train.TrainingFailedError as error:
@@ -278,8 +282,10 @@ def _fault(messages: Any, plan: "Plan") -> GenlabError | None:
 
 
 @contextmanager
-def _watching(messages: Any, console: RunConsole, claim: Claim | None) -> Iterator[None]:
-    """Show the workers' messages and progress, from a thread, until the context ends.
+def _watching(
+    messages: Any, console: RunConsole, claim: Claim | None, on_rung: Callable[[Rung], bool] | None
+) -> Iterator[None]:
+    """Show the workers' messages and progress, and answer at rungs, from threads, until the context ends.
 
     If the claim on the run is lost, the workers are told, and rank 0 ends them.
     """
@@ -293,15 +299,24 @@ def _watching(messages: Any, console: RunConsole, claim: Claim | None) -> Iterat
                 messages.fail.remote(claim.lost_error())
                 told = True
             try:
-                new, update = ray.get(messages.collect.remote())
+                new, update, rung = ray.get(messages.collect.remote())
             except RayError:  # The actor is lost; _fault reports that after the run.
                 return
             for message in new:
                 console.say(message)
             if update:
                 console.show(update)
+            if rung:
+                threading.Thread(target=answer, args=(rung,), name="rung", daemon=True).start()
             if ended:
                 return
+
+    def answer(rung: Rung) -> None:
+        try:
+            messages.answer.remote(on_rung is not None and on_rung(rung))
+        except Exception as error:  # Whatever it is, the workers must not wait for ever.
+            fault = error if isinstance(error, GenlabError) else RunError(f"at step {rung.step:,}: {error}")
+            messages.fail.remote(fault)
 
     thread = threading.Thread(target=watch, name="progress", daemon=True)
     thread.start()

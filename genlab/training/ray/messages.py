@@ -2,6 +2,7 @@
 
 from genlab.core.errors import GenlabError
 from genlab.training.console import ProgressUpdate
+from genlab.training.rung import Rung
 
 
 class RunMessages:
@@ -11,6 +12,8 @@ class RunMessages:
         self._messages: list[str] = []
         self._update: ProgressUpdate | None = None
         self._fault: GenlabError | None = None
+        self._rung: Rung | None = None
+        self._stops: bool | None = None
 
     def say(self, message: str) -> None:
         """Add a message for the user."""
@@ -29,8 +32,21 @@ class RunMessages:
         """Return the first fault given to :meth:`fail`; ``None`` when there was none."""
         return self._fault
 
-    def collect(self) -> tuple[list[str], ProgressUpdate | None]:
-        """Return the messages since the last call, and the newest progress if it is new."""
+    def reach(self, rung: Rung) -> None:
+        """Keep the rung that the run has reached, until the driver has fetched it and answered."""
+        self._rung, self._stops = rung, None
+
+    def answer(self, stops: bool) -> None:
+        """Keep the driver's answer: whether the run stops at the rung."""
+        self._stops = stops
+
+    def answered(self) -> tuple[bool | None, GenlabError | None]:
+        """Return the driver's answer, ``None`` while there is none; and what :meth:`fault` does."""
+        return self._stops, self._fault
+
+    def collect(self) -> tuple[list[str], ProgressUpdate | None, Rung | None]:
+        """Return the messages since the last call, and the newest progress and a rung that was reached, if new."""
         messages, self._messages = self._messages, []
         update, self._update = self._update, None
-        return messages, update
+        rung, self._rung = self._rung, None
+        return messages, update, rung

@@ -2,6 +2,7 @@
 
 import contextlib
 import datetime
+import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -19,10 +20,14 @@ from genlab.training.attempts import SupersededError
 from genlab.training.console import ProgressUpdate
 from genlab.training.loop import train
 from genlab.training.ray.task import Task
+from genlab.training.rung import Rung
 from genlab.training.session import LocalSession, T, become_background_process
 
 TIMEOUT = datetime.timedelta(minutes=30)
 """How long a collective operation waits for a missing worker before it fails."""
+
+POLL_SECONDS = 0.1
+"""Time between two questions whether the driver has answered, while the run waits at a rung."""
 
 
 class RaySession:
@@ -46,6 +51,17 @@ class RaySession:
     def report(self, metrics: Mapping[str, float]) -> None:
         """Report ``metrics`` to Ray Train."""
         ray.train.report(dict(metrics))
+
+    def reach(self, rung: Rung) -> bool:
+        """Send the rung to the driver, and wait for its answer. Raises the fault for which the run was given up."""
+        ray.get(self._messages.reach.remote(rung))
+        while True:
+            stops, fault = ray.get(self._messages.answered.remote())
+            if fault is not None:
+                raise fault
+            if stops is not None:
+                return bool(stops)
+            time.sleep(POLL_SECONDS)
 
     def progress(self, update: ProgressUpdate) -> None:
         """Send the progress to the driver; never waits. Raises the fault that was known when it was last sent."""
