@@ -252,7 +252,9 @@ class SweepPage:
         """Show what the best, the median and the worst trial drew last."""
         metric, _ = self._first
         order = self._ranked_results
-        chosen = {"best": self._best_result or order[0], "median": order[len(order) // 2], "worst": order[-1]}
+        ranks = (("median", order[len(order) // 2]), ("worst", order[-1]), ("best", self._best_result or order[0]))
+        once = {one.outcome.trial.name: (rank, one) for rank, one in ranks}  # of few trials some are the same
+        chosen = dict(sorted(once.values(), key=lambda pair: pair[0]))
         drawn = {rank: one.pictures() for rank, one in chosen.items()}
         names = [name for name in drawn["best"] if all(name in found for found in drawn.values())]
         names = ["samples"] if "samples" in names else names
