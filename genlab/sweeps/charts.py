@@ -149,7 +149,7 @@ def trade_off_chart(
 
 
 def curves_chart(metric: str, mode: Mode, results: Sequence[TrialResult], best: TrialResult | None) -> Picture:
-    """Draw a metric of each trial over the images seen, that of the best trial last."""
+    """Draw a metric of each trial over the images seen, a cross where it was stopped; that of the best trial last."""
     drawing, axis = new_axes(CURVES_HEIGHT)
     drawn = sorted((one for one in results if metric in one.curves), key=lambda one: one is best)
     fit = _Fit([value for one in drawn for _, value in _settled(one.curves[metric])], mode)
@@ -159,6 +159,8 @@ def curves_chart(metric: str, mode: Mode, results: Sequence[TrialResult], best: 
         if one is best:
             style = {"color": BEST, "linewidth": 1.8}
         axis.plot(images, values, marker="o" if len(images) == 1 else None, markersize=3, **style)
+        if one.outcome.stopped:
+            axis.plot(images[-1], values[-1], marker="x", markersize=5, **style)
     fit.apply(axis)
     style_axes(axis, "images seen", "")
     axis.xaxis.set_major_formatter(EngFormatter(sep=""))
@@ -312,7 +314,14 @@ def _draw_point(axis: Axes, point: PointResult, metric: str, at: float, fit: _Fi
         colour_of_trial = TRIALS if several else colour
         size = 3 if several else 4.5
         axis.plot(
-            at, fit.drawn(value), fit.marker(value), color=colour_of_trial, markersize=size, alpha=0.8, zorder=front
+            at,
+            fit.drawn(value),
+            fit.marker(value),
+            color=colour_of_trial,
+            fillstyle="none" if point.stopped else "full",
+            markersize=size,
+            alpha=0.8,
+            zorder=front,
         )
     if several:
         mean = point.mean(metric)

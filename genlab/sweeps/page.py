@@ -108,9 +108,11 @@ class SweepPage:
     def _facts(self) -> dict[str, str]:
         splits = {str(one.outcome.trial.plan.held_out.choice) for one in self.results}
         ended, all_of_them = self._count("finished"), len(self.results)
+        stopped = sum(one.outcome.stopped is not None for one in self.results)
         return {
             "family": self.space.family,
             "trials": f"{ended}" if ended == all_of_them else f"{ended} of {all_of_them}",
+            **({"stopped early": str(stopped)} if stopped else {}),
             "points": str(len(self._points)),
             "seeds": str(self.space.seeds),
             "compared on": ", ".join(sorted(splits)),
@@ -208,6 +210,8 @@ class SweepPage:
             if self.space.seeds > 1
             else "A dot is a trial; the best is orange."
         ) + " Triangles lie beyond the axis."
+        if any(point.stopped for point in points):
+            caption += " Hollow: trials that were stopped, as they were measured then."
         return tuple(
             _charts(caption, [charts.parameter_chart(self.space, name, metric, points, points[0]) for name in options])
             for metric in self.space.objectives
@@ -225,6 +229,8 @@ class SweepPage:
         caption = (
             "Each trial over the images it saw; the best is orange. The axis fits the second halves of the curves."
         )
+        if any(one.outcome.stopped for one in self.results):
+            caption += " Crosses: stopped there."
         return (_charts(caption, drawn),)
 
     def _parallel(self) -> Figure:

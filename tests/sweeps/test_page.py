@@ -23,7 +23,9 @@ from genlab.sweeps.trials import Outcome, Trial
 Z, BETA = "model.latent_dim", "objective.beta"
 
 
-def result(tmp_path: Path, z: int, seed: int, error: str | None = None, **metrics: float) -> TrialResult:
+def result(
+    tmp_path: Path, z: int, seed: int, error: str | None = None, stopped: int | None = None, **metrics: float
+) -> TrialResult:
     """A trial as its page reads it: ``loss`` and ``kl`` are metrics of it; without any it has not ended."""
     name = f"trial-{z}-{seed}"
     plan = SimpleNamespace(
@@ -32,7 +34,7 @@ def result(tmp_path: Path, z: int, seed: int, error: str | None = None, **metric
         run=SimpleNamespace(name=name, seed=seed),
     )
     found = {f"val/{name}": value for name, value in metrics.items()}
-    outcome = Outcome(Trial({Z: z}, cast("Any", plan)), found, error)
+    outcome = Outcome(Trial({Z: z}, cast("Any", plan)), found, error, stopped)
     curves = {name: ((32, 2 * value), (64, value)) for name, value in found.items()}
     return TrialResult(outcome, 64 if found else 0, 0.5 if found else 0.0, curves)
 
@@ -60,7 +62,13 @@ def test_the_answer_comes_first_and_the_page_needs_no_other_file(tmp_path: Path)
     assert not re.search(r"url\(|@import|<script|<link", html)
 
 
-def test_trials_that_failed_or_have_not_ended_are_said(tmp_path: Path) -> None:
+def test_trials_that_were_stopped_that_failed_or_have_not_ended_are_said(tmp_path: Path) -> None:
+    stopped = page(tmp_path, [result(tmp_path, 2, 0, loss=1.0), result(tmp_path, 4, 0, stopped=64, loss=0.9)])
+    html = Path(str(stopped.write())).read_text()
+    assert "<dt>stopped early</dt><dd>1</dd>" in html
+    assert "Crosses: stopped there." in html
+    assert "Hollow: trials that were stopped" in html
+    assert "model.latent_dim = 2: val/loss 1 " in html, "one that was stopped is not the best"
     none_yet = page(tmp_path, [result(tmp_path, 2, 0)])
     assert next((one.title, one.text) for one in none_yet.sections()) == ("The best", "No trial has ended yet.")
     some = page(
