@@ -7,6 +7,7 @@ from genlab.core.storage import locate, read_bytes, read_range, write_atomic
 from tests.s3 import READ_FAULTS, Bucket, FaultProxy, hurry
 
 
+@pytest.mark.slow
 def test_faults_do_not_depend_on_the_order_of_requests(
     s3: Bucket, fault_proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:

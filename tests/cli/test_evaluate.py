@@ -72,6 +72,7 @@ def test_a_conditional_model_gets_every_measurement_and_its_classifier_is_traine
     assert Evaluation.load(str(evaluated_runs / "other.json")).measurements["fid"].settings["seed"] == 1
 
 
+@pytest.mark.slow
 def test_colour_images_without_labels_are_compared_in_efficientnets_features(
     tmp_path: Path, evaluated_runs: Path
 ) -> None:
@@ -167,6 +168,7 @@ def test_models_of_one_folder_keep_their_own_evaluations(
     assert {"weak", "strong"} <= set(capsys.readouterr().out.split())
 
 
+@pytest.mark.slow
 def test_a_model_is_measured_without_a_classifier(labelled_digits: Path, evaluated_runs: Path) -> None:
     run = save(evaluated_runs / "digits", cvae(), labelled_digits)
     main([str(run), *FEW, "--samples", "4", "--classifier", "none"])
@@ -191,6 +193,7 @@ def test_a_model_that_is_replaced_while_it_is_measured_has_no_evaluation(
     assert not (run / "evaluation.json").exists()
 
 
+@pytest.mark.slow
 def test_without_held_out_rows_nothing_is_measured_unless_another_split_is_asked_for(
     evaluated_runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

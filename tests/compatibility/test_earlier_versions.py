@@ -160,6 +160,7 @@ def test_a_run_that_chose_a_checkpoint_goes_on_choosing_on_all_its_test_rows(
     assert make_plan("cyclegan", new).held_out == HeldOutSplits("test:validation", "test:reporting")
 
 
+@pytest.mark.slow
 def test_a_report_has_the_scores_that_it_had(earlier: Path) -> None:
     run = earlier / "runs" / "day2night"
     scores = json.loads((run / "scores.json").read_text())

@@ -70,6 +70,7 @@ def test_a_lost_answer_does_not_lose_a_claim(
     assert read_bytes(claim) == b"mine"
 
 
+@pytest.mark.slow
 def test_other_operations_outlast_a_failing_store_too(s3: Bucket, fault_proxy: FaultProxy) -> None:
     folder = locate(s3.url) / "folder"
     write_atomic(folder / "file", b"data")

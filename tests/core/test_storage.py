@@ -175,6 +175,7 @@ def claim(url: str, number: int, start: "multiprocessing.synchronize.Barrier", w
     won.put([number if create_exclusive(path / str(i), str(number).encode()) else None for i in range(10)])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["local", "s3"])
 def test_of_several_processes_that_create_a_file_one_wins(
     kind: str, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -27,6 +27,7 @@ def more(content: bytes | None) -> bytes:
     return (content or b"") + b"x"
 
 
+@pytest.mark.slow
 def test_of_many_updates_at_once_none_is_lost(file: str) -> None:
     with ThreadPoolExecutor(3) as pool:
         list(pool.map(lambda _: update(locate(file), "counting", more), range(6)))

@@ -135,6 +135,7 @@ def test_the_error_of_the_mean_kid_is_that_of_both_directions_together(
     assert measure_translations(model, scene_rows, extractor, images=6, seed=0)["kid"].interval is None
 
 
+@pytest.mark.slow
 def test_a_model_that_changes_nothing_gains_nothing(scene_rows: dict[str, HeldOut]) -> None:
     measurements = measure_direction(
         scaling(1, 1), "a_to_b", scene_rows["a"], scene_rows["b"], Levels(), seed=0
@@ -152,6 +153,7 @@ def test_features_of_both_data_sets_are_taken_once(scene_rows: dict[str, HeldOut
     assert extractor.seen == sum(2 * len(held_out) for held_out in scene_rows.values())
 
 
+@pytest.mark.slow
 def test_drawn_scenes_are_measured_against_their_true_counterparts(scene_rows: dict[str, HeldOut]) -> None:
     """A part of them too, which lies scattered among the rows."""
     model, source = cyclegan(), scene_rows["a"].drawn(5, seed=1)

@@ -60,6 +60,7 @@ def test_shares(share: float, count: int) -> None:
     assert 90 <= covered([proportion_interval(hit, count) for hit in hits], share) <= 99
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", SIZES)
 @pytest.mark.parametrize("size", [16, 64])
 def test_nearest_neighbours(size: int, count: int) -> None:

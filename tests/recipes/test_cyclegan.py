@@ -175,6 +175,7 @@ def test_a_loss_of_no_weight_is_not_added_and_an_identity_not_even_computed() ->
     torch.testing.assert_close(step.losses["generators"], found["adversarial_ab"] + found["adversarial_ba"])
 
 
+@pytest.mark.slow
 def test_discriminators_are_shown_older_images_in_place_of_new_ones() -> None:
     def losses(history: int, old: float) -> dict[str, Tensor]:
         recipe = make(history=history)

@@ -232,6 +232,7 @@ def rewrite_metrics(run: Path, **values: float) -> None:
     (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in shown))
 
 
+@pytest.mark.slow
 def test_warning_signs_stand_at_the_head_of_an_unfinished_run_too(
     copy: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -298,6 +299,7 @@ def test_data_that_was_changed_since_is_refused(copy: Path) -> None:
         RunRecord.read(str(copy)).held_out()
 
 
+@pytest.mark.slow
 def test_the_command_reports_a_remote_run_in_its_place(cyclegan: Path, capsys: pytest.CaptureFixture[str]) -> None:
     remote = locate("memory://runs/tiny")
     for file in (file for file in cyclegan.rglob("*") if file.is_file() and "report" not in str(file)):
@@ -330,6 +332,7 @@ def test_a_run_without_metrics_is_refused(copy: Path) -> None:
     assert not (copy / "report.html").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("family", "titles", "drawn"),
     [("vae", ["Samples", "Reconstructions"], "latent-scatter"), ("cyclegan", ["Translations"], "")],

@@ -99,6 +99,7 @@ def test_no_body_is_asked_for_that_will_be_refused(port: int) -> None:
     assert serves(port)
 
 
+@pytest.mark.slow
 def test_a_slow_body_loses_its_connection(port: int) -> None:
     with connection(port, "Content-Length: 9") as client:
         client.sendall(b"12345")

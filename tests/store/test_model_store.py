@@ -277,6 +277,7 @@ def test_an_object_store_is_listed_by_few_requests(root: Path, s3: Bucket, fault
     assert model_directory.load(found.resolve("digits").directory).family == "vae"
 
 
+@pytest.mark.slow
 def test_copies_of_one_model_at_once_make_one_version(tmp_path: Path, s3: Bucket) -> None:
     version = save(tmp_path / "model")
 

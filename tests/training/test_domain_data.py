@@ -27,6 +27,7 @@ def copy(source: Path, target: UPath) -> str:
     return str(target)
 
 
+@pytest.mark.slow
 def test_a_run_on_s3_trains_as_one_on_local_files(digits: Path, s3: Bucket, tmp_path: Path) -> None:
     remote = copy(digits, locate(f"{s3.url}/digits"))
     changes = {"run.storage": str(tmp_path), "data.window": 1.0, "data.flip": True, "data.jitter": 3}

@@ -155,6 +155,7 @@ def test_a_run_killed_again_and_again(digits: Path, unbroken_vae: Path, killed_v
     assert_same_run(killed_vae, unbroken_vae)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_damaged_twice_is_set_aside_for_the_one_before(
     digits: Path, unbroken_vae: Path, killed_vae: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

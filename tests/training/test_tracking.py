@@ -103,6 +103,7 @@ def test_on_s3_each_flush_writes_what_is_new_and_the_end_joins_it(s3: Bucket, tm
     assert (copy / "figures" / "step-00000003" / "samples.png").exists()
 
 
+@pytest.mark.slow
 def test_on_s3_what_lies_past_the_checkpoint_is_dropped(s3: Bucket, tmp_path: Path) -> None:
     run = locate(f"{s3.url}/run")
     for first, last in ((0, 6), (4, 8), (2, 5)):

@@ -85,6 +85,7 @@ def test_killed_at_any_moment_it_leaves_no_lie_and_goes_on_with_what_is_missing(
     assert kept > KILLS // 2
 
 
+@pytest.mark.slow
 def test_killed_again_and_again_it_comes_to_its_end(ingest_config: IngestConfig) -> None:
     deaths = 0
     while not Path(ingest_config.dest, "manifest.json").exists():
