@@ -45,7 +45,7 @@ FAMILIES = {
 GRID = [
     *(
         pytest.param(family, 2, 2, 0, marks=pytest.mark.cluster, id=f"2 workers-{family}")
-        for family in ("vae", "cvae", "cyclegan")
+        for family in ("vae", "cyclegan")
     ),
     *(
         pytest.param(

@@ -29,13 +29,17 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def place(served_runs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]:
-    """A folder with two photos, and host and port of a server."""
+def place(served_runs: Path, edited_runs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]:
+    """A folder with two photos and a portrait, and host and port of a server."""
     folder = tmp_path_factory.mktemp("home")
+    encoder = folder / "runs" / "faces-encoder"
+    shutil.copytree(edited_runs / "encoder", encoder)
+    Image.fromarray(np.full((8, 8, 3), 90, np.uint8)).save(folder / "portrait.png")
     for name in ("photo.jpg", "other.jpg"):
         Image.fromarray(np.full((24, 40, 3), 90, np.uint8)).save(folder / name)
     settings = Settings(runtime="pytorch", exact=True, jobs=str(folder / "jobs"))
-    app = create_app((str(served_runs),), Limits(), Access(), settings, PrometheusTelemetry())
+    sources = (str(served_runs), str(edited_runs / "faces"), str(encoder))
+    app = create_app(sources, Limits(), Access(), settings, PrometheusTelemetry())
     with live(app) as port, Client(f"http://127.0.0.1:{port}", retries=Retries(tries=100)) as client:
         client.models()
         yield folder, f"127.0.0.1:{port}"
@@ -59,6 +63,7 @@ def test_the_lines_of_curl_work(place: tuple[Path, str]) -> None:
         ("painting.png", b"\x89PNG"),
         ("digits.png", b"\x89PNG"),
         ("film.gif", b"GIF8"),
+        ("edited.png", b"\x89PNG"),
         ("paintings.zip", b"PK"),
     ):
         assert (folder / name).read_bytes().startswith(head)
@@ -70,4 +75,4 @@ def test_the_programs_work(place: tuple[Path, str], program: str, monkeypatch: p
     monkeypatch.chdir(folder)
     names: dict[str, object] = {}
     exec(compile(program.replace(ADDRESS, address), "docs/serving.md", "exec"), names)
-    assert {"paintings", "digits"} & set(names)
+    assert {"paintings", "digits", "younger"} & set(names)

@@ -27,7 +27,12 @@ JOBS = Path(__file__).resolve().parents[2] / "jobs"
     [
         ("vae", {}, "run.compile"),
         ("cyclegan", {"model.dropout": 0.5, "model.levels": 3}, "run.compile"),
-        ("cyclegan", {"model.generator": "resnet-6", "model.levels": None}, "run.compile"),
+        pytest.param(
+            "cyclegan",
+            {"model.generator": "resnet-6", "model.levels": None},
+            "run.compile",
+            marks=pytest.mark.reliability,  # minutes
+        ),
         ("stylegan", {}, "run.compile"),
         pytest.param(
             "stylegan",

@@ -1,10 +1,13 @@
 """Training through `ray job submit` on a real cluster of two nodes, and what it survives."""
 
+import dataclasses
 import random
+import secrets
 import signal
 from collections.abc import Callable
 from pathlib import Path
 
+import httpx
 import pytest
 
 from genlab.core.storage import locate
@@ -80,10 +83,39 @@ def test_a_job_that_cannot_work_fails_with_one_message(
         assert "Traceback (most recent call last)" not in log.split("Running entrypoint")[1], log
 
 
-def test_a_job_needs_no_options_at_all(cluster: Cluster, tmp_path: Path) -> None:
+def test_a_job_needs_no_options_at_all_and_leaves_no_secret_behind(cluster: Cluster, tmp_path: Path) -> None:
     # One worker, on nodes of one CPU each, on data that is drawn on the spot.
-    job = cluster.submit("python", "jobs/vae.py", "--run.steps", "3", "--run.storage", str(tmp_path))
+    key = secrets.token_hex(16)
+    client = dataclasses.replace(cluster, environment={**cluster.environment, "AWS_SECRET_ACCESS_KEY": key})
+    job = client.submit("python", "jobs/vae.py", "--run.steps", "3", "--run.storage", str(tmp_path))
     log, _ = job.communicate(timeout=TIMEOUT_SECONDS)
     assert job.returncode == 0, log
     (run,) = tmp_path.glob("vae-*")
     assert model_directory.load(run / "model").family == "vae"
+
+    token_file = Path(cluster.environment["RAY_AUTH_TOKEN_PATH"])
+    token = token_file.read_text()
+    answer = httpx.get(f"{cluster.address}/api/jobs/", headers={"Authorization": f"Bearer {token}"})
+    assert answer.status_code == 200
+    known = [log, answer.text]
+    files = [file for folder in (run, Path(cluster.state)) for file in folder.rglob("*") if file.is_file()]
+    assert any("runtime_resources" in str(file) and file.name == "cyclegan.py" for file in files), "the upload is there"
+    for secret in (key, token):
+        assert not any(secret in text for text in known)
+        told = [file for file in files if file != token_file and secret.encode() in file.read_bytes()]
+        assert not told
+
+
+def test_a_client_without_the_token_can_neither_submit_nor_read(cluster: Cluster, tmp_path: Path) -> None:
+    made = tmp_path / "made"
+    for headers in ({}, {"Authorization": "Bearer " + "0" * 64}):
+        with httpx.Client(base_url=cluster.address, headers=headers) as client:
+            for path in ("/api/jobs/", "/api/version", "/nodes?view=summary", "/api/v0/logs?node_ip=127.0.0.1"):
+                assert client.get(path).status_code in (401, 403), path
+            assert client.post("/api/jobs/", json={"entrypoint": f"touch {made}"}).status_code in (401, 403)
+    variables = {name: value for name, value in cluster.environment.items() if not name.startswith("RAY_AUTH")}
+    stranger = dataclasses.replace(cluster, environment={**variables, "RAY_AUTH_MODE": "disabled"})
+    log, _ = (job := stranger.submit("touch", str(made))).communicate(timeout=TIMEOUT_SECONDS)
+    assert job.returncode != 0
+    assert "Unauthorized" in log or "authentication" in log.lower(), log
+    assert not made.exists()
