@@ -89,8 +89,8 @@ class Data:
     memory; 0 shuffles all rows of the data set. By default 0 for a local data set, which is memory mapped, and 256 for
     a remote one. A run keeps the window it began with."""
     read_ahead: Annotated[float, Ge(0), OPERATIONAL] = 32.0
-    """MiB that each worker begins to fetch before they are due, of remote data or beside a window: about two seconds of
-    what it trains on outlast an object store's slow answers."""
+    """MiB that each worker begins to fetch before they are due, of remote data or beside a window. Two seconds
+    of what it trains on are enough for an object store that answers slowly now and then."""
     cache: Annotated[str | None, OPERATIONAL] = None
     """Local folder of each node that keeps what was read of remote data sets; by default nothing is kept."""
     cache_gib: Annotated[float, Gt(0), OPERATIONAL] = 16.0
