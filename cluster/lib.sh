@@ -5,7 +5,8 @@
 export RAY_AUTH_MODE=token
 export RAY_AUTH_TOKEN_PATH="$GENLAB_CLUSTER/token"
 export RAY_USAGE_STATS_ENABLED=0
-unset RAY_ADDRESS # of another cluster, which `ray job submit` asks whatever its --address says
+# Of another cluster: Ray takes them before `ray job submit --address` and before the file of a token.
+unset RAY_ADDRESS RAY_AUTH_TOKEN
 PATH="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)/.venv/bin:$PATH" # jobs run the project's python
 
 # prepare: make the folder and a token that only its owner can read.

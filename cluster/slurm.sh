@@ -26,6 +26,7 @@ export PATH="$PWD/.venv/bin:$PATH" RAY_USAGE_STATS_ENABLED=0
 
 # A token of this job's own, which only its user can read, on the file system that the nodes share.
 state=$(mktemp -d "$HOME/.genlab-slurm-$SLURM_JOB_ID-XXXXXX")
+unset RAY_AUTH_TOKEN # Ray would take it before the file
 export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH="$state/token"
 (umask 077 && python -c 'import secrets; print(secrets.token_hex(32), end="")' >"$RAY_AUTH_TOKEN_PATH")
 

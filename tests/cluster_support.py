@@ -21,8 +21,12 @@ TIMEOUT_SECONDS = 300.0
 
 
 def environment(**changes: str) -> dict[str, str]:
-    """The environment of a shell in which the project's python comes first."""
-    return {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", **changes}
+    """The environment of a shell in which the project's python comes first.
+
+    Without the token that :func:`genlab.core.ray_cluster.connected` leaves in a process that called it.
+    """
+    inherited = {name: value for name, value in os.environ.items() if name != "RAY_AUTH_TOKEN"}
+    return {**inherited, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", **changes}
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,9 @@ PROGRAMS = {
           trap 'echo "ray ended" >>"$LOG"; exit' TERM
           while :; do sleep 0.05; done
         fi""",
-    "work": 'echo "work $* at $RAY_ADDRESS token=$(wc -c <"$RAY_AUTH_TOKEN_PATH")" >>"$LOG"; exit 3',
+    "work": """
+        echo "work $* at $RAY_ADDRESS token=$(wc -c <"$RAY_AUTH_TOKEN_PATH")${RAY_AUTH_TOKEN-}" >>"$LOG"
+        exit 3""",
     "wait-for-term": 'trap \'echo saved >>"$LOG"; exit 0\' TERM; echo ready >>"$LOG"; while :; do sleep 0.05; done',
 }
 
@@ -54,6 +56,7 @@ def slurm(tmp_path: Path) -> Any:
             "SLURM_JOB_ID": "7",
             "SLURM_JOB_NODELIST": "node[1-2]",
             "SLURM_JOB_NUM_NODES": "2",
+            "RAY_AUTH_TOKEN": "of another cluster",
         }
         script = ["bash", str(REPOSITORY / "cluster" / "slurm.sh"), *command]
         return subprocess.Popen(script, env={**os.environ, **variables}), log
