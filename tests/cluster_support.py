@@ -2,10 +2,13 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,6 +64,37 @@ class Cluster:
             except psutil.Error:
                 continue
         return found
+
+
+@contextmanager
+def started_cluster(**variables: str) -> Iterator[Cluster]:
+    """Two nodes of one CPU each (or $GENLAB_CPUS), by cluster/up.sh, with more environment variables if given."""
+    with tempfile.TemporaryDirectory(prefix="glc-") as folder, socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+        probe.close()
+        state, cpus = f"{folder}/c", os.environ.get("GENLAB_CPUS", "1")
+        up = environment(GENLAB_CLUSTER=state, GENLAB_PORT=port, GENLAB_CPUS=cpus, **variables)
+        started = subprocess.run(
+            [REPOSITORY / "cluster/up.sh"], env=up, capture_output=True, text=True, timeout=TIMEOUT_SECONDS
+        )
+        assert started.returncode == 0, started.stdout + started.stderr
+        client = environment(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN_PATH=f"{state}/token", **variables)
+        try:
+            yield Cluster(f"http://127.0.0.1:{port}", client, state)
+        finally:
+            subprocess.run(
+                [REPOSITORY / "cluster/down.sh"], env=up, check=True, capture_output=True, timeout=TIMEOUT_SECONDS
+            )
+        left = [p for p in psutil.process_iter() if state in " ".join(_words(p))]
+        assert not left, f"cluster/down.sh left {left}"
+
+
+def _words(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
 
 
 def start_job(*arguments: str, **variables: str) -> subprocess.Popen[str]:

@@ -6,8 +6,6 @@ import multiprocessing.util
 import os
 import secrets
 import shutil
-import socket
-import subprocess
 import sys
 import tempfile
 import time
@@ -30,7 +28,7 @@ from genlab.models.model import Model, model_type
 from genlab.models.stylegan import StyleGAN, StyleGANArchitecture
 from genlab.models.vae import VAE, VAEArchitecture
 from genlab.store import model_directory
-from tests.cluster_support import TIMEOUT_SECONDS, Cluster, environment
+from tests.cluster_support import Cluster, started_cluster
 from tests.s3 import CREDENTIALS, SETTINGS, Bucket, FaultProxy, S3Server
 from tests.training.support import tiny_config
 
@@ -245,30 +243,8 @@ def gan_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
     """Two nodes of one CPU each (or $GENLAB_CPUS), with token authentication, by cluster/up.sh."""
-    with tempfile.TemporaryDirectory(prefix="glc-") as folder, socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-        probe.close()
-        state = f"{folder}/c"
-        up = environment(GENLAB_CLUSTER=state, GENLAB_PORT=port, GENLAB_CPUS=os.environ.get("GENLAB_CPUS", "1"))
-        started = subprocess.run(
-            [REPOSITORY / "cluster/up.sh"], env=up, capture_output=True, text=True, timeout=TIMEOUT_SECONDS
-        )
-        assert started.returncode == 0, started.stdout + started.stderr
-        client = environment(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN_PATH=f"{state}/token")
-        yield Cluster(f"http://127.0.0.1:{port}", client, state)
-        subprocess.run(
-            [REPOSITORY / "cluster/down.sh"], env=up, check=True, capture_output=True, timeout=TIMEOUT_SECONDS
-        )
-        left = [p for p in psutil.process_iter() if state in " ".join(_words(p))]
-        assert not left, f"cluster/down.sh left {left}"
-
-
-def _words(process: psutil.Process) -> list[str]:
-    try:
-        return process.cmdline()
-    except psutil.Error:
-        return []
+    with started_cluster() as cluster:
+        yield cluster
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,6 @@ import random
 import signal
 import socket
 import ssl
-import subprocess
 import tempfile
 import threading
 import time
@@ -43,6 +42,7 @@ from genlab.models.vae import VAE, VAEArchitecture
 from genlab.serving import haproxy, haproxy_program
 from genlab.serving.settings import TLS
 from genlab.store import model_directory
+from tests.certificates import make_certificate
 from tests.serving.every_operation import ask_every_operation
 
 CONFIG = Path(__file__).resolve().parents[2] / "cluster" / "serve.yaml"
@@ -53,16 +53,8 @@ REPLICA_PORTS = frozenset(range(30_000, 31_001))
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> TLS:
-    folder = tmp_path_factory.mktemp("certificate")
-    tls = TLS(certificate=str(folder / "server.pem"), key=str(folder / "key.pem"))
-    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=localhost"
-    alternatives = ("-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1")
-    subprocess.run(
-        [*command.split(), *alternatives, "-keyout", str(tls.key), "-out", str(tls.certificate)],
-        check=True,
-        capture_output=True,
-    )
-    return tls
+    certificate, key = make_certificate(tmp_path_factory.mktemp("certificate"))
+    return TLS(certificate=str(certificate), key=str(key))
 
 
 @pytest.fixture(scope="module")
