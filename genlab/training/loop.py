@@ -6,7 +6,7 @@ so a run that is killed at any moment and resumed takes the same steps, bit for 
 
 import math
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from functools import partial
 
 import numpy as np
@@ -31,6 +31,7 @@ from genlab.training.console import ProgressUpdate
 from genlab.training.domain_data import open_batches, open_split
 from genlab.training.gradients import Gradients
 from genlab.training.meters import Meter, Throughput
+from genlab.training.notices import PreemptedError
 from genlab.training.plan import Plan
 from genlab.training.rung import Rung
 from genlab.training.session import Session, copy_from_rank_zero, from_rank_zero, gather
@@ -67,6 +68,7 @@ def train(plan: Plan, session: Session) -> TrainingState:
         RunError: when a loss or a weight is not finite any more, the ranks' weights differ, or a checkpoint is of
             another architecture.
         SupersededError, ClaimLostError: on rank 0, when another process goes on with the run.
+        PreemptedError: when the run was told that it is about to be stopped, and has written a checkpoint.
     """
     config, run = plan.config, plan.run
     directory = locate(plan.directory)
@@ -110,6 +112,7 @@ def train(plan: Plan, session: Session) -> TrainingState:
         stopwatch = Stopwatch(device, streams.values())
         measured_splits = plan.measured_splits if recipe.has_test_metrics else {}
         stopped = done in plan.rungs and _stops(plan, session, tracker, candidates, done)
+        notices = stack.enter_context(closing(session.notices()))
 
         while done < plan.steps and not stopped:
             stopwatch.begin(done)
@@ -157,6 +160,7 @@ def train(plan: Plan, session: Session) -> TrainingState:
             last = done == plan.steps
             rung = done in plan.rungs
             logged = last or done % run.log_every == 0
+            notice = None
             if logged:
                 stopwatch.settle()
                 time_fractions = stopwatch.read()
@@ -170,6 +174,7 @@ def train(plan: Plan, session: Session) -> TrainingState:
                     session.progress(
                         ProgressUpdate(done, plan.steps, plan.epoch(done), speed["images_per_second"], metrics)
                     )
+                notice = None if last else from_rank_zero(notices.newest() if session.rank == 0 else None)
             if last or rung or plan.ends_epoch(done):
                 reported = {"step": done, "epoch": plan.epoch(done)}
                 for kind, split in measured_splits.items():
@@ -183,25 +188,29 @@ def train(plan: Plan, session: Session) -> TrainingState:
             if tracker and (last or rung or shown):
                 _write_pictures(plan, state, session, tracker, done)
             stopwatch.lap("other")
-            if last or rung or (logged and _checkpoint_is_due(plan, done)):
+            if last or rung or notice or (logged and _checkpoint_is_due(plan, done)):
                 _require_sound_weights(state, session, done, saved)
-                last_saved, saved = saved, done
+                saved = done
                 if tracker:
                     followed = tracker.flush()
                     facts = {"family": plan.family, "images": images, "world_size": session.world_size}
                     written = None
-                    every = run.evaluate_every
-                    if candidates and every and (last or rung or _multiple_between(every, last_saved, done)):
+                    if candidates and (last or rung or _candidate_is_due(plan, done)):
                         with state.ema_weights():
                             provenance = _make_provenance(plan, done, tracker.latest)
                             written = candidates.add(state.recipe.model(), provenance)
                     checkpoints.save(done, state.tensors(), facts, after=(followed, written))
                 stopwatch.lap("checkpoint")
+            if notice:
+                checkpoints.wait()
+                then = "start the run again under its name, it goes on" if notice.ends else "the run goes on elsewhere"
+                raise PreemptedError(f"{plan.directory}: {notice.reason}; step {done:,} is saved, {then}")
             if rung:
                 checkpoints.wait()
                 stopped = _stops(plan, session, tracker, candidates, done)
                 stopwatch.lap("other")
 
+        notices.close()  # What is left can be done by any later start.
         if tracker and attempt:
             checkpoints.wait()
             stopwatch.lap("checkpoint")
@@ -273,6 +282,20 @@ def _checkpoint_is_due(plan: Plan, done: int) -> bool:
     epoch = -(-plan.rows // plan.run.batch)
     every = plan.run.checkpoint_every or min(epoch, MOST_STEPS_BETWEEN_CHECKPOINTS)
     return _multiple_between(every, done - plan.run.log_every, done)
+
+
+def _candidate_is_due(plan: Plan, done: int) -> bool:
+    """Return whether the model of the checkpoint of ``done`` is to be evaluated.
+
+    It is a function of the step alone: a checkpoint that was written for a notice takes no other's place.
+    """
+    every = plan.run.evaluate_every
+    if not every or not _checkpoint_is_due(plan, done):
+        return False
+    before = done - plan.run.log_every
+    while before > 0 and before not in plan.rungs and not _checkpoint_is_due(plan, before):
+        before -= plan.run.log_every
+    return _multiple_between(every, before, done)
 
 
 def _multiple_between(every: int, before: int, done: int) -> bool:

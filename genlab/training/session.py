@@ -17,6 +17,7 @@ from torch import Tensor
 from genlab.core.claims import Claim
 from genlab.core.processes import end_with_parent
 from genlab.training.console import ProgressUpdate, RunConsole
+from genlab.training.notices import NoNotices, Notices, Termination
 from genlab.training.rung import Rung
 
 T = TypeVar("T")
@@ -67,6 +68,10 @@ class Session(Protocol):
         """
         ...
 
+    def notices(self) -> Notices:
+        """Begin to listen for notices that the run is about to be stopped. Every rank calls it, before its steps."""
+        ...
+
     def progress(self, update: ProgressUpdate) -> None:
         """Show the run's progress. Called by rank 0; never waits. Raises the error for which the run was given up."""
         ...
@@ -101,6 +106,10 @@ class LocalSession:
     def reach(self, rung: Rung) -> bool:
         """Go on: nothing stops a run without Ray."""
         return False
+
+    def notices(self) -> Notices:
+        """Listen for SIGTERM, if this is the only worker."""
+        return Termination() if self.world_size == 1 else NoNotices()
 
     def progress(self, update: ProgressUpdate) -> None:
         """Show the progress on the console; raise a ClaimLostError if another process took over the run."""

@@ -36,6 +36,7 @@ from genlab.store import model_directory
 from genlab.training.checkpoints import Checkpoints
 from genlab.training.console import ProgressUpdate
 from genlab.training.loop import train
+from genlab.training.notices import NoNotices, Notices
 from genlab.training.plan import Plan
 from genlab.training.rung import Rung
 from genlab.training.state import TrainingState
@@ -99,6 +100,9 @@ class QuietSession:
 
     def reach(self, rung: Rung) -> bool:
         return False
+
+    def notices(self) -> Notices:
+        return NoNotices()
 
     def progress(self, update: ProgressUpdate) -> None:
         pass

@@ -8,8 +8,10 @@ import os
 import pickle
 import re
 import secrets
+import signal
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +24,7 @@ from ray.exceptions import RayActorError, RayError
 from ray.train import BackendConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.backend import Backend
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from genlab.core.claims import Claim
 from genlab.core.errors import ClusterError, GenlabError, RunError
@@ -29,6 +32,7 @@ from genlab.core.storage import is_remote, locate
 from genlab.core.text import counted
 from genlab.recipes.options import Run
 from genlab.training.console import RunConsole
+from genlab.training.notices import SIGTERM_CAME, Notice, PreemptedError
 from genlab.training.ray.messages import RunMessages
 from genlab.training.ray.task import Task
 from genlab.training.rung import Rung
@@ -45,8 +49,16 @@ writes. genlab never reads it and deletes it at each start."""
 AUTOSCALED = "GENLAB_AUTOSCALED"
 """Environment variable of the head: the kinds of nodes that an autoscaler can add, as ``CPU=8,GPU=1 CPU=4``."""
 
-QUIET = {"RAY_TRAIN_ENABLE_PRINT_PATCH": "0", "RAY_TRAIN_METRICS_ENABLED": "0"}
-"""Environment variables with which Ray Train prints nothing of its own; it hands them on to its workers."""
+QUIET = {
+    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
+    "RAY_TRAIN_METRICS_ENABLED": "0",
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+}
+"""Environment variables with which Ray Train prints nothing of its own, and starts no actor to watch for nodes that go
+away, as the driver does that; it hands them on to its workers."""
+
+DRAIN_SECONDS = 2.0
+"""Time between two questions which nodes Ray is to give up."""
 
 
 class LeanTrainer(DataParallelTrainer):
@@ -189,7 +201,9 @@ def resources_of(threads: int, gpu: bool) -> dict[str, int | float]:
 
 
 def _nodes() -> list[Node]:
-    resources = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    """Return the nodes of the cluster that can take workers."""
+    leaving = _draining()
+    resources = [node["Resources"] for node in ray.nodes() if node["Alive"] and node.get("NodeID") not in leaving]
     return [Node(int(each.get("CPU", 0)), int(each.get("GPU", 0))) for each in resources]
 
 
@@ -213,37 +227,18 @@ def fit(
     Raises:
         ClusterError: when the workers do not fit, see :func:`worker_resources`.
         ClaimLostError: when another process took over the run.
+        PreemptedError: when this process got SIGTERM, or its node is given up, and the run is saved.
         RunError: when the run failed more often than ``run.max_failures``.
     """
     run = plan.run
     threads, gpu = worker_resources(run)
     os.environ.update(QUIET)
-    if _offered() is None:  # Only an autoscaler announces that a node will be removed; the watcher is one more actor.
-        os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
-    storage = locate(plan.directory) / RAY_STATE
-    if plan.claim:
-        plan.claim.require()
-    if storage.exists():
-        storage.fs.rm(storage.path, recursive=True)
-    filesystem = pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(storage.fs)) if is_remote(storage) else None
-    messages: Any = ray.remote(num_cpus=0)(RunMessages).remote()
+    # Beside the driver, without which the run ends, so that it depends on no other node.
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    options: dict[str, Any] = {"num_cpus": 0, "scheduling_strategy": here}
+    messages: Any = ray.remote(**options)(RunMessages).remote()
     # Pickled here: the controller unpickles what it passes on, and would import torch for an unpickled task.
     task = ray.cloudpickle.dumps(Task(plan, threads, gpu, prepare))
-    trainer = LeanTrainer(
-        _worker,
-        train_loop_config={"task": task, "messages": messages},
-        backend_config=Rendezvous(),
-        scaling_config=ScalingConfig(
-            num_workers=run.workers, use_gpu=gpu, resources_per_worker=resources_of(threads, gpu)
-        ),
-        run_config=RunConfig(
-            name=secrets.token_hex(4),
-            storage_path=storage.path if filesystem else str(storage),
-            storage_filesystem=filesystem,
-            failure_config=FailureConfig(max_failures=run.max_failures),
-            callbacks=callbacks or [],
-        ),
-    )
     each = " each" if run.workers > 1 else ""
     console.say(
         f"{counted(run.workers, 'worker')}, {counted(threads, 'thread')}{each}, on {'GPUs' if gpu else 'CPUs'}; "
@@ -252,14 +247,32 @@ def fit(
     if fitting(_nodes(), threads, gpu) < run.workers:
         console.say("the workers do not fit on the cluster's nodes; waiting until its autoscaler has added some")
     with _watching(messages, console, plan.claim, on_rung):
-        try:
-            trainer.fit()
-        except ray.train.TrainingFailedError as error:
-            if _fault(messages, plan) is None:
-                raise RunError(f"{plan.directory}: training failed: {error}") from error
-    fault = _fault(messages, plan)
-    if fault is not None:
-        raise fault
+        while True:
+            trainer = LeanTrainer(
+                _worker,
+                train_loop_config={"task": task, "messages": messages},
+                backend_config=Rendezvous(),
+                scaling_config=ScalingConfig(
+                    num_workers=run.workers, use_gpu=gpu, resources_per_worker=resources_of(threads, gpu)
+                ),
+                run_config=_run_config(plan, callbacks or []),
+            )
+            try:
+                trainer.fit()
+            except ray.train.TrainingFailedError as error:
+                if _fault(messages, plan) is None:
+                    raise RunError(f"{plan.directory}: training failed: {error}") from error
+            fault = _fault(messages, plan)
+            if fault is not None:
+                raise fault
+            said, notice = ray.get(messages.preempted.remote())
+            if said is None:
+                break
+            if notice is None or notice.ends:
+                raise PreemptedError(said)
+            console.say(said)
+            if fitting(_nodes(), threads, gpu) < run.workers:
+                console.say("the workers do not fit on the nodes that stay; waiting until others have come")
     if run.evaluate_every:
         import torch
 
@@ -267,6 +280,23 @@ def fit(
         from genlab.training.ray.worker import DriverSession
 
         promote_best(plan, DriverSession(console, device=torch.device("cuda" if gpu else "cpu")))
+
+
+def _run_config(plan: "Plan", callbacks: list[Any]) -> RunConfig:
+    """Return Ray Train's own config for a new start, whose state has a folder of its own; that of others is deleted."""
+    storage = locate(plan.directory) / RAY_STATE
+    if plan.claim:
+        plan.claim.require()
+    if storage.exists():
+        storage.fs.rm(storage.path, recursive=True)
+    filesystem = pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(storage.fs)) if is_remote(storage) else None
+    return RunConfig(
+        name=secrets.token_hex(4),
+        storage_path=storage.path if filesystem else str(storage),
+        storage_filesystem=filesystem,
+        failure_config=FailureConfig(max_failures=plan.run.max_failures),
+        callbacks=callbacks,
+    )
 
 
 def _fault(messages: Any, plan: "Plan") -> GenlabError | None:
@@ -287,21 +317,33 @@ def _watching(
 ) -> Iterator[None]:
     """Show the workers' messages and progress, and answer at rungs, from threads, until the context ends.
 
-    If the claim on the run is lost, the workers are told, and rank 0 ends them.
+    If the claim on the run is lost, the workers are told, and rank 0 ends them. While they listen for notices, they are
+    told of nodes that Ray is to give up, and of SIGTERM to this process, which else ends it.
     """
     over = threading.Event()
+    listening = threading.Event()
+    own_node = ray.get_runtime_context().get_node_id()
 
     def watch() -> None:
         told = False
+        announced = frozenset[str]()
+        asked = time.monotonic()
         while True:
             ended = over.wait(POLL_SECONDS)
             if claim and claim.lost.is_set() and not told:
                 messages.fail.remote(claim.lost_error())
                 told = True
             try:
-                new, update, rung = ray.get(messages.collect.remote())
+                new, update, rung, nodes = ray.get(messages.collect.remote())
             except RayError:  # The actor is lost; _fault reports that after the run.
                 return
+            (listening.set if nodes else listening.clear)()
+            if nodes and time.monotonic() - asked >= DRAIN_SECONDS:
+                asked = time.monotonic()
+                leaving = _draining() & (nodes | {own_node}) - announced
+                announced |= leaving
+                for node in leaving:
+                    messages.notify.remote(Notice(f"Ray gives up {_name(node)}", ends=handled and node == own_node))
             for message in new:
                 console.say(message)
             if update:
@@ -318,13 +360,42 @@ def _watching(
             fault = error if isinstance(error, GenlabError) else RunError(f"at step {rung.step:,}: {error}")
             messages.fail.remote(fault)
 
+    def terminate(number: int, frame: Any) -> None:
+        signal.signal(signal.SIGTERM, before)
+        if listening.is_set():
+            messages.notify.remote(SIGTERM_CAME)
+        else:
+            signal.raise_signal(signal.SIGTERM)
+
+    handled = (
+        threading.current_thread() is threading.main_thread()
+    )  # else Ray Tune's, which starts a trial again itself
+    before = (signal.signal(signal.SIGTERM, terminate) if handled else None) or signal.SIG_DFL
     thread = threading.Thread(target=watch, name="progress", daemon=True)
     thread.start()
     try:
         yield
     finally:
+        if handled:
+            signal.signal(signal.SIGTERM, before)
         over.set()
         thread.join(timeout=10)
+
+
+def _draining() -> frozenset[str]:
+    """Return the IDs of the nodes that Ray is to give up; none where its private module does not tell."""
+    try:
+        from ray._private.state import state
+
+        return frozenset(state.get_draining_nodes())
+    except (ImportError, AttributeError, RayError):
+        return frozenset()
+
+
+def _name(node: str) -> str:
+    """Return how the user knows a node."""
+    names = [f"node {one['NodeManagerAddress']}" for one in ray.nodes() if one["NodeID"] == node]
+    return " ".join([*names, f"({node[:8]})"])
 
 
 def _offered() -> list[Node] | None:

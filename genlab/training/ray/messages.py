@@ -2,6 +2,7 @@
 
 from genlab.core.errors import GenlabError
 from genlab.training.console import ProgressUpdate
+from genlab.training.notices import Notice
 from genlab.training.rung import Rung
 
 
@@ -14,6 +15,9 @@ class RunMessages:
         self._fault: GenlabError | None = None
         self._rung: Rung | None = None
         self._stops: bool | None = None
+        self._nodes: frozenset[str] = frozenset()
+        self._notice: Notice | None = None
+        self._preempted: str | None = None
 
     def say(self, message: str) -> None:
         """Add a message for the user."""
@@ -44,9 +48,40 @@ class RunMessages:
         """Return the driver's answer, ``None`` while there is none; and what :meth:`fault` does."""
         return self._stops, self._fault
 
-    def collect(self) -> tuple[list[str], ProgressUpdate | None, Rung | None]:
-        """Return the messages since the last call, and the newest progress and a rung that was reached, if new."""
+    def listen(self, nodes: frozenset[str]) -> None:
+        """Keep the IDs of the nodes whose workers listen for notices; none when they stop to.
+
+        A notice that some node goes away was for the workers before these.
+        """
+        self._nodes = nodes
+        if self._notice and not self._notice.ends:
+            self._notice = None
+
+    def notify(self, notice: Notice) -> None:
+        """Keep a notice for the workers; one by which the run ends is not replaced."""
+        if self._notice is None or not self._notice.ends:
+            self._notice = notice
+
+    def notice(self) -> Notice | None:
+        """Return the notice for the workers, if any."""
+        return self._notice
+
+    def preempt(self, message: str) -> None:
+        """Keep what the workers said as they ended after a notice."""
+        self._preempted = message
+
+    def preempted(self) -> tuple[str | None, Notice | None]:
+        """Return what the last workers said if they ended after a notice, and the notice; forget both."""
+        found = self._preempted, self._notice
+        self._preempted = self._notice = None
+        return found
+
+    def collect(self) -> tuple[list[str], ProgressUpdate | None, Rung | None, frozenset[str]]:
+        """Return the messages since the last call, the newest progress and a rung that was reached, if new.
+
+        The last element is what :meth:`listen` was given.
+        """
         messages, self._messages = self._messages, []
         update, self._update = self._update, None
         rung, self._rung = self._rung, None
-        return messages, update, rung
+        return messages, update, rung, self._nodes

@@ -2,6 +2,7 @@
 
 import contextlib
 import datetime
+import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
@@ -19,15 +20,48 @@ from genlab.core.errors import GenlabError, StorageTimeoutError
 from genlab.training.attempts import SupersededError
 from genlab.training.console import ProgressUpdate
 from genlab.training.loop import train
+from genlab.training.notices import NoNotices, Notice, Notices, PreemptedError
 from genlab.training.ray.task import Task
 from genlab.training.rung import Rung
-from genlab.training.session import LocalSession, T, become_background_process
+from genlab.training.session import LocalSession, T, become_background_process, gather
 
 TIMEOUT = datetime.timedelta(minutes=30)
 """How long a collective operation waits for a missing worker before it fails."""
 
 POLL_SECONDS = 0.1
 """Time between two questions whether the driver has answered, while the run waits at a rung."""
+
+NOTICE_SECONDS = 1.0
+"""Time between two questions of rank 0 whether there is a notice."""
+
+
+class _SentNotices:
+    """The notices that the driver sends, asked for in a thread, so that the loop never waits for them.
+
+    Args:
+        messages: handle of the run's :class:`genlab.training.ray.messages.RunMessages` actor.
+        nodes: IDs of the nodes of all workers.
+    """
+
+    def __init__(self, messages: Any, nodes: frozenset[str]) -> None:
+        self._messages = messages
+        self._newest: Notice | None = None
+        self._closed = threading.Event()
+        messages.listen.remote(nodes)
+        threading.Thread(target=self._ask, name="notices", daemon=True).start()
+
+    def newest(self) -> Notice | None:
+        return self._newest
+
+    def close(self) -> None:
+        if not self._closed.is_set():
+            self._closed.set()
+            self._messages.listen.remote(frozenset())
+
+    def _ask(self) -> None:
+        with contextlib.suppress(RayError):  # The actor is lost; the driver reports that after the run.
+            while not self._closed.wait(NOTICE_SECONDS):
+                self._newest = ray.get(self._messages.notice.remote())
 
 
 class RaySession:
@@ -62,6 +96,11 @@ class RaySession:
             if stops is not None:
                 return bool(stops)
             time.sleep(POLL_SECONDS)
+
+    def notices(self) -> Notices:
+        """Tell the driver which nodes the workers are on, and listen for what it sends."""
+        nodes = frozenset(gather(ray.get_runtime_context().get_node_id()))
+        return _SentNotices(self._messages, nodes) if self.rank == 0 else NoNotices()
 
     def progress(self, update: ProgressUpdate) -> None:
         """Send the progress to the driver; never waits. Raises the fault that was known when it was last sent."""
@@ -131,6 +170,10 @@ def work(task: Task, messages: Any) -> None:
     except (SupersededError, StorageTimeoutError) as end:
         session.say(f"rank {session.rank}: {end}")
         raise
+    except PreemptedError as end:
+        # Not raised: to Ray Train this group has ended as it should, and the driver starts the next.
+        if session.rank == 0:
+            ray.get(messages.preempt.remote(str(end)))
     except GenlabError as fault:
         ray.get(messages.fail.remote(fault))
         raise
