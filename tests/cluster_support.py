@@ -1,7 +1,9 @@
 """What the cluster tests share: a cluster's address, and runs to compare."""
 
+import contextlib
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -39,6 +41,16 @@ class Cluster:
     address: str
     environment: dict[str, str]
     state: str
+    gcs: str
+    """Address that nodes join."""
+
+    def start_node(self, name: str) -> None:
+        """Start another node of one CPU, and wait until it is there; `make cluster-down` stops it with the others."""
+        script = 'source cluster/lib.sh; start_node "$1" --address "$2" --num-cpus 1; wait_for "$1" "$1" grep -q "$3" '
+        script += '"$GENLAB_CLUSTER/$1.log"'
+        variables = {**self.environment, "GENLAB_CLUSTER": self.state}
+        command = ["bash", "-euc", script, "bash", name, self.gcs, "Ray runtime started"]
+        subprocess.run(command, cwd=REPOSITORY, env=variables, check=True, timeout=TIMEOUT_SECONDS)
 
     def submit(self, *command: str) -> subprocess.Popen[str]:
         """Start `ray job submit ... -- COMMAND` and return at once."""
@@ -65,6 +77,18 @@ class Cluster:
                 continue
         return found
 
+    def raylets(self) -> dict[str, psutil.Process]:
+        """The raylets that have a Ray Train worker, but for the head's, by the ID of the node."""
+        found = {}
+        for worker in self.workers():
+            with contextlib.suppress(psutil.Error):
+                raylet = worker.parent()
+                words = raylet.cmdline() if raylet else []
+                ids = [word.removeprefix("--node_id=") for word in words if word.startswith("--node_id=")]
+                if raylet and ids and not any(word.endswith(" --head") for word in words) and "--head" not in words:
+                    found[ids[0]] = raylet
+        return found
+
 
 @contextmanager
 def started_cluster(**variables: str) -> Iterator[Cluster]:
@@ -81,7 +105,8 @@ def started_cluster(**variables: str) -> Iterator[Cluster]:
         assert started.returncode == 0, started.stdout + started.stderr
         client = environment(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN_PATH=f"{state}/token", **variables)
         try:
-            yield Cluster(f"http://127.0.0.1:{port}", client, state)
+            [gcs] = re.findall(r"RAY_ADDRESS=(\S+)", started.stdout)
+            yield Cluster(f"http://127.0.0.1:{port}", client, state, gcs)
         finally:
             subprocess.run(
                 [REPOSITORY / "cluster/down.sh"], env=up, check=True, capture_output=True, timeout=TIMEOUT_SECONDS

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from annotated_types import Ge, Gt, Interval
 
 from genlab.core.config import OPERATIONAL
+from genlab.recipes.workers import Workers
 
 Positive = Annotated[int, Ge(1)]
 """An integer of at least 1."""
@@ -32,8 +33,9 @@ class Run:
     accumulate: Positive = 1
     """Parts that a worker's share of a global batch is computed in, one after the other, to save memory; the gradient
     is that of the whole."""
-    workers: Annotated[int, Ge(0), OPERATIONAL] = 1
-    """Ray Train workers, one GPU each where the cluster has GPUs. 0 trains in this process, without Ray."""
+    workers: Annotated[Workers, Ge(0), OPERATIONAL] = 1
+    """Ray Train workers, one GPU each where the cluster has GPUs. 0 trains in this process, without Ray. 2..8 goes on
+    with fewer workers when nodes are lost, and with more when some come."""
     threads: Annotated[Annotated[int, Ge(1)] | None, OPERATIONAL] = None
     """CPU threads (and Ray CPUs) of a worker. By default the cluster's CPUs shared evenly between the workers."""
     seed: Annotated[int, Interval(ge=0, lt=2**31)] = 0

@@ -73,6 +73,7 @@ def train(plan: Plan, session: Session) -> TrainingState:
     config, run = plan.config, plan.run
     directory = locate(plan.directory)
     device = session.device
+    accumulate = plan.accumulate(session.world_size)
     set_up_torch(run.exact, session.threads, tf32=run.precision == "tf32")
     if run.precision == "bf16" and session.rank == 0 and device.type == "cpu" and not cpu_multiplies_bf16():
         session.say("run.precision=bf16 is emulated on this CPU (no AVX512-BF16); fp32 is many times faster here")
@@ -133,7 +134,7 @@ def train(plan: Plan, session: Session) -> TrainingState:
                     precision=run.precision,
                     lap=stopwatch.lap,
                 )
-                for part in range(run.accumulate)
+                for part in range(accumulate)
             ]
             moving: list[str] = []
             for phase in phases:
@@ -147,7 +148,7 @@ def train(plan: Plan, session: Session) -> TrainingState:
                     for part, step in enumerate(parts):
                         loss, values = phase.loss(_rows_of(batches, step.rows, parts[0].rows.start), step)
                         gradients[phase.network].backward(
-                            loss * step.fraction, first=part == 0, last=part == run.accumulate - 1
+                            loss * step.fraction, first=part == 0, last=part == accumulate - 1
                         )
                         meter.add(values, phase.name, done + 1, weight=step.fraction)
                 stopwatch.lap("compute")
@@ -203,7 +204,7 @@ def train(plan: Plan, session: Session) -> TrainingState:
                 stopwatch.lap("checkpoint")
             if notice:
                 checkpoints.wait()
-                then = "start the run again under its name, it goes on" if notice.ends else "the run goes on elsewhere"
+                then = "start the run again under its name, it goes on" if notice.ends else "the run goes on"
                 raise PreemptedError(f"{plan.directory}: {notice.reason}; step {done:,} is saved, {then}")
             if rung:
                 checkpoints.wait()
@@ -255,7 +256,7 @@ def _restore(plan: Plan, checkpoints: Checkpoints, state: TrainingState, session
 
 def _rows_of_part(plan: Plan, world_size: int, part: int, rank: int) -> slice:
     """Return the rows of a global batch that ``rank`` has in a part of gradient accumulation."""
-    return rows_of_part(plan.run.batch, rank, world_size, part, plan.run.accumulate, plan.group)
+    return rows_of_part(plan.run.batch, rank, world_size, part, plan.accumulate(world_size), plan.group)
 
 
 def _rows_of(batches: Mapping[str, Batch], rows: slice, first: int) -> Mapping[str, Batch]:
@@ -337,7 +338,7 @@ def _test_metrics(plan: Plan, split: str, state: TrainingState, session: Session
     rows = min(map(len, splits.values())) // plan.group * plan.group
     batch = plan.run.batch
     share = group_slice(rows, session.rank, session.world_size, plan.group)
-    largest = rows_of_part(batch, 0, session.world_size, 0, plan.run.accumulate, plan.group).stop
+    largest = rows_of_part(batch, 0, session.world_size, 0, plan.accumulate(session.world_size), plan.group).stop
     pieces = pieces_of_batches(range(share.start, share.stop), batch, largest)
     meter = Meter(taken=CLOCK_FIELDS | TIME_FIELDS)
     with state.ema_weights(), read_batches(splits, pieces, session.device) as read:

@@ -31,6 +31,7 @@ from genlab.evaluation.features import FEWEST
 from genlab.imaging.value_range import ValueRange
 from genlab.recipes.options import Data, Run
 from genlab.recipes.recipe import DomainInfo, Recipe, Spread, check_networks, recipe_type
+from genlab.recipes.workers import least_of
 from genlab.store import model_directory
 from genlab.training.beginning import Beginning, beginning_at, state_of_beginning
 from genlab.training.checkpoints import Checkpoints
@@ -147,6 +148,20 @@ class Plan:
     def evaluation_kind(self) -> str:
         """First part of the names of what evaluated checkpoints are measured at: ``val``, as in ``val/kid``."""
         return self.held_out.kind(self.config.data.test_split)
+
+    def accumulate(self, world_size: int) -> int:
+        """Return the number of parts that each of ``world_size`` workers computes its rows of a global batch in.
+
+        Where the number of workers may fall, parts follow: a worker computes no more rows at once than it does when
+        there are most workers, so that its memory is bounded. Where that is a single row or group of rows, it may be
+        two, as each part of each worker needs one.
+        """
+        run, groups = self.run, self.run.batch // self.group
+        if least_of(run.workers) == run.workers:
+            return run.accumulate
+        at_once = math.ceil(groups / (run.workers * run.accumulate))
+        parts = math.ceil(math.ceil(groups / world_size) / at_once)
+        return min(parts, groups // world_size)
 
     def epoch(self, step: int) -> float:
         """Return the number of epochs that ``step`` steps make."""

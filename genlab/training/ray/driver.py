@@ -31,6 +31,7 @@ from genlab.core.errors import ClusterError, GenlabError, RunError
 from genlab.core.storage import is_remote, locate
 from genlab.core.text import counted
 from genlab.recipes.options import Run
+from genlab.recipes.workers import least_of
 from genlab.training.console import RunConsole
 from genlab.training.notices import SIGTERM_CAME, Notice, PreemptedError
 from genlab.training.ray.messages import RunMessages
@@ -57,8 +58,14 @@ QUIET = {
 """Environment variables with which Ray Train prints nothing of its own, and starts no actor to watch for nodes that go
 away, as the driver does that; it hands them on to its workers."""
 
-DRAIN_SECONDS = 2.0
-"""Time between two questions which nodes Ray is to give up."""
+WATCH_SECONDS = 2.0
+"""Time between two questions which nodes Ray is to give up, and which have come."""
+
+RESIZE_SECONDS = 60.0
+"""Least time that workers train before they stop so that there can be more of them."""
+
+NEVER_SECONDS = 1e9
+"""Seconds of many years."""
 
 
 class LeanTrainer(DataParallelTrainer):
@@ -141,7 +148,8 @@ def worker_resources(run: Run) -> tuple[int, bool]:
     """Return the number of CPU threads of each worker, and whether each has a GPU.
 
     A worker runs on one node. Unless ``run.threads`` says otherwise, workers get the most threads with which all of
-    them fit on the nodes of the cluster; if they wait for nodes with GPUs, as many as such a node has for each GPU.
+    them, or of a range as many as can, fit on the nodes of the cluster; if they wait for nodes with GPUs, as many as
+    such a node has for each GPU.
 
     Raises:
         ClusterError: when the workers could never start, because the nodes have too few CPUs or GPUs and there is no
@@ -151,12 +159,14 @@ def worker_resources(run: Run) -> tuple[int, bool]:
     gpus = sum(node.gpus for node in nodes)
     per_gpu = [max(1, node.cpus // node.gpus) for node in offered or () if node.gpus]
     gpu = gpus > 0 or bool(per_gpu)
-    if 0 < gpus < run.workers and offered is None:
+    least = least_of(run.workers)
+    if 0 < gpus < least and offered is None:
         raise ClusterError(f"run.workers = {run.workers}: the cluster has {gpus} GPUs; use at most one worker for each")
     if not gpu and (fault := run.without_gpus("the cluster has no GPUs")):
         raise ClusterError(fault)
-    threads = run.threads or most_threads(nodes, run.workers, gpu)
-    if fitting(nodes, threads, gpu) < run.workers:
+    wanted = max(least, min(run.workers, fitting(nodes, run.threads or 1, gpu)))
+    threads = run.threads or most_threads(nodes, wanted, gpu)
+    if fitting(nodes, threads, gpu) < least:
         if offered is None:
             usable = [node for node in nodes if node.gpus or not gpu]
             raise ClusterError(
@@ -237,23 +247,34 @@ def fit(
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     options: dict[str, Any] = {"num_cpus": 0, "scheduling_strategy": here}
     messages: Any = ray.remote(**options)(RunMessages).remote()
+    elastic = least_of(run.workers) < run.workers
+
+    def room(workers: int) -> int:
+        """Return how many workers there is room for, beside what others use, when the run has ``workers``."""
+        free = ray.available_resources()
+        more = min(int(free.get(name, 0) // each) for name, each in resources_of(threads, gpu).items())
+        return min(int(run.workers), fitting(_nodes(), threads, gpu), workers + more)
+
     # Pickled here: the controller unpickles what it passes on, and would import torch for an unpickled task.
     task = ray.cloudpickle.dumps(Task(plan, threads, gpu, prepare))
     each = " each" if run.workers > 1 else ""
+    workers = f"{run.workers} workers" if elastic else counted(run.workers, "worker")
     console.say(
-        f"{counted(run.workers, 'worker')}, {counted(threads, 'thread')}{each}, on {'GPUs' if gpu else 'CPUs'}; "
+        f"{workers}, {counted(threads, 'thread')}{each}, on {'GPUs' if gpu else 'CPUs'}; "
         f"starting {'them' if run.workers > 1 else 'it'}"
     )
-    if fitting(_nodes(), threads, gpu) < run.workers:
+    if fitting(_nodes(), threads, gpu) < least_of(run.workers):
         console.say("the workers do not fit on the cluster's nodes; waiting until its autoscaler has added some")
-    with _watching(messages, console, plan.claim, on_rung):
+    with _watching(messages, console, plan.claim, on_rung, room if elastic else None):
         while True:
             trainer = LeanTrainer(
                 _worker,
                 train_loop_config={"task": task, "messages": messages},
                 backend_config=Rendezvous(),
                 scaling_config=ScalingConfig(
-                    num_workers=run.workers, use_gpu=gpu, resources_per_worker=resources_of(threads, gpu)
+                    **(_elastic(run, threads, gpu) if elastic else {"num_workers": run.workers}),
+                    use_gpu=gpu,
+                    resources_per_worker=resources_of(threads, gpu),
                 ),
                 run_config=_run_config(plan, callbacks or []),
             )
@@ -271,7 +292,7 @@ def fit(
             if notice is None or notice.ends:
                 raise PreemptedError(said)
             console.say(said)
-            if fitting(_nodes(), threads, gpu) < run.workers:
+            if fitting(_nodes(), threads, gpu) < least_of(run.workers):
                 console.say("the workers do not fit on the nodes that stay; waiting until others have come")
     if run.evaluate_every:
         import torch
@@ -280,6 +301,19 @@ def fit(
         from genlab.training.ray.worker import DriverSession
 
         promote_best(plan, DriverSession(console, device=torch.device("cuda" if gpu else "cpu")))
+
+
+def _elastic(run: Run, threads: int, gpu: bool) -> dict[str, Any]:
+    """Return how many workers Ray Train may start, of a run whose number of workers is a range.
+
+    Ray counts nodes that it is to give up as room. So the most are those that fit elsewhere, unless an autoscaler is to
+    be asked for nodes. Ray would also stop workers that are well, without a save, to start more; it never does, since
+    the driver has them save first.
+    """
+    least, most = least_of(run.workers), int(run.workers)
+    if _offered() is None:
+        most = max(least, min(most, fitting(_nodes(), threads, gpu)))
+    return {"num_workers": (least, most), "elastic_resize_monitor_interval_s": NEVER_SECONDS}
 
 
 def _run_config(plan: "Plan", callbacks: list[Any]) -> RunConfig:
@@ -313,12 +347,18 @@ def _fault(messages: Any, plan: "Plan") -> GenlabError | None:
 
 @contextmanager
 def _watching(
-    messages: Any, console: RunConsole, claim: Claim | None, on_rung: Callable[[Rung], bool] | None
+    messages: Any,
+    console: RunConsole,
+    claim: Claim | None,
+    on_rung: Callable[[Rung], bool] | None,
+    room: Callable[[int], int] | None,
 ) -> Iterator[None]:
     """Show the workers' messages and progress, and answer at rungs, from threads, until the context ends.
 
     If the claim on the run is lost, the workers are told, and rank 0 ends them. While they listen for notices, they are
-    told of nodes that Ray is to give up, and of SIGTERM to this process, which else ends it.
+    told of nodes that Ray is to give up, and of SIGTERM to this process, which else ends it. Where ``room`` says that
+    there is room for more of them, they are told so, :data:`RESIZE_SECONDS` after they began at the earliest, and once
+    for the same nodes.
     """
     over = threading.Event()
     listening = threading.Event()
@@ -327,7 +367,9 @@ def _watching(
     def watch() -> None:
         told = False
         announced = frozenset[str]()
-        asked = time.monotonic()
+        asked = began = time.monotonic()
+        group: tuple[str, ...] = ()
+        tried = set[tuple[frozenset[str], int]]()
         while True:
             ended = over.wait(POLL_SECONDS)
             if claim and claim.lost.is_set() and not told:
@@ -338,12 +380,20 @@ def _watching(
             except RayError:  # The actor is lost; _fault reports that after the run.
                 return
             (listening.set if nodes else listening.clear)()
-            if nodes and time.monotonic() - asked >= DRAIN_SECONDS:
-                asked = time.monotonic()
-                leaving = _draining() & (nodes | {own_node}) - announced
+            now = time.monotonic()
+            if nodes != group:
+                group, began = nodes, now
+            if nodes and now - asked >= WATCH_SECONDS:
+                asked = now
+                leaving = _draining() & {*nodes, own_node} - announced
                 announced |= leaving
                 for node in leaving:
                     messages.notify.remote(Notice(f"Ray gives up {_name(node)}", ends=handled and node == own_node))
+                if room and not leaving and now - began >= RESIZE_SECONDS and (more := room(len(nodes))) > len(nodes):
+                    trial = frozenset(node["NodeID"] for node in ray.nodes() if node["Alive"]), more
+                    if trial not in tried:
+                        tried.add(trial)
+                        messages.notify.remote(Notice(f"there is room for {more} workers", ends=False))
             for message in new:
                 console.say(message)
             if update:

@@ -15,7 +15,7 @@ class RunMessages:
         self._fault: GenlabError | None = None
         self._rung: Rung | None = None
         self._stops: bool | None = None
-        self._nodes: frozenset[str] = frozenset()
+        self._nodes: tuple[str, ...] = ()
         self._notice: Notice | None = None
         self._preempted: str | None = None
 
@@ -48,13 +48,13 @@ class RunMessages:
         """Return the driver's answer, ``None`` while there is none; and what :meth:`fault` does."""
         return self._stops, self._fault
 
-    def listen(self, nodes: frozenset[str]) -> None:
-        """Keep the IDs of the nodes whose workers listen for notices; none when they stop to.
+    def listen(self, nodes: tuple[str, ...]) -> None:
+        """Keep the ID of the node of each worker that listens for notices; none when they stop to.
 
         A notice that some node goes away was for the workers before these.
         """
         self._nodes = nodes
-        if self._notice and not self._notice.ends:
+        if nodes and self._notice and not self._notice.ends:
             self._notice = None
 
     def notify(self, notice: Notice) -> None:
@@ -76,7 +76,7 @@ class RunMessages:
         self._preempted = self._notice = None
         return found
 
-    def collect(self) -> tuple[list[str], ProgressUpdate | None, Rung | None, frozenset[str]]:
+    def collect(self) -> tuple[list[str], ProgressUpdate | None, Rung | None, tuple[str, ...]]:
         """Return the messages since the last call, the newest progress and a rung that was reached, if new.
 
         The last element is what :meth:`listen` was given.

@@ -40,10 +40,10 @@ class _SentNotices:
 
     Args:
         messages: handle of the run's :class:`genlab.training.ray.messages.RunMessages` actor.
-        nodes: IDs of the nodes of all workers.
+        nodes: ID of the node of each worker.
     """
 
-    def __init__(self, messages: Any, nodes: frozenset[str]) -> None:
+    def __init__(self, messages: Any, nodes: tuple[str, ...]) -> None:
         self._messages = messages
         self._newest: Notice | None = None
         self._closed = threading.Event()
@@ -56,7 +56,7 @@ class _SentNotices:
     def close(self) -> None:
         if not self._closed.is_set():
             self._closed.set()
-            self._messages.listen.remote(frozenset())
+            self._messages.listen.remote(())
 
     def _ask(self) -> None:
         with contextlib.suppress(RayError):  # The actor is lost; the driver reports that after the run.
@@ -99,7 +99,7 @@ class RaySession:
 
     def notices(self) -> Notices:
         """Tell the driver which nodes the workers are on, and listen for what it sends."""
-        nodes = frozenset(gather(ray.get_runtime_context().get_node_id()))
+        nodes = tuple(gather(ray.get_runtime_context().get_node_id()))
         return _SentNotices(self._messages, nodes) if self.rank == 0 else NoNotices()
 
     def progress(self, update: ProgressUpdate) -> None:

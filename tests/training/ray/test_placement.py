@@ -9,6 +9,7 @@ from ray.core.generated import autoscaler_pb2
 
 from genlab.core.errors import ClusterError
 from genlab.recipes.options import Run
+from genlab.recipes.workers import parse_workers
 from genlab.training.ray.driver import Node, fitting, most_threads, packed, side_by_side, worker_resources
 
 UNEQUAL = [Node(64, 8), Node(64, 1)]
@@ -77,6 +78,22 @@ def test_workers_that_never_fit_are_refused_with_what_the_nodes_have(cluster_of:
     cluster_of(Node(2), Node(1))
     with pytest.raises(ClusterError, match=r"workers = 4 with 1 thread each .* 2 CPUs, 1 CPU, and no autoscaler"):
         worker_resources(Run(workers=4))
+
+
+def test_a_range_of_workers_takes_what_there_is_from_its_least_on(cluster_of: Any) -> None:
+    run = Run(workers=parse_workers("2..8"))
+    cluster_of(Node(8), Node(8))
+    assert worker_resources(run) == (2, False)
+    cluster_of(Node(2), Node(1))
+    assert worker_resources(run) == (1, False)
+    cluster_of(Node(16, 2), Node(16, 2))
+    assert worker_resources(run) == (8, True)
+    cluster_of(Node(1))
+    with pytest.raises(ClusterError, match=r"run\.workers = 2\.\.8 with 1 thread each do not fit"):
+        worker_resources(run)
+    cluster_of(Node(16, 1))
+    with pytest.raises(ClusterError, match=r"run\.workers = 2\.\.8: the cluster has 1 GPUs"):
+        worker_resources(run)
 
 
 @pytest.mark.parametrize(
