@@ -149,13 +149,22 @@ def test_nothing_but_the_server_is_reached_from_outside() -> None:
     assert not any(re.search("LoadBalancer|NodePort", text) for _, one in documents() for text in strings(one))
 
 
+def test_ray_drains_a_pods_node_before_the_pod_is_killed() -> None:
+    for pod in pod_templates():
+        for container in pod["spec"]["containers"]:
+            variables = {each["name"]: each["value"] for each in container.get("env", [])}
+            if "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S" in variables:
+                seconds = float(variables["RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S"])
+                assert 60 <= seconds < pod["spec"]["terminationGracePeriodSeconds"]
+
+
 def test_secrets_are_named_and_never_written() -> None:
     named = {"genlab-ray-token", "genlab-s3", "genlab-serving-tokens", "genlab-tls"}
     page = (REPOSITORY / "docs" / "clusters.md").read_text()
     for _, one in documents():
         assert one["kind"] != "Secret"
     variables = [each for pod in pod_templates() for one in pod["spec"]["containers"] for each in one.get("env", [])]
-    assert {each["name"] for each in variables} == {"GENLAB_AUTOSCALED"}
+    assert {each["name"] for each in variables} == {"GENLAB_AUTOSCALED", "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S"}
     text = "".join(file.read_text() for file in FILES)
     assert set(re.findall(r"(?:secretName|secretRef): (?:{name: )?([a-z0-9-]+)", text)) == named
     for name in named:
