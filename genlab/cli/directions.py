@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
+import torch
 import tyro
 from annotated_types import Ge, Interval
 from rich.console import Console
@@ -14,17 +15,24 @@ from upath import UPath
 from genlab.cli.classifier_training import split_to_train_on, trained_classifier
 from genlab.core.config import parse
 from genlab.core.errors import ConfigError, DataError, RunError, run_command
+from genlab.core.seeds import derived_seed
+from genlab.core.text import counted
 from genlab.data.format.shards import ShardSet
 from genlab.data.format.splits import overlap
+from genlab.data.stream.order import permutation
 from genlab.editing.attributes import AttributeReader
 from genlab.editing.directions import find_directions
+from genlab.editing.identity import identity_scale
 from genlab.evaluation.trained_classifier import load_classifier
 from genlab.inference.engine import best_device
+from genlab.metrics.identity import FaceNetwork
 from genlab.models.style_model import StyleModel
 from genlab.recipes.recipe import DomainInfo
 from genlab.store import model_directory
-from genlab.store.directions import Axis, Direction, Directions, Effect, Reader
+from genlab.store.directions import Axis, Direction, Directions, Effect, IdentityScale, Reader
 
+IDENTITY_FACES = 400
+"""Held-out faces, at most, that identity distances are compared with."""
 METHODS = {"gradient": "gradients in W", "linear": "linear fit in W", "channel": "style channel", "sefa": "SeFa"}
 
 
@@ -52,6 +60,9 @@ class DirectionsConfig:
     """The number of samples that directions are fitted on."""
     seed: Annotated[int, Ge(0)] = 0
     """Seed of the samples."""
+    identity: bool = False
+    """Measure, too, how far each direction leads away from who is shown, by a face network: of a model of faces,
+    aligned and cropped, in colour."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -97,15 +108,25 @@ def run_directions(config: DirectionsConfig) -> tuple[Directions, UPath]:
         raise ConfigError(f"classifier: it takes images of {size}, and the model draws others")
     if trained.data == shards.checksum and overlap(trained.split, config.split):
         raise ConfigError(f"split = {config.split!r}: the classifier was trained on these rows; name others, --split")
+    network = FaceNetwork("--identity") if config.identity else None
+    scale = _identity_scale(network, held_out) if network else None
     read = AttributeReader(trained.model, columns, trained.label_names)
     errors = read.errors(held_out)
     reader = Reader(str(place), trained.weights, shards.checksum, config.split, len(held_out), columns, errors)
-    directions = find_directions(model, read, read.of_images, read.axes, config.samples, config.seed)
-    found = Directions(description["weights"]["sha256"], reader, config.samples, config.seed, directions)
+    directions = find_directions(model, read, read.of_images, read.axes, config.samples, config.seed, network)
+    found = Directions(description["weights"]["sha256"], reader, config.samples, config.seed, directions, scale)
     try:
         return found, found.save(directory)
     except OSError as error:
         raise DataError(f"{directory}: cannot be written ({error.strerror or error})") from None
+
+
+def _identity_scale(network: FaceNetwork, shards: ShardSet) -> IdentityScale:
+    """Measure what identity distances of held-out faces are like."""
+    rows = permutation(derived_seed(0, "identity"), 0, len(shards))[:IDENTITY_FACES]
+    if len(rows) < 2:
+        raise ConfigError(f"identity: {counted(len(rows), 'held-out face')}; two at least can be compared")
+    return identity_scale(network, torch.from_numpy(shards.read(rows).image))
 
 
 def _columns(shards: ShardSet, attributes: str) -> dict[str, str]:
@@ -133,17 +154,24 @@ def show(found: Directions) -> None:
     rows = f"{found.reader.rows:,} rows of {found.reader.split}"
     console.print(f"attributes are read by {found.reader.path}: {'; '.join(errors)} ({rows})", markup=False)
     table = Table(show_edge=False)
-    for head in ("direction", "found by", "asked for", "moves", "and others"):
+    identity = ("identity distance",) if found.identity else ()
+    for head in ("direction", "found by", "asked for", "moves", "and others", *identity):
         table.add_column(head)
     for direction in found.directions:
         for effect in direction.effects:
-            cells = (direction.axis.name, METHODS[direction.method], *_cells(direction, effect, axes))
+            cells = [direction.axis.name, METHODS[direction.method], *_cells(direction, effect, axes)]
+            cells += [] if effect.identity is None else [f"{effect.identity:.2f}"]
             table.add_row(*map(Text, cells))
     console.print(table)
     for one in found.directions:
         if one.accuracy is not None:
             told = f"{one.accuracy:.1%} of samples right" if one.axis.towards else f"R² {one.accuracy:.2f}"
             console.print(f"{one.axis.name}: a linear function of w tells it with {told}", markup=False)
+    if scale := found.identity:
+        console.print(
+            f"identity distance of {counted(scale.pictures, 'held-out face')}: from its mirror image "
+            f"{scale.mirrored:.2f}, from another {scale.others:.2f} (medians)"
+        )
     console.print("means over pictures that took no part in finding or calibrating a direction", style="dim")
 
 

@@ -33,6 +33,9 @@ class _Arguments:
     calibrate: bool = False
     """Keep in MODEL how far the projections of these held-out pictures of a data set are from the pictures: with the
     same options, later ones that are further than 99% of them are warned of."""
+    identity: bool = False
+    """Measure, too, how far projections are from the pictures by a face network: of faces, aligned and cropped, in
+    colour; also of pictures that were projected before."""
 
 
 @dataclass(frozen=True)
@@ -78,4 +81,5 @@ def project_pictures(config: ProjectConfig) -> None:
         images=config.images,
         box=config.box,
         calibrate=config.calibrate,
+        identity=config.identity,
     )

@@ -9,6 +9,7 @@ EXTRAS: Mapping[str, tuple[str, ...]] = {
     "serve": ("fastapi", "python_multipart", "uvicorn", "watchfiles"),
     "onnx": ("onnx", "onnxscript", "onnxruntime"),
     "fidelity": ("torch_fidelity",),
+    "identity": ("dlib", "face_recognition_models"),
 }
 """Top-level modules that an extra of genlab's installs, beyond what genlab always does; ``serve`` is also what Ray
 Serve asks for."""

@@ -6,12 +6,10 @@ on, and then measured on others: how far it moves its own axis, and how far all 
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from genlab.core.errors import ConfigError
 from genlab.core.progress import progress
@@ -26,6 +24,8 @@ from genlab.editing.latent_fits import (
     sefa_directions,
     undisturbing,
 )
+from genlab.editing.moves import Move, synthesise
+from genlab.metrics.identity import FaceNetwork, identity_distance
 from genlab.models.model import images_per_pass
 from genlab.models.noise import Noise
 from genlab.models.pixels import from_signed
@@ -50,69 +50,6 @@ POINTS = 8
 """Points of a calibration in either direction, denser near 0."""
 
 
-@dataclass(frozen=True)
-class Move:
-    """A change of styles: of w, or of one channel."""
-
-    vector: Tensor | None
-    """What one step adds to w, float [D]; ``None`` for a channel."""
-    layer: str = ""
-    """The layer of styles that the channel is of."""
-    channel: int = 0
-    channel_step: float = 0.0
-    """What one step adds to the channel."""
-
-    @staticmethod
-    def of(direction: Direction) -> "Move":
-        """Return the move of a direction."""
-        if direction.method == "channel":
-            return Move(None, direction.layer, direction.channel, direction.channel_step)
-        return Move(torch.tensor(direction.vector))
-
-    @property
-    def reverse(self) -> "Move":
-        """The same move the other way."""
-        if self.vector is None:
-            return Move(None, self.layer, self.channel, -self.channel_step)
-        return Move(-self.vector)
-
-
-def synthesise(model: StyleModel, w: Tensor, noise: Any, move: Move, steps: float | Tensor) -> Tensor:
-    """Draw images of styles after a move.
-
-    Args:
-        model: the generator.
-        w: as ``model.synthesise`` takes it, [N, D] or with a style for each place, [N, places, D].
-        noise: as ``model.synthesise`` takes it: a :class:`Noise`, or of a StyleGAN the noise of its layers.
-        move: the move.
-        steps: how many steps, one number or float [N].
-
-    Returns:
-        float [N, C, H, W], black at -1 and white at 1, not clipped.
-    """
-    amount = torch.as_tensor(steps).to(w).expand(len(w))
-    if move.vector is not None:
-        return model.synthesise(w + amount.view(-1, *[1] * (w.dim() - 1)) * move.vector.to(w), noise)
-    with shifted(model.style_layers()[move.layer], move.channel, amount * move.channel_step):
-        return model.synthesise(w, noise)
-
-
-@contextmanager
-def shifted(layer: nn.Module, channel: int, shift: Tensor) -> Iterator[None]:
-    """Add float [N] to one channel of what a layer makes of [N, D], until the context ends."""
-
-    def add(module: nn.Module, inputs: Any, styles: Tensor) -> Tensor:
-        shifted = styles.clone()
-        shifted[:, channel] += shift.to(styles)
-        return shifted
-
-    handle = layer.register_forward_hook(add)
-    try:
-        yield
-    finally:
-        handle.remove()
-
-
 class _Pictures:
     """Pictures of a seed, drawn with or without a move and read."""
 
@@ -133,6 +70,10 @@ class _Pictures:
         """Return how much is read otherwise after a move, float64 [N, A]; the noise is the same."""
         return torch.cat([values for _, values in self._parts(move, steps)]) - self.values
 
+    def faces(self, network: FaceNetwork, move: Move | None, steps: float) -> Tensor:
+        """Return where a face network puts the pictures after a move, float32 [N, 128]."""
+        return torch.cat([network.embed(images) for _, images in self._drawn(move, steps)])
+
     def gradients(self, read_images: Read, count: int) -> Tensor:
         """Return the gradients by w of what is read of the first ``count`` images: float64 [count, A, D]."""
         model, parts = self.model, []
@@ -150,6 +91,13 @@ class _Pictures:
 
     @torch.inference_mode()
     def _parts(self, move: Move | None, steps: float) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield w and what is read, of a few pictures at a time."""
+        for w, images in self._drawn(move, steps):
+            yield w, self.read(images)
+
+    @torch.inference_mode()
+    def _drawn(self, move: Move | None, steps: float) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield w and pictures, uint8 [n, H, W, C], a few at a time."""
         model = self.model
         size = images_per_pass(model.image_shape)
         for first in range(self.numbers.start, self.numbers.stop, size):
@@ -159,11 +107,17 @@ class _Pictures:
                 label = torch.tensor([number % model.classes for _, number in noise.drawn], device=model.device)
             w = model.map_latents(noise.normal("z", model.latent_dim), label)
             images = model.synthesise(w, noise) if move is None else synthesise(model, w, noise, move, steps)
-            yield w, self.read(from_signed(images))
+            yield w, from_signed(images)
 
 
 def find_directions(
-    model: StyleModel, read: Read, read_images: Read, axes: Sequence[Axis], samples: int, seed: int
+    model: StyleModel,
+    read: Read,
+    read_images: Read,
+    axes: Sequence[Axis],
+    samples: int,
+    seed: int,
+    network: FaceNetwork | None = None,
 ) -> tuple[Direction, ...]:
     """Find a direction of each axis by each method.
 
@@ -174,6 +128,7 @@ def find_directions(
         axes: what is read, in its order.
         samples: the number of samples that directions are fitted on; others are drawn beside them.
         seed: seed of all pictures.
+        network: a face network, by which identity distances are measured, too.
 
     Returns:
         The directions, axis by axis. A method that finds none has none: where candidates do not change what is read, or
@@ -205,6 +160,7 @@ def find_directions(
         vectors = sefa_directions(joined, COMPONENTS)
         components = [Move(one / whitening.length(one)) for one in vectors]
 
+    faces = None if network is None else _Faces(network, measured.faces(network, None, 0.0))
     rooms = [_room(axis, column) for axis, column in zip(axes, fitted.values.T, strict=True)]
     found = []
     with progress("directions", len(axes), "axes") as advance:
@@ -233,7 +189,8 @@ def find_directions(
                     accuracy = accuracies[number] if method == "linear" else None
                     place = (move.layer, move.channel, move.channel_step)
                     one = Direction(axis, method, numbers, *place, steps, amounts, accuracy, ())
-                    found.append(_measured(one, axes, number, measured, rooms[number], fitted.values[:, number]))
+                    values = fitted.values[:, number]
+                    found.append(_measured(one, axes, number, measured, rooms[number], values, faces))
             advance(1)
     return tuple(found)
 
@@ -339,8 +296,23 @@ def _calibrate(
     return tuple(steps for steps, _ in points), tuple(amount for _, amount in points)
 
 
+@dataclass(frozen=True)
+class _Faces:
+    """A face network, and where it puts the pictures that directions are measured on."""
+
+    network: FaceNetwork
+    before: Tensor
+    """float32 [N, 128]."""
+
+
 def _measured(
-    direction: Direction, axes: Sequence[Axis], number: int, pictures: _Pictures, room: _Room, values: Tensor
+    direction: Direction,
+    axes: Sequence[Axis],
+    number: int,
+    pictures: _Pictures,
+    room: _Room,
+    values: Tensor,
+    faces: _Faces | None,
 ) -> Direction:
     """Return the direction with its effects: of a standard deviation of a number, or from one class to another; on the
     pictures that have room for it.
@@ -355,9 +327,13 @@ def _measured(
         amount = min(max(sign * size, low), high)
         chosen = room.has(before, sign)
         if amount and chosen.any():
-            changes = pictures.changes(Move.of(direction), direction.steps_for(amount))[chosen]
-            found = _changes(axes, pictures.values[chosen], changes)
-            effects.append(Effect(amount, int(chosen.sum()), found))
+            move, steps = Move.of(direction), direction.steps_for(amount)
+            found = _changes(axes, pictures.values[chosen], pictures.changes(move, steps)[chosen])
+            identity = None
+            if faces is not None:
+                after = pictures.faces(faces.network, move, steps)
+                identity = float(identity_distance(faces.before, after)[chosen].mean())
+            effects.append(Effect(amount, int(chosen.sum()), found, identity))
     return replace(direction, effects=tuple(effects))
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from genlab.core.errors import ConfigError
 from genlab.core.storage import sha256
-from genlab.editing.directions import Move, shifted
+from genlab.editing.moves import Move, shifted
 from genlab.editing.provenance import provenance
 from genlab.imaging.images import Pixels
 from genlab.inference.engine import Engine, Task

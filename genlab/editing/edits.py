@@ -13,7 +13,7 @@ from upath import UPath
 
 from genlab.core.errors import ConfigError, DataError
 from genlab.core.storage import read_bytes, read_json
-from genlab.editing.directions import Move, synthesise
+from genlab.editing.moves import Move, synthesise
 from genlab.imaging.images import Pixels, prepare
 from genlab.models.model import images_per_pass
 from genlab.models.noise import Noise

@@ -21,9 +21,10 @@ from genlab.core.config import to_dict
 from genlab.core.errors import ConfigError, DataError
 from genlab.core.progress import progress
 from genlab.core.seeds import derived_seed
-from genlab.core.storage import json_bytes, read_json, sha256, write_atomic, write_json
+from genlab.core.storage import json_bytes, read_bytes, read_json, sha256, write_atomic, write_json
 from genlab.core.text import counted
 from genlab.data.stream.order import permutation
+from genlab.editing.identity import identity_scale
 from genlab.editing.projection import Projection, ProjectionOptions, Similarity, project, require_encoder_of
 from genlab.editing.provenance import provenance
 from genlab.imaging.images import Channels, ImageError, Pixels, encode_png, prepare
@@ -39,6 +40,7 @@ from genlab.inference.sources import (
     open_shards,
     picture_reader,
 )
+from genlab.metrics.identity import FaceNetwork, identity_distance
 from genlab.models.encoder import Encoder
 from genlab.models.model import Shape
 from genlab.store import model_directory
@@ -183,6 +185,7 @@ def project_all(
     images: int | None = None,
     box: Box | None = None,
     calibrate: bool = False,
+    identity: bool = False,
 ) -> dict[str, UPath]:
     """Project a picture, or the pictures of a folder or a data set, that are not done yet; print what was made.
 
@@ -194,6 +197,7 @@ def project_all(
         images: how many pictures of the data set, drawn at random but always the same; by default all.
         box: see :meth:`Projector.fit`.
         calibrate: keep the distances in the model directory, by which later pictures are judged.
+        identity: measure identity distances, too.
 
     Returns:
         The file of the styles of each picture, by its path in its folder or its key in its data set; those that could
@@ -201,11 +205,14 @@ def project_all(
 
     Raises:
         ConfigError: a split, a number or a calibration of what is no data set; pictures that were trained on, or too
-            few, for a calibration.
+            few, for a calibration; identity without its extra, or of grey pictures.
         DataError: the source is missing or damaged, nothing in it could be used, or the destination holds something
             else or cannot be written.
     """
     pictures, folder, data = _pictures(source, projector.info.image_shape, split, images)
+    network = FaceNetwork("--identity") if identity else None
+    if network and projector.info.image_shape[2] != 3:
+        raise ConfigError("identity: the face network takes pictures in colour alone")
     if calibrate:
         _require_held_out(projector.info, data, len(pictures))
     record = {"version": VERSION, **projector.settings, "source": str(folder)}
@@ -216,7 +223,11 @@ def project_all(
         found = _project(projector, pictures, folder, split, dest, box, there)
         if not found:
             raise DataError(f"{source}: none of its {counted(len(pictures), 'picture')} could be used")
+        done = {one["source"] for one in found}
+        made = {picture.key: dest / stem for picture, stem in stems.items() if picture.key in done}
         summary = _summary(found)
+        if network:
+            summary["identity"] = _measure_identity(network, list(made.values()))
         write_json(dest / SUMMARY, summary)
         print(f"{dest}: {counted(len(found), 'picture')} projected: {_text(summary)}")
         if calibrate:
@@ -224,8 +235,7 @@ def project_all(
             print(f"{projector.info.directory / FILE_NAME}: 99% of them have a distance of at most {limit:.3g}")
     except OSError as error:
         raise DataError(f"{dest}: cannot be written ({error.strerror or error})") from None
-    done = {one["source"] for one in found}
-    return {picture.key: dest / f"{stem}.safetensors" for picture, stem in stems.items() if picture.key in done}
+    return {key: stem.with_name(f"{stem.name}.safetensors") for key, stem in made.items()}
 
 
 def _project(
@@ -293,6 +303,32 @@ def _project_batch(
         _warn(picture.key, figures["projection"]["perceptual"], projector.limit)
         found.append(figures)
     return found
+
+
+def _measure_identity(network: FaceNetwork, stems: Sequence[UPath]) -> dict[str, float]:
+    """Add the identity distance of original and projection to the figures of each picture; return the mean and scale.
+
+    Args:
+        network: the face network.
+        stems: paths of the files of each picture, but for their endings.
+    """
+    originals, projections = (
+        torch.from_numpy(np.stack([_read_png(stem.with_name(f"{stem.name}-{what}.png")) for stem in stems]))
+        for what in ("original", "projection")
+    )
+    distances = identity_distance(network.embed(originals), network.embed(projections)).tolist()
+    for stem, distance in zip(stems, distances, strict=True):
+        file = stem.with_name(f"{stem.name}.json")
+        write_json(file, read_json(file) | {"identity": distance})
+    summary = {"projection": float(np.mean(distances))}
+    if len(stems) > 1:
+        scale = identity_scale(network, originals)
+        summary |= {"mirrored": scale.mirrored, "others": scale.others}
+    return summary
+
+
+def _read_png(file: UPath) -> Pixels:
+    return cast("Pixels", prepare(read_bytes(file), channels=3).image)
 
 
 def _warn(key: str, distance: float, limit: float | None) -> None:
@@ -373,4 +409,9 @@ def _text(summary: Mapping[str, Any]) -> str:
         return f"PSNR {figures['psnr']:.2f} dB{similarity}, perceptual distance {figures['perceptual']:.3g}"
 
     alone = f" (the encoder alone: {of('encoded')})" if "encoded" in summary else ""
-    return f"{of('projection')}{alone}; {summary['seconds']:.2g} s a picture"
+    identity = ""
+    if one := summary.get("identity"):
+        identity = f"; identity distance {one['projection']:.2f}"
+        if "others" in one:
+            identity += f" (medians: from a mirror image {one['mirrored']:.2f}, from another face {one['others']:.2f})"
+    return f"{of('projection')}{alone}{identity}; {summary['seconds']:.2g} s a picture"

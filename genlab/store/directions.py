@@ -77,6 +77,8 @@ class Effect:
     """The number of pictures it was tried on."""
     changes: Mapping[str, Change]
     """By the name of the axis."""
+    identity: float | None = None
+    """Mean identity distance of a picture and its edit, see :mod:`genlab.metrics.identity`, if it was measured."""
 
 
 @dataclass(frozen=True)
@@ -141,6 +143,18 @@ class Reader:
 
 
 @dataclass(frozen=True)
+class IdentityScale:
+    """Identity distances of real faces (:mod:`genlab.metrics.identity`), to compare those of edits with."""
+
+    pictures: int
+    """The number of faces."""
+    mirrored: float
+    """Median distance of a face from its own mirror image."""
+    others: float
+    """Median distance of a face from another one."""
+
+
+@dataclass(frozen=True)
 class Directions:
     """All directions that were found for a model."""
 
@@ -151,6 +165,8 @@ class Directions:
     """The number of samples that directions were fitted on."""
     seed: int
     directions: tuple[Direction, ...]
+    identity: IdentityScale | None = None
+    """What identity distances of real faces are like, if they were measured."""
 
     def find(self, name: str, method: Method | None = None) -> Direction:
         """Return the direction of the axis ``name`` that was found by a method; by default the first of the file.
@@ -180,12 +196,19 @@ def cautions(found: Directions) -> tuple[str, ...]:
     """Return what pictures and edits of a model with these directions are not, in sentences for those who use it."""
     read = " and ".join(f"{name} {_error(found, name)}" for name in found.reader.errors)
     rows = counted(found.reader.rows, "held-out picture")
+    scale = found.identity
     said = [
         f"What edits do is what a classifier reads, which errs: {read}, on {rows}. It also found the directions, so an "
         "edit may please it and not a person.",
         "An edit changes more than it is asked for: whatever goes with it in the training pictures, and who or what is "
         "shown.",
     ]
+    if scale is not None:
+        said.append(
+            "How far an edit leads away from who is shown is the distance at which a face network puts picture and "
+            f"edit. Of {counted(scale.pictures, 'held-out picture')} it puts the median face {scale.mirrored:.2f} from "
+            f"its own mirror image, and {scale.others:.2f} from another face."
+        )
     if PERSONAL & found.reader.errors.keys():
         said.append(
             "Faces that are drawn are made up, and may resemble people in the training pictures. Labels of faces say "
@@ -204,7 +227,9 @@ def _error(found: Directions, attribute: str) -> str:
 
 def _card(found: Directions) -> str:
     """Return the section of a model's card: what each direction did to pictures, and cautions."""
-    lines = ["| direction | found by | asked for | it moved | others moved |", "| --- | --- | --- | --- | --- |"]
+    heads = ["direction", "found by", "asked for", "it moved", "others moved"]
+    heads += ["identity distance"] if found.identity else []
+    lines = [f"| {' | '.join(heads)} |", f"|{' --- |' * len(heads)}"]
     for direction in found.directions:
         axis = direction.axis
         for effect in direction.effects:
@@ -216,7 +241,8 @@ def _card(found: Directions) -> str:
             moved = f"{own.mean:+.3g}"
             if own.same_class is not None:
                 moved += f", another class in {1 - own.same_class:.0%}"
-            cells = (axis.name, direction.method, f"{effect.amount:+.3g} ({axis.unit})", moved, "; ".join(others))
+            cells = [axis.name, direction.method, f"{effect.amount:+.3g} ({axis.unit})", moved, "; ".join(others)]
+            cells += [] if effect.identity is None else [f"{effect.identity:.2f}"]
             lines.append(f"| {' | '.join(cells)} |")
     return "\n".join([*lines, "", *(f"- {one}" for one in cautions(found)), ""])
 

@@ -45,8 +45,9 @@ def test_directions_are_kept_with_the_model_and_go_where_it_goes(
     options = ["--data", str(folder / "data"), "--classifier", str(folder / "reader"), "--samples", "100"]
     model = locate(folder / "gan" / "model")
     description = model_directory.describe(model)
-    main([str(folder / "gan"), "--attributes", "horizon,sun_x", *options])
+    main([str(folder / "gan"), "--attributes", "horizon,sun_x", *options, "--identity"])
     printed = capsys.readouterr().out
+    assert "identity distance of 5 held-out faces: from its mirror image 0." in printed
     assert "horizon with a mean absolute error of 0." in printed
     assert "horizon: a linear function of w tells it with R²" in printed
     assert f"directions: {model / 'directions.json'}" in printed
@@ -59,6 +60,11 @@ def test_directions_are_kept_with_the_model_and_go_where_it_goes(
     direction = found.find("horizon")
     assert len(direction.vector) == 8
     assert direction.effects[0].changes.keys() == {"horizon", "sun_x"}
+    assert found.identity is not None
+    assert direction.effects[0].identity is not None
+    assert "| identity distance |" in (card := (folder / "gan" / "model" / "README.md").read_text())
+    assert f"| {direction.effects[0].identity:.2f} |" in card
+    assert f"{found.identity.others:.2f} from another face" in card
     with pytest.raises(ConfigError, match="no direction 'age'; there are: horizon, sun_x"):
         found.find("age")
 

@@ -101,6 +101,24 @@ def test_a_folder_goes_on_where_it_stopped(runs: Path, tmp_path: Path, capsys: p
     )
 
 
+def test_identity_is_measured_of_pictures_that_were_projected_before(
+    runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    draw(tmp_path / "in" / "a.png", 8, 8)
+    draw(tmp_path / "in" / "b.png", 8, 8, most=100)
+    out = tmp_path / "out"
+    project(runs / "faces", tmp_path / "in", out)
+    assert "identity distance" not in capsys.readouterr().out
+    times = {file: file.stat().st_mtime_ns for file in out.rglob("*.safetensors")}
+    project(runs / "faces", tmp_path / "in", out, "--identity")
+    assert "identity distance 0." in capsys.readouterr().out
+    assert times == {file: file.stat().st_mtime_ns for file in out.rglob("*.safetensors")}
+    found = figures(out / "summary.json")["identity"]
+    assert found.keys() == {"projection", "mirrored", "others"}
+    each = [figures(out / f"{name}.json")["identity"] for name in "ab"]
+    assert found["projection"] == pytest.approx(sum(each) / 2)
+
+
 def test_the_part_of_a_photo_that_is_asked_for(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     photo = draw(tmp_path / "photo.png", 20, 30)
     project(runs / "faces", photo, tmp_path / "out", "--box", 5, 2, 8)

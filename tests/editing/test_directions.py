@@ -6,7 +6,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from genlab.core.errors import ConfigError
-from genlab.editing.directions import Move, find_directions, synthesise
+from genlab.editing.directions import find_directions
+from genlab.editing.moves import Move, synthesise
 from genlab.models.noise import Noise
 from genlab.models.pixels import from_signed
 from genlab.models.stylegan import StyleGAN, StyleGANArchitecture
