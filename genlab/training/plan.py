@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -72,6 +73,8 @@ class DomainPlan:
     def open(self, split: str, *, threads: int = 2, cache: BlockCache | None = None) -> ShardSet | None:
         """Open the rows of ``split``; ``None`` when the data set has no such split.
 
+        A process reads the manifest once.
+
         Args:
             split: name of the split, or of one half of it.
             threads: see :meth:`ShardSet.open`.
@@ -80,10 +83,17 @@ class DomainPlan:
         Raises:
             DataError: when the data set has changed since the run was planned.
         """
-        shards = ShardSet.open(self.url, threads=threads, cache=cache)
-        if shards.checksum != self.checksum:
-            raise DataError(f"{self.url}: the data set was changed while the run was using it")
+        shards = _opened(self.url, self.checksum).reader(threads=threads, cache=cache)
         return shards.part(split) if whole_split(split) in shards.manifest.splits else None
+
+
+@lru_cache(maxsize=16)
+def _opened(url: str, checksum: str) -> ShardSet:
+    """Open a data set that has this checksum; see :meth:`DomainPlan.open`."""
+    shards = ShardSet.open(url)
+    if shards.checksum != checksum:
+        raise DataError(f"{url}: the data set was changed while the run was using it")
+    return shards
 
 
 @dataclass(frozen=True)

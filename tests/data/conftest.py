@@ -14,7 +14,7 @@ from genlab.core.storage import locate
 from genlab.data.format import writer
 from genlab.data.format.manifest import Manifest, Origin
 from genlab.imaging.images import Encoding
-from tests.data.support import write_shard
+from tests.data.support import indexed, write_shard
 
 MakeData = Callable[..., UPath]
 
@@ -52,15 +52,17 @@ def make_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MakeData:
                 zip(splits, np.array_split(np.arange(len(images)), len(splits)), strict=True)
             )
         ]
+        index, shards = indexed(directory, written)
         Manifest(
             encoding=encoding,
             channels=shape[2] if shape else 3,
             shape=shape,
             label_names=() if labels is None else tuple(f"label-{label}" for label in range(max(labels) + 1)),
             attributes=(),
-            shards=tuple(written),
+            shards=shards,
             origin=Origin("test", "", {}, {}),
             converted={},
+            index=index,
         ).save(directory)
         return directory
 

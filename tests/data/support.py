@@ -9,7 +9,8 @@ import pytest
 from upath import UPath
 
 from genlab.cli import ingest
-from genlab.data.format.manifest import Attribute, Shard
+from genlab.data.format.index import IndexWriter
+from genlab.data.format.manifest import Attribute, IndexFile, Shard
 from genlab.data.format.writer import ShardWriter
 from genlab.imaging.images import Encoding
 
@@ -37,6 +38,14 @@ def write_shard(
         return writer.close()
     finally:
         writer.drop()
+
+
+def indexed(directory: UPath, shards: Sequence[Shard]) -> tuple[IndexFile, tuple[Shard, ...]]:
+    """Write the index of shards; returns its entry for the manifest, and theirs."""
+    writer = IndexWriter()
+    for shard in shards:
+        writer.add(shard)
+    return writer.save(directory)
 
 
 def assert_ingest_refuses(source: Path, destination: Path, message: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-"""The Arrow schema of a shard (shard format 1), used by the writer and the reader."""
+"""The Arrow schemas of a shard and of the index, used by writers and readers."""
 
 from collections.abc import Sequence
 
@@ -9,6 +9,15 @@ from genlab.imaging.images import Encoding
 
 MAGIC_BYTES = 8
 """An Arrow IPC file begins with ``ARROW1`` and two bytes of padding; the schema message follows."""
+
+INDEX_SCHEMA = pa.schema(
+    [
+        pa.field(name, kind, nullable=False)
+        for name, kind in (("bytes", pa.int64()), ("rows", pa.int32()), ("xxh3", pa.uint64()))
+    ]
+)
+"""Columns of the index: length, rows and XXH3-64 of each block of a shard. The first block follows the shard's schema,
+and each other one the block before it."""
 
 _KINDS = {"int": pa.int64(), "float": pa.float64(), "category": pa.int64()}
 

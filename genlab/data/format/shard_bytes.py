@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from upath import UPath
 
 from genlab.core.errors import DataError
-from genlab.data.format.manifest import Block, Manifest, Shard
+from genlab.data.format.manifest import RESTORE, Blocks, Manifest, Shard
 from genlab.data.format.schema import arrow_schema
 
 COPY_BYTES = 1 << 16
@@ -19,9 +19,6 @@ COPY_BYTES = 1 << 16
 
 FEW_INTERVALS = 16
 """Up to this many intervals, :func:`split_by` scans once per interval; beyond, it sorts the rows."""
-
-RESTORE = "restore the file or ingest the data again"
-"""The way out of a damaged or missing shard, for messages."""
 
 
 class ShardBytes:
@@ -33,22 +30,32 @@ class ShardBytes:
         path: the shard's file, for messages.
         manifest: the data set's manifest.
         shard: the shard.
-        blocks: numbers of the shard's blocks that ``data`` holds, consecutive.
+        blocks: the blocks of the shard that ``data`` holds, consecutive.
+        first: number of the first of them in the shard.
         data: uint8 [n], the bytes of the file from ``offset`` on.
         offset: where ``data`` begins in the file.
     """
 
     def __init__(
-        self, path: UPath, manifest: Manifest, shard: Shard, blocks: range, data: NDArray[np.uint8], offset: int
+        self,
+        path: UPath,
+        manifest: Manifest,
+        shard: Shard,
+        blocks: Blocks,
+        data: NDArray[np.uint8],
+        *,
+        first: int,
+        offset: int,
     ) -> None:
         self.path = path
         self.data = data
         self._shard = shard
         self._blocks = blocks
+        self._first = first
         self._offset = offset
         self._raw = manifest.encoding == "raw"
         self._schema = arrow_schema(manifest.encoding, manifest.shape, manifest.labelled, manifest.attributes)
-        self._starts = np.cumsum([0] + [shard.blocks[block].rows for block in blocks])
+        self._starts = np.concatenate([[0], np.cumsum(blocks.rows)])
         # The first byte of each row's image; -1 where the block was not checked yet.
         self._begin = np.full(self._starts[-1], -1, np.int64)
         self._unchecked = len(self._begin)
@@ -126,13 +133,14 @@ class ShardBytes:
         Raises:
             DataError: naming the file.
         """
-        message = self._checked_bytes(self._shard.schema, "the schema")
+        schema = self._shard.schema
+        message = self._checked_bytes("the schema", schema.offset, schema.bytes, int(schema.xxh3, 16))
         try:
-            schema = pa.ipc.read_schema(message)
+            found = pa.ipc.read_schema(message)
         except (pa.ArrowException, OSError, EOFError) as error:
             raise self.damaged(f"the schema cannot be parsed: {error}") from None
-        if schema.names != self._schema.names or schema.types != self._schema.types:
-            raise self.damaged(f"its columns are not those of the manifest: {', '.join(schema.names)}")
+        if found.names != self._schema.names or found.types != self._schema.types:
+            raise self.damaged(f"its columns are not those of the manifest: {', '.join(found.names)}")
 
     def damaged(self, why: str) -> DataError:
         """Return the error that says that the shard is damaged."""
@@ -161,24 +169,22 @@ class ShardBytes:
         return position
 
     def _record_batch(self, index: int) -> pa.RecordBatch:
-        number = self._blocks[index]
-        block = self._shard.blocks[number]
-        message = self._checked_bytes(block, f"record batch {number}")
+        number, blocks = self._first + index, self._blocks
+        place = int(blocks.offset[index]), int(blocks.bytes[index]), int(blocks.xxh3[index])
+        message = self._checked_bytes(f"record batch {number}", *place)
         try:
             batch = pa.ipc.read_record_batch(pa.ipc.read_message(message), self._schema)
             batch.validate()
         except (pa.ArrowException, OSError, EOFError) as error:
             raise self.damaged(f"record batch {number} cannot be parsed: {error}") from None
-        if len(batch) != block.rows:
+        if len(batch) != blocks.rows[index]:
             raise self.damaged(f"record batch {number} has {len(batch)} rows, not those of the manifest")
         return batch
 
-    def _checked_bytes(self, block: Block, what: str) -> pa.Buffer:
-        data = self.data[block.offset - self._offset : block.offset - self._offset + block.bytes]
-        if xxhash.xxh3_64_hexdigest(data.data) != block.xxh3:
-            raise self.damaged(
-                f"{what}, bytes {block.offset} to {block.offset + block.bytes}, does not match its checksum"
-            )
+    def _checked_bytes(self, what: str, offset: int, length: int, xxh3: int) -> pa.Buffer:
+        data = self.data[offset - self._offset : offset - self._offset + length]
+        if xxhash.xxh3_64_intdigest(data.data) != xxh3:
+            raise self.damaged(f"{what}, bytes {offset} to {offset + length}, does not match its checksum")
         return pa.py_buffer(data)
 
 

@@ -1,7 +1,7 @@
-"""The one reader of image shards (format 1).
+"""The one reader of image shards, of format 1 and 2.
 
 A shard is an Arrow IPC file that any Arrow implementation opens, in record batches ("blocks") of about 1 MiB. The
-reader does not follow the file's footer. It uses the byte ranges in the manifest and checks each block against its
+reader does not follow the file's footer. It uses the byte ranges in the index and checks each block against its
 checksum before the first row of it is used, so that a damaged image is never returned. Each block is checked once: a
 file is expected to stay as it is while it is read.
 """
@@ -23,8 +23,9 @@ from genlab.core.errors import DataError
 from genlab.core.storage import is_remote, json_bytes, locate, read_bytes, read_json, read_range, sha256
 from genlab.data.format.block_fetcher import BlockFetcher, consecutive
 from genlab.data.format.decode import decode_into
-from genlab.data.format.manifest import FILE_NAME, Block, Manifest, Shard
-from genlab.data.format.shard_bytes import RESTORE, ShardBytes, split_by
+from genlab.data.format.index import BlockIndex
+from genlab.data.format.manifest import FILE_NAME, INDEX_NAME, RESTORE, Blocks, Manifest, Shard, missing_file
+from genlab.data.format.shard_bytes import ShardBytes, split_by
 from genlab.data.format.splits import half_name, whole_split
 
 REQUEST_BYTES = 8 << 20
@@ -93,6 +94,7 @@ class ShardSet:
         shards: the shards to read; rows are numbered 0, 1, ... through them in this order.
         threads: how many threads decode encoded images.
         cache: keeps blocks of a remote data set on a local disk.
+        index: the index of the data set, if one was opened before.
     """
 
     def __init__(
@@ -102,6 +104,7 @@ class ShardSet:
         shards: Sequence[Shard],
         threads: int,
         cache: Cache | None = None,
+        index: BlockIndex | None = None,
     ) -> None:
         self.directory = directory
         self.manifest = manifest
@@ -112,14 +115,24 @@ class ShardSet:
         self._starts = np.cumsum([0] + [shard.rows for shard in self.shards])
         self._maps: dict[int, Future[ShardBytes]] = {}
         self._lock = threading.Lock()
-        # The shard of each block, and the block's number in that shard.
-        self._block = [(i, number) for i, shard in enumerate(self.shards) for number in range(len(shard.blocks))]
-        self.block_starts: Ints = np.cumsum([0] + [block.rows for shard in self.shards for block in shard.blocks])
-        """int64 [blocks + 1]: the first row of each block, and the number of rows."""
+        self.index = index or BlockIndex(directory, manifest)
+        # The first block of each shard, and the number of blocks.
+        self._first_block = np.cumsum([0] + [shard.block_count for shard in self.shards])
+
+    @cached_property
+    def block_starts(self) -> Ints:
+        """The first row of each block, and the number of rows, int64 [blocks + 1].
+
+        Its first use reads all that the index says of these shards.
+
+        Raises:
+            DataError: the index is missing or damaged.
+        """
+        return np.concatenate([[0], np.cumsum(self.index.rows(self.shards))])
 
     @staticmethod
     def open(url: str | UPath, *, threads: int = 2, cache: Cache | None = None) -> "ShardSet":
-        """Open a data set. Only the manifest is read now.
+        """Open a data set. Only the manifest is read now, and of the index what is needed when it is.
 
         Args:
             url: the data set's folder, a local path or a URL.
@@ -132,6 +145,15 @@ class ShardSet:
         directory = locate(url)
         manifest = Manifest.load(directory)
         return ShardSet(directory, manifest, manifest.shards, threads, cache)
+
+    def reader(self, *, threads: int, cache: Cache | None = None) -> "ShardSet":
+        """Return the same rows with a reader of their own; neither the manifest nor the index is read again.
+
+        Args:
+            threads: how many threads decode encoded images.
+            cache: keeps blocks of a remote data set on a local disk.
+        """
+        return ShardSet(self.directory, self.manifest, self.shards, threads, cache, self.index)
 
     def split(self, name: str) -> "ShardSet":
         """Return only the rows of one split, numbered from 0 again.
@@ -147,7 +169,7 @@ class ShardSet:
                 "or ingest again with another --test-fraction or --validation-fraction, the fractions of images that "
                 "become the splits 'test' and 'validation'"
             )
-        return ShardSet(self.directory, self.manifest, shards, self.threads, self.cache)
+        return ShardSet(self.directory, self.manifest, shards, self.threads, self.cache, self.index)
 
     def part(self, name: str) -> "ShardSet":
         """Return only the rows of one split, or of one half of it, numbered from 0 again.
@@ -272,7 +294,7 @@ class ShardSet:
         return keys.tolist()
 
     def verify(self, on_shard: Callable[[Shard], object] | None = None) -> None:
-        """Check every byte: the manifest, and each shard's size, blocks and SHA-256, as they are on disk now.
+        """Check every byte: manifest, index, and each shard's size, blocks and SHA-256, as they are on disk now.
 
         Args:
             on_shard: called after each shard that is sound, to show progress.
@@ -280,10 +302,15 @@ class ShardSet:
         Raises:
             DataError: naming the first file that is missing or damaged.
         """
-        manifest = self.directory / FILE_NAME
-        Manifest.load(self.directory)
-        if json_bytes(read_json(manifest)) != read_bytes(manifest):
-            raise DataError(f"{manifest}: not as genlab wrote it; {RESTORE}")
+        manifest = Manifest.load(self.directory)
+        if manifest.index is None:
+            file = self.directory / FILE_NAME
+            if json_bytes(read_json(file)) != read_bytes(file):
+                raise DataError(f"{file}: not as genlab wrote it; {RESTORE}")
+        else:
+            file = self.directory / INDEX_NAME
+            if sha256(_read_bytes(file, manifest.index.bytes).data) != manifest.index.sha256:
+                raise DataError(f"{file}: damaged (its SHA-256 does not match); {RESTORE}")
         for index, shard in enumerate(self.shards):
             content = self._whole(index)
             content.check_all()
@@ -304,14 +331,31 @@ class ShardSet:
                 RowSelection(self._mapped(shard), places, rows[places] - self._starts[shard])
                 for shard, places in split_by(self._starts, rows)
             ]
-        parts = split_by(self.block_starts, rows)
-        for blocks in self.block_ranges([block for block, _ in parts]):
+        parts = self._split_by_block(rows)
+        for blocks in self.block_ranges([block for block, _, _ in parts]):
             self._recent.request(blocks, [1] * len(blocks))
-        selections = self.select_fetched(self._recent, rows)
-        for selection, (block, _) in zip(selections, parts, strict=True):
+        selections = [RowSelection(self._recent.get(block), places, local) for block, places, local in parts]
+        for selection, (block, _, _) in zip(selections, parts, strict=True):
             selection.source.exception()  # Waits for the block, or for the error that came in its place.
             self._recent.release(block, 1)
         return selections
+
+    def _split_by_block(self, rows: Ints) -> list[tuple[int, Ints, Ints]]:
+        """Sort rows by block, with what the index says of their shards alone.
+
+        Returns:
+            For each block that has any of ``rows``, ascending: its number, the indices into ``rows`` of those in it,
+            and their numbers in the block, int64 [m] each.
+        """
+        parts = []
+        by_shard = split_by(self._starts, rows)
+        self.index.load(self.shards[shard] for shard, _ in by_shard)
+        for shard, places in by_shard:
+            local = rows[places] - self._starts[shard]
+            starts = np.concatenate([[0], np.cumsum(self.index.blocks(self.shards[shard]).rows)])
+            for number, chosen in split_by(starts, local):
+                parts.append((int(self._first_block[shard]) + number, places[chosen], local[chosen] - starts[number]))
+        return parts
 
     def _checked_selections(self, rows: Ints) -> list[RowSelection]:
         if len(rows) and not 0 <= rows.min() <= rows.max() < len(self):
@@ -388,20 +432,25 @@ class ShardSet:
         """
         ranges = []
         for neighbours in consecutive(blocks):
-            begin, size = neighbours.start, 0
-            for block in neighbours:
-                length = self.block_bytes(block)
-                if block > begin and (size + length > most or self._block[block][0] != self._block[begin][0]):
-                    ranges.append(range(begin, block))
-                    begin, size = block, 0
-                size += length
-            ranges.append(range(begin, neighbours.stop))
+            shards = [self._shard_of(block) for block in (neighbours.start, neighbours.stop - 1)]
+            for shard in range(shards[0], shards[1] + 1):
+                first, end = self._first_block[shard : shard + 2].tolist()
+                begin, stop = max(first, neighbours.start), min(end, neighbours.stop)
+                ends = np.concatenate([[0], np.cumsum(self.index.blocks(self.shards[shard]).bytes)])
+                while begin < stop:
+                    fitting = int(np.searchsorted(ends, ends[begin - first] + most, side="right")) - 1 + first
+                    part = range(begin, min(stop, max(begin + 1, fitting)))
+                    ranges.append(part)
+                    begin = part.stop
         return ranges
 
     def block_bytes(self, block: int) -> int:
         """Return the size in bytes of a block; blocks are numbered 0, 1, ... through these shards."""
-        shard, number = self._block[block]
-        return self.shards[shard].blocks[number].bytes
+        shard = self._shard_of(block)
+        return int(self.index.blocks(self.shards[shard]).bytes[block - self._first_block[shard]])
+
+    def _shard_of(self, block: int) -> int:
+        return int(np.searchsorted(self._first_block, block, side="right")) - 1
 
     def fetch(self, blocks: range) -> list[ShardBytes]:
         """Read neighbouring blocks of one shard in one request, and check them.
@@ -412,28 +461,30 @@ class ShardSet:
         Raises:
             DataError: naming the shard, when it is missing or damaged.
         """
-        shard, first = self.shards[self._block[blocks.start][0]], self._block[blocks.start][1]
+        number = self._shard_of(blocks.start)
+        shard, first = self.shards[number], blocks.start - int(self._first_block[number])
+        index = self.index.blocks(shard)
         numbers = range(first, first + len(blocks))
-        cached = {number: block for number in numbers if (block := self._cached(shard, number))}
+        cached = {number: block for number in numbers if (block := self._cached(shard, index, number))}
         for part in consecutive([number for number in numbers if number not in cached]):
-            cached.update(zip(part, self._download(shard, part), strict=True))
+            cached.update(zip(part, self._download(shard, index, part), strict=True))
         return [cached[number] for number in numbers]
 
-    def _download(self, shard: Shard, numbers: range) -> list[ShardBytes]:
+    def _download(self, shard: Shard, index: Blocks, numbers: range) -> list[ShardBytes]:
         path = self.directory / shard.file
-        blocks = [shard.blocks[number] for number in numbers]
-        offset, length = blocks[0].offset, blocks[-1].offset + blocks[-1].bytes - blocks[0].offset
+        offsets = index.offset[numbers.start : numbers.stop].tolist()
+        lengths = index.bytes[numbers.start : numbers.stop].tolist()
         for last_try in False, True:
             try:
-                data = memoryview(read_range(path, offset, length))
+                data = memoryview(read_range(path, offsets[0], offsets[-1] + lengths[-1] - offsets[0]))
             except FileNotFoundError:
-                raise _missing(path) from None
+                raise missing_file(path) from None
             except EOFError as error:
                 raise DataError(f"{error}, which the manifest promises; {RESTORE}") from None
             try:
                 read = [
-                    self._checked_block(shard, number, data[block.offset - offset :][: block.bytes])
-                    for number, block in zip(numbers, blocks, strict=True)
+                    self._checked_block(shard, index, number, data[offset - offsets[0] :][:length])
+                    for number, offset, length in zip(numbers, offsets, lengths, strict=True)
                 ]
                 break
             except DataError:
@@ -441,33 +492,34 @@ class ShardSet:
                 if last_try:
                     raise
         if self.cache is not None and self.remote:
-            for block, content in zip(blocks, read, strict=True):
-                self.cache.put(_cache_name(block), content.data.data)
+            for number, content in zip(numbers, read, strict=True):
+                self.cache.put(_cache_name(index, number), content.data.data)
         return read
 
-    def _cached(self, shard: Shard, number: int) -> ShardBytes | None:
+    def _cached(self, shard: Shard, index: Blocks, number: int) -> ShardBytes | None:
         """Return a block from the cache; ``None`` when it is not there, or damaged."""
         if self.cache is None or not self.remote:
             return None
-        name = _cache_name(shard.blocks[number])
+        name = _cache_name(index, number)
         data = self.cache.get(name)
         if data is None:
             return None
         try:
-            return self._checked_block(shard, number, memoryview(data))
+            return self._checked_block(shard, index, number, memoryview(data))
         except DataError:
             self.cache.discard(name)
             return None
 
-    def _checked_block(self, shard: Shard, number: int, data: memoryview) -> ShardBytes:
+    def _checked_block(self, shard: Shard, index: Blocks, number: int, data: memoryview) -> ShardBytes:
         """Check ``data``, the bytes of a block, and return them.
 
         Raises:
             DataError: naming the shard and the block, when the bytes are damaged.
         """
-        blocks, offset = range(number, number + 1), shard.blocks[number].offset
+        one, offset = index[number : number + 1], int(index.offset[number])
         path = self.directory / shard.file
-        block = ShardBytes(path, self.manifest, shard, blocks, np.frombuffer(data, np.uint8), offset)
+        content = np.frombuffer(data, np.uint8)
+        block = ShardBytes(path, self.manifest, shard, one, content, first=number, offset=offset)
         block.check_all()
         return block
 
@@ -488,7 +540,8 @@ class ShardSet:
         """Return all bytes of a shard, unchecked."""
         shard = self.shards[index]
         path = self.directory / shard.file
-        return ShardBytes(path, self.manifest, shard, range(len(shard.blocks)), _read_bytes(path, shard.bytes), 0)
+        blocks = self.index.blocks(shard)
+        return ShardBytes(path, self.manifest, shard, blocks, _read_bytes(path, shard.bytes), first=0, offset=0)
 
     @cached_property
     def _recent(self) -> BlockFetcher:
@@ -508,7 +561,7 @@ class _HalfOfSplit(ShardSet):
     """
 
     def __init__(self, split: ShardSet, rows: Ints) -> None:
-        super().__init__(split.directory, split.manifest, split.shards, split.threads, split.cache)
+        super().__init__(split.directory, split.manifest, split.shards, split.threads, split.cache, split.index)
         self._rows = rows
 
     def __len__(self) -> int:
@@ -556,7 +609,7 @@ def _read_bytes(path: UPath, size: int) -> NDArray[np.uint8]:
             with Path(str(path)).open("rb") as file:
                 data = np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
     except FileNotFoundError:
-        raise _missing(path) from None
+        raise missing_file(path) from None
     except (OSError, ValueError) as error:  # ValueError: an empty file
         raise DataError(f"{path}: cannot be read ({error}); {RESTORE}") from None
     if len(data) != size:
@@ -564,9 +617,5 @@ def _read_bytes(path: UPath, size: int) -> NDArray[np.uint8]:
     return data
 
 
-def _cache_name(block: Block) -> str:
-    return f"{block.xxh3}-{block.bytes}"
-
-
-def _missing(path: UPath) -> DataError:
-    return DataError(f"{path}: no such file, though the manifest lists it; {RESTORE}")
+def _cache_name(blocks: Blocks, number: int) -> str:
+    return f"{blocks.xxh3[number]:016x}-{blocks.bytes[number]}"

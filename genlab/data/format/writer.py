@@ -1,7 +1,7 @@
-"""The one writer of image shards (format 1).
+"""The one writer of image shards.
 
 A shard is an Arrow IPC file that any Arrow implementation opens, in record batches ("blocks") of about 1 MiB, each with
-its byte range and checksum in the manifest.
+its byte range and checksum in the index (:mod:`genlab.data.format.index`).
 """
 
 import hashlib

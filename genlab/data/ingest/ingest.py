@@ -2,7 +2,7 @@
 
 The source's entries are sorted by key and cut into shards, split after split; each shard is a pure function of its
 slice. So it does not matter where the shards are made, here one after another or anywhere on a Ray cluster: the bytes
-are the same. The manifest is written last.
+are the same. The index and the manifest are written last.
 
 A killed ingest leaves in DEST its specification, ``ingest.json``, and the finished shards, each with its record. The
 same command goes on from there. A changed option or source is refused, as it is likely a mistake; but after an error,
@@ -28,7 +28,8 @@ from genlab.core import config as configs
 from genlab.core.claims import ClaimLostError, claimed, is_claimed
 from genlab.core.errors import ConfigError, DataError, GenlabError
 from genlab.core.storage import locate, require_absolute, sha256, write_json
-from genlab.data.format.manifest import FILE_NAME, Attribute, Manifest, Origin, Skipped
+from genlab.data.format.index import IndexWriter
+from genlab.data.format.manifest import FILE_NAME, Attribute, IndexFile, Manifest, Origin, Shard, Skipped
 from genlab.data.format.splits import SPLITS, TEST, TRAIN, VALIDATION
 from genlab.data.ingest.attributes import FOLDER, AttributesConfig, Row, class_folders, resolve
 from genlab.data.ingest.shard_makers import ShardMaker, ShardMeter, make_locally, measure_locally
@@ -213,18 +214,21 @@ def ingest(
                 tasks = [dataclasses.replace(task, image_format=image_format) for task in tasks]
                 specification[FOUND_RANGE] = value_range
             _begin(dest, specification, tasks)
+            index, results = IndexWriter(), []
             try:
-                results = []
                 for result in make_shards(tasks):
                     claim.require()
-                    results.append(result)
+                    if result.shard:
+                        index.add(result.shard)
+                    results.append(dataclasses.replace(result, shard=None))
             except ClaimLostError:
                 raise
             except GenlabError:
                 # The error asks for another source or other options, which the next ingest must not refuse.
                 (dest / SPECIFICATION).unlink(missing_ok=True)
                 raise
-            manifest = _manifest(config, source, image_format, label_names, columns.skipped, results)
+            claim.require()
+            manifest = _manifest(config, source, image_format, label_names, columns.skipped, results, *index.save(dest))
             claim.require()
             manifest.save(dest)
             _warn_of_unused_range(config.dest, results)
@@ -433,6 +437,8 @@ def _manifest(
     label_names: tuple[str, ...],
     skipped: Sequence[Skipped],
     results: Sequence[ShardResult],
+    index: IndexFile,
+    shards: tuple[Shard, ...],
 ) -> Manifest:
     shapes = {shape for result in results for shape in result.shapes}
     options, defaults = configs.to_dict(config), configs.to_dict(IngestConfig("", ""))
@@ -448,7 +454,7 @@ def _manifest(
         shape=next(iter(shapes)) if len(shapes) == 1 else None,
         label_names=label_names,
         attributes=image_format.attributes,
-        shards=tuple(sorted((result.shard for result in results if result.shard), key=lambda shard: shard.file)),
+        shards=shards,
         origin=Origin(
             kind=source.kind,
             path=path.removeprefix(f"{source.kind}:"),
@@ -460,6 +466,7 @@ def _manifest(
             sorted((*skipped, *(one for result in results for one in result.skipped)), key=lambda one: one.key)
         ),
         value_range=image_format.value_range,
+        index=index,
     )
 
 

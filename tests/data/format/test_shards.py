@@ -16,10 +16,11 @@ from upath import UPath
 
 from genlab.core.errors import DataError
 from genlab.data.format import writer
-from genlab.data.format.manifest import Block, Manifest
+from genlab.data.format.index import BlockIndex
+from genlab.data.format.manifest import Block, Blocks, Manifest
 from genlab.data.format.shards import ShardSet
 from genlab.imaging.images import Encoding
-from tests.data.support import write_shard
+from tests.data.support import indexed, write_shard
 
 MakeData = Callable[..., UPath]
 
@@ -36,6 +37,11 @@ def encoding(request: pytest.FixtureRequest) -> Encoding:
 @pytest.fixture
 def stored(make_data: MakeData, encoding: Encoding) -> UPath:
     return make_data(IMAGES, LABELS, encoding=encoding, splits=("train", "train", "test"))
+
+
+def blocks_of_first_shard(directory: UPath) -> Blocks:
+    manifest = Manifest.load(directory)
+    return BlockIndex(directory, manifest).blocks(manifest.shards[0])
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25, deadline=None)
@@ -114,7 +120,7 @@ def test_the_file_is_plain_arrow(make_data: MakeData) -> None:
     directory = make_data(IMAGES, LABELS)
     with pa.ipc.open_file(str(directory / "shard-00000.arrow")) as file:
         table = file.read_all()
-        assert file.num_record_batches == len(Manifest.load(directory).shards[0].blocks) > 1
+        assert file.num_record_batches == Manifest.load(directory).shards[0].block_count > 1
     assert table.schema.field("image").type == pa.fixed_shape_tensor(pa.uint8(), (6, 7, 3))
     np.testing.assert_array_equal(table["image"].combine_chunks().to_numpy_ndarray(), IMAGES)
     assert table["label"].to_pylist() == LABELS
@@ -202,14 +208,14 @@ def _wrong_rows(stored: UPath) -> list[int]:
 
 
 def test_a_damaged_block_leaves_the_others_readable(stored: UPath) -> None:
-    block = Manifest.load(stored).shards[0].blocks[1]
+    blocks = blocks_of_first_shard(stored)
     file = Path(str(stored)) / "shard-00000.arrow"
     damaged = bytearray(file.read_bytes())
-    damaged[block.offset + block.bytes // 2] ^= 1
+    damaged[blocks.offset[1] + blocks.bytes[1] // 2] ^= 1
     file.write_bytes(damaged)
     shard_set = ShardSet.open(stored)
     np.testing.assert_array_equal(shard_set.read(np.array([0])).image, IMAGES[:1])
-    first = Manifest.load(stored).shards[0].blocks[0].rows
+    first = blocks.rows[0]
     with pytest.raises(DataError, match=r"shard-00000\.arrow: damaged \(record batch 1,"):
         shard_set.read(np.array([first]))
 
@@ -227,6 +233,9 @@ def test_a_missing_shard_is_named(stored: UPath) -> None:
         ShardSet.open(stored).read(ALL)
     with pytest.raises(DataError, match=r"shard-00001\.arrow: no such file"):
         ShardSet.open(stored).verify()
+    (stored / "index.arrow").unlink()
+    with pytest.raises(DataError, match=r"index\.arrow: no such file"):
+        ShardSet.open(stored).read(ALL)
 
 
 def test_swapped_shards_are_refused(make_data: MakeData) -> None:
@@ -257,20 +266,25 @@ def test_compressed_record_batches_are_refused(make_data: MakeData) -> None:
     with pa.ipc.new_stream(sink, batch.schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as stream:
         stream.write_batch(batch)
     message = sink.getvalue().to_pybytes()[batch.schema.serialize().size :]
-    start = manifest.shards[0].blocks[0].offset
+    start = blocks_of_first_shard(directory).offset[0]
     stored = file.read_bytes()[:start] + message
     file.write_bytes(stored)
     block = Block(start, len(message), batch.num_rows, xxhash.xxh3_64_hexdigest(message))
     shard = dataclasses.replace(manifest.shards[0], bytes=len(stored), rows=batch.num_rows, blocks=(block,))
-    dataclasses.replace(manifest, shards=(shard,)).save(directory)
+    index, shards = indexed(directory, [shard])
+    dataclasses.replace(manifest, shards=shards, index=index).save(directory)
     with pytest.raises(DataError, match=r"shard-00000\.arrow: damaged .*compressed"):
         ShardSet.open(directory).read(np.array([0]))
 
 
 def test_another_format_version_is_refused(stored: UPath) -> None:
     manifest = stored / "manifest.json"
-    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"version": 2}))
-    with pytest.raises(DataError, match=r"manifest\.json: shard format 2"):
+    content = json.loads(manifest.read_text())
+    manifest.write_text(json.dumps(content | {"version": 3}))
+    with pytest.raises(DataError, match=r"manifest\.json: shard format 3; this genlab reads formats 1 and 2"):
+        ShardSet.open(stored)
+    manifest.write_text(json.dumps(content))
+    with pytest.raises(DataError, match=r"manifest\.json: damaged \(it is not as genlab wrote it"):
         ShardSet.open(stored)
 
 

@@ -228,7 +228,7 @@ def test_a_failed_ingest_can_be_repeated_in_its_place(photos: Path, tmp_path: Pa
     (photos / "19.png").write_bytes(good)
     manifest = ingest(dataclasses.replace(config, shard_size=64))
     files = {file.name for file in (tmp_path / "data").iterdir()}
-    assert files == {"manifest.json"} | {shard.file for shard in manifest.shards}
+    assert files == {"manifest.json", "index.arrow"} | {shard.file for shard in manifest.shards}
 
 
 @pytest.mark.parametrize(
