@@ -14,6 +14,8 @@ COMMANDS = {
     "train": ("genlab.cli.train", "train a model family"),
     "sweep": ("genlab.cli.sweep", "train every point of a search space and compare"),
     "report": ("genlab.cli.report", "write a run's report.html"),
+    "ledger": ("genlab.cli.ledger", "print what a run used of cores or GPUs, and what it lost, by cause"),
+    "plan-checkpoints": ("genlab.cli.plan_checkpoints", "say how often a run should write a checkpoint"),
     "describe": ("genlab.cli.describe", "print the layers of a model, their output shapes and parameters"),
     "evaluate": ("genlab.cli.evaluate", "measure a trained model on held-out images, with intervals"),
     "compare": ("genlab.cli.compare", "put evaluations side by side, ranked only where they can be"),
@@ -66,7 +68,7 @@ def _main() -> None:
 
 def usage() -> str:
     """Return the text that ``genlab --help`` prints."""
-    lines = [f"  {command:<14} {summary}" for command, (_, summary) in COMMANDS.items()]
+    lines = [f"  {command:<16} {summary}" for command, (_, summary) in COMMANDS.items()]
     return "\n".join(
         [
             "usage: genlab COMMAND [OPTIONS]     genlab COMMAND --help explains a command",

@@ -16,9 +16,11 @@ from genlab.recipes.recipe import recipe_type
 from genlab.reports import operations
 from genlab.reports.curves import clock_figure, evaluation_figure, loss_figure
 from genlab.reports.family import ModelReport, family_report
+from genlab.reports.ledger import loss_rows
 from genlab.reports.page import Section, Table, page, picture
 from genlab.reports.run import RunRecord, read_picture
 from genlab.store import model_directory
+from genlab.training.ledger import read_ledger
 
 CHECKSUM_SHOWN = 12
 
@@ -78,7 +80,9 @@ def compose(run: str | UPath) -> Report:
             notes.append(f"The trained model could not be tried on the data: {error}")
     evaluations = (_evaluations(record),) if record.evaluations else ()
     curves = (loss_figure(record, family.panels if family else ()), clock_figure(record))
-    about = Section("The run", tables=(_data_table(record), _attempts_table(record), _config_table(record)))
+    about = Section(
+        "The run", tables=(_data_table(record), _attempts_table(record), *_ledger_table(record), _config_table(record))
+    )
     return Report(record, tuple(notes), model_report, evaluations, Section("Curves", figures=curves), about)
 
 
@@ -210,6 +214,16 @@ def _attempts_table(run: RunRecord) -> Table:
     )
     columns = ("attempt", "started", "planned steps", "workers", "genlab", "torch")
     return Table("Starts and resumptions", columns, rows, numbers=False)
+
+
+def _ledger_table(run: RunRecord) -> tuple[Table, ...]:
+    """Return the table of hours used and lost; none of a run of an earlier genlab."""
+    ledger = read_ledger(run.directory)
+    if not ledger.entries:
+        return ()
+    head, *rows = loss_rows(ledger)
+    per_images = f"{1000 * ledger.hours / run.images:.4g} for 1,000 images"
+    return (Table(f"Hours of one {ledger.device}, used and lost: {per_images}", head, tuple(rows)),)
 
 
 def _config_table(run: RunRecord) -> Table:

@@ -11,7 +11,9 @@ import json
 import os
 import platform
 import re
+import threading
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from upath import UPath
@@ -38,6 +40,8 @@ class Attempt:
     def __init__(self, directory: UPath, number: int) -> None:
         self.number = number
         self._directory = directory
+        self._content = _this_process()
+        self._lock = threading.Lock()
 
     def require_last(self) -> None:
         """Ask the storage whether this is still the last attempt; one request.
@@ -53,7 +57,13 @@ class Attempt:
 
     def resume_from(self, step: int) -> None:
         """Record the step of the checkpoint that this attempt goes on from; 0 if there was none."""
-        write_json(_file(self._directory, self.number), _this_process() | {"resumed_from": step})
+        self.record({"resumed_from": step})
+
+    def record(self, facts: Mapping[str, Any]) -> None:
+        """Add facts to the file of this attempt, or replace them there. Thread-safe."""
+        with self._lock:
+            self._content |= facts
+            write_json(_file(self._directory, self.number), self._content)
 
     def overrules(self, number: int, step: int) -> bool:
         """Return whether attempt ``number`` wrote its checkpoint of ``step`` when a later attempt had taken over.
@@ -86,6 +96,11 @@ def begin_attempt(directory: UPath, claim: Claim | None) -> Attempt:
             claim.require()
         if create_exclusive(_file(directory, number), json_bytes(_this_process())):
             return Attempt(directory, number)
+
+
+def read_records(directory: UPath) -> dict[int, dict[str, Any]]:
+    """Return what each attempt at a run recorded, by its number."""
+    return {number: _record(directory, number) for number in sorted(_numbers(directory))}
 
 
 def _file(directory: UPath, number: int) -> UPath:

@@ -5,6 +5,7 @@ so a run that is killed at any moment and resumed takes the same steps, bit for 
 """
 
 import math
+import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
 from functools import partial
@@ -23,13 +24,14 @@ from genlab.data.stream.order import evenly_spaced, group_slice, pieces_of_batch
 from genlab.evaluation.checkpoint_evaluations import read_evaluations
 from genlab.recipes.recipe import recipe_type
 from genlab.store import model_directory, probes
-from genlab.training.attempts import begin_attempt
+from genlab.training.attempts import Attempt, begin_attempt
 from genlab.training.beginning import state_of_beginning
 from genlab.training.candidates import Candidates
 from genlab.training.checkpoints import Checkpoints
 from genlab.training.console import ProgressUpdate
 from genlab.training.domain_data import open_batches, open_split
 from genlab.training.gradients import Gradients
+from genlab.training.ledger import Account
 from genlab.training.meters import Meter, Throughput
 from genlab.training.notices import PreemptedError
 from genlab.training.plan import Plan
@@ -92,6 +94,7 @@ def train(plan: Plan, session: Session) -> TrainingState:
 
     with ExitStack() as stack:
         attempt = begin_attempt(directory, plan.claim) if session.rank == 0 else None
+        account = stack.enter_context(_account(plan, session, attempt)) if attempt else None
         checkpoints = stack.enter_context(Checkpoints(directory / "checkpoints", run.keep, attempt))
         done = saved = _restore(plan, checkpoints, state, session)
         tracker = stack.enter_context(Tracker(directory, done, attempt)) if attempt else None
@@ -114,6 +117,8 @@ def train(plan: Plan, session: Session) -> TrainingState:
         measured_splits = plan.measured_splits if recipe.has_test_metrics else {}
         stopped = done in plan.rungs and _stops(plan, session, tracker, candidates, done)
         notices = stack.enter_context(closing(session.notices()))
+        if account:
+            account.trains(done)
 
         while done < plan.steps and not stopped:
             stopwatch.begin(done)
@@ -169,7 +174,8 @@ def train(plan: Plan, session: Session) -> TrainingState:
                 if not all(map(math.isfinite, metrics.values())):
                     raise RunError(_not_finite(*meter.first_not_finite(), saved))
                 speed = throughput.read()
-                if tracker:
+                if tracker and account:
+                    account.reaches(done)
                     tracker.log("train", done, images, plan.epoch(done), metrics | speed)
                     tracker.time_fractions(done, time_fractions)
                     session.progress(
@@ -201,9 +207,13 @@ def train(plan: Plan, session: Session) -> TrainingState:
                             provenance = _make_provenance(plan, done, tracker.latest)
                             written = candidates.add(state.recipe.model(), provenance)
                     checkpoints.save(done, state.tensors(), facts, after=(followed, written))
-                stopwatch.lap("checkpoint")
+                waited = stopwatch.lap("checkpoint")
+                if account:
+                    account.checkpoint(waited)
             if notice:
                 checkpoints.wait()
+                if account:
+                    account.notice(notice)
                 then = "start the run again under its name, it goes on" if notice.ends else "the run goes on"
                 raise PreemptedError(f"{plan.directory}: {notice.reason}; step {done:,} is saved, {then}")
             if rung:
@@ -226,6 +236,14 @@ def train(plan: Plan, session: Session) -> TrainingState:
                     attempt.require_last()
                     model_directory.save(directory / "model", model, provenance, made)
     return state
+
+
+def _account(plan: Plan, session: Session, attempt: Attempt) -> Account:
+    """Return the account that this attempt keeps of what it uses."""
+    driver = plan.claim.token if plan.claim else f"process {os.getpid()}"
+    gpus = session.device.type == "cuda"
+    devices = session.world_size * (1 if gpus else torch.get_num_threads())
+    return Account(attempt, driver, session.world_size, devices, "GPU" if gpus else "core")
 
 
 def _restore(plan: Plan, checkpoints: Checkpoints, state: TrainingState, session: Session) -> int:

@@ -14,6 +14,9 @@ from typing import Any, Protocol
 
 from genlab.core.errors import RunError
 
+PREEMPTION, RESIZE = "preemption", "resize"
+"""Why a notice came: something is taken away, or there is room for more workers."""
+
 
 class PreemptedError(RunError):
     """Training ended after a notice, with a checkpoint of all its steps, from which the run goes on elsewhere."""
@@ -26,7 +29,9 @@ class Notice:
     reason: str
     """What happened, such as ``SIGTERM came``."""
     ends: bool
-    """Whether the run ends; else its driver goes on with it, on other nodes."""
+    """Whether the run ends; else its driver goes on with it, with other workers."""
+    cause: str = PREEMPTION
+    """:data:`PREEMPTION` or :data:`RESIZE`."""
 
 
 SIGTERM_CAME = Notice("SIGTERM came", ends=True)

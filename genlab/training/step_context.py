@@ -36,7 +36,7 @@ class LoopStepContext:
         rows_of: Callable[[int], slice],
         key: tuple[int | str, ...],
         precision: str,
-        lap: Callable[[Lap], None] = lambda lap: None,
+        lap: Callable[[Lap], object] = lambda lap: None,
     ) -> None:
         self.index = index
         self._session = session

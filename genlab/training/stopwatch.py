@@ -68,8 +68,8 @@ class Stopwatch:
         self._last = self._now()
         self._storage = sum(stream.waited_on_storage for stream in self._streams)
 
-    def lap(self, lap: Lap) -> None:
-        """Count the time since the last call as time of ``lap``."""
+    def lap(self, lap: Lap) -> float:
+        """Count the time since the last call as time of ``lap``, and return it in seconds."""
         now = self._now()
         seconds, self._last = now - self._last, now
         match lap:
@@ -84,6 +84,7 @@ class Stopwatch:
                 self._sampled["decode"] += seconds - storage
             case _:
                 self._sampled[lap] += seconds
+        return seconds
 
     def settle(self) -> None:
         """Wait until the device has finished the step, so that its kernels are not counted in the next lap."""

@@ -33,7 +33,7 @@ from genlab.core.text import counted
 from genlab.recipes.options import Run
 from genlab.recipes.workers import least_of
 from genlab.training.console import RunConsole
-from genlab.training.notices import SIGTERM_CAME, Notice, PreemptedError
+from genlab.training.notices import RESIZE, SIGTERM_CAME, Notice, PreemptedError
 from genlab.training.ray.messages import RunMessages
 from genlab.training.ray.task import Task
 from genlab.training.rung import Rung
@@ -393,7 +393,7 @@ def _watching(
                     trial = frozenset(node["NodeID"] for node in ray.nodes() if node["Alive"]), more
                     if trial not in tried:
                         tried.add(trial)
-                        messages.notify.remote(Notice(f"there is room for {more} workers", ends=False))
+                        messages.notify.remote(Notice(f"there is room for {more} workers", ends=False, cause=RESIZE))
             for message in new:
                 console.say(message)
             if update:
