@@ -109,7 +109,7 @@ def _facts(run: RunRecord) -> dict[str, str]:
         "images seen": f"{run.images:,}",
         "wall time": _duration(run.wall_seconds),
         "training": _duration(run.training_seconds),
-        "speed": f"{rate_text(run.images / run.training_seconds)} images/s",
+        "speed": f"{rate_text((run.images - run.images_before) / run.training_seconds)} images/s",
         "workers": str(workers) if workers else "1, no Ray",
     }
 
@@ -120,6 +120,8 @@ def _duration(seconds: float) -> str:
 
 def _progress_notes(run: RunRecord) -> list[str]:
     notes = []
+    if run.branch:
+        notes.append(f"It branched off step {run.branch.step:,} of {run.branch.path}; what came before is of that run.")
     if run.step < run.planned_steps:
         notes.append(f"The run has not finished: it is at step {run.step:,} of {run.planned_steps:,}.")
     if run.model_step is None:

@@ -17,6 +17,7 @@ from genlab.data.format.splits import overlap, whole_split
 from genlab.evaluation.checkpoint_evaluations import CheckpointEvaluation, read_evaluations
 from genlab.imaging.images import Pixels, to_pixels
 from genlab.store import model_directory
+from genlab.training.branch import Branch, recorded_branch
 from genlab.training.plan import HELD_OUT
 from genlab.training.tracking import CLOCK_FIELDS, METRICS, TIME_FIELDS, read_metrics
 
@@ -44,6 +45,8 @@ class RunRecord:
     """Lines of ``metrics.jsonl``: metrics of the rows that choices are made on, where these are others."""
     recorded_splits: dict[str, Any] | None = None
     """The held-out splits as ``config.json`` has them; ``None`` in a run of an earlier genlab."""
+    branch: Branch | None = None
+    """The checkpoint of another run that it branched off, before its first line of metrics."""
 
     @staticmethod
     def read(run: str | UPath) -> "RunRecord":
@@ -72,6 +75,7 @@ class RunRecord:
             [line for line in lines if line["kind"] == "test"],
             [line for line in lines if line["kind"] == "val"],
             content.get(HELD_OUT),
+            recorded_branch(directory),
         )
 
     @property
@@ -95,6 +99,11 @@ class RunRecord:
         return int(self.train[-1]["images"])
 
     @property
+    def images_before(self) -> int:
+        """Images that had been seen before its first step, by the run that it branched off."""
+        return self.branch.step * int(self.config["run"]["batch"]) if self.branch else 0
+
+    @property
     def epoch(self) -> float:
         """Epochs done."""
         return float(self.train[-1]["epoch"])
@@ -102,7 +111,7 @@ class RunRecord:
     @property
     def training_seconds(self) -> float:
         """Time spent in training steps and what lies between them; starts and pauses are left out."""
-        before = [0, *(line["images"] for line in self.train)]
+        before = [self.images_before, *(line["images"] for line in self.train)]
         return sum(
             (line["images"] - images) / line["images_per_second"]
             for images, line in zip(before, self.train, strict=False)

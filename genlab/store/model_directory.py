@@ -66,6 +66,9 @@ class Provenance:
     """The further columns of the images."""
     init: dict[str, Any] | None = None
     """The run or model whose weights training began with: its ``path`` and its ``step``; ``None`` for new weights."""
+    branch: dict[str, Any] | None = None
+    """The ``path`` of the run, and the ``step`` of its checkpoint, that this run branched off: ``config`` holds for the
+    steps since."""
     license: str = ""
     """Name of the licence of imported weights, or of those that training began with."""
     genlab: str = __version__
@@ -286,6 +289,7 @@ def _card(model: Model, provenance: Provenance) -> str:
             for name, data in provenance.data.items()
         ),
         *([f"| began with | step {init['step']:,} of {init['path']} |"] if (init := provenance.init) else []),
+        *([f"| branched off | step {it['step']:,} of {it['path']} |"] if (it := provenance.branch) else []),
         *([f"| license | {provenance.license} |"] if provenance.license else []),
         *_choice(provenance),
         *(f"| {name} | {value:.6g} |" for name, value in provenance.metrics.items()),

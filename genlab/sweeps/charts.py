@@ -154,7 +154,7 @@ def curves_chart(metric: str, mode: Mode, results: Sequence[TrialResult], best: 
     drawn = sorted((one for one in results if metric in one.curves), key=lambda one: one is best)
     fit = _Fit([value for one in drawn for _, value in _settled(one.curves[metric])], mode)
     for one in drawn:
-        images, values = zip(*one.curves[metric], strict=True)
+        images, values = zip(*_with_parent(one, metric, results), strict=True)
         style: dict[str, Any] = {"color": TRIALS, "linewidth": 0.9, "alpha": 0.7}
         if one is best:
             style = {"color": BEST, "linewidth": 1.8}
@@ -167,6 +167,16 @@ def curves_chart(metric: str, mode: Mode, results: Sequence[TrialResult], best: 
     axis.xaxis.set_major_locator(MaxNLocator(5))
     set_title(axis, metric)
     return chart(f"curves-{metric}".replace("/", "-"), render(drawing))
+
+
+def _with_parent(one: TrialResult, metric: str, results: Sequence[TrialResult]) -> list[tuple[int, float]]:
+    """Return the curve of a trial, which begins at the one that it branched off."""
+    origin, curve = one.outcome.trial.origin, list(one.curves[metric])
+    if origin is None:
+        return curve
+    parent = next((other for other in results if other.outcome.trial.name == origin.parent), None)
+    before = parent.curves.get(metric, ()) if parent else ()
+    return [point for point in before if point[0] == origin.images] + curve
 
 
 def cost_chart(metric: str, mode: Mode, cost: str, results: Sequence[TrialResult], best: TrialResult | None) -> Picture:

@@ -1,10 +1,12 @@
 """What is refused before any trial of a sweep starts: in the space itself, then in the plans of its trials."""
 
 import difflib
+import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, get_args
 
+import torch
 from ray.tune.search.sample import Domain, Float, Integer, LogUniform, Quantized
 
 from genlab.core.config import override
@@ -15,14 +17,19 @@ from genlab.evaluation.evaluate import picture_measurements
 from genlab.proofs.describe import names_of_test_metrics
 from genlab.recipes.recipe import preset_values, recipe_type
 from genlab.reports.family import family_report
-from genlab.sweeps.space import Asha, Median, Mode, Space, When, drawn
+from genlab.sweeps.space import Asha, Median, Mode, Pbt, Space, When, drawn
 from genlab.sweeps.trials import SEED
 from genlab.training.plan import Plan, build_on_meta
+from genlab.training.state import TrainingState
 
 OWN_OPTIONS = ("run.name", "run.storage")
 """Options that a sweep sets in each trial."""
+PERTURBED = ("objective.", "optimization.")
+"""Beginnings of the names of options that may change while a run is trained: a function of the steps to come alone."""
 DRAWS = 16
 """Draws of a distribution that are checked besides its ends: of a quantized one, or one of another type."""
+ENDS = 2
+"""Values of a distribution with which networks are built to see whether they have the same shapes: its ends."""
 
 
 def check_space(space: Space, config: Any) -> None:
@@ -70,14 +77,18 @@ def check_space(space: Space, config: Any) -> None:
         raise ConfigError(f"searcher {space.searcher!r} needs a budget: budget=Budget(trials=24), or --sweep.trials 24")
 
 
-def _check_scheduler(space: Space, scheduler: Asha | Median) -> None:
+def _check_scheduler(space: Space, scheduler: Asha | Median | Pbt) -> None:
     """Refuse what a scheduler cannot stop trials by."""
     name = type(scheduler).__name__
+    does = "replaces" if isinstance(scheduler, Pbt) else "stops"
     if len(space.objectives) > 1:
         raise ConfigError(
-            f"{name} stops trials by one metric, and there are {len(space.objectives)}; name one, or leave the "
+            f"{name} {does} trials by one metric, and there are {len(space.objectives)}; name one, or leave the "
             'scheduler out: searcher="optuna" takes several'
         )
+    if isinstance(scheduler, Pbt):
+        _check_pbt(space, scheduler)
+        return
     if space.seeds > 1:
         raise ConfigError(
             f"seeds = {space.seeds} with {name}: seeds of a point would be stopped at different times; search with one "
@@ -89,6 +100,65 @@ def _check_scheduler(space: Space, scheduler: Asha | Median) -> None:
         raise ConfigError(f"Asha: reduction = {scheduler.reduction:g}: should be greater than 1")
     if isinstance(scheduler, Median) and scheduler.every < 1:
         raise ConfigError(f"Median: every = {scheduler.every}: rungs are at least an image apart")
+
+
+def _check_pbt(space: Space, pbt: Pbt) -> None:
+    """Refuse what a population cannot be trained by."""
+    if space.searcher == "optuna":
+        raise ConfigError(
+            "Pbt chooses the values of copies itself, and takes no searcher that learns; the population begins with "
+            'searcher="random", or with a grid'
+        )
+    if space.seeds > 1:
+        raise ConfigError(
+            f"seeds = {space.seeds} with Pbt: a copy goes on with the seed of its parent; train a second population "
+            "with another --run.seed and --run.name"
+        )
+    for name, values in space.vary.items():
+        if isinstance(values, When):
+            raise ConfigError(f"{name}: varied only beside values of {values.option}; with Pbt all options vary always")
+        if not name.startswith(PERTURBED):
+            raise ConfigError(
+                f"{name}: decides what a run is from its first step on; Pbt changes options while a run is trained, "
+                "those of optimization and objective"
+            )
+    if pbt.every < 1:
+        raise ConfigError(f"Pbt: every = {pbt.every}: rungs are at least an image apart")
+    if not 0 < pbt.quantile <= 0.5:
+        raise ConfigError(f"Pbt: quantile = {pbt.quantile:g}: should be greater than 0, and at most 0.5")
+    if not 0 <= pbt.resample <= 1:
+        raise ConfigError(f"Pbt: resample = {pbt.resample:g}: a probability, 0 to 1")
+    if not pbt.factors or min(pbt.factors) <= 0:
+        raise ConfigError(f"Pbt: factors = {tuple(pbt.factors)!r}: give one or more, greater than 0")
+
+
+def check_population(space: Space, plan: Plan) -> None:
+    """Refuse values with which the checkpoint of another trial could not be gone on from.
+
+    Args:
+        space: a space with :class:`Pbt`.
+        plan: the run of one of its trials.
+
+    Raises:
+        ConfigError: with the option and the value.
+    """
+    infos = {name: domain.info for name, domain in plan.domains.items()}
+
+    def described(config: Any) -> dict[str, tuple[Any, ...]]:
+        state = TrainingState(build_on_meta(plan.family, config, infos), torch.device("meta")).tensors()
+        return {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in state.items()}
+
+    expected = described(plan.config)
+    for name, values in space.vary.items():
+        assert not isinstance(values, When)
+        for value in itertools.islice(_samples(name, values), ENDS if isinstance(values, Domain) else None):
+            found = described(override(plan.config, {name: value}))
+            differing = sorted(one for one in expected.keys() | found.keys() if expected.get(one) != found.get(one))
+            if differing:
+                raise ConfigError(
+                    f"{name} = {value!r}: changes what a checkpoint holds ({differing[0]}), so with Pbt a copy could "
+                    "not go on from that of another trial"
+                )
 
 
 def _check_objectives(space: Space) -> None:
@@ -159,7 +229,7 @@ def check_plan(space: Space, plan: Plan) -> None:
         _check_rungs(space, space.scheduler, plan)
 
 
-def _check_rungs(space: Space, scheduler: Asha | Median, plan: Plan) -> None:
+def _check_rungs(space: Space, scheduler: Asha | Median | Pbt, plan: Plan) -> None:
     """Refuse a metric that is not known at rungs, and rungs that no trial reaches."""
     name = type(scheduler).__name__
     (metric,) = space.objectives
@@ -167,11 +237,13 @@ def _check_rungs(space: Space, scheduler: Asha | Median, plan: Plan) -> None:
         known = [one for one in metric_names(plan) if one.startswith("val/")]
         instead = " or ".join(known) or f"val/{recipe_type(plan.family).ranked_by}, and set run.evaluate_every"
         raise ConfigError(
-            f"{name}: the metric {metric!r} exists when a trial has ended, and trials are stopped by one that is "
-            f"measured at rungs; use {instead}"
+            f"{name}: the metric {metric!r} exists when a trial has ended, and trials are compared earlier by one that "
+            f"is measured at rungs; use {instead}"
         )
     if not plan.rungs:
         images = plan.steps * plan.run.batch
+        if isinstance(scheduler, Pbt):
+            raise ConfigError(f"Pbt: every {scheduler.every:,} images, and a trial sees {images:,}: none is replaced")
         raise ConfigError(f"{name}: grace = {scheduler.grace:,} images, and a trial sees {images:,}: none would stop")
 
 

@@ -3,7 +3,7 @@
 from typing import Any
 
 from genlab.core.config import as_arguments, override
-from genlab.sweeps.space import Space
+from genlab.sweeps.space import Pbt, Space
 from genlab.sweeps.trials import Trial
 
 LONGER = 2
@@ -19,8 +19,12 @@ def commands(space: Space, config: Any, trial: Trial, name: str) -> dict[str, st
         trial: the trial.
         name: name of the sweep.
     """
-    return {
-        "promote it": f"genlab promote {trial.plan.directory} ROOT --name {name}",
+    promote = {"promote it": f"genlab promote {trial.plan.directory} ROOT --name {name}"}
+    if isinstance(space.scheduler, Pbt):  # Its config alone would not train it again: other trials trained it first.
+        begun = override(config, {"run.init": trial.plan.directory})
+        options = command_of(begun, space, trial)
+        return promote | {"train on from its weights": f"genlab train {space.family} {options}"}
+    return promote | {
         "train it for longer": f"genlab train {space.family} {command_of(config, space, trial, times=LONGER)}",
     }
 

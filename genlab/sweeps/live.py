@@ -29,9 +29,7 @@ class Progress:
     """Its point and seed."""
     started: float
     """When it started, on the clock of :class:`Status`."""
-    state: Literal["runs", "ended", "failed"] = "runs"
-    seconds: float = 0.0
-    """How long it took, once it is over."""
+    state: Literal["runs", "waits", "ended", "failed"] = "runs"
     metrics: Mapping[str, float] = field(default_factory=dict)
     """The last that it reported."""
 
@@ -41,9 +39,10 @@ class Status:
 
     Args:
         objectives: whether the lowest or the highest is the best, by metric; places are by the first.
-        trials: how many trials there are to train, at most.
+        trials: how many trials there are to train, at most; where trials wait at rungs, how many times one is trained.
         before: the best value of the first metric among trials that had ended before; NaN where none had.
         clock: tells the time in seconds.
+        population: whether trials wait at rungs and make way for others, so that the number of all is not known.
     """
 
     def __init__(
@@ -52,19 +51,33 @@ class Status:
         trials: int,
         before: float = math.nan,
         clock: Callable[[], float] = time.monotonic,
+        population: bool = False,
     ) -> None:
         self.objectives = objectives
         self._metric, self._mode = next(iter(objectives.items()))
         self._trials = trials
         self._before = before
         self._clock = clock
+        self._population = population
+        self._begun = 0
+        self._seconds: list[float] = []  # For each time that a trial was trained to its end or to a rung.
         self._started: dict[str, Progress] = {}
         self._side_by_side = 1
 
     def starts(self, name: str, label: str) -> None:
         """Note that a trial starts."""
         self._started[name] = Progress(name, label, self._clock())
+        self._begun += 1
         self._side_by_side = max(self._side_by_side, len(self._of("runs")))
+
+    def knows(self, name: str) -> bool:
+        """Return whether a trial has started before."""
+        return name in self._started
+
+    def waits(self, name: str) -> None:
+        """Note that a trial has come to a rung, where it waits for others."""
+        self._seconds.append(self._clock() - self._started[name].started)
+        self._started[name].state = "waits"
 
     def reports(self, name: str, metrics: Mapping[str, float]) -> None:
         """Note what a trial was last measured at."""
@@ -73,24 +86,27 @@ class Status:
     def ends(self, name: str, *, failed: bool = False) -> None:
         """Note that a trial is over."""
         one = self._started[name]
+        if one.state == "runs" and not failed:
+            self._seconds.append(self._clock() - one.started)
         one.state = "failed" if failed else "ended"
-        one.seconds = self._clock() - one.started
 
     @property
     def seconds_left(self) -> float | None:
         """The time until all have ended, if those to come take as long as those that ended; ``None`` before any has."""
-        ended = [one.seconds for one in self._of("ended")]
-        if not ended:
+        if not self._seconds:
             return None
-        each = sum(ended) / len(ended)
+        each = sum(self._seconds) / len(self._seconds)
         running = [max(0.0, each - (self._clock() - one.started)) for one in self._of("runs")]
-        to_come = self._trials - len(self._started)
+        to_come = self._trials - self._begun
         return max([(sum(running) + to_come * each) / self._side_by_side, *running])
 
     def __str__(self) -> str:
         """Return a line: how many have ended, the best so far, the time left."""
-        parts = [f"{len(self._of('ended'))} of {counted(self._trials, 'trial')} ended"]
-        parts += [f"{len(found)} {state}" for state in ("failed",) if (found := self._of(state))]
+        ended = len(self._of("ended"))
+        of_all = counted(ended, "trial") if self._population else f"{ended} of {counted(self._trials, 'trial')}"
+        parts = [f"{of_all} ended"]
+        for state, verb in (("failed", "failed"), ("waits", "at a rung")):
+            parts += [f"{len(found)} {verb}"] if (found := self._of(state)) else []
         best = self._best()
         if best:
             parts.append(f"best so far: {best}")
@@ -104,7 +120,8 @@ class Status:
         for column in ("trial", "point", "state", "place", *self.objectives):
             found.add_column(column, overflow="fold")
         places = {one.name: str(place) for place, one in enumerate(self._ranked(), 1)}
-        order = dict.fromkeys(one.name for one in (*self._of("runs"), *self._ranked(), *self._of("failed")))
+        shown = (*self._of("runs"), *self._of("waits"), *self._ranked(), *self._of("failed"))
+        order = dict.fromkeys(one.name for one in shown)
         for one in [self._started[name] for name in order][:ROWS]:
             figures = [f"{one.metrics[metric]:.5g}" if metric in one.metrics else "" for metric in self.objectives]
             found.add_row(*map(Text, (one.name, one.label, one.state, places.get(one.name, ""), *figures)))

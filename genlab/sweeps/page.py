@@ -19,7 +19,8 @@ from genlab.sweeps import charts, table
 from genlab.sweeps.commands import commands
 from genlab.sweeps.ranking import LEVEL, PointResult, by_point, p_values, pareto_front, ranked
 from genlab.sweeps.results import TrialResult
-from genlab.sweeps.space import Space, When
+from genlab.sweeps.space import Pbt, Space, When
+from genlab.sweeps.trials import Trial, ancestry
 
 FILE_NAME = "sweep.html"
 SHEET_LEAST = 200
@@ -64,12 +65,16 @@ class SweepPage:
             yield from _shown(Section("Metrics by option", figures=self._by_option()))
             yield from _shown(Section("Learning curves", figures=self._curves()))
             yield Section("All options at once", figures=(self._parallel(),))
-            if len(self.space.vary) > 1:
+            if len(self.space.vary) > 1 and not self._population:  # whose points are copies of each other
                 yield self._importance()
             yield from _shown(Section("Pictures", figures=self._samples()))
             yield Section("Cost", self._cost_text(), figures=self._cost())
         yield from _shown(Section("Failed trials", tables=self._failures()))
         yield Section("The sweep", tables=self._declaration())
+
+    @property
+    def _population(self) -> bool:
+        return isinstance(self.space.scheduler, Pbt)
 
     @property
     def _points(self) -> list[PointResult]:
@@ -112,11 +117,10 @@ class SweepPage:
         return {
             "family": self.space.family,
             "trials": f"{ended}" if ended == all_of_them else f"{ended} of {all_of_them}",
-            **({"stopped early": str(stopped)} if stopped else {}),
-            "points": str(len(self._points)),
-            "seeds": str(self.space.seeds),
+            **({"replaced" if self._population else "stopped early": str(stopped)} if stopped else {}),
+            **({} if self._population else {"points": str(len(self._points)), "seeds": str(self.space.seeds)}),
             "compared on": ", ".join(sorted(splits)),
-            "images seen": f"{sum(one.images for one in self.results):,}",
+            "images seen": f"{sum(one.images_of_its_own for one in self.results):,}",
             "hours of training": f"{sum(one.hours for one in self.results):.2g}",
         }
 
@@ -154,7 +158,21 @@ class SweepPage:
                 f" Its best run, on {self.reported.split!r}, where no other trial was measured: {measured.title} "
                 f"{figure}."
             )
-        return Section("The best", text + self._doubt(), commands=commands(self.space, self.config, chosen, self.name))
+        found = commands(self.space, self.config, chosen, self.name)
+        return Section("The best", text + self._doubt(), tables=self._lineage(chosen), commands=found)
+
+    def _lineage(self, chosen: Trial) -> tuple[Table, ...]:
+        """Return the table of the trials that the chosen one goes back to, if it branched off one."""
+        if chosen.origin is None:
+            return ()
+        line = ancestry(chosen, [one.outcome.trial for one in self.results])
+        ends = [*(one.origin.images for one in line if one.origin), chosen.images]
+        rows = tuple(
+            (f"{end:,}", *(table.shown(one.point[name]) for name in self.space.vary), one.name)
+            for end, one in zip(ends, line, strict=True)
+        )
+        columns = ("to images", *(breakable(name) for name in self.space.vary), "trial")
+        return (Table("What it goes back to: each trial branched off the one above it.", columns, rows),)
 
     def _doubt(self) -> str:
         """Say how many points cannot be told from the best."""
@@ -163,6 +181,8 @@ class SweepPage:
         known = [value for value in p_values(points, metric) if value is not None]
         if len(points) < 2:
             return ""
+        if self._population:
+            return " It is of one population, so which differences are chance is not known."
         if not known:
             return " With one seed, which differences are chance is not known; --sweep.seeds 3 repeats each point."
         alike = sum(value >= LEVEL for value in known)
@@ -193,7 +213,7 @@ class SweepPage:
 
     def _table(self) -> Table:
         points, front = self._points, self._front
-        note = table.note(points)
+        note = table.note(self.space, points)
         caption = f"Points by {self._first[0]}, the best first; {note}"
         several = len(self.space.objectives) > 1
         marked = frozenset(number for number, point in enumerate(points) if (point in front if several else not number))
@@ -211,7 +231,8 @@ class SweepPage:
             else "A dot is a trial; the best is orange."
         ) + " Triangles lie beyond the axis."
         if any(point.stopped for point in points):
-            caption += " Hollow: trials that were stopped, as they were measured then."
+            what = "replaced" if self._population else "stopped"
+            caption += f" Hollow: trials that were {what}, as they were measured then."
         return tuple(
             _charts(caption, [charts.parameter_chart(self.space, name, metric, points, points[0]) for name in options])
             for metric in self.space.objectives
@@ -230,7 +251,9 @@ class SweepPage:
             "Each trial over the images it saw; the best is orange. The axis fits the second halves of the curves."
         )
         if any(one.outcome.stopped for one in self.results):
-            caption += " Crosses: stopped there."
+            caption += f" Crosses: {'replaced' if self._population else 'stopped'} there."
+        if self._population:
+            caption += " The curve of a copy begins at its parent's."
         return (_charts(caption, drawn),)
 
     def _parallel(self) -> Figure:

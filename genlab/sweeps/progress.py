@@ -16,7 +16,7 @@ from genlab.sweeps.live import Display, Status
 from genlab.sweeps.page import Reported, SweepPage
 from genlab.sweeps.results import TrialResult, failed, read_result, write_results
 from genlab.sweeps.space import Space
-from genlab.sweeps.trials import FAULT, Outcome, Trial, result_of, stopped_images
+from genlab.sweeps.trials import FAULT, UNTIL, Outcome, Trial, result_of, stop_of, stopped_images
 
 
 class Results:
@@ -89,7 +89,9 @@ class Results:
         space = self._page.space
         ended = [one.outcome for one in results if one.outcome.metrics]
         spared = [one for one in ended if one.trial.name not in self._released]
-        self._released |= set(release_checkpoints(spared, space.objectives, space.keep))
+        origins = [one.outcome.trial.origin for one in results if one.state == "waiting"]
+        needed = {origin.parent for origin in origins if origin}
+        self._released |= set(release_checkpoints(spared, space.objectives, space.keep, needed))
 
     def write(self, results: Sequence[TrialResult], reported: Reported | None = None) -> UPath:
         """Write both files; return where ``sweep.html`` is."""
@@ -133,8 +135,11 @@ class Announcer(tune.Callback):
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Show that a trial starts."""
         mine = self._of(trial)
+        if self._status.knows(mine.name) and stop_of(mine.plan) is not None:
+            return  # It was replaced, and writes its report.
+        begins = f"starts from {mine.origin}" if mine.origin else "starts"
+        self._say(mine, "goes on" if self._status.knows(mine.name) else begins)
         self._status.starts(mine.name, mine.label)
-        self._say(mine, "starts")
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
@@ -151,6 +156,11 @@ class Announcer(tune.Callback):
         mine, fault = self._of(trial), trial.last_result.get(FAULT)
         if fault is not None:
             self._say(mine, "failed")
+        if fault is None and result_of(mine) is None:
+            self._say(mine, f"waits at {counted(trial.config[UNTIL] * mine.plan.run.batch, 'image')}")
+            self._status.waits(mine.name)
+            self._display.say(str(self._status))
+            return
         if stopped := stopped_images(mine.plan):
             self._say(mine, f"stopped at {counted(stopped, 'image')}")
         self._ended(mine, fault)

@@ -51,10 +51,14 @@ class PointResult:
 
 
 def by_point(outcomes: Sequence[Outcome]) -> list[PointResult]:
-    """Gather the trials of each point, in the order in which the points come."""
+    """Gather the trials of each point, in the order in which the points come.
+
+    A trial that branched off another is a point of its own: it is not one of its options alone.
+    """
     points: dict[str, list[Outcome]] = {}
     for outcome in outcomes:
-        points.setdefault(repr(outcome.trial.point), []).append(outcome)
+        trial = outcome.trial
+        points.setdefault(trial.name if trial.origin else repr(trial.point), []).append(outcome)
     return [PointResult(found[0].trial.point, tuple(found)) for found in points.values()]
 
 

@@ -32,7 +32,7 @@ class TrialResult:
 
     outcome: Outcome
     images: int = 0
-    """Images seen."""
+    """Images seen, those before it branched off another trial among them."""
     hours: float = 0.0
     """Hours spent in training steps and what lies between them; starts and pauses are left out."""
     curves: Mapping[str, tuple[tuple[int, float], ...]] = field(default_factory=dict)
@@ -46,6 +46,12 @@ class TrialResult:
         if self.outcome.error:
             return "failed"
         return "finished" if self.outcome.metrics else "waiting"
+
+    @property
+    def images_of_its_own(self) -> int:
+        """Images seen since it began: without those of the trial that it branched off."""
+        origin = self.outcome.trial.origin
+        return max(0, self.images - (origin.images if origin else 0))
 
     def value(self, metric: str) -> float:
         """Return a metric of the trained model; NaN where it has none."""
@@ -96,7 +102,8 @@ def write_results(folder: UPath, results: Sequence[TrialResult]) -> None:
     """Write ``results.parquet``: a row for each trial.
 
     Its columns are the options that vary, by name; ``run.seed``; all metrics, by name; ``images``, ``hours``,
-    ``stopped``, the images at which a scheduler stopped it, ``state``, ``error`` and ``run``, the run directory. An
+    ``stopped``, the images at which a scheduler stopped it, ``parent``, the run that it branched off in a population,
+    ``parent_images``, the images that had been seen there, ``state``, ``error`` and ``run``, the run directory. An
     option whose values are not all numbers, all texts or all truth values is written as JSON.
 
     Args:
@@ -104,6 +111,7 @@ def write_results(folder: UPath, results: Sequence[TrialResult]) -> None:
         results: the trials.
     """
     options = dict.fromkeys(name for one in results for name in one.outcome.trial.point)
+    origins = [one.outcome.trial.origin for one in results]
     metrics = dict.fromkeys(name for one in results for name in one.outcome.metrics)
     columns: dict[str, Any] = {
         name: _column([one.outcome.trial.point.get(name) for one in results]) for name in options
@@ -114,6 +122,8 @@ def write_results(folder: UPath, results: Sequence[TrialResult]) -> None:
         "images": pa.array([one.images for one in results], pa.int64()),
         "hours": pa.array([one.hours for one in results], pa.float64()),
         "stopped": pa.array([one.outcome.stopped for one in results], pa.int64()),
+        "parent": pa.array([one and one.parent for one in origins], pa.string()),
+        "parent_images": pa.array([one and one.images for one in origins], pa.int64()),
         "state": pa.array([one.state for one in results], pa.string()),
         "error": pa.array([one.outcome.error for one in results], pa.string()),
         "run": pa.array([one.outcome.trial.plan.directory for one in results], pa.string()),

@@ -90,6 +90,34 @@ class Median:
 
 
 @dataclass(frozen=True)
+class Pbt:
+    """Population based training (Jaderberg et al. 2017): the worst trials go on as copies of the best, changed.
+
+    The trials of the space are the population. All are measured at rungs, every so many images; who is among the worst
+    there ends, and a new run goes on in its place: from the checkpoint of one of the best (exploit), with its values of
+    the options that vary, of which each is changed (explore). A number of a distribution is multiplied by one of
+    ``factors``, and stays within its bounds; a value of a list moves to a neighbour; or it is drawn anew.
+    """
+
+    every: int
+    """Images from rung to rung."""
+    quantile: float = 0.25
+    """Share of the population that is replaced at each rung, by copies of as large a share of the best."""
+    resample: float = 0.25
+    """Probability with which an option's value is drawn anew."""
+    factors: Sequence[float] = (0.8, 1.2)
+    """What numbers are multiplied by: one of these, at random."""
+
+    def rungs(self, images: int) -> list[int]:
+        """Return the rungs, in images, of a trial that sees ``images``."""
+        return list(range(self.every, images, self.every))
+
+    def replaced(self, members: int) -> int:
+        """Return how many of a population are replaced at a rung, but for those that failed."""
+        return min(math.ceil(self.quantile * members), members // 2)
+
+
+@dataclass(frozen=True)
 class Space:
     """What varies in the trials of a sweep, and what they are compared by.
 
@@ -113,8 +141,8 @@ class Space:
     searcher: Literal["grid", "random", "optuna"] = "grid"
     """grid: every combination of lists. random: independent draws, from lists uniformly. optuna: draws that learn from
     the trials before, by the tree-structured Parzen estimator (Bergstra et al. 2011)."""
-    scheduler: Asha | Median | None = None
-    """Which trials are stopped early, by the metric at rungs; without it each is trained to its end."""
+    scheduler: Asha | Median | Pbt | None = None
+    """Which trials are stopped early, or replaced, by the metric at rungs; without it each is trained to its end."""
     budget: Budget = field(default_factory=Budget)
     """How much the sweep may train."""
     seeds: int = 1

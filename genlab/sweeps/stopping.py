@@ -23,18 +23,31 @@ RUNG = "rung"
 """The step of a rung, in what a trial reports to Ray Tune there."""
 
 
-def reporter(plan: Plan) -> Callable[[Rung], bool]:
+def reporter(plan: Plan, until: int | None = None) -> Callable[[Rung], bool]:
     """Return a function that reports a rung of a trial's run to Ray Tune, and says whether the run is to stop there.
 
     It is called in the trial's process. Ray Tune has decided when its report returns.
+
+    Args:
+        plan: the run.
+        until: the step of the rung at which it waits for others, whatever Ray Tune says; ``None``: at none.
     """
 
     def report(rung: Rung) -> bool:
         if stop_of(plan) != rung.step:
             tune.report({**rung.metrics, RUNG: rung.step, IMAGES: rung.images})
-        return stop_of(plan) == rung.step
+        return rung.step in (stop_of(plan), until)
 
     return report
+
+
+def measured_steps(plan: Plan, metric: str) -> dict[int, float]:
+    """Return the values of a metric of held-out rows that a run has measured, by step."""
+    kind, _, name = metric.partition("/")
+    directory = locate(plan.directory)
+    lines = read_metrics(directory / METRICS)
+    values = {line["step"]: line[name] for line in lines if line["kind"] == kind and name in line}
+    return values | {one.step: one.better[name] for one in read_evaluations(directory) if name in one.better}
 
 
 @dataclass(frozen=True)
@@ -110,11 +123,7 @@ class RungScheduler(FIFOScheduler):
         """Tell the scheduler what a trial reported earlier, but for a rung that it will report again."""
         saved = Checkpoints(locate(trial.plan.directory) / "checkpoints", keep=1).steps()
         passed = math.inf if result_of(trial) is not None else max(saved, default=0)
-        kind, _, name = self._by.partition("/")
-        directory = locate(trial.plan.directory)
-        lines = read_metrics(directory / METRICS)
-        values = {line["step"]: line[name] for line in lines if line["kind"] == kind and name in line}
-        values |= {one.step: one.better[name] for one in read_evaluations(directory) if name in one.better}
+        values = measured_steps(trial.plan, self._by)
         reached = [step for step in trial.plan.rungs if step in values and step < passed]
         if reached:
             self._scheduler.on_trial_add(None, _Named(trial.name))

@@ -120,6 +120,8 @@ class Study:
         self._study = self._open()
         self._agree()
         self.most = max(len(self.trials), int(min(self._allowed * space.seeds, by_images)))
+        self.left = self.most - sum(result_of(trial) is not None for trial in self.trials)
+        self.waits = False
 
     def __enter__(self) -> "Study":
         return self
@@ -137,7 +139,7 @@ class Study:
             self._save()
         return self._waiting.pop(0)
 
-    def ended(self, trial: Trial) -> None:
+    def ended(self, trial: Trial, fault: str | None = None) -> None:
         """Tell Optuna the means of the trial's point, once the trials of all its seeds have ended or failed."""
         if result_of(trial) is None:
             self._failed.add(trial.name)

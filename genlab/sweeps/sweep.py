@@ -18,15 +18,16 @@ from genlab.core.text import counted
 from genlab.evaluation.measurements import Measurement
 from genlab.store import model_directory
 from genlab.sweeps import table
-from genlab.sweeps.checks import check_plan, check_space
+from genlab.sweeps.checks import check_plan, check_population, check_space
 from genlab.sweeps.chosen import measure_chosen
 from genlab.sweeps.commands import commands
 from genlab.sweeps.disk import needs
 from genlab.sweeps.live import Display, Status
 from genlab.sweeps.page import Reported
+from genlab.sweeps.population import Population
 from genlab.sweeps.progress import Announcer, Results
 from genlab.sweeps.ranking import PointResult, by_point, pareto_front, ranked
-from genlab.sweeps.space import Space
+from genlab.sweeps.space import Pbt, Space
 from genlab.sweeps.trials import PREFIX, Outcome, Planned, Source, Trial, plan_trials, result_of
 from genlab.sweeps.tuning import run_trials
 from genlab.training.plan import default_storage, earlier_config
@@ -67,20 +68,25 @@ def sweep(space: Space, config: Any, name: str) -> list[PointResult]:
     planned = plan_trials(_samples(space) if searched else space, config, folder)
     for trial in planned:
         check_plan(space, trial.plan)
+    source: Source = Planned(planned)
+    if isinstance(space.scheduler, Pbt):
+        check_population(space, planned[0].plan)
+        source = Population(space, config, folder, planned)
+    for trial in planned if searched else source.trials:
         earlier_config(trial.plan)  # raises the errors that the trial would raise
     with ExitStack() as stack:
-        source: Source = Planned(planned)
         if searched:
             from genlab.sweeps.study import Study
 
             study = stack.enter_context(Study(space, config, folder, planned[0].images))
             print(f"Optuna's study: sqlite:///{study.file}; a copy lies in the sweep folder", flush=True)
             source = study
-        elif outside := _outside(folder, planned):
+        elif outside := _outside(folder, source.trials):
             print(f"{counted(outside, 'earlier trial')} of this folder lie outside of the space, and are left out")
         results = Results(name, folder, space, config, source.trials)
-        print(needs(planned, source.most, space.keep), flush=True)
-        ended = results.read(_train(space, config, source, folder, results))
+        print(needs(planned, source.most, space.keep, space.scheduler), flush=True)
+        faults = _train(space, config, source, folder, results)
+        ended = results.read(source.faults | faults if isinstance(source, Population) else faults)
     outcomes = [one.outcome for one in ended]
     metric, mode = next(iter(space.objectives.items()))
     points = ranked(by_point(outcomes), metric, mode)
@@ -100,6 +106,8 @@ def sweep(space: Space, config: Any, name: str) -> list[PointResult]:
     reported = None
     if front and len(space.objectives) == 1:
         chosen = points[0].best(metric, mode).trial
+        for line in table.lineage(chosen, source.trials):
+            print(line)
         measurement = _measured_once(chosen, metric, before.get("chosen"))
         write_json(folder / FILE_NAME, content | {"chosen": measurement})
         if measurement is not None:
@@ -137,13 +145,15 @@ def _train(space: Space, config: Any, source: Source, folder: UPath, results: Re
     done = sum(result_of(trial) is not None for trial in source.trials)
     images = sum(trial.images for trial in source.trials)
     finished = f", of which {done} {'has' if done == 1 else 'have'} ended" if done else ""
-    if source.most > len(source.trials):
+    if isinstance(source, Population):
+        print(source, flush=True)
+    elif source.most > len(source.trials):
         print(f"at most {counted(source.most, 'trial')}{finished}", flush=True)
     else:
         print(f"{counted(source.most, 'trial')}{finished}; {counted(images, 'image')} in all", flush=True)
-    if done == source.most:
+    if not source.left:
         return {}
-    status = Status(space.objectives, source.most - done, results.best_so_far())
+    status = Status(space.objectives, source.left, results.best_so_far(), population=isinstance(source, Population))
     with connected(), results, Display(status) as display:
         announcer = Announcer(source.trials, status, display, results)
         return run_trials(source, space, config, folder, [announcer])
@@ -157,7 +167,7 @@ def _print_table(space: Space, points: Sequence[PointResult], front: Sequence[Po
     for row in table.rows(space, points, front):
         shown.add_row(*map(Text, row))
     Console().print(shown)
-    print(table.note(points))
+    print(table.note(space, points))
 
 
 def _record(outcome: Outcome) -> dict[str, Any]:
@@ -169,6 +179,7 @@ def _record(outcome: Outcome) -> dict[str, Any]:
         "metrics": dict(outcome.metrics),
         "error": outcome.error,
         "stopped": outcome.stopped,
+        **({"parent": origin.parent, "parent_images": origin.images} if (origin := outcome.trial.origin) else {}),
     }
 
 
@@ -200,10 +211,10 @@ def _print_commands(space: Space, config: Any, trial: Trial, name: str) -> None:
 
 
 def _require_complete(outcomes: Sequence[Outcome]) -> None:
-    """Say which trials did not start; raise a RunError when some failed."""
+    """Say how many trials did not end; raise a RunError when some failed."""
     failed = [outcome for outcome in outcomes if outcome.error]
     waiting = [outcome for outcome in outcomes if not outcome.error and not outcome.metrics]
     if waiting:
-        print(f"{counted(len(waiting), 'trial')} did not start, the budget's hours are over; the same command goes on")
+        print(f"{counted(len(waiting), 'trial')} did not end, the budget's hours are over; the same command goes on")
     if failed:
         raise RunError(f"{len(failed)} of {len(outcomes)} trials failed; {failed[0].trial.label}: {failed[0].error}")

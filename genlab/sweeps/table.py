@@ -1,16 +1,19 @@
 """The table of a sweep's points, as text: for the terminal and for the page."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from genlab.core.text import counted
 from genlab.evaluation.measurements import Measurement
 from genlab.sweeps.ranking import LEVEL, PointResult, p_values
-from genlab.sweeps.space import Space
+from genlab.sweeps.space import Pbt, Space
+from genlab.sweeps.trials import Trial, ancestry
 
 
 def columns(space: Space, points: Sequence[PointResult]) -> tuple[str, ...]:
     """Return the heads of the columns: what varies, the metrics, and what is said of each point."""
+    if isinstance(space.scheduler, Pbt):
+        return (*varied(points), *space.objectives, "from", "against the best", "run")
     verdict = "front" if len(space.objectives) > 1 else "against the best"
     return (*varied(points), *space.objectives, "seeds", verdict, "best run")
 
@@ -24,7 +27,7 @@ def rows(space: Space, points: Sequence[PointResult], front: Sequence[PointResul
         front: those of the Pareto front.
     """
     metric, mode = next(iter(space.objectives.items()))
-    several, options = len(space.objectives) > 1, varied(points)
+    several, options, population = len(space.objectives) > 1, varied(points), isinstance(space.scheduler, Pbt)
     found = []
     for point, p_value in zip(points, p_values(points, metric), strict=True):
         if several:
@@ -32,29 +35,50 @@ def rows(space: Space, points: Sequence[PointResult], front: Sequence[PointResul
         elif point is points[0]:
             verdict = "the best"
         elif point.stopped:
-            verdict = f"stopped at {counted(point.stopped, 'image')}"
+            verdict = f"{'replaced' if population else 'stopped'} at {counted(point.stopped, 'image')}"
         elif p_value is None:
             verdict = "?"
         else:
             verdict = "worse" if p_value < LEVEL else f"no difference (p = {p_value:.2f})"
+        trial = point.best(metric, mode).trial
         faults = [outcome.error for outcome in point.outcomes if outcome.error]
         found.append(
             (
                 *(shown(point.point.get(name, "")) for name in options),
                 *(figure(point, name) for name in space.objectives),
-                str(len(point.values(metric))),
+                str(trial.origin or "") if population else str(len(point.values(metric))),
                 faults[0] if faults else verdict,
-                point.best(metric, mode).trial.name,
+                trial.name,
             )
         )
     return found
 
 
-def note(points: Sequence[PointResult]) -> str:
+def note(space: Space, points: Sequence[PointResult]) -> str:
     """Return what the intervals and verdicts of the table mean, in a sentence."""
+    if isinstance(space.scheduler, Pbt):
+        return (
+            "one population: which differences are chance is not known; --run.seed 1 --run.name OTHER trains a second"
+        )
     if max((len(point.outcomes) for point in points), default=1) == 1:
         return "one seed each: which differences are chance is not known; --sweep.seeds 3 repeats each point"
     return f"± is half of the 95% interval of the mean over seeds; a difference is one from p = {LEVEL} down"
+
+
+def lineage(trial: Trial, trials: Sequence[Trial]) -> list[str]:
+    """Return how a trial came about that branched off others: a line for each, the first one first; else nothing.
+
+    Args:
+        trial: the trial.
+        trials: all of the sweep.
+    """
+    if trial.origin is None:
+        return []
+    line = ancestry(trial, trials)
+    ends = [*(one.origin.images for one in line if one.origin), trial.images]
+    return [
+        f"to {counted(end, 'image')}: {one.name}, {values_text(one.point)}" for end, one in zip(ends, line, strict=True)
+    ]
 
 
 def varied(points: Sequence[PointResult]) -> list[str]:
@@ -75,4 +99,9 @@ def shown(value: Any) -> str:
 
 def point_text(point: PointResult) -> str:
     """Return a point in words."""
-    return ", ".join(f"{name} = {shown(value)}" for name, value in point.point.items())
+    return values_text(point.point)
+
+
+def values_text(point: Mapping[str, Any]) -> str:
+    """Return the values of options in words."""
+    return ", ".join(f"{name} = {shown(value)}" for name, value in point.items())

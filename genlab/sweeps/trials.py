@@ -16,6 +16,7 @@ from genlab.core.storage import exists, locate, read_json, write_json
 from genlab.core.text import counted
 from genlab.store import model_directory
 from genlab.sweeps.space import Space
+from genlab.training.branch import Branch
 from genlab.training.plan import Plan, earlier_config, finished_step, make_plan
 from genlab.training.rung import Rung
 
@@ -37,6 +38,28 @@ STOPPED = "stopped.json"
 """File of a run directory that says at which rung a sweep stopped the run."""
 
 
+UNTIL = "until"
+"""The parameter that says to a trial's process at which step, a rung, the run waits; without it, it goes to its end."""
+BRANCH = "branch"
+"""The parameter that says to a trial's process which checkpoint the run branches off: its run and step."""
+SPARED = "spared"
+"""The parameter that says to a trial's process which checkpoints stay, see :attr:`Plan.spared`."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The trial that another branched off, in a population."""
+
+    parent: str
+    """Name of the other trial."""
+    images: int
+    """Images that it had seen."""
+
+    def __str__(self) -> str:
+        """Return the origin in words."""
+        return f"{self.parent} at {counted(self.images, 'image')}"
+
+
 @dataclass(frozen=True)
 class Trial:
     """One point of the space, and its run."""
@@ -44,6 +67,10 @@ class Trial:
     point: dict[str, Any]
     """The values of the options that vary, by dotted name, without the seed."""
     plan: Plan
+    origin: Origin | None = None
+    """The trial that it branched off; ``None`` of one that began by itself."""
+    until: int | None = None
+    """The rung, as a step, to which it is trained before others are waited for; ``None``: to its end."""
 
     @property
     def name(self) -> str:
@@ -79,6 +106,20 @@ class Outcome:
     """Images that it had seen when it was stopped; ``None`` of a trial that was trained to its end."""
 
 
+def ancestry(trial: Trial, trials: Sequence[Trial]) -> list[Trial]:
+    """Return the trials that a trial goes back to, the first one first, and itself at the end.
+
+    Args:
+        trial: the trial.
+        trials: all of the sweep.
+    """
+    by_name = {one.name: one for one in trials}
+    line = [trial]
+    while (origin := line[0].origin) is not None:
+        line.insert(0, by_name[origin.parent])
+    return line
+
+
 class Source(Protocol):
     """Where the trials of a sweep come from, one after the other."""
 
@@ -89,15 +130,25 @@ class Source(Protocol):
 
     @property
     def most(self) -> int:
-        """The most trials that there can be."""
+        """The most trials that there can be; of a population, those that there are at a time."""
+        ...
+
+    @property
+    def left(self) -> int:
+        """How many trials are to be trained yet, at most; of a population, each from rung to rung."""
+        ...
+
+    @property
+    def waits(self) -> bool:
+        """Whether there will be more trials to train when some that are trained now have come to their rung."""
         ...
 
     def next(self) -> Trial | None:
-        """Return a trial that has not ended; ``None`` when there is none any more."""
+        """Return a trial that has not ended; ``None`` when there is none any more, or none yet."""
         ...
 
-    def ended(self, trial: Trial) -> None:
-        """Take note that a trial, which :meth:`next` returned, has ended or failed."""
+    def ended(self, trial: Trial, fault: str | None = None) -> None:
+        """Take note that a trial, which :meth:`next` returned, has ended or come to its rung, or why it failed."""
         ...
 
 
@@ -106,16 +157,17 @@ def label(point: Mapping[str, Any]) -> str:
     return ",".join(f"{name}={value}" for name, value in point.items())
 
 
-def trial_name(point: Mapping[str, Any], config: Any) -> str:
+def trial_name(point: Mapping[str, Any], config: Any, lineage: Mapping[str, Any] | None = None) -> str:
     """Return the name of a trial: ``trial-`` and a hash of its point and seed, whatever else varies or is set.
 
     Args:
         point: the values of the options that vary.
         config: the family's config with these values, whose types decide that 1 and 1.0 may be the same.
+        lineage: what else tells a trial of a population from others.
     """
     typed = flatten(to_dict(config))
     values = {name: typed.get(name, value) for name, value in point.items() if name != SEED}
-    content = json.dumps({"point": values, "seed": config.run.seed}, sort_keys=True)
+    content = json.dumps({"point": values, "seed": config.run.seed, **(lineage or {})}, sort_keys=True)
     return f"{PREFIX}{hashlib.sha256(content.encode()).hexdigest()[:DIGITS]}"
 
 
@@ -199,7 +251,7 @@ def plan_trial(space: Space, config: Any, folder: UPath, point: Mapping[str, Any
     return Trial(others, _plan(space, changed, trial_name(point, changed), earlier_names, folder))
 
 
-def plan_run(space: Space, config: Any, folder: UPath, name: str) -> Plan:
+def plan_run(space: Space, config: Any, folder: UPath, name: str, branch: Branch | None = None) -> Plan:
     """Plan the run of a trial.
 
     Args:
@@ -207,6 +259,7 @@ def plan_run(space: Space, config: Any, folder: UPath, name: str) -> Plan:
         config: the trial's config.
         folder: the folder of the sweep's runs.
         name: the trial's name.
+        branch: the checkpoint of another trial that it branches off; ``None`` if it begins by itself.
     """
     plan = make_plan(space.family, override(config, {"run.name": name, "run.storage": str(folder)}), sealed=True)
     if space.scheduler is None:
@@ -216,7 +269,8 @@ def plan_run(space: Space, config: Any, folder: UPath, name: str) -> Plan:
         math.ceil(images / run.batch / run.log_every) * run.log_every
         for images in space.scheduler.rungs(plan.steps * run.batch)
     }
-    return replace(plan, rungs=tuple(sorted(step for step in steps if step < plan.steps)))
+    first = branch.step if branch else 0
+    return replace(plan, branch=branch, rungs=tuple(sorted(step for step in steps if first < step < plan.steps)))
 
 
 def _plan(space: Space, config: Any, name: str, earlier_names: Sequence[str], folder: UPath) -> Plan:
@@ -250,13 +304,19 @@ class Planned:
     def __init__(self, trials: Sequence[Trial]) -> None:
         self.trials: Sequence[Trial] = trials
         self.most = len(trials)
-        self._waiting = iter([trial for trial in trials if result_of(trial) is None])
+        self._waiting = [trial for trial in trials if result_of(trial) is None]
+        self.waits = False
+
+    @property
+    def left(self) -> int:
+        """The trials that have not been given out."""
+        return len(self._waiting)
 
     def next(self) -> Trial | None:
         """Return the next trial."""
-        return next(self._waiting, None)
+        return self._waiting.pop(0) if self._waiting else None
 
-    def ended(self, trial: Trial) -> None:
+    def ended(self, trial: Trial, fault: str | None = None) -> None:
         """Do nothing: the order does not depend on results."""
 
 
@@ -304,5 +364,6 @@ def result_of(trial: Trial) -> dict[str, float] | None:
         )
     metrics: dict[str, float] = dict(model_directory.describe(directory / "model")["provenance"]["metrics"])
     if (directory / "scores.json").exists():
-        metrics |= {f"score/{name}": value for name, value in flatten(read_json(directory / "scores.json")).items()}
+        scores = flatten(read_json(directory / "scores.json"))
+        metrics |= {f"score/{name}": one for name, one in scores.items() if isinstance(one, int | float)}
     return metrics

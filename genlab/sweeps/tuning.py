@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from ray import tune
@@ -15,10 +16,25 @@ from genlab.core.storage import locate
 from genlab.core.text import counted
 from genlab.reports.report import make_report
 from genlab.sweeps.hparams import write_hyperparameters
-from genlab.sweeps.space import Space
+from genlab.sweeps.space import Asha, Median, Space
 from genlab.sweeps.stopping import RungScheduler, reporter
-from genlab.sweeps.trials import FAULT, NAME, NUMBER, SEED, Source, Trial, config_of, ended_step, plan_run, result_of
+from genlab.sweeps.trials import (
+    BRANCH,
+    FAULT,
+    NAME,
+    NUMBER,
+    SEED,
+    SPARED,
+    UNTIL,
+    Source,
+    Trial,
+    config_of,
+    ended_step,
+    plan_run,
+    result_of,
+)
 from genlab.training.attempts import SupersededError
+from genlab.training.branch import Branch
 from genlab.training.console import RunConsole
 from genlab.training.plan import owned, start_or_resume
 from genlab.training.ray.driver import fit, resources_of, side_by_side, worker_resources
@@ -50,8 +66,8 @@ def run_trials(
         ClusterError: when a trial does not fit on the cluster.
     """
     threads, together = side_by_side(config.run, source.most)
-    left = source.most - sum(result_of(trial) is not None for trial in source.trials)
-    print(f"{counted(min(together, left), 'trial')} at a time, {counted(threads, 'thread')} a worker", flush=True)
+    at_once = counted(min(together, source.left), "trial")
+    print(f"{at_once} at a time, {counted(threads, 'thread')} a worker", flush=True)
     trainable = tune.with_parameters(_trial, space=space, config=config, folder=str(folder), threads=threads)
     queue = Queue(source, space.budget.hours)
     alone = config.run.workers == 1
@@ -61,9 +77,9 @@ def run_trials(
         tune.with_resources(trainable, tune.PlacementGroupFactory([reserved])),
         tune_config=tune.TuneConfig(
             search_alg=queue,
-            num_samples=left,
+            num_samples=source.left * (2 if source.waits else 1),  # At most: those that are replaced come once more.
             max_concurrent_trials=together,
-            scheduler=RungScheduler(space, source.trials) if space.scheduler else None,
+            scheduler=RungScheduler(space, source.trials) if isinstance(space.scheduler, Asha | Median) else None,
             reuse_actors=alone,  # A process that has PyTorch trains one trial after another.
         ),
         run_config=tune.RunConfig(
@@ -97,9 +113,12 @@ def _trial(parameters: dict[str, Any], space: Space, config: Any, folder: str, t
 
 
 def _train_and_report(parameters: dict[str, Any], space: Space, config: Any, folder: str, threads: int) -> None:
-    point = {name: value for name, value in parameters.items() if name not in (NUMBER, NAME, SEED)}
-    changed = config_of(space, config, point, parameters[SEED])
-    plan = plan_run(space, override(changed, {"run.threads": threads}), locate(folder), parameters[NAME])
+    point = {name: value for name, value in parameters.items() if name in space.vary and name != SEED}
+    changed = override(config_of(space, config, point, parameters[SEED]), {"run.threads": threads})
+    branch = Branch(*parameters[BRANCH]) if BRANCH in parameters else None
+    until = parameters.get(UNTIL)
+    plan = plan_run(space, changed, locate(folder), parameters[NAME], branch)
+    plan = replace(plan, spared=tuple(parameters.get(SPARED, ())))
     with owned(plan, "give the sweep another name") as mine:
         start_or_resume(mine)
         options = {**point, SEED: parameters[SEED]}
@@ -109,11 +128,13 @@ def _train_and_report(parameters: dict[str, Any], space: Space, config: Any, fol
                 if mine.run.workers == 1:
                     from genlab.training.ray.alone import train_alone  # imports torch
 
-                    train_alone(mine, console, lambda metrics: tune.report(dict(metrics)), reporter(mine))
+                    train_alone(mine, console, lambda metrics: tune.report(dict(metrics)), reporter(mine, until))
                 else:
                     # Ray Tune takes reports of one thread at a time: of the rungs, or of the epochs.
                     callbacks = [] if mine.rungs else [TuneReportCallback()]
-                    fit(mine, console, callbacks=callbacks, on_rung=reporter(mine))
+                    fit(mine, console, callbacks=callbacks, on_rung=reporter(mine, until))
+        if until is not None and ended_step(mine) is None:
+            return  # It waits for others at its rung.
     make_report(plan.directory)
     tune.report(result_of(Trial({}, plan)) or {})
 
@@ -137,14 +158,23 @@ class Queue(Searcher):
         over = self._end is not None and time.monotonic() > self._end
         trial = None if over else self._source.next()
         if trial is None:
-            return Searcher.FINISHED
+            return None if self._source.waits and not over else Searcher.FINISHED
         self._given[trial_id] = trial
         number = next(number for number, one in enumerate(self._source.trials) if one.name == trial.name)
-        return {**trial.point, SEED: trial.seed, NAME: trial.name, NUMBER: number}
+        parameters: dict[str, Any] = {**trial.point, SEED: trial.seed, NAME: trial.name, NUMBER: number}
+        plan = trial.plan
+        if trial.until is not None:
+            parameters[UNTIL] = trial.until
+        if plan.branch:
+            parameters[BRANCH] = [plan.branch.path, plan.branch.step]
+        if plan.spared:
+            parameters[SPARED] = list(plan.spared)
+        return parameters
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Tell the source, which asks the run how it ended."""
-        self._source.ended(self._given[trial_id])
+        fault = "its process failed" if error else (result or {}).get(FAULT)
+        self._source.ended(self._given[trial_id], fault)
 
     def save(self, checkpoint_path: str) -> None:
         """Do nothing: a sweep that is started again asks the runs how far they are."""

@@ -7,7 +7,7 @@ file, is written last: a folder without one was torn by a crash.
 
 import contextlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -42,11 +42,15 @@ class Checkpoints:
         directory: the run's ``checkpoints`` folder.
         keep: how many of the newest complete checkpoints stay.
         attempt: the attempt that writes them; ``None`` if nothing else can, or to read them only.
+        spared: steps whose checkpoints stay beside these.
     """
 
-    def __init__(self, directory: UPath, keep: int, attempt: Attempt | None = None) -> None:
+    def __init__(
+        self, directory: UPath, keep: int, attempt: Attempt | None = None, spared: Collection[int] = ()
+    ) -> None:
         self.directory = directory
         self.keep = keep
+        self._spared = spared
         self._attempt = attempt
         self._kept: list[int] | None = None  # Another attempt may add to those in the folder.
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
@@ -121,8 +125,9 @@ class Checkpoints:
             self._require_last_attempt()
             write_json(folder / INDEX, index)
         self._kept = sorted({*self._kept, step})
-        while len(self._kept) > self.keep:
-            self._delete(self._kept.pop(0))
+        for old in [one for one in self._kept if one not in self._spared][: -self.keep]:
+            self._delete(old)
+            self._kept.remove(old)
 
     def steps(self) -> list[int]:
         """Return the steps of the complete checkpoints, which are those with an index, oldest first."""

@@ -95,7 +95,7 @@ def train(plan: Plan, session: Session) -> TrainingState:
     with ExitStack() as stack:
         attempt = begin_attempt(directory, plan.claim) if session.rank == 0 else None
         account = stack.enter_context(_account(plan, session, attempt)) if attempt else None
-        checkpoints = stack.enter_context(Checkpoints(directory / "checkpoints", run.keep, attempt))
+        checkpoints = stack.enter_context(Checkpoints(directory / "checkpoints", run.keep, attempt, plan.spared))
         done = saved = _restore(plan, checkpoints, state, session)
         tracker = stack.enter_context(Tracker(directory, done, attempt)) if attempt else None
         if tracker:
@@ -249,12 +249,16 @@ def _account(plan: Plan, session: Session, attempt: Attempt) -> Account:
 def _restore(plan: Plan, checkpoints: Checkpoints, state: TrainingState, session: Session) -> int:
     """Load the newest good checkpoint, which rank 0 reads; return its step, 0 without one.
 
-    All ranks begin with the state of rank 0: where there is no checkpoint, its first weights or those of ``run.init``.
+    All ranks begin with the state of rank 0: where there is no checkpoint, that of the run it branched off, its first
+    weights or those of ``run.init``.
     """
     done, tensors = 0, dict[str, Tensor]()
     if session.rank == 0:
         done, tensors, messages = checkpoints.newest()
-        if not done and plan.init:
+        if not done and plan.branch:
+            done, tensors = plan.branch.step, plan.branch.read()
+            messages.append(f"branches off {plan.branch.path}")
+        elif not done and plan.init:
             weights, more = state_of_beginning(plan.init, state.recipe)
             state.begin_with(weights)
             messages += [f"begins with the weights of {plan.init.path}, step {plan.init.step:,}", *more]
@@ -423,6 +427,7 @@ def _make_provenance(plan: Plan, done: int, metrics: Mapping[str, float]) -> mod
         data={name: domain.provenance for name, domain in plan.domains.items()},
         config=to_dict(plan.config),
         init=to_dict(plan.init) if plan.init else None,
+        branch=to_dict(plan.branch) if plan.branch else None,
         license=plan.init.license if plan.init else "",
         metrics=dict(metrics),
         label_names=info.label_names,

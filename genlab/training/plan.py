@@ -35,6 +35,7 @@ from genlab.recipes.recipe import DomainInfo, Recipe, Spread, check_networks, re
 from genlab.recipes.workers import least_of
 from genlab.store import model_directory
 from genlab.training.beginning import Beginning, beginning_at, state_of_beginning
+from genlab.training.branch import BRANCHED_FROM, Branch, recorded_branch
 from genlab.training.checkpoints import Checkpoints
 
 SYNTHETIC = "synthetic:"
@@ -114,11 +115,15 @@ class Plan:
     """Neighbouring rows of a global batch that belong together, see :class:`genlab.recipes.recipe.Recipe`."""
     init: Beginning | None = None
     """The weights that the run begins with; ``None`` for new ones."""
+    branch: Branch | None = None
+    """The checkpoint of another run that the run goes on from while it has none of its own."""
     advice: tuple[str, ...] = ()
     """Sentences for the user as the run starts."""
     rungs: tuple[int, ...] = ()
     """Steps before the last, multiples of ``run.log_every``, after which the run is measured, writes a checkpoint and
     may be told to stop there, see :meth:`genlab.training.session.Session.reach`."""
+    spared: tuple[int, ...] = ()
+    """Steps whose checkpoints stay beside the newest ones, since other runs branch off them."""
     claim: Claim | None = None
     """The claim on the run directory, see :func:`owned`; ``None`` if nothing else can write there."""
 
@@ -245,7 +250,8 @@ def make_plan(family: str, config: Any, *, sealed: bool = False) -> Plan:
     config = dataclasses.replace(config, run=dataclasses.replace(run, name=name, storage=str(root)))
     held_out = _held_out(config, domains, root / name, sealed)
     advice = tuple(recipe.advice())
-    plan = Plan(family, config, str(root / name), domains, steps, held_out, group, init, advice)
+    branch = recorded_branch(root / name)
+    plan = Plan(family, config, str(root / name), domains, steps, held_out, group, init, branch, advice)
     if run.evaluate_every:
         _check_evaluation(plan)
     return plan
@@ -440,6 +446,7 @@ def start_or_resume(plan: Plan) -> list[str]:
         "data": _data(plan),
         HELD_OUT: to_dict(plan.held_out),
         **({"init": to_dict(plan.init)} if plan.init else {}),
+        **({BRANCHED_FROM: to_dict(plan.branch)} if plan.branch else {}),
         "attempts": attempts,
     }
     write_json(directory / "config.json", content)

@@ -16,7 +16,7 @@ from genlab.models.stylegan import Form
 from genlab.recipes.cyclegan import CycleGANConfig
 from genlab.recipes.vae import VAEConfig
 from genlab.sweeps.checks import check_plan, check_space, metric_names
-from genlab.sweeps.space import Asha, Budget, Median, Space, When
+from genlab.sweeps.space import Asha, Budget, Median, Pbt, Space, When
 from genlab.sweeps.trials import plan_trials
 from genlab.training.plan import make_plan
 
@@ -157,6 +157,9 @@ def test_measurements_of_pictures_need_evaluated_checkpoints(data: Path, tmp_pat
         check_plan(replace(stopping, metric="score/translation.a_to_b.gain"), replace(evaluated, rungs=(1,)))
     with pytest.raises(ConfigError, match=r"Asha: the metric 'score/.*use val/kid, and set run.evaluate_every"):
         check_plan(replace(stopping, metric="score/translation.a_to_b.gain"), replace(plan, rungs=(1,)))
+    population = replace(stopping, metric="score/translation.a_to_b.gain", scheduler=Pbt(every=1))
+    with pytest.raises(ConfigError, match=r"Pbt: the metric 'score/.*exists when a trial has ended.*use val/kid or"):
+        check_plan(population, replace(evaluated, rungs=(1,)))
     assert {"val/kid", "val/kid_a_to_b", "val/cycle_a", "val/psnr_b_to_a"} <= set(metric_names(evaluated))
     assert {name for name in metric_names(plan) if name.startswith("score/")} >= {"score/translation.a_to_b.gain"}
 
@@ -164,13 +167,14 @@ def test_measurements_of_pictures_need_evaluated_checkpoints(data: Path, tmp_pat
 def test_a_scheduler_needs_a_metric_that_is_measured_at_rungs_and_rungs(data: Path, tmp_path: Path) -> None:
     config = override(vae(data, tmp_path), {"run.log_every": 1})
 
-    def refused(scheduler: Asha, metric: str, message: str) -> None:
+    def refused(scheduler: Asha | Pbt, metric: str, message: str) -> None:
         chosen = space({"objective.beta": [1.0]}, metric, scheduler=scheduler)
         [trial] = plan_trials(chosen, config, locate(tmp_path / "sweep"))
         with pytest.raises(ConfigError, match=message):
             check_plan(chosen, trial.plan)
 
     refused(Asha(8), "val/neg_elbo", "Asha: grace = 8 images, and a trial sees 8: none would stop")
+    refused(Pbt(every=8), "val/neg_elbo", "Pbt: every 8 images, and a trial sees 8: none is replaced")
     config = override(config, {"run.steps": 4})
     chosen = space({"objective.beta": [1.0]}, scheduler=Asha(8))
     [trial] = plan_trials(chosen, config, locate(tmp_path / "sweep"))

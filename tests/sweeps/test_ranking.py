@@ -15,6 +15,7 @@ class OfPoint:
     """As much of a trial as a ranking reads."""
 
     point: dict[str, Any]
+    origin: None = None
 
 
 def result(name: str, *values: float, **others: list[float]) -> PointResult:

@@ -25,11 +25,11 @@ def test_options_have_the_type_of_their_values_and_lists_are_json(tmp_path: Path
     table = pq.read_table(tmp_path / "results.parquet")
     assert table.to_pylist() == [
         {"model.channels": "[8, 16]", "beta": 1.0, "schedule": "cosine", "flip": True, "depth": 2, "run.seed": 0,
-         "val/loss": None, "images": 64, "hours": 0.25, "stopped": None, "state": "failed",
-         "error": "lost", "run": "runs/0"},
+         "val/loss": None, "images": 64, "hours": 0.25, "stopped": None, "parent": None,
+         "parent_images": None, "state": "failed", "error": "lost", "run": "runs/0"},
         {"model.channels": "[8]", "beta": 0.5, "schedule": "constant", "flip": False, "depth": None, "run.seed": 1,
-         "val/loss": 1.5, "images": 64, "hours": 0.25, "stopped": None, "state": "finished",
-         "error": None, "run": "runs/1"},
+         "val/loss": 1.5, "images": 64, "hours": 0.25, "stopped": None, "parent": None,
+         "parent_images": None, "state": "finished", "error": None, "run": "runs/1"},
     ]  # fmt: skip
 
 

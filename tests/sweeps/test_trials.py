@@ -65,11 +65,13 @@ def test_a_run_under_the_name_that_genlab_once_gave_it_is_found(config: Any, tmp
     launch("vae", override(config, {"model.latent_dim": 2, "run.seed": 1} | place))  # as `genlab train` would
     assert [result_of(trial) for trial in trials(config, tmp_path, vary=vary)] == [None] * 4, "it has no report yet"
     (tmp_path / "sweep" / name / "report.html").touch()
+    (tmp_path / "sweep" / name / "scores.json").write_text('{"a_to_b": {"gain": 1.5, "split": "test"}}')
     found = trials(config, tmp_path, vary=vary)
     assert [trial.name for trial in found if not trial.name.startswith("trial-")] == [name]
     ended = {trial.name: result for trial in found if (result := result_of(trial)) is not None}
     assert list(ended) == [name]
     assert "val/neg_elbo" in ended[name]
+    assert {one for one in ended[name] if one.startswith("score/")} == {"score/a_to_b.gain"}, "what is a number"
     others = trials(override(config, {"objective.beta": 2.0}), tmp_path, vary=vary)
     assert all(trial.name.startswith("trial-") for trial in others), "a run of another config is none of these"
     with pytest.raises(RunError, match="was trained for 2 steps, longer than the 1 of this sweep"):

@@ -1,13 +1,17 @@
 """What a trial's process makes of errors: those that would come again are not tried again."""
 
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from ray import tune
+from ray.tune.search import Searcher
 
 from genlab.core.errors import DataError, StorageTimeoutError
 from genlab.sweeps import tuning
-from genlab.sweeps.trials import FAULT
+from genlab.sweeps.trials import BRANCH, FAULT, SPARED, UNTIL, Trial
+from genlab.sweeps.tuning import Queue
+from genlab.training.branch import Branch
 
 
 @pytest.mark.parametrize("error", [DataError("a block is damaged"), StorageTimeoutError("s3://runs: away")])
@@ -27,3 +31,24 @@ def test_an_error_is_reported_or_raised(error: Exception, monkeypatch: pytest.Mo
     else:
         tuning._trial({}, None, None, "", 1)  # type: ignore[arg-type]
         assert reports == [{FAULT: "a block is damaged"}]
+
+
+def test_the_queue_waits_for_a_population_and_ends_with_the_hours(monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = SimpleNamespace(
+        run=SimpleNamespace(name="trial-b", seed=0), branch=Branch("runs/trial-a", 3), spared=(3,), directory=""
+    )
+    trial = Trial({"objective.beta": 2.0}, cast("Any", plan), until=6)
+    source = SimpleNamespace(trials=[trial], waits=True, next=[trial, None, None].pop)
+    queue = Queue(cast("Any", source), hours=1)
+    assert queue.suggest("0") is None, "others come when those that are trained have come to their rung"
+    source.waits = False
+    assert queue.suggest("1") == Searcher.FINISHED
+    given = queue.suggest("2")
+    assert {name: given[name] for name in (UNTIL, BRANCH, SPARED)} == {
+        UNTIL: 6,
+        BRANCH: ["runs/trial-a", 3],
+        SPARED: [3],
+    }
+    source.waits = True
+    monkeypatch.setattr("time.monotonic", lambda: float("inf"))
+    assert queue.suggest("3") == Searcher.FINISHED
