@@ -24,7 +24,9 @@ from genlab.imaging.value_range import ValueRange, to_8_bits
 Pixels = NDArray[np.uint8]
 Channels = Literal[1, 3]
 Encoding = Literal["raw", "encoded"]
-"""``raw``: pixels. ``encoded``: the bytes of a JPEG or PNG file."""
+"""``raw``: pixels. ``encoded``: the bytes of a JPEG, PNG or WebP file."""
+Lossy = Literal["jpeg", "webp"]
+"""A format of files that loses details, the fewer the higher its quality."""
 Fit = Literal["keep", "resize", "crop"]
 """``keep``: its own size. ``resize``: squeezed into a square. ``crop``: its short side scaled, the middle cut out."""
 
@@ -37,7 +39,7 @@ _DESCRIPTION = 0x010E
 """The EXIF tag ImageDescription, which holds it in a WebP file."""
 
 _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
-_STORED_UNTOUCHED = ("JPEG", "MPO", "PNG")  # MPO: a JPEG with more pictures behind the first, as telephones write
+_JPEG = ("JPEG", "MPO")  # MPO: a JPEG with more pictures behind the first, as telephones write
 
 
 _TIFF_HEADS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # + is BigTIFF
@@ -58,7 +60,7 @@ class Prepared:
     """An image that was converted, and what was changed."""
 
     image: Pixels | bytes
-    """uint8 [height, width, channels], or the bytes of a JPEG or PNG file."""
+    """uint8 [height, width, channels], or the bytes of a JPEG, PNG or WebP file."""
     shape: tuple[int, int, int]
     """(height, width, channels), in both encodings."""
     changes: tuple[str, ...]
@@ -79,10 +81,12 @@ def prepare(
     encoding: Encoding = "raw",
     validate: bool = True,
     value_range: ValueRange | None = None,
+    lossy: tuple[Lossy, int] | None = None,
 ) -> Prepared:
     """Decode, convert, fit and encode one image.
 
-    An encoded file that needs no change keeps its bytes; one that does becomes PNG, which loses nothing more.
+    An encoded file that needs no change keeps its bytes; one that does becomes PNG, which loses nothing more, unless
+    ``lossy`` names another format.
 
     Args:
         source: uint8 [height, width, 1 or 3], or the bytes of an image file.
@@ -92,6 +96,7 @@ def prepare(
         encoding: what to make: pixels or file bytes.
         validate: decode even where the header alone would do (it never does for PNG, whose EXIF may come last).
         value_range: the values that become 0 and 255 in a picture of more than 8 bits; 8-bit pictures stay as they are.
+        lossy: format and quality, 1 to 100, of every encoded file; a JPEG that needs no change stays one.
 
     Raises:
         ImageError: it cannot be decoded whole; its pixels are signed, 32-bit or float, and there is no range for them;
@@ -110,13 +115,15 @@ def prepare(
             image.load()
         converted, changes, greatest = _convert(image, channels, deep, value_range)
         fitted = _fit(converted, size, fit)
-        if encoding == "encoded" and isinstance(source, bytes) and image.format not in _STORED_UNTOUCHED:
+        kept = image.format in ((*_JPEG, "PNG") if lossy is None else _JPEG if lossy[0] == "jpeg" else ())
+        if encoding == "encoded" and isinstance(source, bytes) and not kept and lossy is None:
             changes.append("format")
         shape = (fitted.height, fitted.width, int(channels))
-        if encoding == "encoded" and isinstance(source, bytes) and fitted is image and not changes:
+        if encoding == "encoded" and isinstance(source, bytes) and kept and fitted is image and not changes:
             return Prepared(source, shape, ())
         pixels = to_pixels(fitted)
-        return Prepared(pixels if encoding == "raw" else encode_png(pixels), shape, tuple(changes), greatest)
+        stored = pixels if encoding == "raw" else encode_png(pixels) if lossy is None else encode_lossy(pixels, *lossy)
+        return Prepared(stored, shape, tuple(changes), greatest)
     except ImageError:
         raise
     except Exception as error:  # on a damaged file PIL's decoders raise whatever they run into
@@ -181,6 +188,20 @@ def encode_png(pixels: Pixels, note: Mapping[str, Any] | None = None) -> bytes:
     """
     file = io.BytesIO()
     from_pixels(pixels).save(file, "PNG", **note_options("PNG", note))
+    return file.getvalue()
+
+
+def encode_lossy(pixels: Pixels, kind: Lossy, quality: int) -> bytes:
+    """Encode pixels as a JPEG (with half the resolution in colour, as is usual) or a WebP file.
+
+    Args:
+        pixels: uint8 [height, width, 1 or 3].
+        kind: the format.
+        quality: 1 to 100.
+    """
+    file = io.BytesIO()
+    options = {"optimize": True} if kind == "jpeg" else {}
+    from_pixels(pixels).save(file, kind.upper(), quality=quality, **options)
     return file.getvalue()
 
 

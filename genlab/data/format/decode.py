@@ -1,4 +1,4 @@
-"""Decode the image files of a data set into a batch: JPEG by libjpeg-turbo, PNG by Pillow. Both release the GIL."""
+"""Decode the image files of a data set into a batch: JPEG by libjpeg-turbo, PNG and WebP by Pillow, without the GIL."""
 
 import io
 
@@ -13,7 +13,7 @@ _JPEG = b"\xff\xd8"
 
 
 def decode_into(blob: NDArray[np.uint8], out: NDArray[np.uint8]) -> None:
-    """Decode a JPEG or PNG file.
+    """Decode a JPEG, PNG or WebP file.
 
     Args:
         blob: uint8 [n], the file's bytes.
@@ -33,7 +33,7 @@ def decode_into(blob: NDArray[np.uint8], out: NDArray[np.uint8]) -> None:
                 raise _other_size(found.shape, out)
             return
     try:
-        with Image.open(io.BytesIO(blob.tobytes()), formats=("JPEG", "PNG")) as image:
+        with Image.open(io.BytesIO(blob.tobytes()), formats=("JPEG", "PNG", "WEBP")) as image:
             pixels = np.asarray(image.convert("L" if out.shape[2] == 1 else "RGB"))
     except (OSError, ValueError, SyntaxError, UnidentifiedImageError) as error:
         raise DataError(f"cannot be decoded ({error})") from None

@@ -162,7 +162,7 @@ class Manifest:
     """The description of a data set: everything that is known without opening a shard."""
 
     encoding: Encoding
-    """``raw``: fixed-shape uint8 tensors. ``encoded``: JPEG or PNG bytes."""
+    """``raw``: fixed-shape uint8 tensors. ``encoded``: bytes of JPEG, PNG or WebP files."""
     channels: int
     shape: tuple[int, int, int] | None
     """(height, width, channels) of every image; ``None`` when encoded images differ in size."""

@@ -28,7 +28,7 @@ def arrow_schema(
     """Return the schema of a shard; no value may be null.
 
     Args:
-        encoding: ``raw`` for uint8 tensors, ``encoded`` for JPEG or PNG files.
+        encoding: ``raw`` for uint8 tensors, ``encoded`` for image files.
         shape: (height, width, channels) of every image; needed for ``raw``.
         labelled: whether images have labels.
         attributes: further columns.

@@ -89,7 +89,7 @@ class ShardBytes:
             images[places[part]] = self._images[begin[part]]
 
     def encoded_images(self, rows: NDArray[np.int64]) -> list[NDArray[np.uint8]]:
-        """Return the JPEG or PNG files of ``rows``, uint8 [bytes] each, as read-only views of the shard's bytes."""
+        """Return the image files of ``rows``, uint8 [bytes] each, as read-only views of the shard's bytes."""
         self.check(rows)
         spans = zip(self._begin[rows].tolist(), self._end[rows].tolist(), strict=True)
         return [self.data[begin:end] for begin, end in spans]

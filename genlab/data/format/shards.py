@@ -198,7 +198,7 @@ class ShardSet:
 
     @property
     def encoded_files(self) -> bool:
-        """Whether images are stored as the bytes of JPEG or PNG files, not as pixels."""
+        """Whether images are stored as the bytes of image files, not as pixels."""
         return self.manifest.encoding == "encoded"
 
     @property
@@ -252,7 +252,7 @@ class ShardSet:
         return Rows(image, columns)
 
     def encoded(self, rows: Ints) -> list[bytes]:
-        """Return the JPEG or PNG files of encoded images, untouched, in the order asked for.
+        """Return the files (JPEG, PNG or WebP) of encoded images, untouched, in the order asked for.
 
         Raises:
             DataError: when the data set holds raw pixels, or a shard is missing or damaged.

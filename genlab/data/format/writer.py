@@ -40,7 +40,7 @@ class ShardWriter:
     Args:
         path: the file to write; an existing one is replaced.
         split: split to which all rows belong.
-        encoding: ``raw`` stores pixels, ``encoded`` stores the bytes of JPEG or PNG files untouched.
+        encoding: ``raw`` stores pixels, ``encoded`` stores the bytes of JPEG, PNG or WebP files.
         shape: (height, width, channels) of every image; needed for ``raw``.
         labelled: whether images have labels.
         attributes: further columns.

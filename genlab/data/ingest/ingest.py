@@ -46,7 +46,7 @@ from genlab.data.ingest.shard_task import (
 from genlab.data.ingest.sources import Source, open_source
 from genlab.data.ingest.sources.synthetic import MOST
 from genlab.data.ingest.sources.webdataset import KeyEnd
-from genlab.imaging.images import Channels, Encoding, Prepared
+from genlab.imaging.images import Channels, Encoding, Lossy, Prepared
 from genlab.imaging.value_range import ValueRange, parse_range
 
 SPECIFICATION = "ingest.json"
@@ -61,13 +61,19 @@ FOUND_RANGE = "range of values"
 AUTO = "auto"
 """The value of ``--range`` for a range that is to be found."""
 
+QUALITY = 90
+"""The default of ``--quality``."""
+
+FEWEST_BYTES = 2048
+"""Images whose pixels take fewer bytes are not stored as JPEG or WebP: heads and tables alone take hundreds."""
+
 UNUSED_RANGE = {
     "grey": "make the data set again with --range 0:{} or --range auto",
     "colour": "scale them to all 16 bits, or to 8, before ingest (--range is for grey images)",
 }
 """Kind of 16-bit images -> the way out where they use little of their range."""
 
-LATER_OPTIONS = ("image_member", "key_ends_at", "label_last_folder", "range", "validation_fraction")
+LATER_OPTIONS = ("image_member", "key_ends_at", "label_last_folder", "quality", "range", "validation_fraction")
 """Options added after format 1 was released; omitted from a manifest when unused, so that old checksums stay valid."""
 
 
@@ -95,9 +101,12 @@ class IngestConfig:
     fit: Literal["auto", "keep", "resize", "crop"] = "auto"
     """How an image becomes a square: crop scales its short side to --size and cuts the middle out, resize squeezes
     it, both by antialiased Lanczos resampling; keep leaves its size alone. auto: crop with --size, keep without."""
-    encoding: Literal["auto", "raw", "encoded"] = "auto"
+    encoding: Literal["auto", "raw", "encoded", "jpeg", "webp"] = "auto"
     """What is stored: raw pixels, or encoded files: the very bytes of a JPEG or PNG that needs no change, and PNG of
-    any other image. auto: encoded if the source holds image files and there is no --size, else raw."""
+    any other image. auto: encoded if the source holds image files and there is no --size, else raw. jpeg and webp, with
+    --size: files of that format, which lose details (see --quality) and take a tenth of the space of pixels."""
+    quality: Annotated[int, Ge(1), Le(100)] | None = None
+    """Quality of the files of --encoding jpeg or webp (default 90)."""
     channels: Literal["auto", 1, 3] = "auto"
     """Channels of every image: 1 (grey) or 3 (RGB). Transparent images are laid on white. auto: 3 for image files and
     scenes, 1 for MNIST and digits."""
@@ -196,6 +205,8 @@ def ingest(
         image_format = dataclasses.replace(image_format, shape=first.shape, shape_key=row.key)
     kept = source.encoded and image_format.encoding == "encoded" and image_format.size is None
     image_bytes = sum(row.entry.size for row in columns.rows) / len(columns.rows) if kept else math.prod(first.shape)
+    if image_format.lossy and isinstance(first.image, bytes):
+        image_bytes = len(first.image)
     per_shard = max(1, int(config.shard_size * 2**20 / max(1, image_bytes)))
     tasks = list(_tasks(source, image_format, dest, _assign(columns.rows, config), per_shard))
     specification = _specification(config, source, columns.rows)
@@ -365,6 +376,31 @@ def _check_options(config: IngestConfig) -> None:
         )
 
 
+def _lossy(config: IngestConfig, source: Source, channels: int) -> tuple[Lossy, int] | None:
+    """Return format and quality of the files to store; ``None`` where nothing may be lost."""
+    if config.encoding not in ("jpeg", "webp"):
+        if config.quality is not None:
+            raise ConfigError(
+                f"--quality goes with --encoding jpeg or webp; --encoding {config.encoding} loses nothing"
+            )
+        return None
+    if not source.encoded:
+        raise ConfigError(
+            f"--encoding {config.encoding} is for image files; the pixels of {config.source} are stored as they are "
+            "(leave it out)"
+        )
+    if config.size is None:
+        raise ConfigError(
+            f"--encoding {config.encoding} needs --size; without it, files keep their bytes (--encoding encoded)"
+        )
+    if config.size**2 * channels < FEWEST_BYTES:
+        raise ConfigError(
+            f"--encoding {config.encoding}: {config.size}x{config.size} pixels take no more bytes than such a file; "
+            "store them with --encoding raw"
+        )
+    return config.encoding, config.quality or QUALITY
+
+
 def _image_format(
     config: IngestConfig, source: Source, attributes: tuple[Attribute, ...], labelled: bool
 ) -> ImageFormat:
@@ -375,16 +411,21 @@ def _image_format(
             raise ConfigError(f"--range is for image files; leave it out for {config.source}")
         value_range = (0.0, 1.0) if config.range == AUTO else parse_range(config.range)
     encoding: Encoding = "encoded" if source.encoded and config.size is None else "raw"
+    channels = source.channels if config.channels == "auto" else config.channels
+    lossy = _lossy(config, source, channels)
+    if config.encoding != "auto":
+        encoding = "raw" if config.encoding == "raw" else "encoded"
     return ImageFormat(
-        channels=cast("Channels", source.channels if config.channels == "auto" else config.channels),
+        channels=cast("Channels", channels),
         size=config.size,
         fit=("keep" if config.size is None else "crop") if config.fit == "auto" else config.fit,
-        encoding=encoding if config.encoding == "auto" else config.encoding,
+        encoding=encoding,
         validate=config.validate,
         skip_bad=config.skip_bad,
         labelled=labelled,
         attributes=attributes,
         value_range=value_range,
+        lossy=lossy,
     )
 
 

@@ -22,7 +22,7 @@ from genlab.data.format.manifest import Attribute, Shard, Skipped
 from genlab.data.format.writer import ShardWriter
 from genlab.data.ingest.attributes import Row
 from genlab.data.ingest.sources import Entry, Load, Sample, Source
-from genlab.imaging.images import Channels, Encoding, Fit, ImageError, Prepared, extremes, prepare
+from genlab.imaging.images import Channels, Encoding, Fit, ImageError, Lossy, Prepared, extremes, prepare
 from genlab.imaging.value_range import ValueRange
 
 T = TypeVar("T")
@@ -52,6 +52,8 @@ class ImageFormat:
     """The key of the image that set the shape."""
     value_range: ValueRange | None = None
     """The values that become 0 and 255 in images of more than 8 bits."""
+    lossy: tuple[Lossy, int] | None = None
+    """Format and quality of encoded files; ``None`` where nothing may be lost."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,6 +76,8 @@ class ShardTask:
         del image_format["skip_bad"], image_format["shape_key"]
         if self.image_format.value_range is None:  # shards without a range keep their fingerprints
             del image_format["value_range"]
+        if self.image_format.lossy is None:
+            del image_format["lossy"]
         rows = [
             (row.key, row.label, row.values, entry.key, entry.size, entry.file, entry.index, entry.offset)
             for row in self.rows
@@ -365,6 +369,7 @@ def prepare_row(
             encoding=image_format.encoding,
             validate=image_format.validate,
             value_range=image_format.value_range,
+            lossy=image_format.lossy,
         )
     except ImageError as error:
         if image_format.skip_bad:

@@ -111,7 +111,8 @@ def _files(shards: ShardSet, rows: np.ndarray) -> list[bytes]:
 
 def _wanted(key: str, data: bytes) -> str:
     """Return the name that a file should have if it can: its key, with the suffix of its format."""
-    suffixes = (".png",) if data.startswith(b"\x89PNG") else (".jpg", ".jpeg")
+    heads = {b"\x89PNG": (".png",), b"RIFF": (".webp",)}
+    suffixes = heads.get(data[:4], (".jpg", ".jpeg"))
     return key if key.lower().endswith(suffixes) else key + suffixes[0]
 
 
