@@ -11,6 +11,7 @@ from ray.tune.search.sample import Domain, Float, Integer, LogUniform, Quantized
 
 from genlab.core.config import override
 from genlab.core.errors import ConfigError
+from genlab.core.text import counted
 from genlab.data.format.shards import ShardSet
 from genlab.data.format.splits import VALIDATION
 from genlab.evaluation.evaluate import picture_measurements
@@ -98,6 +99,8 @@ def _check_scheduler(space: Space, scheduler: Asha | Median | Pbt) -> None:
         raise ConfigError(f"{name}: grace = {scheduler.grace}: a trial sees at least one image before it is stopped")
     if isinstance(scheduler, Asha) and scheduler.reduction <= 1:
         raise ConfigError(f"Asha: reduction = {scheduler.reduction:g}: should be greater than 1")
+    if isinstance(scheduler, Asha) and scheduler.brackets < 1:
+        raise ConfigError(f"Asha: brackets = {scheduler.brackets}: there is at least one")
     if isinstance(scheduler, Median) and scheduler.every < 1:
         raise ConfigError(f"Median: every = {scheduler.every}: rungs are at least an image apart")
 
@@ -240,11 +243,14 @@ def _check_rungs(space: Space, scheduler: Asha | Median | Pbt, plan: Plan) -> No
             f"{name}: the metric {metric!r} exists when a trial has ended, and trials are compared earlier by one that "
             f"is measured at rungs; use {instead}"
         )
+    images = plan.steps * plan.run.batch
     if not plan.rungs:
-        images = plan.steps * plan.run.batch
         if isinstance(scheduler, Pbt):
             raise ConfigError(f"Pbt: every {scheduler.every:,} images, and a trial sees {images:,}: none is replaced")
         raise ConfigError(f"{name}: grace = {scheduler.grace:,} images, and a trial sees {images:,}: none would stop")
+    if isinstance(scheduler, Asha) and scheduler.brackets > len(scheduler.rungs(images)) + 1:
+        rungs = counted(len(scheduler.rungs(images)), "rung")
+        raise ConfigError(f"Asha: brackets = {scheduler.brackets}: at most one more than the {rungs} of a trial")
 
 
 def _check_metric(metric: str, plan: Plan) -> None:

@@ -57,12 +57,35 @@ class Asha:
 
     Rungs are ``grace``, ``grace * reduction``, ``grace * reduction**2``, ... images, as long as that is less than a
     trial sees. Whoever reaches one is compared with those before: none waits for others.
+
+    With several brackets it is asynchronous Hyperband (Li et al. 2018, 2020): trials are compared within their bracket,
+    and each bracket begins a rung later than the one before, so that a wrong ``grace`` costs only a part of the trials.
     """
 
     grace: int
     """Images that each trial sees before it may be stopped."""
     reduction: float = 3.0
     """One in so many goes on at each rung; and how many times as many images the next one has."""
+    brackets: int = 1
+    """How many brackets there are, at most one more than rungs: the trials of that one are not stopped."""
+
+    def bracket(self, name: str, images: int) -> int:
+        """Return the bracket of a trial, from 0: a pure function of its name, so that it stays what it is.
+
+        Each bracket is to train on as many images in all: so one whose trials are stopped earlier has more of them.
+
+        Args:
+            name: the trial's name.
+            images: images that a trial sees that is not stopped.
+        """
+        ends = [*self.rungs(images), images]
+        weights = []
+        for first in range(min(self.brackets, len(ends))):
+            reached = zip(ends[first:], ends[first + 1 :], strict=False)
+            more = ((end - rung) / self.reduction**number for number, (rung, end) in enumerate(reached, 1))
+            weights.append(1 / (ends[first] + sum(more)))
+        place = derived_seed("bracket", name) / 2**63 * sum(weights)
+        return sum(place >= sum(weights[:number]) for number in range(1, len(weights)))
 
     def rungs(self, images: int) -> list[int]:
         """Return the rungs, in images, of a trial that sees ``images``."""

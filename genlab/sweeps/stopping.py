@@ -74,32 +74,40 @@ class RungScheduler(FIFOScheduler):
         ((self._by, mode),) = space.objectives.items()
         self._trials = trials
         self._seen: set[tuple[str, int]] = set()
-        self._scheduler: Any
+        self._asha = space.scheduler if isinstance(space.scheduler, Asha) else None
+        self._schedulers: list[Any] = []
         if isinstance(space.scheduler, Asha):
-            self._scheduler = AsyncHyperBandScheduler(
-                time_attr=IMAGES,
-                metric=self._by,
-                mode=mode,
-                max_t=sys.maxsize,  # A trial ends by itself.
-                grace_period=space.scheduler.grace,
-                reduction_factor=space.scheduler.reduction,
-            )
+            # Ray Tune's own brackets are drawn from a global generator: a trial would change its own after a restart.
+            self._schedulers = [
+                AsyncHyperBandScheduler(
+                    time_attr=IMAGES,
+                    metric=self._by,
+                    mode=mode,
+                    max_t=sys.maxsize,  # A trial ends by itself.
+                    grace_period=math.ceil(space.scheduler.grace * space.scheduler.reduction**bracket),
+                    reduction_factor=space.scheduler.reduction,
+                )
+                for bracket in range(space.scheduler.brackets)
+            ]
         elif isinstance(space.scheduler, Median):
             # An infinite time slice: with another the rule pauses trials while there are few to compare with.
-            self._scheduler = MedianStoppingRule(
-                time_attr=IMAGES,
-                metric=self._by,
-                mode=mode,
-                grace_period=space.scheduler.grace,
-                min_time_slice=math.inf,  # type: ignore[arg-type]
-            )
+            self._schedulers = [
+                MedianStoppingRule(
+                    time_attr=IMAGES,
+                    metric=self._by,
+                    mode=mode,
+                    grace_period=space.scheduler.grace,
+                    min_time_slice=math.inf,  # type: ignore[arg-type]
+                )
+            ]
         for trial in trials:
             self._replay(trial)
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
         """Make a trial known to the scheduler."""
         super().on_trial_add(tune_controller, trial)
-        self._scheduler.on_trial_add(None, _Named(self._trial(trial).name))
+        mine = self._trial(trial)
+        self._scheduler(mine).on_trial_add(None, _Named(mine.name))
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         """Have the scheduler decide at a rung; the decision goes to the run's directory."""
@@ -115,6 +123,11 @@ class RungScheduler(FIFOScheduler):
         """Tell the scheduler how a trial ended that was not stopped."""
         self._complete(self._trial(trial))
 
+    def _scheduler(self, trial: Trial) -> Any:
+        """Return the scheduler of Ray Tune's that decides on a trial."""
+        bracket = self._asha.bracket(trial.name, trial.images) if self._asha else 0
+        return self._schedulers[bracket]
+
     def _trial(self, trial: Any) -> Trial:
         """Return the trial that is Ray Tune's ``trial``."""
         return self._trials[trial.config[NUMBER]]
@@ -126,7 +139,7 @@ class RungScheduler(FIFOScheduler):
         values = measured_steps(trial.plan, self._by)
         reached = [step for step in trial.plan.rungs if step in values and step < passed]
         if reached:
-            self._scheduler.on_trial_add(None, _Named(trial.name))
+            self._scheduler(trial).on_trial_add(None, _Named(trial.name))
             for step in reached:
                 self._stops(trial, step * trial.plan.run.batch, values[step])
             self._complete(trial)
@@ -137,10 +150,11 @@ class RungScheduler(FIFOScheduler):
             return False
         self._seen.add((trial.name, images))
         found = {IMAGES: images, self._by: value}
-        return bool(self._scheduler.on_trial_result(None, _Named(trial.name), found) == TrialScheduler.STOP)
+        decision = self._scheduler(trial).on_trial_result(None, _Named(trial.name), found)
+        return bool(decision == TrialScheduler.STOP)
 
     def _complete(self, trial: Trial) -> None:
         metrics = result_of(trial)
         if metrics is not None and self._by in metrics and stopped_images(trial.plan) is None:
             found = {IMAGES: trial.images, self._by: metrics[self._by]}
-            self._scheduler.on_trial_complete(None, _Named(trial.name), found)
+            self._scheduler(trial).on_trial_complete(None, _Named(trial.name), found)

@@ -60,6 +60,7 @@ SEARCHED: dict[str, Any] = RANDOM | {"searcher": "optuna"}
         ({"run.batch": [8]}, {"scheduler": Median(9, 9), "seeds": 3}, "seeds = 3 with Median: .*search with one seed"),
         ({"run.batch": [8]}, {"scheduler": Asha(0)}, "Asha: grace = 0"),
         ({"run.batch": [8]}, {"scheduler": Asha(9, reduction=1)}, "Asha: reduction = 1: should be greater than 1"),
+        ({"run.batch": [8]}, {"scheduler": Asha(9, brackets=0)}, "Asha: brackets = 0: there is at least one"),
         ({"run.batch": [8]}, {"scheduler": Median(9, every=0)}, "Median: every = 0"),
         ({"run.seed": [0, 1]}, {"seeds": 3}, "run.seed: varied, and set by seeds = 3"),
         ({"run.batch": [8]}, {"seeds": 0}, "seeds = 0: a sweep has at least one"),
@@ -176,6 +177,7 @@ def test_a_scheduler_needs_a_metric_that_is_measured_at_rungs_and_rungs(data: Pa
     refused(Asha(8), "val/neg_elbo", "Asha: grace = 8 images, and a trial sees 8: none would stop")
     refused(Pbt(every=8), "val/neg_elbo", "Pbt: every 8 images, and a trial sees 8: none is replaced")
     config = override(config, {"run.steps": 4})
+    refused(Asha(8, brackets=3), "val/neg_elbo", "Asha: brackets = 3: at most one more than the 1 rung of a trial")
     chosen = space({"objective.beta": [1.0]}, scheduler=Asha(8))
     [trial] = plan_trials(chosen, config, locate(tmp_path / "sweep"))
     check_plan(chosen, trial.plan)

@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -91,6 +91,28 @@ def test_asha_stops_who_is_worse_than_the_best_fraction_and_remembers(config: An
     assert [stop_of(trial.plan) for trial in trials] == [None, None, 3, 3, 6]
     without = trials_of(space(None), config, tmp_path)
     assert [stop_of(trial.plan) for trial in without] == [None] * 5, "without a scheduler all go on"
+
+
+def test_in_hyperband_a_trial_is_compared_within_its_bracket_alone(config: Any, tmp_path: Path) -> None:
+    hyperband = space(Asha(grace=30, reduction=2, brackets=3), trials=12)
+    trials = trials_of(hyperband, config, tmp_path)
+    asha = cast("Asha", hyperband.scheduler)
+    brackets = [asha.bracket(trial.name, trial.images) for trial in trials]
+    # Trials of the brackets see 30 + 30/2 + 60/4, 60 + 60/2, and 120 images: as many times as many are in each.
+    shares = [sum(asha.bracket(f"trial-{number}", 120) == one for number in range(6000)) / 6000 for one in range(3)]
+    assert shares == pytest.approx([6 / 13, 4 / 13, 3 / 13], abs=0.03)
+    early, late, never = (
+        [number for number, found in enumerate(brackets) if found == bracket][:2] for bracket in range(3)
+    )
+    scheduler = RungScheduler(hyperband, trials)
+    for number, value in zip((*early, *late, *never), (5.0, 6.0) * 3, strict=True):
+        report(scheduler, number, 30, value)
+    stops = {number: stop_of(trials[number].plan) for number in (*early, *late, *never)}
+    assert [number for number, stop in stops.items() if stop == 3] == [early[1]], "others begin at later rungs"
+    again = RungScheduler(hyperband, trials)  # the driver was killed, and started again
+    for number, value in zip((*late, *never), (5.0, 6.0) * 2, strict=True):
+        report(again, number, 60, value)
+    assert [stop_of(trials[number].plan) for number in (*late, *never)] == [None, 6, None, None]
 
 
 def test_median_stopping_waits_for_three_others(config: Any, tmp_path: Path) -> None:
