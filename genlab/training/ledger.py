@@ -1,8 +1,8 @@
 """The ledger of a run: what it used of cores or GPUs, and what of that was lost, by cause.
 
 Each attempt (:mod:`genlab.training.attempts`) keeps its own account in its file, which a thread writes again every
-:data:`WRITE_SECONDS`: how many cores or GPUs it has, when it began, when its first step began, when it was last at work
-and at which step, and how it ended. What it lost follows from where the next one went on.
+:data:`WRITE_SECONDS` and at each checkpoint: how many cores or GPUs it has, when it began, when its first step began,
+when it was last at work and at which step, and how it ended. What it lost follows from where the next one went on.
 """
 
 import threading
@@ -55,7 +55,7 @@ class Account:
             "checkpoints": 0,
             "checkpoint_seconds": 0.0,
         }
-        self._over = threading.Event()
+        self._over, self._due = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._keep, name="ledger", daemon=True)
 
     def __enter__(self) -> "Account":
@@ -66,6 +66,7 @@ class Account:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._over.set()
+        self._due.set()
         self._thread.join()
         self._note(until=time.time())
         self._write()
@@ -84,6 +85,7 @@ class Account:
         with self._lock:
             self._facts["checkpoints"] += 1
             self._facts["checkpoint_seconds"] += seconds
+        self._due.set()
 
     def notice(self, notice: Notice) -> None:
         """Note that the attempt ends by a notice."""
@@ -94,7 +96,9 @@ class Account:
             self._facts |= facts
 
     def _keep(self) -> None:
-        while not self._over.wait(WRITE_SECONDS):
+        while not self._over.is_set():
+            self._due.wait(WRITE_SECONDS)
+            self._due.clear()
             self._write()
 
     def _write(self) -> None:
