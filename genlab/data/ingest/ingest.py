@@ -10,6 +10,7 @@ which asks for such a change, it is accepted, and the shards that it does not co
 """
 
 import dataclasses
+import hashlib
 import itertools
 import json
 import math
@@ -268,13 +269,17 @@ def _writing(dest: UPath) -> Iterator[None]:
 
 def _specification(config: IngestConfig, source: Source, rows: Sequence[Row]) -> dict[str, Any]:
     """Return the content of ``ingest.json``: two ingests of equal content make the same data set."""
-    listing = json.dumps([(row.key, row.entry.size, row.split, row.label, row.values) for row in rows])
+    listing = hashlib.sha256(b"[")  # of one JSON list, which is never in memory
+    for number, row in enumerate(rows):
+        one = json.dumps((row.key, row.entry.size, row.split, row.label, row.values))
+        listing.update(f"{', ' if number else ''}{one}".encode())
+    listing.update(b"]")
     return {
         **_options(config),
         "source": f"{source.kind}:{source.path}",
         "images": len(rows),
         "bytes": sum(row.entry.size for row in rows),
-        "checksum of names, sizes and attributes": sha256(listing.encode()),
+        "checksum of names, sizes and attributes": listing.hexdigest(),
         **{f"version of {name}": number for name, number in VERSIONS.items()},
     }
 

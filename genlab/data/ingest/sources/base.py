@@ -22,6 +22,10 @@ LABEL = "label"
 """Name of the column that is the label unless another is asked for."""
 
 
+_NO_VALUES: dict[str, Value | None] = {}
+"""One for all entries without further columns, of which there may be millions."""
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Entry:
     """One image of a source, before it is loaded."""
@@ -38,7 +42,7 @@ class Entry:
     """Number of the image in that file, or of the picture to draw."""
     offset: int = 0
     """Position at which the image begins in that file, in bytes."""
-    values: Mapping[str, Value | None] = dataclasses.field(default_factory=dict)
+    values: Mapping[str, Value | None] = dataclasses.field(default_factory=lambda: _NO_VALUES)
     """Name → value of each further column of the source; ``None`` where the source has no value."""
     folder: str | None = None
     """Relative posix path of the folder that holds the image, below the folder of its split; empty where the image lies
@@ -166,13 +170,13 @@ def splits_and_folders(keys: list[str]) -> dict[str, tuple[str, str]]:
     Returns:
         Key → its split, and the path of the folders between the split's folder and the file, joined by ``/``.
     """
-    folder_of = {key: key.rpartition("/")[0] for key in keys}
-    parts = {folder: folder.split("/") if folder else [] for folder in set(folder_of.values())}
+    parts = {folder: folder.split("/") if folder else [] for folder in {key.rpartition("/")[0] for key in keys}}
     level = _split_level(list(parts.values()))
-    if level is None:
-        return {key: ("train", folder) for key, folder in folder_of.items()}
-    places = {folder: (names[level], "/".join(names[level + 1 :])) for folder, names in parts.items()}
-    return {key: places[folder] for key, folder in folder_of.items()}
+    places = {
+        folder: ("train", folder) if level is None else (names[level], "/".join(names[level + 1 :]))
+        for folder, names in parts.items()
+    }
+    return {key: places[key.rpartition("/")[0]] for key in keys}
 
 
 def _split_level(folders: list[list[str]]) -> int | None:
