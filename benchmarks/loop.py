@@ -12,7 +12,7 @@ import statistics
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import pairwise
@@ -70,9 +70,12 @@ class BareStep:
         """Noise for the batch."""
         return torch.rand(self._rows, *shape)
 
-    def gather(self, tensor: Tensor) -> Callable[[], tuple[Sequence[int], Tensor]]:
+    def gather(
+        self, tensor: Tensor, wanted: Collection[int] | None = None
+    ) -> Callable[[], tuple[Sequence[int], Tensor]]:
         """There is one process."""
-        return lambda: (range(self._rows), tensor.detach())
+        rows = [row for row in range(self._rows) if wanted is None or row in wanted]
+        return lambda: (rows, tensor.detach()[rows])
 
     def leave(self, name: str, value: Any) -> None:
         """Keep a value for a later phase."""

@@ -1,34 +1,226 @@
-"""Streams as one of many workers has them, on this machine: ``python benchmarks/scale.py --data IMAGES``.
+"""The stream at the scale of many workers and rows, on this machine: ``python benchmarks/scale.py [PART ...]``.
 
-The code is the real one, the object store is modelled: each request for blocks takes a random time, log-normal with a
-median of 30 ms and one in a hundred above 400 ms, before the bytes are there. A worker of ``--workers`` takes rows at
-``--rows-per-second``; printed is the share of the time that it waits for data, with several sizes of the read-ahead.
+The code is the real one; what it would read from, and how many workers there are, is modelled. Beside each figure
+stands that of the order of earlier versions (rule 1).
 
-Then a block cache holds a part of the blocks of a data set, which are read in eight passes in random orders; printed is
-how many of the reads of the last pass it spares.
+``order``: what it takes to put 10^8 rows in order, of 2.4 million blocks; each case in a process of its own.
+
+``reads``: how often blocks are read in an epoch, by all workers together, how much of them a worker holds in memory,
+and how far apart the rows of a block come. A block is 1 MiB and about 41 rows.
+
+``nodes``: block caches of several nodes that hold a part of the data set each: how many reads they spare in a later
+epoch, and in the epoch after a node has gone.
+
+``noise``: what a worker of 100 draws for a step of StyleGAN2 at 256x256 with a batch of 256, and what it sends and
+receives for the histories of a CycleGAN at 256x256 with a batch of 100.
+
+``waiting`` (needs ``--data``): each request for blocks takes a random time, log-normal with a median of 30 ms and one
+in a hundred above 400 ms, before the bytes are there. A worker of ``--workers`` takes rows at ``--rows-per-second``;
+printed is the share of the time that it waits for data, with several sizes of the read-ahead.
+
+``cache``: a block cache holds a part of the blocks of a data set, which are read in eight passes in random orders;
+printed is how many of the reads of the last pass it spares.
 """
 
 import argparse
 import math
 import os
 import random
+import resource
+import subprocess
+import sys
 import tempfile
 import threading
 import time
 from pathlib import Path
+from typing import Any, cast
 
+import numpy as np
+import torch
 from rig import command, machine, versions
 
 from genlab.data.format.shard_bytes import ShardBytes
 from genlab.data.format.shards import ShardSet
 from genlab.data.stream.cache import BlockCache
-from genlab.data.stream.shard_stream import ShardStream
+from genlab.data.stream.order import Ints, RowSequence, group_slice
+from genlab.data.stream.readahead import BlockGroups
+from genlab.data.stream.shard_stream import PIECE, READ_AHEAD, ShardStream
+from genlab.recipes.history_buffer import HistoryBuffer
+from genlab.training.console import RunConsole
+from genlab.training.plan import REMOTE_WINDOW, remote_window
+from genlab.training.session import LocalSession
+from genlab.training.step_context import NUMBERS_AT_ONCE, LoopStepContext
 
 MEDIAN, ONE_IN_A_HUNDRED = 0.03, 0.4
 """Seconds of a request."""
 SIGMA = math.log(ONE_IN_A_HUNDRED / MEDIAN) / 2.326
 WINDOW = 256 << 20
 BLOCKS, PASSES, PAGE = 1000, 8, 4096
+MIB = 1 << 20
+ROWS = 10**8
+ROWS_OF_BLOCK = 41
+FEW_WORKERS = ((16, 1, 0), (16, 8, 0), (64, 8, 0), (128, 8, 0), (256, 1, 0), (256, 8, 0))
+MANY_WORKERS = (
+    *((256, 100, 0), (256, 256, 0), (202, 101, 0), (254, 127, 0), (2048, 1, 0), (2048, 1000, 0), (2048, 1024, 0)),
+    *((2048, 683, 0), (2048, 683, 2048)),
+)
+"""Batch, workers, and the window of rule 2 in MiB; 0 for the default."""
+NODES = 8
+
+
+class Modelled:
+    """As much of a data set as an order is made of: blocks of 1 MiB, and of about 41 rows."""
+
+    def __init__(self, blocks: int) -> None:
+        rows = np.rint(ROWS_OF_BLOCK * (1 + 0.1 * np.random.default_rng(0).standard_normal(blocks))).astype(np.int64)
+        self.block_starts = np.concatenate([[0], np.cumsum(rows)])
+        self.size = blocks * MIB
+
+    def __len__(self) -> int:
+        return int(self.block_starts[-1])
+
+    def block_ranges(self, blocks: range, most: int) -> list[range]:
+        """Cut blocks into ranges of at most so many bytes."""
+        each = max(1, most // MIB)
+        return [range(first, min(first + each, blocks.stop)) for first in range(blocks.start, blocks.stop, each)]
+
+
+def sequence_of(
+    shards: Any, batch: int, rank: int, workers: int, rule: int, window: int = 0
+) -> tuple[BlockGroups, RowSequence]:
+    """Return the block groups, and the rows of one worker; by default with the window of a remote data set."""
+    window = (window << 20 or remote_window(batch)) if rule > 1 else REMOTE_WINDOW
+    groups = BlockGroups.of(cast("ShardSet", shards), window, batch, rule)
+    windowed = groups.order(cast("ShardSet", shards))
+    return groups, RowSequence(len(shards), batch, 1, group_slice(batch, rank, workers, 1), windowed, rule)
+
+
+def order_once(which: str, workers: int, rule: int) -> None:
+    """Put rows of the third epoch in order, in this process; print seconds, microseconds a row, and MB."""
+    shards = Modelled(round(ROWS / ROWS_OF_BLOCK)) if which == "windowed" else None
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    if shards is None:
+        sequence = RowSequence(ROWS, 2048, 1, group_slice(2048, workers - 1, workers, 1), None, rule)
+    else:
+        _, sequence = sequence_of(shards, 2048, workers - 1, workers, rule)
+    most = PIECE if rule > 1 else ROWS  # Earlier versions made all of an epoch at once.
+    began = time.process_time()
+    pieces = sequence.pieces(sequence.taken_before(2), most)
+    next(pieces)
+    first, count, began = time.process_time() - began, 0, time.process_time()
+    for _ in range(10 if rule > 1 else 0):
+        count += len(next(pieces)[1])
+    each = (time.process_time() - began) / count * 1e6 if count else math.nan
+    print(first, each, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 / 1e6)
+
+
+def print_order() -> None:
+    """Print the table of ``order``."""
+    print(f"{ROWS:,} rows, batch 2048; processor time; peak memory beside the data set's own\n")
+    print("| order | workers | rule | before the first row of an epoch, s | a row after that, µs | peak, MB |")
+    print("| --- | ---: | --- | ---: | ---: | ---: |")
+    for which in ("whole", "windowed"):
+        for workers in (1, 1024):
+            for rule in (1, 2):
+                call = [sys.executable, __file__, "order", "--one", which, str(workers), str(rule)]
+                found = subprocess.run(call, check=True, capture_output=True, text=True).stdout.split()
+                first, each, peak = map(float, found)
+                rest = "all at once" if math.isnan(each) else f"{each:.2f}"
+                print(f"| {which} | {workers} | {rule} | {first:.3f} | {rest} | {peak:,.0f} |", flush=True)
+
+
+def held(sequence: RowSequence, groups: BlockGroups, starts: Ints, ahead: int) -> tuple[float, float, float]:
+    """Return what one worker reads and holds in its second and third epoch.
+
+    Args:
+        sequence: the worker's rows.
+        groups: the block groups.
+        starts: the first row of each block, and the number of rows.
+        ahead: how many of its rows it reads ahead.
+
+    Returns:
+        Reads of blocks an epoch; the most blocks in memory; the mean distance between the first and the last row of a
+        block, in rows of the global batches.
+    """
+    intervals: list[tuple[int, int]] = []
+    until: dict[int, int] = {}
+    reads, distances, taken, share = 0, [], 0, (sequence.slots.stop - sequence.slots.start) / sequence.batch
+    for epoch in (1, 2):
+        order = sequence.order(epoch)
+        block = np.searchsorted(starts, order, side="right") - 1
+        touched, first, inverse = np.unique(block, return_index=True, return_inverse=True)
+        last = np.zeros(len(touched), np.int64)
+        np.maximum.at(last, inverse, np.arange(len(order)))
+        distances.append((last - first).mean() / share)
+        _, group = np.unique(np.searchsorted(groups.starts, touched, side="right"), return_inverse=True)
+        of_group = np.full(group.max() + 1, len(order))
+        np.minimum.at(of_group, group, first)  # A group is fetched with its first block.
+        for number, begin, end in zip(
+            touched.tolist(), (taken + of_group[group] - ahead).tolist(), (taken + last).tolist(), strict=True
+        ):
+            again = number in until and until[number] >= begin
+            reads += not again
+            intervals.append((until[number] if again else begin, end))
+            until[number] = end
+        taken += len(order)
+    edges = np.array(intervals)
+    times, change = np.concatenate(edges.T), np.repeat([1, -1], len(edges))
+    sort = np.lexsort((change, times))
+    inside = (times[sort] > 0) & (times[sort] < taken - ahead)
+    return reads / 2, float(np.cumsum(change[sort])[inside].max()), float(np.mean(distances))
+
+
+def print_reads(blocks: int, batches: tuple[tuple[int, int, int], ...], most_ranks: int) -> None:
+    """Print a table of ``reads``."""
+    shards = Modelled(blocks)
+    print(f"\n{blocks:,} blocks; of many workers a few are taken for all\n")
+    print("| batch | workers | reads of a block: rule 1 | rule 2 | MiB in memory of a worker | | rows between | |")
+    print("| ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
+    for batch, workers, window in batches:
+        cells: list[list[str]] = []
+        for rule in (1, 2):
+            found, rows = [], 0
+            for rank in range(0, workers, -(-workers // most_ranks)):
+                groups, sequence = sequence_of(shards, batch, rank, workers, rule, window)
+                share = (sequence.slots.stop - sequence.slots.start) / batch
+                least = groups.least_ahead(cast("ShardSet", shards), batch)
+                ahead = max(int(least * share), min(READ_AHEAD * len(shards) // shards.size, int(len(shards) * share)))
+                found.append(held(sequence, groups, shards.block_starts, ahead))
+                rows += sequence.taken_before(3) - sequence.taken_before(2)
+            reads = sum(one[0] for one in found) / blocks * len(shards) / rows
+            cells.append([f"{reads:.2f}", f"{max(one[1] for one in found):.0f}", f"{found[0][2]:,.0f}"])
+        row = [cell for pair in zip(*cells, strict=True) for cell in pair]
+        which = f"{batch}, window {window} MiB" if window else f"{batch}"
+        print(f"| {which} | {workers} | {' | '.join(row)} |", flush=True)
+
+
+def print_nodes() -> None:
+    """Print the table of ``nodes``."""
+    shards = Modelled(16_384)
+    blocks = len(shards.block_starts) - 1
+
+    def read(batch: int, rank: int, workers: int, rule: int, epoch: int) -> Ints:
+        _, sequence = sequence_of(shards, batch, rank, workers, rule)
+        order = sequence.order(epoch)
+        block = np.searchsorted(shards.block_starts, order, side="right") - 1
+        touched, first = np.unique(block, return_index=True)
+        return cast("Ints", touched[np.argsort(first)])
+
+    print(f"\n{blocks:,} blocks, {NODES} nodes of a worker each, batch 256\n")
+    print("| of the data set in the caches of all nodes | reads spared: rule 1 | rule 2 | rule 2, a node less |")
+    print("| --- | ---: | ---: | ---: |")
+    for share in (0.25, 0.5, 1.0):
+        found = []
+        for rule, workers in ((1, NODES), (2, NODES), (2, NODES - 1)):
+            spared_reads = all_reads = 0
+            for node in range(workers):
+                # A cache keeps what it was given first.
+                kept = read(256, node, NODES, rule, 0)[: int(blocks / NODES * share)]
+                later = read(256, node, workers, rule, 3)
+                spared_reads += len(np.intersect1d(kept, later))
+                all_reads += len(later)
+            found.append(f"{spared_reads / all_reads:.1%}")
+        print(f"| {share:.0%} | {' | '.join(found)} |", flush=True)
 
 
 class Distant(ShardSet):
@@ -93,16 +285,73 @@ def spared(share: float) -> float:
         return hits / BLOCKS
 
 
+def print_noise() -> None:
+    """Print the tables of ``noise``."""
+    workers, rank, batch, side = 100, 50, 256, 256
+    numbers = 16 + 2 * sum(4**level for level in range(3, 9))  # noise maps of 4x4, and twice 8x8 to 256x256
+    session = LocalSession(RunConsole(), rank=rank, world_size=workers, device=torch.device("cpu"))
+    print("\n| noise maps, a worker of 100 | earlier versions | now |\n| --- | ---: | ---: |")
+    seconds, drawn = [], []
+    for numbers_at_once in (None, NUMBERS_AT_ONCE):
+        step = LoopStepContext(
+            session,
+            index=0,
+            batch=batch,
+            rows_of=lambda rank: group_slice(batch, rank, workers, 1),
+            key=(1,),
+            precision="fp32",
+            numbers_at_once=numbers_at_once,
+        )
+        began = time.process_time()
+        own = len(step.noise("maps", numbers))
+        seconds.append(f"{time.process_time() - began:.3f}")
+        drawn.append(f"{(batch if numbers_at_once is None else own) * numbers * 4 / 1e6:,.1f}")
+    print(f"| drawn, MB | {' | '.join(drawn)} |\n| processor time, s | {' | '.join(seconds)} |")
+    history, generator = HistoryBuffer(50, (1, 1, 3)), torch.Generator().manual_seed(0)
+    wanted = [
+        len(history.stored(torch.rand(workers, generator=generator), torch.randperm(50), seen)) for seen in (50,) * 100
+    ]
+    image = side * side * 3 * 4 / 1e6
+    moved = f"{2 * workers * image:,.0f} | {2 * sum(wanted) / len(wanted) * image:,.0f}"  # a ring moves sums twice
+    print(f"| translations sent and received, one domain, MB | {moved} |", flush=True)
+
+
 def main() -> None:
     """Measure, print the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", required=True, help="a local data set")
+    parser.add_argument(
+        "part", nargs="*", default=["order", "reads", "nodes", "cache"], help="by default all but waiting"
+    )
+    parser.add_argument("--data", help="a local data set, for waiting")
     parser.add_argument("--workers", type=int, default=100)
     parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--rows-per-second", type=float, default=500, help="of one worker")
     parser.add_argument("--seconds", type=float, default=20)
+    parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
     given = parser.parse_args()
+    if given.one:
+        order_once(given.one[0], int(given.one[1]), int(given.one[2]))
+        return
     print(f"$ {command()}\n{machine(sorted(os.sched_getaffinity(0)))}\n{versions('pyarrow', 'numpy')}\n", flush=True)
+    if "order" in given.part:
+        print_order()
+    if "reads" in given.part:
+        print_reads(8192, FEW_WORKERS, 1)
+        print_reads(65_536, MANY_WORKERS, 4)
+    if "nodes" in given.part:
+        print_nodes()
+    if "noise" in given.part:
+        print_noise()
+    if "waiting" in given.part:
+        print_waiting(given)
+    if "cache" in given.part:
+        print("\n| blocks in the cache | reads spared |\n| --- | --- |")
+        for share in (0.25, 0.5, 0.75, 0.9):
+            print(f"| {share:.0%} | {spared(share):.1%} |", flush=True)
+
+
+def print_waiting(given: argparse.Namespace) -> None:
+    """Print the table of ``waiting``."""
     shards = ShardSet.open(given.data).split("train")
     print(f"{len(shards):,} rows of {shards.size / len(shards) / 1024:.1f} KiB; one of {given.workers} workers, batch")
     print(f"{given.batch}, {given.rows_per_second:g} rows/s a worker\n")
@@ -110,9 +359,6 @@ def main() -> None:
     for mib in (0, 4, 8, 16, 32):
         found = waiting(shards, given.workers, given.batch, given.rows_per_second, given.seconds, int(mib * 2**20))
         print(f"| {mib} MiB | {found:.1%} |", flush=True)
-    print("\n| blocks in the cache | reads spared |\n| --- | --- |")
-    for share in (0.25, 0.5, 0.75, 0.9):
-        print(f"| {share:.0%} | {spared(share):.1%} |", flush=True)
 
 
 if __name__ == "__main__":

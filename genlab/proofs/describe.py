@@ -1,6 +1,6 @@
 """The tables of ``genlab describe CONFIG|MODEL``: the layers of a family's networks, output shapes and parameters."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import fields, replace
 from typing import Any, cast
@@ -47,9 +47,12 @@ class ShapeOnlyStepContext:
         """Draw uniform noise for each row."""
         return torch.rand(self.rows.stop, *shape)
 
-    def gather(self, tensor: Tensor) -> Callable[[], tuple[Sequence[int], Tensor]]:
+    def gather(
+        self, tensor: Tensor, wanted: Collection[int] | None = None
+    ) -> Callable[[], tuple[Sequence[int], Tensor]]:
         """Return the rows of the only worker."""
-        return lambda: (range(len(tensor)), tensor.detach())
+        rows = [row for row in range(len(tensor)) if wanted is None or row in wanted]
+        return lambda: (rows, tensor.detach()[rows])
 
     def leave(self, name: str, value: Any) -> None:
         """Leave a value for a later phase."""

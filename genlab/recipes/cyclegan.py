@@ -240,17 +240,20 @@ class CycleGANRecipe(Recipe[CycleGANConfig]):
         run = self.config.run
         if not self.config.objective.history:
             return lambda: fake.detach()
-        gathered = step.gather(fake)
+        history = cast("HistoryBuffer", self.history[domain])
+        generator = torch.Generator().manual_seed(derived_seed(run.seed, "history", domain, step.index))
+        seen = step.index * run.batch
+        draws = torch.rand(run.batch, generator=generator, device="cpu")
+        slots = torch.randperm(min(self.config.objective.history, seen), generator=generator, device="cpu")
+        gathered = step.gather(fake, history.stored(draws, slots, seen))
 
         def exchanged() -> Tensor:
-            generator = torch.Generator().manual_seed(derived_seed(run.seed, "history", domain, step.index))
-            seen = step.index * run.batch
-            draws = torch.rand(run.batch, generator=generator, device="cpu")
-            slots = torch.randperm(min(self.config.objective.history, seen), generator=generator, device="cpu")
             rows, fakes = gathered()
-            shown = cast("HistoryBuffer", self.history[domain]).exchange(fakes, rows, draws, slots, seen)
-            first = rows.index(step.rows.start)
-            return shown[first : first + len(fake)]
+            shown = fake.detach().clone()
+            for row, image in zip(rows, history.exchange(fakes, rows, draws, slots, seen), strict=True):
+                if step.rows.start <= row < step.rows.stop:
+                    shown[row - step.rows.start] = image
+            return shown
 
         return exchanged
 

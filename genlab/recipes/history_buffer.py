@@ -1,6 +1,6 @@
 """The history of generated images for CycleGAN's discriminators (Shrivastava et al. 2017, CVPR, section 2.3)."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,11 @@ class HistoryBuffer(nn.Module):
         height, width, channels = shape
         self.register_buffer("images", torch.zeros(size, channels, height, width))
 
+    def stored(self, draws: Tensor, slots: Tensor, seen: int) -> Collection[int]:
+        """Return the rows of the global batch whose images will be stored; arguments as :meth:`exchange` has them."""
+        filling = range(min(len(draws), max(0, len(self.images) - seen)))
+        return {*filling, *torch.nonzero(draws[: len(slots)] < 0.5).flatten().tolist()}
+
     @torch.no_grad()
     def exchange(self, images: Tensor, rows: Sequence[int], draws: Tensor, slots: Tensor, seen: int) -> Tensor:
         """Exchange newly generated images for older ones, and return what the discriminator is to be shown.
@@ -34,7 +39,7 @@ class HistoryBuffer(nn.Module):
         for the same stored image, so it does not matter in which parts, or in which order, they come.
 
         Args:
-            images: newly generated images, float [N, C, H, W].
+            images: newly generated images, float [N, C, H, W], of at least the rows that are :meth:`stored`.
             rows: their N row numbers in the global batch.
             draws: random numbers in [0, 1), one for each row of the global batch: below 0.5 the row is exchanged.
             slots: ``slots[row]`` is the index of the stored image that this row may replace (a permutation of the

@@ -88,8 +88,8 @@ class Data:
     chosen on the split validation; a data set without one gives half of its test split for that."""
     window: Annotated[Annotated[float, Ge(0)] | None, OPERATIONAL] = None
     """MiB of data, over all workers together, across which rows are shuffled block by block, read ahead and held in
-    memory; 0 shuffles all rows of the data set. By default 0 for a local data set, which is memory mapped, and 256 for
-    a remote one. A run keeps the window it began with."""
+    memory; 0 shuffles all rows of the data set. By default 0 for a local data set, which is memory mapped, and for a
+    remote one as many as a global batch has rows, from 256 to 1024. A run keeps the window it began with."""
     read_ahead: Annotated[float, Ge(0), OPERATIONAL] = 32.0
     """MiB that each worker begins to fetch before they are due, of remote data or beside a window. Two seconds
     of what it trains on are enough for an object store that answers slowly now and then."""

@@ -7,7 +7,7 @@ A family is one module in ``genlab.models`` and one of the same name in ``genlab
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
@@ -140,7 +140,8 @@ class StepContext(Protocol):
     def noise(self, name: str, *shape: int) -> Tensor:
         """Draw standard normal noise that belongs to rows, in full precision, [local rows, *shape].
 
-        It is drawn for the global batch from (seed, step, name) and sliced, so it is the same for any world size.
+        That of a row of the global batch depends on (seed, step, name, shape, batch) alone, so it is the same for any
+        world size.
         """
         ...
 
@@ -148,11 +149,19 @@ class StepContext(Protocol):
         """Draw noise as :meth:`noise` does, but uniform in [0, 1)."""
         ...
 
-    def gather(self, tensor: Tensor) -> Callable[[], tuple[Sequence[int], Tensor]]:
+    def gather(
+        self, tensor: Tensor, wanted: Collection[int] | None = None
+    ) -> Callable[[], tuple[Sequence[int], Tensor]]:
         """Begin to gather [local rows, ...] of all ranks, while the recipe goes on computing.
 
-        The returned function waits for the end. It returns the row numbers in the global batch and [rows, ...], without
-        gradients. With gradient accumulation these are the rows of one part of the global batch.
+        Args:
+            tensor: [local rows, ...].
+            wanted: row numbers in the global batch that are gathered, the same on all ranks; by default all.
+
+        Returns:
+            A function that waits for the end. It returns the row numbers in the global batch, of each rank ascending,
+            and [rows, ...], without gradients. With gradient accumulation these are rows of one part of the global
+            batch.
         """
         ...
 

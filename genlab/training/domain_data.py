@@ -41,6 +41,7 @@ def open_batches(plan: Plan, domain: str, session: Session, start: int) -> Devic
         augmentation=None if gpu else augmentation,
         group=plan.group,
         pinned=gpu,
+        rule=plan.domains[domain].order,
     )
     return DeviceBatches(stream, session.device, augmentation if gpu else None)
 

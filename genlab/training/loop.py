@@ -137,6 +137,7 @@ def train(plan: Plan, session: Session) -> TrainingState:
                     rows_of=partial(_rows_of_part, plan, session.world_size, part),
                     key=(run.seed, "noise", done),
                     precision=run.precision,
+                    numbers_at_once=plan.numbers_at_once,
                     lap=stopwatch.lap,
                 )
                 for part in range(accumulate)
@@ -375,6 +376,7 @@ def _test_metrics(plan: Plan, split: str, state: TrainingState, session: Session
                 rows_of=partial(_same_rows, within),
                 key=(plan.run.seed, "test", first),
                 precision=plan.run.precision,
+                numbers_at_once=plan.numbers_at_once,
             )
             meter.add(state.recipe.test_metrics(batches, step), "test_metrics", step.index, weight=len(piece))
     return meter.means()

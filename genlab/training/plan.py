@@ -23,9 +23,10 @@ from genlab.data.format.held_out import HeldOutSplits, held_out_splits
 from genlab.data.format.manifest import FILE_NAME as MANIFEST
 from genlab.data.format.shards import ShardSet
 from genlab.data.format.splits import whole_split
+from genlab.data.format.writer import BLOCK_BYTES
 from genlab.data.ingest.ingest import IngestConfig, ingest
 from genlab.data.stream.cache import BlockCache
-from genlab.data.stream.order import evenly_spaced
+from genlab.data.stream.order import RULE, evenly_spaced
 from genlab.data.stream.readahead import order_constants
 from genlab.evaluation.checkpoint_evaluations import best_step
 from genlab.evaluation.features import FEWEST
@@ -37,12 +38,16 @@ from genlab.store import model_directory
 from genlab.training.beginning import Beginning, beginning_at, state_of_beginning
 from genlab.training.branch import BRANCHED_FROM, Branch, recorded_branch
 from genlab.training.checkpoints import Checkpoints
+from genlab.training.step_context import NUMBERS_AT_ONCE
 
 SYNTHETIC = "synthetic:"
 SYNTHETIC_FOLDER = "data"
 """Folder in the runs folder for the data sets that genlab draws itself (``synthetic:...``)."""
-REMOTE_WINDOW = 256 * 2**20
-"""Default size, in bytes, of the shuffle window for a data set on an object store."""
+REMOTE_WINDOW, LARGEST_REMOTE_WINDOW = 256 * 2**20, 1024 * 2**20
+"""Default size, in bytes, of the shuffle window for a data set on an object store: as many blocks as a global batch has
+rows, so that each worker reads blocks of its own, but not less and not more than these."""
+NOISE = "noise"
+"""The key in ``config.json`` under which stands how a run draws row noise."""
 HELD_OUT = "held_out"
 """The key in ``config.json`` under which stand the held-out rows of a run."""
 SPREAD_ROWS = 4096
@@ -62,6 +67,8 @@ class DomainPlan:
     info: DomainInfo
     window: int
     """Bytes of the shuffle window, see :class:`genlab.data.stream.shard_stream.ShardStream`; 0 shuffles all rows."""
+    order: int = RULE
+    """The rule of the order of rows, see :data:`genlab.data.stream.order.RULE`."""
     value_range: ValueRange | None = None
     """The values that became 0 and 255 in images of more than 8 bits; ``None``: it was ingested without a range."""
 
@@ -119,6 +126,8 @@ class Plan:
     """The checkpoint of another run that the run goes on from while it has none of its own."""
     advice: tuple[str, ...] = ()
     """Sentences for the user as the run starts."""
+    numbers_at_once: int | None = NUMBERS_AT_ONCE
+    """How row noise is drawn, see :class:`genlab.training.step_context.LoopStepContext`."""
     rungs: tuple[int, ...] = ()
     """Steps before the last, multiples of ``run.log_every``, after which the run is measured, writes a checkpoint and
     may be told to stop there, see :meth:`genlab.training.session.Session.reach`."""
@@ -222,7 +231,7 @@ def make_plan(family: str, config: Any, *, sealed: bool = False) -> Plan:
         if not url.startswith(SYNTHETIC):
             require_absolute(f"data.{domain}", url)
         measured = recipe_type(family).measured_columns(config)
-        domains[domain] = _plan_domain(domain, url, config.data, measured, root, root / name)
+        domains[domain] = _plan_domain(domain, url, config, measured, root, root / name)
     infos = {domain: data_set.info for domain, data_set in domains.items()}
     recipe = build_on_meta(family, config, infos)
     group = recipe.group
@@ -252,6 +261,9 @@ def make_plan(family: str, config: Any, *, sealed: bool = False) -> Plan:
     advice = tuple(recipe.advice())
     branch = recorded_branch(root / name)
     plan = Plan(family, config, str(root / name), domains, steps, held_out, group, init, branch, advice)
+    file = root / name / "config.json"
+    if file.exists():  # Runs of earlier versions drew the noise of a global batch with one seed, and go on so.
+        plan = dataclasses.replace(plan, numbers_at_once=read_json(file).get(NOISE, {}).get("numbers_at_once"))
     if run.evaluate_every:
         _check_evaluation(plan)
     return plan
@@ -294,8 +306,9 @@ class _WithoutInitialisation(TorchFunctionMode):
 
 
 def _plan_domain(
-    domain: str, url: str, options: Data, measured: Sequence[str], storage: UPath, directory: UPath
+    domain: str, url: str, config: Any, measured: Sequence[str], storage: UPath, directory: UPath
 ) -> DomainPlan:
+    options: Data = config.data
     if url.startswith(SYNTHETIC):
         url = _ingest_synthetic(url, storage)
     url = str(locate(url))
@@ -307,8 +320,11 @@ def _plan_domain(
         raise DataError(f"data.{domain}: {url} holds images of different sizes; ingest it with --size")
     info = DomainInfo.of(shards.manifest, len(shards))
     info = dataclasses.replace(info, spreads=_spreads(shards, measured))
-    window = _window(domain, shards.remote, options, directory)
-    return DomainPlan(url, shards.checksum, info, window, shards.manifest.value_range)
+    file = directory / "config.json"
+    earlier = read_json(file).get("data", {}).get(domain, {}) if file.exists() else None
+    window = _window(shards.remote, options, config.run.batch, earlier)
+    rule = RULE if earlier is None else earlier.get("order", {}).get("rule", 1)
+    return DomainPlan(url, shards.checksum, info, window, rule, shards.manifest.value_range)
 
 
 def _spreads(shards: ShardSet, names: Sequence[str]) -> dict[str, Spread]:
@@ -320,14 +336,25 @@ def _spreads(shards: ShardSet, names: Sequence[str]) -> dict[str, Spread]:
     return {name: Spread(float(columns[name].mean()), float(columns[name].std())) for name in numbers}
 
 
-def _window(domain: str, remote: bool, options: Data, directory: UPath) -> int:
-    """Return the size in bytes of the shuffle window: the option, else that of the run so far, else the default."""
+def _window(remote: bool, options: Data, batch: int, earlier: Mapping[str, Any] | None) -> int:
+    """Return the size in bytes of the shuffle window: the option, else that of the run so far, else the default.
+
+    Args:
+        remote: whether the data set is on an object store.
+        options: the options of the data.
+        batch: rows of a global batch.
+        earlier: what ``config.json`` says of the data set, if there is one.
+    """
     if options.window is not None:
         return int(options.window * 2**20)
-    if (directory / "config.json").exists():
-        earlier: int = read_json(directory / "config.json").get("data", {}).get(domain, {}).get("window", 0)
-        return earlier
-    return REMOTE_WINDOW if remote else 0
+    if earlier is not None:
+        return int(earlier.get("window", 0))
+    return remote_window(batch) if remote else 0
+
+
+def remote_window(batch: int) -> int:
+    """Return the default size of the shuffle window in bytes, for a data set on an object store and a global batch."""
+    return min(max(REMOTE_WINDOW, batch * BLOCK_BYTES), LARGEST_REMOTE_WINDOW)
 
 
 def _held_out(config: Any, domains: Mapping[str, DomainPlan], directory: UPath, sealed: bool) -> HeldOutSplits:
@@ -445,6 +472,7 @@ def start_or_resume(plan: Plan) -> list[str]:
         "config": to_dict(plan.config),
         "data": _data(plan),
         HELD_OUT: to_dict(plan.held_out),
+        **({NOISE: {"numbers_at_once": plan.numbers_at_once}} if plan.numbers_at_once else {}),
         **({"init": to_dict(plan.init)} if plan.init else {}),
         **({BRANCHED_FROM: to_dict(plan.branch)} if plan.branch else {}),
         "attempts": attempts,
@@ -469,14 +497,14 @@ def _listed(values: Mapping[str, Any]) -> str:
 def _data(plan: Plan) -> dict[str, dict[str, Any]]:
     """Return what ``config.json`` says of the data sets, by domain.
 
-    The constants of genlab that the order of rows depends on are of those that are shuffled within a window.
+    With it stand the constants of genlab that the order of its rows depends on.
     """
     return {
         name: {
             "path": domain.url,
             "checksum": domain.checksum,
             "window": domain.window,
-            **({"order": order_constants()} if domain.window else {}),
+            **({"order": constants} if (constants := order_constants(bool(domain.window), domain.order)) else {}),
         }
         for name, domain in plan.domains.items()
     }

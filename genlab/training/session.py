@@ -162,6 +162,19 @@ def start_sum_over_ranks(tensor: Tensor) -> Callable[[], object]:
     return lambda: None
 
 
+def start_gather_over_ranks(tensor: Tensor) -> tuple[list[Tensor], Callable[[], object]]:
+    """Begin to gather ``tensor``, of the same shape on every rank.
+
+    Returns:
+        The tensors of the ranks, in their order, and a function that waits until they are there.
+    """
+    if dist.is_initialized() and dist.get_world_size() > 1:
+        own = tensor.contiguous()
+        gathered = [torch.empty_like(own) for _ in range(dist.get_world_size())]
+        return gathered, dist.all_gather(gathered, own, async_op=True).wait
+    return [tensor], lambda: None
+
+
 def from_rank_zero(value: Any) -> Any:
     """Return rank 0's ``value``, a small picklable object, on every rank."""
     if dist.is_initialized() and dist.get_world_size() > 1:

@@ -1,6 +1,7 @@
 """What the training loop offers a recipe during one optimisation step."""
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -10,8 +11,11 @@ from torch import Tensor
 from genlab.core.errors import ConfigError
 from genlab.core.seeds import derived_seed
 from genlab.data.stream.order import group_slice
-from genlab.training.session import Session, start_sum_over_ranks
+from genlab.training.session import Session, start_gather_over_ranks, start_sum_over_ranks
 from genlab.training.stopwatch import Lap
+
+NUMBERS_AT_ONCE = 1 << 16
+"""Most numbers of row noise that are drawn with one seed, or those of one row. What is drawn depends on it."""
 
 
 class LoopStepContext:
@@ -24,6 +28,7 @@ class LoopStepContext:
         rows_of: which rows of the global batch each rank has in this part, by its number.
         key: what the seed of row noise is derived from, together with the noise's name.
         precision: ``fp32`` or ``bf16``.
+        numbers_at_once: see :data:`NUMBERS_AT_ONCE`; ``None`` draws row noise of the whole global batch with one seed.
         lap: called with the part of a step that has just ended, see :meth:`genlab.training.stopwatch.Stopwatch.lap`.
     """
 
@@ -36,6 +41,7 @@ class LoopStepContext:
         rows_of: Callable[[int], slice],
         key: tuple[int | str, ...],
         precision: str,
+        numbers_at_once: int | None = NUMBERS_AT_ONCE,
         lap: Callable[[Lap], object] = lambda lap: None,
     ) -> None:
         self.index = index
@@ -45,6 +51,7 @@ class LoopStepContext:
         self._rows = rows_of(session.rank)
         self._key = key
         self._precision = precision
+        self._numbers_at_once = numbers_at_once
         self._lap = lap
         self._left: dict[str, Any] = {}
 
@@ -66,32 +73,50 @@ class LoopStepContext:
 
     def noise(self, name: str, *shape: int) -> Tensor:
         """Draw standard normal noise for this rank's rows, in full precision: [rows, *shape]."""
-        noise = torch.randn(self._batch, *shape, generator=self._generator(name), device=self._session.device)
-        return noise[self._rows]
+        return self._drawn(torch.randn, name, shape)
 
     def uniform(self, name: str, *shape: int) -> Tensor:
         """Draw uniform noise in [0, 1) for this rank's rows, in full precision: [rows, *shape]."""
-        noise = torch.rand(self._batch, *shape, generator=self._generator(name), device=self._session.device)
-        return noise[self._rows]
+        return self._drawn(torch.rand, name, shape)
 
-    def gather(self, tensor: Tensor) -> Callable[[], tuple[Sequence[int], Tensor]]:
-        """Begin to gather ``tensor`` from all ranks; the returned function waits for the end of that."""
+    def gather(
+        self, tensor: Tensor, wanted: Collection[int] | None = None
+    ) -> Callable[[], tuple[Sequence[int], Tensor]]:
+        """Begin to gather ``tensor`` from all ranks; the returned function waits for the end of that.
+
+        See :meth:`genlab.recipes.recipe.StepContext.gather`.
+        """
         own = tensor.detach()
-        if self._session.world_size == 1:
-            return lambda: (range(self._rows.start, self._rows.stop), own)
-        all_rows = own.new_zeros(self._batch, *own.shape[1:])
-        all_rows[self._rows] = own
-        wait = start_sum_over_ranks(all_rows)
+        ranks = range(self._session.world_size)
+        parts = [
+            [row for row in range(part.start, part.stop) if wanted is None or row in wanted]
+            for part in map(self._rows_of, ranks)
+        ]
+        mine = parts[self._session.rank]
+        if wanted is not None:
+            own = own[[row - self._rows.start for row in mine]]
+        if len(parts) == 1:
+            return lambda: (mine, own)
+        rows = [row for part in parts for row in part]
+        most = max(map(len, parts))
+        if wanted is None:
+            padded = own if len(own) == most else torch.cat([own, own.new_zeros(most - len(own), *own.shape[1:])])
+            gathered, wait = start_gather_over_ranks(padded)
+        else:  # Few ranks may have rows that are wanted: a sum moves less than as many rows of each rank.
+            total = own.new_zeros(len(rows), *own.shape[1:])
+            first = sum(map(len, parts[: self._session.rank]))
+            total[first : first + len(mine)] = own
+            gathered, wait = [total], start_sum_over_ranks(total)
 
-        def gathered() -> tuple[Sequence[int], Tensor]:
+        def result() -> tuple[Sequence[int], Tensor]:
             self._lap("compute")
             wait()
             self._lap("all_reduce")
-            parts = map(self._rows_of, range(self._session.world_size))
-            rows = [row for part in parts for row in range(part.start, part.stop)]
-            return rows, all_rows[rows]
+            if wanted is not None:
+                return rows, gathered[0]
+            return rows, torch.cat([values[: len(part)] for values, part in zip(gathered, parts, strict=True)])
 
-        return gathered
+        return result
 
     def leave(self, name: str, value: Any) -> None:
         """Leave a value for a later phase of this step; a tensor is detached."""
@@ -108,8 +133,23 @@ class LoopStepContext:
             raise ConfigError(f"step.left({name!r}): no earlier phase of this step left it; left was: {known}")
         return self._left[name]
 
-    def _generator(self, name: str) -> torch.Generator:
-        return torch.Generator(self._session.device).manual_seed(derived_seed(*self._key, name))
+    def _drawn(self, draw: Callable[..., Tensor], name: str, shape: tuple[int, ...]) -> Tensor:
+        """Draw numbers for this rank's rows: [rows, *shape].
+
+        The rows of the global batch are drawn some at a time, each time with a seed of their own; those times that
+        have none of this rank's rows are left out.
+        """
+        at_once = self._batch
+        if self._numbers_at_once is not None:
+            at_once = max(1, self._numbers_at_once // max(1, math.prod(shape)))
+        device, begin = self._session.device, self._rows.start // at_once * at_once
+        drawn = []
+        for first in range(begin, self._rows.stop, at_once):
+            seed = derived_seed(*self._key, name, *([first] if first else []))
+            generator = torch.Generator(device).manual_seed(seed)
+            drawn.append(draw(min(at_once, self._batch - first), *shape, generator=generator, device=device))
+        whole = drawn[0] if len(drawn) == 1 else torch.cat(drawn)
+        return whole[self._rows.start - begin : self._rows.stop - begin]
 
 
 def rows_of_part(batch: int, rank: int, world_size: int, part: int, parts: int, group: int) -> slice:

@@ -1,6 +1,6 @@
 """A step context that records what a recipe does in one step, and random batches."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -36,8 +36,11 @@ class RecordingStepContext:
     def uniform(self, name: str, *shape: int) -> Tensor:
         return torch.rand(self._rows, *shape, generator=torch.Generator().manual_seed(len(name)))
 
-    def gather(self, tensor: Tensor) -> Callable[[], tuple[Sequence[int], Tensor]]:
-        return lambda: (range(self._rows), tensor.detach())
+    def gather(
+        self, tensor: Tensor, wanted: Collection[int] | None = None
+    ) -> Callable[[], tuple[Sequence[int], Tensor]]:
+        rows = [row for row in range(self._rows) if wanted is None or row in wanted]
+        return lambda: (rows, tensor.detach()[rows])
 
     def leave(self, name: str, value: Any) -> None:
         self._left[name] = value

@@ -16,7 +16,7 @@ from genlab.data.stream import readahead
 from genlab.data.stream.readahead import order_constants
 from genlab.training.domain_data import open_batches
 from genlab.training.launch import launch
-from genlab.training.plan import REMOTE_WINDOW, earlier_config, make_plan, start_or_resume
+from genlab.training.plan import REMOTE_WINDOW, earlier_config, make_plan, remote_window, start_or_resume
 from tests.s3 import Bucket
 from tests.training.support import QuietSession, assert_same_run, vae_config
 
@@ -49,19 +49,39 @@ def test_a_run_keeps_the_window_it_began_with(digits: Path, s3: Bucket, tmp_path
         launch("vae", override(config, {"data.window": 1.0}))
 
 
-def test_a_run_keeps_the_order_it_began_with(digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_keeps_the_order_and_the_noise_it_began_with(
+    digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config = override(vae_config(digits), {"run.storage": str(tmp_path), "run.name": "run", "data.window": 1.0})
     plan, file = make_plan("vae", config), locate(tmp_path / "run" / "config.json")
     start_or_resume(plan)
     recorded = read_json(file)
-    assert recorded["data"]["images"]["order"] == order_constants()
+    assert recorded["data"]["images"]["order"] == order_constants(True)
+    assert recorded["noise"] == {"numbers_at_once": make_plan("vae", config).numbers_at_once}
     assert earlier_config(plan) == recorded
-    monkeypatch.setattr(readahead, "GROUPS_PER_WINDOW", 5)
-    with pytest.raises(RunError, match=r"order of data\.images: .*groups_per_window 4.*, now .*groups_per_window 5"):
-        start_or_resume(plan)
-    del recorded["data"]["images"]["order"]  # as in a run of before it was recorded
+    with monkeypatch.context() as changed:
+        changed.setattr(readahead, "GROUPS_PER_WINDOW", 5)
+        with pytest.raises(
+            RunError, match=r"order of data\.images: .*groups_per_window 4.*, now .*groups_per_window 5"
+        ):
+            start_or_resume(plan)
+    # Runs of earlier versions have the constants of their rule, or none.
+    recorded["data"]["images"]["order"] = order_constants(True, rule=1)
+    del recorded["noise"]
     write_json(file, recorded)
-    start_or_resume(plan)
+    before = make_plan("vae", config)
+    assert before.domains["images"].order == 1
+    assert before.numbers_at_once is None
+    start_or_resume(before)
+    assert read_json(file)["data"]["images"]["order"] == order_constants(True, rule=1)
+    del recorded["data"]["images"]["order"]
+    write_json(file, recorded)
+    start_or_resume(make_plan("vae", config))
+    assert make_plan("vae", config).domains["images"].order == 1
+
+
+def test_the_window_of_remote_data_has_a_block_for_each_row_of_a_batch() -> None:
+    assert [remote_window(batch) >> 20 for batch in (1, 256, 1000, 1024, 4096)] == [256, 256, 1000, 1024, 1024]
 
 
 def test_attributes_reach_the_recipe(tmp_path: Path) -> None:

@@ -12,6 +12,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from genlab.data.stream.mixing import mix
+
 Ints = NDArray[np.int64]
 
 
@@ -40,8 +42,8 @@ class Augmentation:
 
     def draw(self, epoch: Ints, row: Ints) -> Draws:
         """Return how rows, int64 [n], are changed in epochs, int64 [n]."""
-        random = _mix(
-            _mix(_mix(np.full(len(row), self.seed, np.uint64)) + epoch.astype(np.uint64)) + row.astype(np.uint64)
+        random = mix(
+            mix(mix(np.full(len(row), self.seed, np.uint64)) + epoch.astype(np.uint64)) + row.astype(np.uint64)
         )
         span = np.uint64(self.jitter + 1)
         # Three independent parts of 64 random bits; the remainders' bias is below 2^-15 for any sensible jitter.
@@ -104,14 +106,3 @@ def crop_batch(large: Tensor, draws: Draws, out: Tensor) -> None:
     ys, xs = (torch.from_numpy(index).to(large.device, non_blocking=True) for index in (y, x))
     number = torch.arange(len(large), device=large.device)
     out.copy_(large[number[:, None, None], ys[:, :, None], xs[:, None, :]])
-
-
-def _mix(state: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Mix the bits of each state, so that every bit of the result depends on every bit of the state.
-
-    This is the output function of SplitMix64 (Steele et al. 2014).
-    """
-    state = state + np.uint64(0x9E3779B97F4A7C15)
-    state = (state ^ state >> np.uint64(30)) * np.uint64(0xBF58476D1CE4E5B9)
-    state = (state ^ state >> np.uint64(27)) * np.uint64(0x94D049BB133111EB)
-    return state ^ state >> np.uint64(31)

@@ -23,13 +23,15 @@ from genlab.core.errors import ConfigError
 from genlab.data.format.shards import Column, RowSelection, ShardSet
 from genlab.data.stream.augment import Augmentation, Draws
 from genlab.data.stream.buffers import Buffers, decoders
-from genlab.data.stream.order import Ints, RowSequence, WindowedOrder, group_slice, substream_count
+from genlab.data.stream.order import RULE, Ints, RowSequence, group_slice
 from genlab.data.stream.readahead import BlockGroups, ReadAhead
 
 CHUNK_BYTES = 1 << 20
 """Small batches are read several at a time, as a chunk of at most so many bytes, which stay in a processor's cache."""
 MOST_BATCHES = 16
 """Most batches of a chunk."""
+PIECE = 1 << 14
+"""Most rows of a worker that are put in order, and scheduled to be fetched, at a time: some milliseconds' work."""
 READ_AHEAD = 32 << 20
 """Bytes that are fetched before they are due, by default."""
 
@@ -65,11 +67,12 @@ class ShardStream(Iterator[StreamBatch]):
             (see :mod:`genlab.data.stream.order`). Memory holds the window and what is read ahead. ``None`` shuffles all
             rows, which lie in memory maps when they are local, and in memory when they are not.
         read_ahead: bytes of rows that this worker begins to fetch before they are due, where rows are fetched. At least
-            a block group of each of its substreams is read ahead, at most an epoch.
+            its part of :meth:`genlab.data.stream.readahead.BlockGroups.least_ahead` is read ahead, at most an epoch.
         prefetch: batches to keep ready, at least 1.
         augmentation: changes the images at random.
         group: neighbouring rows of the global batch that go to one worker together.
         pinned: hand out images in page-locked memory, from which a GPU copies while it computes.
+        rule: the rule of the order, see :data:`genlab.data.stream.order.RULE`.
 
     Raises:
         ConfigError: when the batch is smaller than the number of workers, or no multiple of ``group``, ``prefetch`` is
@@ -97,6 +100,7 @@ class ShardStream(Iterator[StreamBatch]):
         augmentation: Augmentation | None = None,
         group: int = 1,
         pinned: bool = False,
+        rule: int = RULE,
     ) -> None:
         if batch < world_size * group:
             least = "one row" if group == 1 else f"a group of {group} rows"
@@ -121,20 +125,14 @@ class ShardStream(Iterator[StreamBatch]):
         self._horizon = 0
         windowed = None
         if window is not None:
-            substreams = substream_count(batch)
-            groups = BlockGroups.of(shards, window, substreams)
-            firsts = shards.block_starts[[blocks.start for blocks in groups.ranges]]
-            windowed = WindowedOrder(np.append(firsts, len(shards)), groups.window)
+            groups = BlockGroups.of(shards, window, batch, rule)
+            windowed = groups.order(shards)
             self._ahead = ReadAhead(shards, groups, window * self._rows // batch)
-            # A block group of each substream: substreams come to their next group at about the same time.
-            horizon = -(-substreams * len(shards) // len(groups.ranges) * self._rows // batch)
-            self._horizon = self._rows_ahead(horizon, read_ahead)
+            self._horizon = self._rows_ahead(-(-groups.least_ahead(shards, batch) * self._rows // batch), read_ahead)
         elif shards.remote:
-            blocks = len(shards.block_starts) - 1
-            groups = BlockGroups(tuple(shards.block_ranges(range(blocks))), 1)
-            self._ahead = ReadAhead(shards, groups, shards.size)
+            self._ahead = ReadAhead(shards, BlockGroups.requests(shards), shards.size)
             self._horizon = self._rows_ahead(self._rows * self._chunk * prefetch, read_ahead)
-        sequence = RowSequence(len(shards), batch, seed, slots, windowed)
+        sequence = RowSequence(len(shards), batch, seed, slots, windowed, rule)
         self._upcoming = _UpcomingRows(sequence, start // batch * self._rows, self._ahead)
         # Copying a few pixels out of a memory map takes less time than handing them over.
         self._heavy = shards.encoded_files or augmentation is not None
@@ -264,10 +262,10 @@ class _UpcomingRows:
     """
 
     def __init__(self, sequence: RowSequence, taken: int, ahead: ReadAhead | None) -> None:
-        self._sequence = sequence
         self._ahead = ahead
-        self._taken = taken
-        self._next = sequence.epoch_of(taken)
+        self._taken = self._end = taken
+        self._pieces = sequence.pieces(taken, PIECE)
+        # How many rows are taken before a piece, its epoch, and its rows.
         self._known: deque[tuple[int, int, Ints]] = deque()
 
     def take(self, count: int, horizon: int, urgent: int) -> tuple[Ints, Ints]:
@@ -279,7 +277,7 @@ class _UpcomingRows:
             urgent: how many of these rows to fetch before all others.
         """
         begin, end = self._taken, self._taken + count
-        while not self._known or self._known[-1][0] + len(self._known[-1][2]) < end + horizon:
+        while self._end < end + horizon:
             self._load()
         if self._ahead:
             self._ahead.advance(end + horizon, begin + urgent if urgent else 0)
@@ -289,19 +287,16 @@ class _UpcomingRows:
             rows.append(part)
             epochs.append(np.full(len(part), epoch))
         self._taken = end
-        while self._known[0][0] + len(self._known[0][2]) <= end:
+        while self._known and self._known[0][0] + len(self._known[0][2]) <= end:
             self._known.popleft()
-            if not self._known:
-                break
         return np.concatenate(rows), np.concatenate(epochs)
 
     def _load(self) -> None:
-        epoch, self._next = self._next, self._next + 1
-        first, order = self._sequence.taken_before(epoch), self._sequence.order(epoch)
-        skipped = max(0, self._taken - first) if not self._known else 0
+        epoch, rows = next(self._pieces)
         if self._ahead:
-            self._ahead.schedule(first + skipped, order[skipped:])
-        self._known.append((first, epoch, order))
+            self._ahead.schedule(self._end, rows, epoch)
+        self._known.append((self._end, epoch, rows))
+        self._end += len(rows)
 
 
 def _work(

@@ -14,8 +14,10 @@ from upath import UPath
 from genlab.core.errors import ConfigError, DataError
 from genlab.data.format.shard_bytes import ShardBytes
 from genlab.data.format.shards import ShardSet
+from genlab.data.stream import shard_stream
 from genlab.data.stream.augment import Augmentation
 from genlab.data.stream.order import RowSequence
+from genlab.data.stream.readahead import BlockGroups
 from genlab.data.stream.shard_stream import ShardStream, StreamBatch
 
 MakeData = Callable[..., UPath]
@@ -244,8 +246,11 @@ class Watched(ShardSet):
         return super().fetch(blocks)
 
 
-@pytest.mark.parametrize("world_size", [1, 2, 3, 4])
-def test_the_workers_fetch_the_data_set_about_once_an_epoch(make_data: MakeData, world_size: int) -> None:
+@pytest.mark.parametrize(("world_size", "piece"), [(1, 16_384), (2, 16_384), (3, 100), (4, 16_384), (1, 100), (7, 40)])
+def test_the_workers_fetch_the_data_set_about_once_an_epoch(
+    make_data: MakeData, monkeypatch: pytest.MonkeyPatch, world_size: int, piece: int
+) -> None:
+    monkeypatch.setattr(shard_stream, "PIECE", piece)
     images = np.random.default_rng(0).integers(0, 256, (600, 6, 7, 3), dtype=np.uint8)
     shards = ShardSet.open(make_data(images, splits=("train", "train", "train")))
     blocks, epochs = len(shards.block_starts) - 1, 3
@@ -262,6 +267,15 @@ def test_the_workers_fetch_the_data_set_about_once_an_epoch(make_data: MakeData,
     ahead = 40_000  # what was read ahead of the next epoch when the stream was closed
     assert shards.size * epochs * 0.5 < fetched <= 1.1 * shards.size * epochs + ahead
     assert blocks > 60
+
+
+@pytest.mark.parametrize("rule", [1, 2])
+def test_the_order_follows_the_rule_that_is_asked_for(shards: ShardSet, rule: int) -> None:
+    windowed = BlockGroups.of(shards, 5000, 70, rule).order(shards)
+    assert windowed.substreams == (35 if rule == 1 else 64)
+    sequence = RowSequence(ROWS, 70, 5, slice(0, 70), windowed)
+    expected = np.concatenate([sequence.order(epoch) for epoch in range(4)])[:70]
+    assert rows_of(take(shards, 1, batch=70, window=5000, rule=rule)) == expected.tolist()
 
 
 def test_memory_holds_the_window_and_not_the_data_set(make_data: MakeData) -> None:
