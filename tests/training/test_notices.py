@@ -114,8 +114,11 @@ def test_a_notice_for_nodes_is_for_the_workers_that_were_there() -> None:
     assert messages.notice() is None
     messages.notify(SIGTERM_CAME)
     messages.notify(leaves)
+    messages.preempt("saved by workers of which one was lost before they had ended")
     messages.listen(("c", "d"))
     assert messages.notice() == SIGTERM_CAME, "a run that is to end does so whatever happens to its workers"
+    assert messages.preempted()[0] is None
+    messages.notify(SIGTERM_CAME)
     messages.preempt("saved")
     assert messages.preempted() == ("saved", SIGTERM_CAME)
     assert messages.preempted() == (None, None)

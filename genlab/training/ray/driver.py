@@ -13,7 +13,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -364,12 +364,25 @@ def _watching(
     listening = threading.Event()
     own_node = ray.get_runtime_context().get_node_id()
 
+    announced = set[str]()
+    tried = set[tuple[frozenset[str], int]]()
+
+    def look_at_nodes(nodes: tuple[str, ...], may_grow: bool) -> None:
+        """Tell the workers, which are on these nodes, if one of the nodes goes away or there is room for more."""
+        leaving = _draining() & {*nodes, own_node} - announced
+        for node in leaving:
+            messages.notify.remote(Notice(f"Ray gives up {_name(node)}", ends=handled and node == own_node))
+            announced.add(node)
+        if room and may_grow and not leaving and (more := room(len(nodes))) > len(nodes):
+            trial = frozenset(node["NodeID"] for node in ray.nodes() if node["Alive"]), more
+            if trial not in tried:
+                tried.add(trial)
+                messages.notify.remote(Notice(f"there is room for {more} workers", ends=False, cause=RESIZE))
+
     def watch() -> None:
         told = False
-        announced = frozenset[str]()
         asked = began = time.monotonic()
         group: tuple[str, ...] = ()
-        tried = set[tuple[frozenset[str], int]]()
         while True:
             ended = over.wait(POLL_SECONDS)
             if claim and claim.lost.is_set() and not told:
@@ -385,15 +398,8 @@ def _watching(
                 group, began = nodes, now
             if nodes and now - asked >= WATCH_SECONDS:
                 asked = now
-                leaving = _draining() & {*nodes, own_node} - announced
-                announced |= leaving
-                for node in leaving:
-                    messages.notify.remote(Notice(f"Ray gives up {_name(node)}", ends=handled and node == own_node))
-                if room and not leaving and now - began >= RESIZE_SECONDS and (more := room(len(nodes))) > len(nodes):
-                    trial = frozenset(node["NodeID"] for node in ray.nodes() if node["Alive"]), more
-                    if trial not in tried:
-                        tried.add(trial)
-                        messages.notify.remote(Notice(f"there is room for {more} workers", ends=False, cause=RESIZE))
+                with suppress(Exception):  # The head may be away for a moment; messages must come all the same.
+                    look_at_nodes(nodes, now - began >= RESIZE_SECONDS)
             for message in new:
                 console.say(message)
             if update:
@@ -417,9 +423,8 @@ def _watching(
         else:
             signal.raise_signal(signal.SIGTERM)
 
-    handled = (
-        threading.current_thread() is threading.main_thread()
-    )  # else Ray Tune's, which starts a trial again itself
+    # In another thread it is a trial of Ray Tune's, which starts it again itself.
+    handled = threading.current_thread() is threading.main_thread()
     before = (signal.signal(signal.SIGTERM, terminate) if handled else None) or signal.SIG_DFL
     thread = threading.Thread(target=watch, name="progress", daemon=True)
     thread.start()

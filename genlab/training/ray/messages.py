@@ -54,8 +54,10 @@ class RunMessages:
         A notice that some node goes away was for the workers before these.
         """
         self._nodes = nodes
-        if nodes and self._notice and not self._notice.ends:
-            self._notice = None
+        if nodes:
+            self._preempted = None
+            if self._notice and not self._notice.ends:
+                self._notice = None
 
     def notify(self, notice: Notice) -> None:
         """Keep a notice for the workers; one by which the run ends is not replaced."""
