@@ -35,11 +35,11 @@ test: lint unit ## Linters, types, unit tests, then those marked slow and, besid
 unit: setup ## Unit tests, in an order drawn from SEED (default 1)
 	OMP_NUM_THREADS=1 pytest --quiet --numprocesses auto --dist loadscope --randomly-seed=$(SEED)
 
-slow-test: setup ## Slower tests that run beside each other: exports, evaluations, torch.compile, stores that fail
+slow-test: setup ## Slower tests that run beside each other: exports, evaluations, torch.compile, several workers
 	OMP_NUM_THREADS=1 $(NICE) pytest --quiet -m 'slow and not reliability' --numprocesses auto --dist worksteal \
 	  -p no:randomly
 
-cluster-test: setup ## Slower tests one after the other: real Ray clusters on loopback, several workers
+cluster-test: setup ## Slower tests one after the other: real Ray clusters on loopback
 	pytest --quiet -m 'cluster and not reliability' -p no:randomly
 
 reliability: setup ## Kill and damage runs over and over with 1, 2, 3 and 5 workers (hours); prints the table of docs/reproducibility.md

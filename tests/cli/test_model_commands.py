@@ -247,6 +247,7 @@ def test_styles_are_mixed_into_a_sheet_or_a_file_each(model_runs: Path, tmp_path
         np.testing.assert_array_equal(written(tmp_path / "files" / f"{name}.png"), picture)
 
 
+@pytest.mark.slow
 def test_models_and_pictures_may_lie_in_an_object_store(model_runs: Path, tmp_path: Path, s3: Bucket) -> None:
     root = f"s3://{s3.name}/model_runs/digits/model"
     for file in (model_runs / "digits" / "model").iterdir():

@@ -243,6 +243,7 @@ def test_a_data_set_keeps_its_keys(
     assert "split = 'test': " in fails([str(run), str(folder), str(tmp_path / "new"), "--split", "test"], capsys)
 
 
+@pytest.mark.slow
 def test_everything_may_lie_on_s3(run: Path, pictures: Path, s3: Bucket, capsys: pytest.CaptureFixture[str]) -> None:
     for file in pictures.rglob("*.*"):
         (locate(f"{s3.url}/in") / file.relative_to(pictures).as_posix()).write_bytes(file.read_bytes())

@@ -167,7 +167,7 @@ def test_state_that_no_checkpoint_holds_is_found(faulty: Path, digits: Path) -> 
     assert "error is " in said
 
 
-@pytest.mark.cluster
+@pytest.mark.slow
 def test_a_vae_does_not_depend_on_the_number_of_workers(digits: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert command(verify_ddp, "vae", "--steps", "2", "--data.images", str(digits), "--run.batch", "5") == 0
     said = capsys.readouterr().out
@@ -177,7 +177,7 @@ def test_a_vae_does_not_depend_on_the_number_of_workers(digits: Path, capsys: py
     assert "real-2, with dropout, as configured: all workers are equal bit for bit" in said
 
 
-@pytest.mark.cluster
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [
@@ -213,7 +213,7 @@ def test_no_family_depends_on_the_number_of_workers(
     assert all(f"float64, 1 and {workers} workers: agree" in said for workers in (2, 3, 4, 5))
 
 
-@pytest.mark.cluster
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fault", "finding"),
     [

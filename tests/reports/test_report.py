@@ -256,6 +256,7 @@ def test_warning_signs_stand_at_the_head_of_an_unfinished_run_too(
     assert "rises" not in page(copy), "nobody asked for small cycle losses"
 
 
+@pytest.mark.slow
 def test_a_model_that_makes_one_image_of_all_is_warned_of(copy: Path) -> None:
     model = model_directory.load(str(copy / "model"))
     assert isinstance(model, CycleGAN)

@@ -84,6 +84,7 @@ def test_a_photo_is_encoded_and_edited(client: Client, url: str) -> None:
     assert asyncio.run(ask()) == drawn.data
 
 
+@pytest.mark.slow
 def test_every_operation_gives_what_the_engine_gives(client: Client, served_runs: Path) -> None:
     digits = Engine(str(served_runs / "digits" / "model"), "cpu")
     grey, other = picture(28, 28, 1), picture(28, 28, 1)[::-1]

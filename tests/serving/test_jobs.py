@@ -223,6 +223,7 @@ def test_what_is_no_job_is_not_found(client: TestClient, job_id: str) -> None:
     assert client.delete(f"/v1/jobs/{job_id}").status_code in (404, 405)
 
 
+@pytest.mark.slow
 def test_a_job_belongs_to_its_token(served_runs: Path, tmp_path: Path) -> None:
     tokens = str(tmp_path / "tokens.json")
     alice, bob = ({"Authorization": f"Bearer {add_token(tokens, name)}"} for name in ("alice", "bob"))
@@ -256,6 +257,7 @@ def left_by_another(client: TestClient, store: JobStore, count: int) -> Any:
     return store.submit("", asked, None, 1000)
 
 
+@pytest.mark.slow
 def test_what_is_there_is_not_computed_again(client: TestClient, served_runs: Path, tmp_path: Path) -> None:
     store = JobStore(str(tmp_path), 3600)
     job = left_by_another(client, store, 3)

@@ -175,6 +175,7 @@ def test_a_model_without_probes_is_served_or_refused_as_asked(tmp_path: Path) ->
     asyncio.run(use())
 
 
+@pytest.mark.slow
 def test_the_least_recently_used_models_make_room(tmp_path: Path) -> None:
     names = ["a", "b", "c"]
     for number, name in enumerate(names):

@@ -251,6 +251,7 @@ def test_a_model_may_be_a_link(root: Path, tmp_path: Path) -> None:
     assert list(ModelStore(root).catalogue().models) == ["digits", "linked", "plain"]
 
 
+@pytest.mark.slow
 def test_an_object_store_is_listed_by_few_requests(root: Path, s3: Bucket, fault_proxy: FaultProxy) -> None:
     store = ModelStore(f"{s3.url}/models")
     for file in root.rglob("*"):

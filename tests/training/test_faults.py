@@ -27,7 +27,7 @@ from tests.training.support import (
 )
 
 GRID = [
-    pytest.param(2, 0, marks=pytest.mark.cluster, id="2 workers"),
+    pytest.param(2, 0, marks=pytest.mark.slow, id="2 workers"),
     *(
         pytest.param(workers, seed, marks=pytest.mark.reliability, id=f"{workers} workers, seed {seed}")
         for workers in (1, 2, 3)

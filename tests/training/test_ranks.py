@@ -27,7 +27,7 @@ from tests.training.support import (
     vae_config,
 )
 
-pytestmark = pytest.mark.cluster  # many workers
+pytestmark = pytest.mark.slow  # many workers
 
 
 class InterruptionError(Exception):

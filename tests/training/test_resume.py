@@ -87,9 +87,8 @@ def test_a_vae_killed_at_any_moment(
     assert_same_run(tmp_path / "killed", unbroken_vae)
 
 
-@pytest.mark.parametrize(
-    ("moment", "step"), [("step", 5), pytest.param("half a checkpoint", 6, marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize(("moment", "step"), [("step", 5), ("half a checkpoint", 6)])
+@pytest.mark.slow
 def test_a_cyclegan_with_dropout_killed(
     moment: Moment, step: int, scenes: Path, unbroken_cyclegan: Path, tmp_path: Path
 ) -> None:
@@ -129,7 +128,7 @@ def test_a_stylegan_killed_within_a_fade_and_before_a_resolution_begins(
     assert steps == ({2 + 1} if form == "progressive" else {10 + 5})
 
 
-@pytest.mark.cluster
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["skip", "progressive"])
 def test_a_stylegan_on_three_workers_killed(form: Form, small_digits: Path, tmp_path: Path) -> None:
     unbroken, killed = (

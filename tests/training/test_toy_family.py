@@ -190,7 +190,7 @@ def test_a_gan_takes_the_same_three_files(tiny_data: dict[str, str], tmp_path: P
     assert drawn["narrow"]["kid"] != drawn["whole"]["kid"]
 
 
-@pytest.mark.cluster
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [3, *(pytest.param(workers, marks=pytest.mark.reliability) for workers in (2, 5))])
 def test_a_gan_of_alternating_phases_does_not_depend_on_the_workers_and_resumes(
     workers: int, tiny_data: dict[str, str], tmp_path: Path

@@ -203,6 +203,7 @@ def test_on_s3_an_attempt_that_ends_late_leaves_the_parts_of_a_later_one(s3: Buc
     assert steps_of(run) == [1, 2, 3]
 
 
+@pytest.mark.slow
 def test_a_store_that_is_away_does_not_hold_up_a_step(
     s3: Bucket, fault_proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:

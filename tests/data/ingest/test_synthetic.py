@@ -78,6 +78,7 @@ def test_scenes_are_those_that_were_always_drawn() -> None:
     assert drawn.hexdigest() == "3ee183d5747131b5fb28fab8d146ea1609d32d0ac3e0c64a8b08608b38b2196d"
 
 
+@pytest.mark.slow
 def test_attributes_of_a_scene_are_what_its_picture_shows() -> None:
     """A linear fit on small pictures of 150 scenes reads season, horizon, sun and lake of 50 others."""
     found = [scene_attributes(index) for index in range(200)]

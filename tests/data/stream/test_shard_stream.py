@@ -75,7 +75,7 @@ def test_unlabelled_images_stream_without_labels(make_data: MakeData) -> None:
 
 @pytest.mark.parametrize("window", [None, 1, 5000])
 @pytest.mark.parametrize("batch", [5, 10, 60])
-@pytest.mark.parametrize("world_size", [2, 3, 4])
+@pytest.mark.parametrize("world_size", [2, 3, pytest.param(4, marks=pytest.mark.slow)])
 def test_workers_share_the_batches_of_one(shards: ShardSet, batch: int, world_size: int, window: int | None) -> None:
     alone = take(shards, 6, batch=batch, window=window)
     ranks = [

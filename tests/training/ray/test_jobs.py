@@ -4,6 +4,7 @@ import dataclasses
 import random
 import secrets
 import signal
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,36 +18,27 @@ from tests.cluster_support import TIMEOUT_SECONDS, Cluster, indexes, reproducibl
 
 pytestmark = pytest.mark.cluster
 
-SMALL_CYCLEGAN = ["--model.width", "4", "--model.discriminator-width", "4", "--run.batch", "4"]
-
-
-def family_command(family: str, drawn: Callable[[str], Path], storage: Path, name: str) -> list[str]:
-    """A small job of two workers, with checkpoints that do not fall on the last step."""
-    if family == "vae":
-        options = ["--data.images", str(drawn("digits")), "--run.batch", "32", "--run.steps", "230"]
-        options += ["--run.checkpoint-every", "40", "--optimization.ema-images", "500"]
-    else:
-        options = ["--data.a", str(drawn("scenes-a")), "--data.b", str(drawn("scenes-b")), *SMALL_CYCLEGAN]
-        options += ["--run.steps", "110", "--run.checkpoint-every", "20", "--run.figures-every", "50"]
-        options += ["--run.evaluate-every", "60"]
-    return [
-        *["python", f"jobs/{family}.py", *options, "--run.workers", "2"],
-        *["--run.storage", str(storage), "--run.name", name],
-    ]
-
 
 def test_a_killed_worker_costs_nothing_but_time(cluster: Cluster, drawn: Callable[[str], Path], tmp_path: Path) -> None:
-    family = "cyclegan"
-    unbroken = cluster.submit(*family_command(family, drawn, tmp_path, "unbroken"))
+    def submit(name: str) -> "subprocess.Popen[str]":
+        """A small job of two workers, with checkpoints that do not fall on the last step."""
+        data = ["--data.a", str(drawn("scenes-a")), "--data.b", str(drawn("scenes-b"))]
+        model = ["--model.width", "4", "--model.discriminator-width", "4", "--run.batch", "4"]
+        steps = ["--run.steps", "110", "--run.checkpoint-every", "20", "--run.figures-every", "50"]
+        steps += ["--run.evaluate-every", "60"]
+        where = ["--run.workers", "2", "--run.storage", str(tmp_path), "--run.name", name]
+        return cluster.submit("python", "jobs/cyclegan.py", *data, *model, *steps, *where)
+
+    unbroken = submit("unbroken")
     log, _ = unbroken.communicate(timeout=TIMEOUT_SECONDS)
     assert unbroken.returncode == 0, log
     assert f"runs folder: {tmp_path}" in log
     assert "% " in log or "%, " in log, "the job's log shows progress"
 
-    job = cluster.submit(*family_command(family, drawn, tmp_path, "killed"))
+    job = submit("killed")
     run = tmp_path / "killed"
     wait_for("two checkpoints", lambda: len(indexes(run)) >= 2)
-    worker = random.Random(family).choice(wait_for("workers", lambda: len(w := cluster.workers()) == 2 and w))
+    worker = random.Random("cyclegan").choice(wait_for("workers", lambda: len(w := cluster.workers()) == 2 and w))
     worker.send_signal(signal.SIGKILL)
     log, _ = job.communicate(timeout=TIMEOUT_SECONDS)
     assert job.returncode == 0, log
@@ -56,7 +48,7 @@ def test_a_killed_worker_costs_nothing_but_time(cluster: Cluster, drawn: Callabl
     assert indexes(run)[max(indexes(run))] == indexes(tmp_path / "unbroken")[max(indexes(tmp_path / "unbroken"))]
     for part in ("config.json", "tensorboard", "figures", "model/genlab.json", "model/model.safetensors"):
         assert (run / part).exists(), part
-    assert model_directory.load(run / "model").family == family
+    assert model_directory.load(run / "model").family == "cyclegan"
     evaluations = read_evaluations(locate(run))
     assert evaluations == read_evaluations(locate(tmp_path / "unbroken"))
     assert [one.step for one in evaluations] == [60, 110]
