@@ -16,6 +16,7 @@ from genlab.core.extras import require_extra
 from genlab.core.storage import locate, read_bytes, sha256
 from genlab.evaluation.measurements import Settings
 from genlab.evaluation.trained_classifier import TrainedClassifier
+from genlab.models.cpu import keep_freed_memory
 from genlab.models.efficientnet import EfficientNetLite0
 
 
@@ -109,6 +110,8 @@ class EfficientNetLite(Extractor):
     resizer = "antialiased bicubic to 224x224"
     dimension = 1280
     batch = 50
+    CPU_BATCH = 4
+    """Images at a time on a CPU: of more, activations are larger than the blocks that the C library keeps."""
     SIZE = (224, 224)
 
     def __init__(self, device: str | torch.device) -> None:
@@ -116,6 +119,9 @@ class EfficientNetLite(Extractor):
         self.weights, self.version = sha256(network.file.read_bytes()), network.VERSION
         self._network = network.to(device)
         self._device = device
+        if torch.device(device).type == "cpu":
+            keep_freed_memory()
+            self.batch = self.CPU_BATCH
 
     @torch.inference_mode()
     def features(self, pixels: Tensor) -> Tensor:

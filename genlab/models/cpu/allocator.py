@@ -14,7 +14,7 @@ several heaps of this size, and an empty heap goes back to the system unless the
 
 
 def keep_freed_memory() -> None:
-    """Have glibc keep freed memory for the next training step, instead of giving it back to the system.
+    """Have glibc keep freed memory for the next step, instead of giving it back to the system.
 
     Each step asks for blocks of the same few sizes and frees them, and memory from the system costs a page fault and a
     page of zeros for every 4 KiB: a quarter of the VAE's step on a CPU. This holds for blocks of up to 32 MiB. Under
