@@ -41,6 +41,7 @@ from genlab.inference.sources import (
     picture_reader,
 )
 from genlab.metrics.identity import FaceNetwork, identity_distance
+from genlab.models.cpu import keep_freed_memory
 from genlab.models.encoder import Encoder
 from genlab.models.model import Shape
 from genlab.store import model_directory
@@ -104,6 +105,8 @@ class Projector:
         self.info = ModelInfo.read(model_directory.find_one(model))
         generator, self.weights = load_generator(model)
         self.generator, self.options = generator.to(best_device()), options
+        if self.generator.device.type == "cpu":
+            keep_freed_memory()
         self.encoder: Encoder | None = None
         encoder_weights = None
         if encoder is not None:
