@@ -50,7 +50,7 @@ def show_ledger(config: LedgerConfig) -> None:
     console = Console(soft_wrap=True, highlight=False)
     console.print(f"{record.directory}: {counted(record.step, 'step')}, {images}, {attempts}", markup=False)
     print_rows(console, loss_rows(ledger))
-    of_thousand = 1000 * ledger.hours / record.images
+    of_thousand = 1000 * ledger.hours / record.images_of_its_own
     console.print(f"for 1,000 images: {of_thousand:.4g} {ledger.device}-hours")
     if config.price is not None:
         console.print(

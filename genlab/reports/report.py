@@ -109,7 +109,7 @@ def _facts(run: RunRecord) -> dict[str, str]:
         "images seen": f"{run.images:,}",
         "wall time": _duration(run.wall_seconds),
         "training": _duration(run.training_seconds),
-        "speed": f"{rate_text((run.images - run.images_before) / run.training_seconds)} images/s",
+        "speed": f"{rate_text(run.images_of_its_own / run.training_seconds)} images/s",
         "workers": str(workers) if workers else "1, no Ray",
     }
 
@@ -224,7 +224,7 @@ def _ledger_table(run: RunRecord) -> tuple[Table, ...]:
     if not ledger.entries:
         return ()
     head, *rows = loss_rows(ledger)
-    per_images = f"{1000 * ledger.hours / run.images:.4g} for 1,000 images"
+    per_images = f"{1000 * ledger.hours / run.images_of_its_own:.4g} for 1,000 images"
     return (Table(f"Hours of one {ledger.device}, used and lost: {per_images}", head, tuple(rows)),)
 
 

@@ -104,6 +104,11 @@ class RunRecord:
         return self.branch.step * int(self.config["run"]["batch"]) if self.branch else 0
 
     @property
+    def images_of_its_own(self) -> int:
+        """Images seen by this run itself, not by the one that it branched off."""
+        return self.images - self.images_before
+
+    @property
     def epoch(self) -> float:
         """Epochs done."""
         return float(self.train[-1]["epoch"])

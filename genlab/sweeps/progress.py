@@ -89,7 +89,7 @@ class Results:
         space = self._page.space
         ended = [one.outcome for one in results if one.outcome.metrics]
         spared = [one for one in ended if one.trial.name not in self._released]
-        origins = [one.outcome.trial.origin for one in results if one.state == "waiting"]
+        origins = [one.outcome.trial.origin for one in results if one.state != "finished"]
         needed = {origin.parent for origin in origins if origin}
         self._released |= set(release_checkpoints(spared, space.objectives, space.keep, needed))
 

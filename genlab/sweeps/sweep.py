@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 from upath import UPath
 
+from genlab.core.claims import claimed
 from genlab.core.errors import ConfigError, RunError
 from genlab.core.ray_cluster import connected
 from genlab.core.storage import exists, locate, read_json, require_absolute, write_json
@@ -54,6 +55,7 @@ def sweep(space: Space, config: Any, name: str) -> list[PointResult]:
 
     Raises:
         ConfigError: before any trial starts, for a name or value that is refused, or a metric that no trial would have.
+        ClaimError: another process trains a sweep of this name.
         RunError: before any trial starts, when the folder holds a trial of another config or other data; after the
             table was printed, when trials failed.
     """
@@ -68,13 +70,15 @@ def sweep(space: Space, config: Any, name: str) -> list[PointResult]:
     planned = plan_trials(_samples(space) if searched else space, config, folder)
     for trial in planned:
         check_plan(space, trial.plan)
-    source: Source = Planned(planned)
     if isinstance(space.scheduler, Pbt):
         check_population(space, planned[0].plan)
-        source = Population(space, config, folder, planned)
-    for trial in planned if searched else source.trials:
-        earlier_config(trial.plan)  # raises the errors that the trial would raise
     with ExitStack() as stack:
+        stack.enter_context(claimed(folder, "sweep", "give this one another --run.name"))
+        source: Source = Planned(planned)
+        if isinstance(space.scheduler, Pbt):
+            source = Population(space, config, folder, planned)
+        for trial in planned if searched else source.trials:
+            earlier_config(trial.plan)  # raises the errors that the trial would raise
         if searched:
             from genlab.sweeps.study import Study
 

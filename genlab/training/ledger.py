@@ -8,12 +8,14 @@ when it was last at work and at which step, and how it ended. What it lost follo
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
 from upath import UPath
 
+from genlab.core.errors import StorageError
 from genlab.training.attempts import Attempt, read_records
 from genlab.training.notices import PREEMPTION, RESIZE, Notice
 
@@ -69,7 +71,8 @@ class Account:
         self._due.set()
         self._thread.join()
         self._note(until=time.time())
-        self._write()
+        with suppress(StorageError):  # What else happened here is to be told.
+            self._write()
 
     def trains(self, step: int) -> None:
         """Note that the first step begins, ``step`` being done."""
@@ -99,7 +102,8 @@ class Account:
         while not self._over.is_set():
             self._due.wait(WRITE_SECONDS)
             self._due.clear()
-            self._write()
+            with suppress(StorageError):  # The store may be back the next time.
+                self._write()
 
     def _write(self) -> None:
         with self._lock:

@@ -12,6 +12,7 @@ import pytest
 import ray
 from safetensors.torch import load_file
 
+from genlab.core.claims import ClaimError, claimed
 from genlab.core.config import as_arguments, override, parse
 from genlab.core.errors import ConfigError, RunError
 from genlab.core.storage import locate
@@ -83,6 +84,13 @@ def test_a_folder_of_trials_with_other_options_is_refused_before_any_trial(scene
         sweep(space("score/translation.a_to_b.gain"), config(scene_folders, "scenes", tmp_path, batch=4), "lambda")
     assert not ray.is_initialized()
     assert [path.name for path in (tmp_path / "lambda").iterdir()] == [trial_name(point, trial)]
+
+
+def test_a_sweep_that_another_process_trains_is_refused(scene_folders: Path, tmp_path: Path) -> None:
+    metric = "score/translation.a_to_b.gain"
+    with claimed(locate(tmp_path / "lambda"), "sweep", ""), pytest.raises(ClaimError, match=r"another --run\.name"):
+        sweep(space(metric), config(scene_folders, "scenes", tmp_path), "lambda")
+    assert not ray.is_initialized()
 
 
 @pytest.fixture(scope="module")
