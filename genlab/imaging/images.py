@@ -7,6 +7,7 @@ read with all their bits, and become 8-bit by a range of values; without one the
 is signed, 32-bit or float is refused. Of 16-bit colour Pillow reads the upper 8 bits only: it is refused with a range.
 """
 
+import contextlib
 import dataclasses
 import io
 import json
@@ -199,9 +200,13 @@ def encode_lossy(pixels: Pixels, kind: Lossy, quality: int) -> bytes:
         kind: the format.
         quality: 1 to 100.
     """
-    file = io.BytesIO()
-    options = {"optimize": True} if kind == "jpeg" else {}
-    from_pixels(pixels).save(file, kind.upper(), quality=quality, **options)
+    image, file = from_pixels(pixels), io.BytesIO()
+    if kind == "jpeg":
+        with contextlib.suppress(OSError):  # Of very busy pixels, for which Pillow's buffer is too small.
+            image.save(file, "JPEG", quality=quality, optimize=True)
+            return file.getvalue()
+        file = io.BytesIO()
+    image.save(file, kind.upper(), quality=quality)
     return file.getvalue()
 
 

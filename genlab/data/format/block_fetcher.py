@@ -82,10 +82,14 @@ class BlockFetcher:
             if slot.uses > 0:
                 return
             self._idle[block] = len(slot.block.result().data)
-            while self._bytes > self._budget and self._idle:
-                oldest, size = self._idle.popitem(last=False)
-                del self._slots[oldest]
-                self._bytes -= size
+            self._make_room()
+
+    def _make_room(self) -> None:
+        """Let go of blocks that nobody uses, the oldest first, until the rest fit; with the lock held."""
+        while self._bytes > self._budget and self._idle:
+            oldest, size = self._idle.popitem(last=False)
+            del self._slots[oldest]
+            self._bytes -= size
 
     def close(self) -> None:
         """Stop fetching, and wait for the requests that are under way.
@@ -105,6 +109,7 @@ class BlockFetcher:
             return
         with self._lock:
             self._bytes += sum(len(block.data) for block in fetched)
+            self._make_room()
         for future, block in zip(waiting, fetched, strict=True):
             future.set_result(block)
 

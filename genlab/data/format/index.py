@@ -95,7 +95,8 @@ class BlockIndex:
         return np.searchsorted(self._offsets, np.array([shard.index.offset for shard in shards if shard.index]))
 
     def _load(self, pages: Sequence[int]) -> list["_Page"]:
-        if is_remote(self._path) and len(pages) > 1:
+        missing = len(set(pages) - self._pages.keys())
+        if is_remote(self._path) and missing > 1:
             with ThreadPoolExecutor(REQUESTS, thread_name_prefix="genlab-index") as pool:
                 return list(pool.map(self._loaded, pages))
         return [self._loaded(page) for page in pages]
@@ -186,7 +187,10 @@ class IndexWriter:
             Its entry for the manifest, and those of the shards, by their files.
         """
         sink = pa.BufferOutputStream()
-        shards, ends = sorted(self._shards, key=lambda shard: shard.file), [MAGIC_BYTES + INDEX_SCHEMA.serialize().size]
+        shards, ends = (
+            sorted(self._shards, key=lambda shard: (len(shard.file), shard.file)),
+            [MAGIC_BYTES + INDEX_SCHEMA.serialize().size],
+        )
         with pa.ipc.new_file(sink, INDEX_SCHEMA) as file:
             for shard in shards:
                 blocks = self._blocks[shard.file]

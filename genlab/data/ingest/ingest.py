@@ -65,6 +65,8 @@ AUTO = "auto"
 QUALITY = 90
 """The default of ``--quality``."""
 
+MEASURED = 32
+"""The most images whose size, encoded anew, says how many rows a shard has."""
 FEWEST_BYTES = 2048
 """Images whose pixels take fewer bytes are not stored as JPEG or WebP: heads and tables alone take hundreds."""
 
@@ -206,8 +208,8 @@ def ingest(
         image_format = dataclasses.replace(image_format, shape=first.shape, shape_key=row.key)
     kept = source.encoded and image_format.encoding == "encoded" and image_format.size is None
     image_bytes = sum(row.entry.size for row in columns.rows) / len(columns.rows) if kept else math.prod(first.shape)
-    if image_format.lossy and isinstance(first.image, bytes):
-        image_bytes = len(first.image)
+    if image_format.lossy:
+        image_bytes = _mean_bytes(source, image_format, columns.rows, first)
     per_shard = max(1, int(config.shard_size * 2**20 / max(1, image_bytes)))
     tasks = list(_tasks(source, image_format, dest, _assign(columns.rows, config), per_shard))
     specification = _specification(config, source, columns.rows)
@@ -442,6 +444,15 @@ def _first(source: Source, image_format: ImageFormat, rows: Sequence[Row]) -> tu
             if isinstance(prepared, Prepared):
                 return row, prepared
     raise DataError(f"{source.path}: none of its {len(rows)} images can be used")
+
+
+def _mean_bytes(source: Source, image_format: ImageFormat, rows: Sequence[Row], first: Prepared) -> float:
+    """Return the mean size of encoded images: of the first, and of some others at even distances that can be used."""
+    chosen = rows[:: math.ceil(len(rows) / MEASURED)]
+    with source.reader() as load_entry:
+        made = [first, *(prepare_row(source, load_entry, image_format, row)[0] for row in chosen)]
+    sizes = [len(one.image) for one in made if isinstance(one, Prepared)]
+    return sum(sizes) / len(sizes)
 
 
 def _assign(rows: Sequence[Row], config: IngestConfig) -> dict[str, list[Row]]:

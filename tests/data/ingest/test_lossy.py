@@ -13,6 +13,7 @@ from genlab.core.errors import ConfigError
 from genlab.data.format.shards import ShardSet
 from genlab.data.ingest.ingest import IngestConfig, ingest
 from genlab.data.ingest.to_files import export_files
+from genlab.imaging.images import encode_lossy
 
 
 @pytest.fixture
@@ -69,6 +70,14 @@ def test_shards_hold_the_bytes_asked_for(smooth: Path) -> None:
     together = sum(map(len, stored(smooth, "one", encoding="jpeg").encoded(np.arange(8))))
     shards = stored(smooth, "some", encoding="jpeg", shard_size=together / 3 / 2**20)
     assert 2 <= len(shards.shards) <= 5, "as many rows as fit by the size of a file, not by that of its pixels"
+    Image.new("RGB", (64, 64)).save(smooth / "  first.png")
+    shards = stored(smooth, "odd", encoding="jpeg", shard_size=together / 3 / 2**20)
+    assert 2 <= len(shards.shards) <= 5, "nor by that of the first, which is smaller than all others"
+
+
+def test_pixels_that_no_jpeg_makes_smaller_become_one_all_the_same() -> None:
+    pixels = np.random.default_rng(0).choice(np.array([0, 255], np.uint8), (300, 300, 3))
+    assert Image.open(io.BytesIO(encode_lossy(pixels, "jpeg", 90))).size == (300, 300)
 
 
 def test_exported_files_are_named_by_their_format(smooth: Path, tmp_path: Path) -> None:
