@@ -187,10 +187,8 @@ class IndexWriter:
             Its entry for the manifest, and those of the shards, by their files.
         """
         sink = pa.BufferOutputStream()
-        shards, ends = (
-            sorted(self._shards, key=lambda shard: (len(shard.file), shard.file)),
-            [MAGIC_BYTES + INDEX_SCHEMA.serialize().size],
-        )
+        shards = sorted(self._shards, key=lambda shard: (len(shard.file), shard.file))  # 100,000 after 99,999
+        ends = [MAGIC_BYTES + INDEX_SCHEMA.serialize().size]
         with pa.ipc.new_file(sink, INDEX_SCHEMA) as file:
             for shard in shards:
                 blocks = self._blocks[shard.file]
