@@ -1,29 +1,31 @@
-"""The two tables of StyleGAN's paper, measured on runs of a sweep, beside the paper's own figures.
+"""The two tables of StyleGAN's paper, measured on runs of sweeps, beside the paper's own figures.
 
-    genlab sweep tune_spaces/stylegan_configurations.py --data.images FACES
-    python benchmarks/stylegan_tables.py ~/genlab-runs/stylegan_configurations        # table 1: configurations A to F
-    genlab sweep tune_spaces/stylegan_mixing.py --data.images FACES
-    python benchmarks/stylegan_tables.py ~/genlab-runs/stylegan_mixing                # table 2: style mixing
+    genlab sweep tune_spaces/stylegan_configurations.py --data.images FACES    # table 1: configurations A to F
+    genlab sweep tune_spaces/stylegan_mixing.py --data.images FACES            # table 2: style mixing
+    python benchmarks/stylegan_tables.py ~/genlab-runs/stylegan_configurations ~/genlab-runs/stylegan_mixing
 
 KID in EfficientNet-Lite0's features of held-out images, with the 95% interval of the mean over training seeds. The
-paper has FID in Inception's features at 1024x1024, of other data: its numbers say which order it found, no more. What
-was measured before is not measured again.
+paper has FID in Inception's features at 1024x1024, of other data: its numbers say which order it found, no more. Each
+measurement becomes a row of a CSV file, from which the tables are made; what it holds is not measured again, so runs
+may come from several machines, one after the other.
 """
 
 import argparse
+import csv
 import math
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from rig import command, machine, say, table, versions
+from rig import HERE, command, machine, say, table, versions
 from scipy.stats import t
 
 from genlab.cli.evaluate import EvaluateConfig, run_evaluation
+from genlab.core.config import to_dict
 from genlab.core.storage import locate, read_json
-from genlab.evaluation.measurements import Evaluation
+from genlab.recipes.recipe import preset_values
 
 CONFIGURATIONS: Mapping[str, tuple[float, float]] = {
     "A": (7.79, 8.04),
@@ -43,47 +45,128 @@ MIXING: Mapping[float, tuple[float, float, float, float]] = {
 """Table 2: FID of FFHQ by the share of mixed images in training, for 1 to 4 latents in testing."""
 
 
+RESULTS = HERE.parent / "docs" / "benchmarks" / "stylegan-tables.csv"
+
+
+class Row(NamedTuple):
+    """A measurement of a run, as the CSV file has it."""
+
+    configuration: str
+    """A to F."""
+    loss: str
+    mixing: str
+    """Share of images that two latents styled in training."""
+    seed: str
+    images: str
+    """Images seen in training."""
+    latents: str
+    """How many latents style a sample."""
+    samples: str
+    kid: str
+
+
 def main() -> None:
-    """Measure the runs of a sweep and print the table that they belong to."""
+    """Measure runs, and print the tables of all that were measured."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("sweep", type=Path, help="folder of the sweep, which holds its sweep.json")
-    parser.add_argument("--samples", type=int, default=10_000)
+    parser.add_argument("runs", type=Path, nargs="*", help="run directories, or folders of sweeps")
+    parser.add_argument("--samples", type=int, default=4000)
+    parser.add_argument("--results", type=Path, default=RESULTS, help="the CSV file")
     options = parser.parse_args()
     torch.set_num_threads(1)
+    rows = _read(options.results)
+    for folder in options.runs:
+        for run in _runs(folder):
+            rows = _measured(run, options.samples, rows)
+            _write(options.results, rows)
     print(f"`{command()}`\n\n{machine(range(1))}. {versions('torch')}.\n")
-    trials = [trial for trial in read_json(locate(str(options.sweep / "sweep.json")))["trials"] if not trial["error"]]
-    if any("objective.mixing" in trial["point"] for trial in trials):
-        print(_mixing(trials, options.samples))
-    else:
-        print(_configurations(trials, options.samples))
+    print(_configurations(rows), _mixing(rows), sep="\n\n")
 
 
-def _configurations(trials: list[dict[str, Any]], samples: int) -> str:
-    rows = []
-    for name, (celeba, ffhq) in CONFIGURATIONS.items():
-        found = [_kid(trial["run"], samples) for trial in trials if trial["point"]["preset"] == name]
-        rows.append([name, _mean(found), str(len(found)), f"{celeba:.2f}", f"{ffhq:.2f}"])
-    return table(["configuration", "KID", "seeds", "paper: FID, CelebA-HQ", "paper: FID, FFHQ"], rows)
+def _runs(folder: Path) -> list[str]:
+    """List the runs of a sweep that ended well, or the run itself."""
+    sweep = locate(str(folder / "sweep.json"))
+    if not sweep.exists():
+        return [str(folder)]
+    return [trial["run"] for trial in read_json(sweep)["trials"] if not trial["error"]]
 
 
-def _mixing(trials: list[dict[str, Any]], samples: int) -> str:
-    rows = []
+def _measured(run: str, samples: int, rows: list[Row]) -> list[Row]:
+    """Return the rows and those of a run: of configurations E and F one for each number of latents."""
+    about = read_json(locate(run) / "model" / "genlab.json")["provenance"]
+    config = read_json(locate(run) / "config.json")["config"]
+    name = _configuration(config)
+    for latents in range(1, 5 if name in "EF" else 2):
+        start = Row(
+            name,
+            config["objective"]["loss"],
+            f"{config['objective']['mixing']:g}",
+            str(config["run"]["seed"]),
+            str(about["images"]),
+            str(latents),
+            str(samples),
+            "",
+        )
+        if not any(row[:-1] == start[:-1] for row in rows):
+            say(f"{run}: {name}, {latents} latents")
+            file = str(locate(run) / f"evaluation-{latents}.json")
+            asked = EvaluateConfig(run, samples=samples, classifier="none", path_lengths=2, output=file)
+            evaluation, _ = run_evaluation(asked, {"latents": latents})
+            rows = [*rows, start._replace(kid=f"{evaluation.measurements['kid'].value:.5f}")]
+    return rows
+
+
+def _configuration(config: Mapping[str, Any]) -> str:
+    """Tell which preset a run's config has, whatever its loss and the share of its mixed images."""
+    for name in reversed(CONFIGURATIONS):
+        fits = True
+        for option, value in preset_values("stylegan", name).items():
+            section, _, field = option.partition(".")
+            if option not in ("objective.loss", "objective.mixing", "optimization.learning_rate"):
+                fits = fits and config[section][field] == value
+        if fits and (name != "F" or config["objective"]["mixing"] > 0):
+            return name
+    raise SystemExit("a run of none of the presets A to F")
+
+
+def _configurations(rows: Sequence[Row]) -> str:
+    """Table 1, for each loss that was measured."""
+    losses = sorted({row.loss for row in rows if row.configuration != "A"})
+    lines = []
+    for name, published in CONFIGURATIONS.items():
+        cells = [name]
+        for loss in losses:
+            own = "wgan-gp" if name == "A" else loss
+            mixing = "0.9" if name == "F" else "0"
+            found = [row for row in rows if row[:3] == (name, own, mixing) and row.latents == "1"]
+            cells += [_mean([float(row.kid) for row in found]), str(len(found))]
+        lines.append([*cells, *(f"{fid:.2f}" for fid in published)])
+    heads = [head for loss in losses for head in (f"KID, {loss}", "seeds")]
+    return table(["configuration", *heads, "paper: FID, CelebA-HQ", "paper: FID, FFHQ"], lines)
+
+
+def _mixing(rows: Sequence[Row]) -> str:
+    """Table 2."""
+    lines = []
     for share, published in MIXING.items():
-        runs = [trial["run"] for trial in trials if trial["point"]["objective.mixing"] == share]
         for latents, fid in enumerate(published, 1):
-            found = [_kid(run, samples, latents) for run in runs]
-            rows.append([f"{share:.0%}", str(latents), _mean(found), str(len(found)), f"{fid:.2f}"])
-    return table(["mixed in training", "latents in testing", "KID", "seeds", "paper: FID, FFHQ"], rows)
+            key = ("F" if share else "E", "nonsaturating", f"{share:g}")
+            kids = [float(row.kid) for row in rows if row[:3] == key and row.latents == str(latents)]
+            lines.append([f"{share:.0%}", str(latents), _mean(kids), str(len(kids)), f"{fid:.2f}"])
+    return table(["mixed in training", "latents in testing", "KID", "seeds", "paper: FID, FFHQ"], lines)
 
 
-def _kid(run: str, samples: int, latents: int = 1) -> float:
-    """Measure the KID of a run's model, or read what was measured before."""
-    file = locate(run) / f"evaluation-{samples}-{latents}.json"
+def _read(file: Path) -> list[Row]:
     if not file.exists():
-        say(f"{run}: {latents} latents")
-        config = EvaluateConfig(run, samples=samples, classifier="none", output=str(file))
-        run_evaluation(config, {"latents": latents})
-    return Evaluation.load(file).measurements["kid"].value
+        return []
+    with file.open(newline="") as lines:
+        return [Row(**row) for row in csv.DictReader(lines)]
+
+
+def _write(file: Path, rows: Sequence[Row]) -> None:
+    with file.open("w", newline="") as lines:
+        writer = csv.writer(lines, lineterminator="\n")
+        writer.writerow(Row._fields)
+        writer.writerows(sorted(rows))
 
 
 def _mean(values: list[float]) -> str:

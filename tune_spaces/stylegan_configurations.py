@@ -12,6 +12,6 @@ SPACE = Space(
     vary={"preset": ["A", "B", "C", "D", "E", "F"]},
     metric="val/kid",
     mode="min",
-    base={"preset": "comparison-32", "run.steps": 6250, "run.evaluate_every": 6250, "run.threads": 1},
+    base={"preset": "comparison-32", "run.steps": 3125, "run.evaluate_every": 3125, "run.threads": 1},
     seeds=3,
 )

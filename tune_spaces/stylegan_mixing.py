@@ -12,6 +12,6 @@ SPACE = Space(
     vary={"preset": ["F"], "objective.mixing": [0.0, 0.5, 0.9, 1.0]},
     metric="val/kid",
     mode="min",
-    base={"preset": "comparison-32", "run.steps": 6250, "run.evaluate_every": 6250, "run.threads": 1},
+    base={"preset": "comparison-32", "run.steps": 3125, "run.evaluate_every": 3125, "run.threads": 1},
     seeds=3,
 )
