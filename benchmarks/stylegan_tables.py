@@ -23,7 +23,6 @@ from rig import HERE, command, machine, say, table, versions
 from scipy.stats import t
 
 from genlab.cli.evaluate import EvaluateConfig, run_evaluation
-from genlab.core.config import to_dict
 from genlab.core.storage import locate, read_json
 from genlab.recipes.recipe import preset_values
 
