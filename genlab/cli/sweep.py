@@ -35,6 +35,9 @@ class SweepOptions(Budget):
     keep: Annotated[int, Ge(0)] | None = None
     """How many of the best trials keep their checkpoints, from which they can be trained on; 3 unless the space says
     otherwise. All keep their models, metrics and pictures."""
+    per_gpu: Annotated[int, Ge(1)] | None = None
+    """How many trials, of one worker each, share a GPU and its memory, on clusters that have GPUs; 1 unless the space
+    says otherwise. For networks that leave most of a GPU idle."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +93,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         space = load_space(path)
         given = parse(SweepConfig, own, prog=f"genlab sweep {path}").sweep
         keep = space.keep if given.keep is None else given.keep
-        space = replace(space, budget=space.budget.limited_by(given), seeds=given.seeds or space.seeds, keep=keep)
+        seeds, per_gpu = given.seeds or space.seeds, given.per_gpu or space.per_gpu
+        space = replace(space, budget=space.budget.limited_by(given), seeds=seeds, keep=keep, per_gpu=per_gpu)
         defaults = override(recipe_type(space.family).config_type(), space.options(space.base))
         config = read_family_options(space.family, options, default=defaults, prog=f"genlab sweep {path}")
         sweep(space, config, name=config.run.name or Path(path).stem)

@@ -48,6 +48,12 @@ def check_space(space: Space, config: Any) -> None:
     _check_objectives(space)
     if not isinstance(space.seeds, int) or space.seeds < 1:
         raise ConfigError(f"seeds = {space.seeds!r}: a sweep has at least one seed")
+    if not isinstance(space.per_gpu, int) or space.per_gpu < 1:
+        raise ConfigError(f"per_gpu = {space.per_gpu!r}: a GPU is taken by one trial at least")
+    if space.per_gpu > 1 and config.run.workers > 1:
+        raise ConfigError(
+            f"per_gpu = {space.per_gpu}: trials of one worker can share a GPU, and run.workers = {config.run.workers}"
+        )
     if space.seeds > 1 and SEED in space.vary:
         raise ConfigError(f"{SEED}: varied, and set by seeds = {space.seeds}, too; leave one of them out")
     if space.scheduler is not None:

@@ -170,9 +170,10 @@ class Space:
     """How much the sweep may train."""
     seeds: int = 1
     """Trials of each point, with as many values of ``run.seed``, from the one of the config on."""
-
     keep: int = 3
     """How many of the best trials keep their checkpoints, from which they can be trained on. All keep their models."""
+    per_gpu: int = 1
+    """How many trials, of one worker each, share a GPU and its memory, on clusters that have GPUs."""
 
     @property
     def objectives(self) -> dict[str, Mode]:

@@ -65,14 +65,14 @@ def run_trials(
     Raises:
         ClusterError: when a trial does not fit on the cluster.
     """
-    threads, together = side_by_side(config.run, source.most)
+    threads, together = side_by_side(config.run, source.most, space.per_gpu)
     at_once = counted(min(together, source.left), "trial")
     print(f"{at_once} at a time, {counted(threads, 'thread')} a worker", flush=True)
     trainable = tune.with_parameters(_trial, space=space, config=config, folder=str(folder), threads=threads)
     queue = Queue(source, space.budget.hours)
     alone = config.run.workers == 1
     _, gpu = worker_resources(config.run)
-    reserved = resources_of(threads, gpu) if alone else DRIVER
+    reserved = resources_of(threads, gpu, space.per_gpu) if alone else DRIVER
     tuner = tune.Tuner(
         tune.with_resources(trainable, tune.PlacementGroupFactory([reserved])),
         tune_config=tune.TuneConfig(

@@ -14,6 +14,7 @@ from genlab.core.storage import locate
 from genlab.data.ingest.ingest import IngestConfig, ingest
 from genlab.models.stylegan import Form
 from genlab.recipes.cyclegan import CycleGANConfig
+from genlab.recipes.options import Run
 from genlab.recipes.vae import VAEConfig
 from genlab.sweeps.checks import check_plan, check_space, metric_names
 from genlab.sweeps.space import Asha, Budget, Median, Pbt, Space, When
@@ -64,6 +65,7 @@ SEARCHED: dict[str, Any] = RANDOM | {"searcher": "optuna"}
         ({"run.batch": [8]}, {"scheduler": Median(9, every=0)}, "Median: every = 0"),
         ({"run.seed": [0, 1]}, {"seeds": 3}, "run.seed: varied, and set by seeds = 3"),
         ({"run.batch": [8]}, {"seeds": 0}, "seeds = 0: a sweep has at least one"),
+        ({"run.batch": [8]}, {"per_gpu": 0}, "per_gpu = 0: a GPU is taken by one trial at least"),
         ({"run.batch": [8]}, {"metric": ["val/kl", "val/neg_elbo"]}, "mode = 'min': give min or max for each metric"),
         ({"run.batch": [8]}, {"metric": ["val/kl"] * 2, "mode": ["min"] * 2}, "several different ones"),
         (
@@ -86,6 +88,12 @@ SEARCHED: dict[str, Any] = RANDOM | {"searcher": "optuna"}
 def test_a_space_that_the_family_has_no_options_for_is_refused(vary: Any, more: Any, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         check_space(space(vary, **more), VAEConfig())
+
+
+def test_only_trials_of_one_worker_share_a_gpu() -> None:
+    check_space(space({"run.batch": [8]}, per_gpu=2), VAEConfig())
+    with pytest.raises(ConfigError, match=r"per_gpu = 2: trials of one worker can share a GPU, and run\.workers = 2"):
+        check_space(space({"run.batch": [8]}, per_gpu=2), VAEConfig(run=Run(workers=2)))
 
 
 @pytest.mark.parametrize(

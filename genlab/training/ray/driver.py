@@ -133,15 +133,26 @@ class Node:
         return counted(self.cpus, "CPU") + (f" and {counted(self.gpus, 'GPU')}" if self.gpus else "")
 
 
-def fitting(nodes: Sequence[Node], threads: int, gpu: bool) -> int:
-    """Return how many workers of ``threads`` CPUs, and one GPU each if ``gpu``, fit on ``nodes``, each on one node."""
-    return sum(min(node.cpus // threads, node.gpus) if gpu else node.cpus // threads for node in nodes)
+def fitting(nodes: Sequence[Node], threads: int, gpu: bool, per_gpu: int = 1) -> int:
+    """Return how many workers fit on ``nodes``, each on one node.
+
+    Args:
+        nodes: the nodes.
+        threads: CPUs of a worker.
+        gpu: whether workers need GPUs.
+        per_gpu: how many workers share a GPU.
+    """
+    room = [node.cpus // threads for node in nodes]
+    if gpu:
+        room = [min(workers, node.gpus * per_gpu) for workers, node in zip(room, nodes, strict=True)]
+    return sum(room)
 
 
-def most_threads(nodes: Sequence[Node], workers: int, gpu: bool) -> int:
+def most_threads(nodes: Sequence[Node], workers: int, gpu: bool, per_gpu: int = 1) -> int:
     """Return the most threads with which ``workers`` fit on ``nodes``; 1 where they do not fit with any number."""
     most = max((node.cpus for node in nodes), default=0)
-    return max((threads for threads in range(1, most + 1) if fitting(nodes, threads, gpu) >= workers), default=1)
+    fit = (threads for threads in range(1, most + 1) if fitting(nodes, threads, gpu, per_gpu) >= workers)
+    return max(fit, default=1)
 
 
 def worker_resources(run: Run) -> tuple[int, bool]:
@@ -178,12 +189,13 @@ def worker_resources(run: Run) -> tuple[int, bool]:
     return threads, gpu
 
 
-def side_by_side(run: Run, runs: int) -> tuple[int, int]:
+def side_by_side(run: Run, runs: int, per_gpu: int = 1) -> tuple[int, int]:
     """Return the CPU threads of each worker of several like runs, and how many of these go side by side.
 
     Args:
         run: the options of each run.
         runs: how many there are.
+        per_gpu: how many workers share a GPU.
 
     Raises:
         ClusterError: when one of them could never start, see :func:`worker_resources`.
@@ -192,22 +204,30 @@ def side_by_side(run: Run, runs: int) -> tuple[int, int]:
     nodes = _nodes()
     if fitting(nodes, run.threads or 1, gpu) < run.workers:  # An autoscaler is to add nodes first.
         return threads, 1
-    return packed(nodes, run, runs, gpu=gpu)
+    return packed(nodes, run, runs, gpu=gpu, per_gpu=per_gpu)
 
 
-def packed(nodes: Sequence[Node], run: Run, runs: int, *, gpu: bool) -> tuple[int, int]:
+def packed(nodes: Sequence[Node], run: Run, runs: int, *, gpu: bool, per_gpu: int = 1) -> tuple[int, int]:
     """Return what :func:`side_by_side` does, for these nodes: threads of a worker, and runs side by side.
 
     A worker runs on one node. Unless ``run.threads`` says otherwise, as many runs as there is room for go side by side,
     and their workers get the most threads with which they fit. It is one run where none fits.
     """
-    together = max(1, min(runs, fitting(nodes, run.threads or 1, gpu) // run.workers))
-    return run.threads or most_threads(nodes, run.workers * together, gpu), together
+    together = max(1, min(runs, fitting(nodes, run.threads or 1, gpu, per_gpu) // run.workers))
+    return run.threads or most_threads(nodes, run.workers * together, gpu, per_gpu), together
 
 
-def resources_of(threads: int, gpu: bool) -> dict[str, int | float]:
-    """Return the resources of the cluster that a worker of ``threads`` CPU threads takes, with a GPU or without."""
-    return {"CPU": threads, "GPU": 1} if gpu else {"CPU": threads}
+def resources_of(threads: int, gpu: bool, per_gpu: int = 1) -> dict[str, int | float]:
+    """Return the resources of the cluster that a worker of ``threads`` CPU threads takes.
+
+    Args:
+        threads: its CPU threads.
+        gpu: whether it needs a GPU.
+        per_gpu: how many workers share a GPU.
+    """
+    if not gpu:
+        return {"CPU": threads}
+    return {"CPU": threads, "GPU": 1 if per_gpu == 1 else 1 / per_gpu}  # Ray wants whole GPUs as whole numbers.
 
 
 def _nodes() -> list[Node]:

@@ -10,7 +10,7 @@ from ray.core.generated import autoscaler_pb2
 from genlab.core.errors import ClusterError
 from genlab.recipes.options import Run
 from genlab.recipes.workers import parse_workers
-from genlab.training.ray.driver import Node, fitting, most_threads, packed, side_by_side, worker_resources
+from genlab.training.ray.driver import Node, fitting, most_threads, packed, resources_of, side_by_side, worker_resources
 
 UNEQUAL = [Node(64, 8), Node(64, 1)]
 
@@ -161,3 +161,11 @@ def test_runs_are_packed_node_by_node(
     nodes: list[Node], run: Run, runs: int, gpu: bool, expected: tuple[int, int]
 ) -> None:
     assert packed(nodes, run, runs, gpu=gpu) == expected, "threads of a worker, and runs side by side"
+
+
+def test_several_runs_share_a_gpu_as_far_as_the_cpus_of_its_node_go() -> None:
+    nodes = [Node(8, 2), Node(2, 2), Node(64)]
+    assert packed(nodes, Run(), 100, gpu=True, per_gpu=3) == (1, 8)
+    assert packed(nodes, Run(threads=4), 100, gpu=True, per_gpu=3) == (4, 2)
+    assert packed(nodes, Run(), 4, gpu=True, per_gpu=3) == (2, 4)
+    assert resources_of(2, True, per_gpu=4) == {"CPU": 2, "GPU": 0.25}
