@@ -20,7 +20,7 @@ from upath import UPath
 
 from genlab.core.errors import DataError
 from genlab.core.storage import is_remote, read_range, sha256, write_atomic
-from genlab.data.format.block_fetcher import REQUESTS, consecutive
+from genlab.data.format.block_fetcher import REQUESTS
 from genlab.data.format.manifest import INDEX_NAME, RESTORE, Block, Blocks, IndexFile, Manifest, Shard, missing_file
 from genlab.data.format.schema import INDEX_SCHEMA, MAGIC_BYTES
 
@@ -75,11 +75,16 @@ class BlockIndex:
         if not shards or shards[0].index is None:
             return np.array([block.rows for shard in shards for block in shard.blocks], np.int64)
         numbers = self._numbers(shards)
-        pages = self._load(np.unique(self._page[numbers]).tolist())
+        page = self._page[numbers]
+        needed = np.unique(page).tolist()
+        pages = dict(zip(needed, self._load(needed), strict=True))
+        # Neighbouring shards of one page lie side by side in it.
+        ends = np.flatnonzero((np.diff(numbers) != 1) | (np.diff(page) != 0)) + 1
         found = []
-        for neighbours in consecutive(numbers.tolist()):
-            first, end = self._starts[neighbours.start], self._starts[neighbours.stop]
-            found += [page.rows[max(first - page.start, 0) : max(end - page.start, 0)] for page in pages]
+        for run in np.split(numbers, ends):
+            of_run = pages[int(self._page[run[0]])]
+            first, end = self._starts[run[0]], self._starts[run[-1] + 1]
+            found.append(of_run.rows[first - of_run.start : end - of_run.start])
         return np.concatenate(found).astype(np.int64)
 
     def load(self, shards: Iterable[Shard]) -> None:

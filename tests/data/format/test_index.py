@@ -65,9 +65,11 @@ def test_what_was_written_of_any_shards_is_read_whatever_the_pages(
     found = BlockIndex(directory, manifest)
     for number in rng.permutation(len(written)).tolist():
         assert equal(found.blocks(manifest.shards[number]), Blocks.of(written[number].blocks))
-    some = np.flatnonzero(rng.integers(0, 2, len(written))).tolist()
-    rows = BlockIndex(directory, manifest).rows([manifest.shards[number] for number in some])
-    assert rows.tolist() == [count for number in some for count in shards[number]]
+    some = rng.permutation(len(written))[: rng.integers(0, len(written) + 1)]
+    for numbers in (range(len(written)), np.sort(some).tolist(), some.tolist()):
+        rows = BlockIndex(directory, manifest).rows([manifest.shards[number] for number in numbers])
+        assert rows.dtype == np.int64
+        assert rows.tolist() == [count for number in numbers for count in shards[number]]
 
 
 def test_the_index_is_plain_arrow(make_data: MakeData) -> None:
