@@ -68,16 +68,28 @@ while sum(node["Alive"] for node in ray.nodes()) < int(sys.argv[1]):
     time.sleep(2)
 PYTHON
 
-# Slurm's notice goes to the command, which saves what it has; then the job is queued again.
+# Slurm's notice goes to the command, which saves what it has; then the job is queued again. Where that takes so long that
+# Slurm would end both, it is queued again before, which ends both, too.
 stopped=
+# shellcheck disable=SC2329 # by the trap
+stop() {
+  kill -TERM "$command" 2>/dev/null || true
+  [ -z "$stopped" ] || return 0
+  stopped=1
+  mkfifo "$state/nothing"
+  # By `read`, for a `sleep` would live on when this is ended.
+  (read -rt "${GENLAB_REQUEUE_AFTER:-240}" <>"$state/nothing" || exec scontrol requeue "$SLURM_JOB_ID") &
+  timer=$!
+}
 "$@" &
 command=$!
-trap 'stopped=1; kill -TERM "$command" 2>/dev/null || true' TERM
+trap stop TERM
 status=0
 wait "$command" || status=$?
 if [ -n "$stopped" ]; then
   status=0 # of the wait that the notice broke off
   wait "$command" || status=$?
-  scontrol requeue "$SLURM_JOB_ID"
+  kill "$timer" 2>/dev/null || true
+  wait "$timer" || scontrol requeue "$SLURM_JOB_ID" # unless it has been
 fi
 exit "$status"

@@ -28,6 +28,11 @@ PROGRAMS = {
     "work": """
         echo "work $* at $RAY_ADDRESS token=$(wc -c <"$RAY_AUTH_TOKEN_PATH")${RAY_AUTH_TOKEN-}" >>"$LOG"
         exit 3""",
+    "save-slowly": """
+        trap 'echo saving >>"$LOG"' TERM
+        echo ready >>"$LOG"
+        until [[ -e $HOME/go-on ]]; do sleep 0.05; done
+        echo saved >>"$LOG\"""",
     "wait-for-term": 'trap \'echo saved >>"$LOG"; exit 0\' TERM; echo ready >>"$LOG"; while :; do sleep 0.05; done',
 }
 
@@ -48,8 +53,9 @@ def slurm(tmp_path: Path) -> Any:
     log = tmp_path / "log"
     log.touch()
 
-    def start(*command: str) -> tuple["subprocess.Popen[bytes]", Path]:
+    def start(*command: str, requeue_after: str = "240") -> tuple["subprocess.Popen[bytes]", Path]:
         variables = {
+            "GENLAB_REQUEUE_AFTER": requeue_after,
             "HOME": str(tmp_path),
             "LOG": str(log),
             "SLURM_SUBMIT_DIR": str(tmp_path),
@@ -81,15 +87,33 @@ def test_a_slurm_job_is_a_cluster_with_a_token_of_its_own_that_ends_with_the_com
     assert not list(tmp_path.glob(".genlab-slurm-*")), "the token is gone"
 
 
+def wait_for(line: str, log: Path) -> None:
+    """Wait until a line is in the log."""
+    deadline = time.monotonic() + 60
+    while line not in log.read_text().splitlines() and time.monotonic() < deadline:
+        time.sleep(0.05)
+
+
 def test_a_slurm_job_that_is_stopped_saves_and_is_queued_again(slurm: Any) -> None:
     job, log = slurm("wait-for-term")
-    deadline = time.monotonic() + 60
-    while "ready" not in log.read_text() and time.monotonic() < deadline:
-        time.sleep(0.05)
+    wait_for("ready", log)
     job.send_signal(signal.SIGTERM)
     assert job.wait(60) == 0
     lines = log.read_text().splitlines()
     assert lines.index("saved") < lines.index("scontrol requeue 7") < lines.index("ray ended")
+    assert lines.count("scontrol requeue 7") == 1
+
+
+def test_a_slurm_job_that_is_stopped_and_saves_too_slowly_is_queued_again_before(slurm: Any, tmp_path: Path) -> None:
+    job, log = slurm("save-slowly", requeue_after="0.1")
+    wait_for("ready", log)
+    job.send_signal(signal.SIGTERM)
+    wait_for("scontrol requeue 7", log)
+    (tmp_path / "go-on").touch()
+    assert job.wait(60) == 0
+    lines = log.read_text().splitlines()
+    assert lines.index("saving") < lines.index("scontrol requeue 7") < lines.index("saved") < lines.index("ray ended")
+    assert lines.count("scontrol requeue 7") == 1
 
 
 def test_a_slurm_job_without_a_command_says_what_to_submit(slurm: Any, capfd: pytest.CaptureFixture[str]) -> None:
