@@ -20,6 +20,12 @@ printed is the share of the time that it waits for data, with several sizes of t
 
 ``cache``: a block cache holds a part of the blocks of a data set, which are read in eight passes in random orders;
 printed is how many of the reads of the last pass it spares.
+
+``predicted``: how long a step of the loop takes with 1, 2 and 3 workers on this machine, beside what the model of the
+plan predicts.
+
+``--plan``, instead of a part: what CycleGAN at 256x256 and StyleGAN2 at 1024x1024 read, send, write and cost on 8, 64
+and 512 GPUs, by a model; its inputs are options.
 """
 
 import argparse
@@ -38,6 +44,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 from rig import command, machine, versions
+from scale_plan import add_options, print_plan, print_predictions
 
 from genlab.data.format.shard_bytes import ShardBytes
 from genlab.data.format.shards import ShardSet
@@ -320,19 +327,29 @@ def main() -> None:
     """Measure, print the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "part", nargs="*", default=["order", "reads", "nodes", "cache"], help="by default all but waiting"
+        "part",
+        nargs="*",
+        default=["order", "reads", "nodes", "cache"],
+        help="by default all but noise, waiting and predicted",
     )
     parser.add_argument("--data", help="a local data set, for waiting")
     parser.add_argument("--workers", type=int, default=100)
     parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--rows-per-second", type=float, default=500, help="of one worker")
     parser.add_argument("--seconds", type=float, default=20)
+    parser.add_argument("--rounds", type=int, default=5, help="of predicted")
     parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--plan", action="store_true", help="print the plan")
+    add_options(parser)
     given = parser.parse_args()
     if given.one:
         order_once(given.one[0], int(given.one[1]), int(given.one[2]))
         return
-    print(f"$ {command()}\n{machine(sorted(os.sched_getaffinity(0)))}\n{versions('pyarrow', 'numpy')}\n", flush=True)
+    print(f"$ {command()}\n", flush=True)
+    if given.plan:
+        print_plan(given)
+        return
+    print(f"{machine(sorted(os.sched_getaffinity(0)))}\n{versions('torch', 'pyarrow', 'numpy')}\n", flush=True)
     if "order" in given.part:
         print_order()
     if "reads" in given.part:
@@ -344,6 +361,8 @@ def main() -> None:
         print_noise()
     if "waiting" in given.part:
         print_waiting(given)
+    if "predicted" in given.part:
+        print_predictions(given.rounds)
     if "cache" in given.part:
         print("\n| blocks in the cache | reads spared |\n| --- | --- |")
         for share in (0.25, 0.5, 0.75, 0.9):

@@ -201,36 +201,13 @@ class _Turns:
         self._number += 1
         self._watching = _profiler() if self._profile and self._number > 1 else None
         if self._number == 1:
-            self._watching = _counter()
+            from scale_model import Operations
+
+            self._watching = Operations()
         if self._watching is not None:
             self._watching.__enter__()
         forget_peak_memory()
         self._began = time.perf_counter()
-
-
-def _counter() -> Any:
-    """Count floating-point operations by PyTorch's formulas, but for convolutions' gradients: that knows no groups."""
-    import torch
-    from torch.utils._python_dispatch import TorchDispatchMode
-    from torch.utils.flop_counter import flop_registry
-
-    class Counter(TorchDispatchMode):
-        """Sees all operations. FlopCounterMode cannot count a gradient of a gradient, because it looks for modules."""
-
-        total = 0
-
-        def __torch_dispatch__(self, function: Any, types: Any, arguments: Any = (), options: Any = None) -> Any:
-            found = function(*arguments, **(options or {}))
-            packet = function._overloadpacket
-            if packet is torch.ops.aten.convolution_backward:
-                grad, x, weight, *_ = arguments
-                places = (x if arguments[7] else grad).numel()
-                self.total += 2 * places * weight[0].numel() * sum(arguments[10][:2])
-            elif packet in flop_registry:
-                self.total += flop_registry[packet](*arguments, **(options or {}), out_val=found)
-            return found
-
-    return Counter()
 
 
 def _profiler() -> Any:
