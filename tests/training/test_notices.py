@@ -13,7 +13,7 @@ from genlab.training import loop
 from genlab.training.launch import launch
 from genlab.training.notices import SIGTERM_CAME, Notice, Notices, PreemptedError, Termination
 from genlab.training.plan import Plan, make_plan, start_or_resume
-from genlab.training.ray.messages import RunMessages
+from genlab.training.ray.messages import SILENCE_SECONDS, RunMessages
 from genlab.training.state import TrainingState
 from tests.training.support import QuietSession, assert_same_run, checkpoint_steps, vae_config
 
@@ -122,3 +122,17 @@ def test_a_notice_for_nodes_is_for_the_workers_that_were_there() -> None:
     messages.preempt("saved")
     assert messages.preempted() == ("saved", SIGTERM_CAME)
     assert messages.preempted() == (None, None)
+
+
+def test_workers_that_were_killed_do_not_listen_any_more() -> None:
+    now = [0.0]
+    messages = RunMessages(clock=lambda: now[0])
+    messages.listen(("a", "b"))
+    for _ in range(100):
+        now[0] += 1.0
+        messages.notice()
+        assert messages.collect()[3] == ("a", "b")
+    now[0] += SILENCE_SECONDS + 0.1
+    assert messages.collect()[3] == (), "so that SIGTERM ends the driver at once"
+    messages.listen(("b",))
+    assert messages.collect()[3] == ("b",)

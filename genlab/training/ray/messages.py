@@ -1,21 +1,33 @@
 """Messages from a run's workers to its driver. Imports nothing heavy: its actor starts before all others."""
 
+import time
+from collections.abc import Callable
+
 from genlab.core.errors import GenlabError
 from genlab.training.console import ProgressUpdate
 from genlab.training.notices import Notice
 from genlab.training.rung import Rung
 
+SILENCE_SECONDS = 15.0
+"""Time without a question for notices, of which rank 0 asks one a second, after which it is taken for dead."""
+
 
 class RunMessages:
-    """A Ray actor that keeps the messages of rank 0 until the driver fetches them. It lives as long as the driver."""
+    """A Ray actor that keeps the messages of rank 0 until the driver fetches them. It lives as long as the driver.
 
-    def __init__(self) -> None:
+    Args:
+        clock: tells the time in seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._messages: list[str] = []
         self._update: ProgressUpdate | None = None
         self._fault: GenlabError | None = None
         self._rung: Rung | None = None
         self._stops: bool | None = None
         self._nodes: tuple[str, ...] = ()
+        self._asked = clock()
         self._notice: Notice | None = None
         self._preempted: str | None = None
 
@@ -54,6 +66,7 @@ class RunMessages:
         A notice that some node goes away was for the workers before these.
         """
         self._nodes = nodes
+        self._asked = self._clock()
         if nodes:
             self._preempted = None
             if self._notice and not self._notice.ends:
@@ -65,7 +78,8 @@ class RunMessages:
             self._notice = notice
 
     def notice(self) -> Notice | None:
-        """Return the notice for the workers, if any."""
+        """Return the notice for the workers, if any. Asked by rank 0 as long as it listens."""
+        self._asked = self._clock()
         return self._notice
 
     def preempt(self, message: str) -> None:
@@ -81,9 +95,11 @@ class RunMessages:
     def collect(self) -> tuple[list[str], ProgressUpdate | None, Rung | None, tuple[str, ...]]:
         """Return the messages since the last call, the newest progress and a rung that was reached, if new.
 
-        The last element is what :meth:`listen` was given.
+        The last element is what :meth:`listen` was given; none when rank 0 has not asked for notices for
+        :data:`SILENCE_SECONDS`, as it was killed.
         """
         messages, self._messages = self._messages, []
         update, self._update = self._update, None
         rung, self._rung = self._rung, None
-        return messages, update, rung, self._nodes
+        silent = self._clock() - self._asked > SILENCE_SECONDS
+        return messages, update, rung, () if silent else self._nodes
