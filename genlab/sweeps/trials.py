@@ -261,7 +261,8 @@ def plan_run(space: Space, config: Any, folder: UPath, name: str, branch: Branch
         name: the trial's name.
         branch: the checkpoint of another trial that it branches off; ``None`` if it begins by itself.
     """
-    plan = make_plan(space.family, override(config, {"run.name": name, "run.storage": str(folder)}), sealed=True)
+    config = override(config, {"run.name": name, "run.storage": str(folder)})
+    plan = make_plan(space.family, config, sealed=True, branch=branch)
     if space.scheduler is None:
         return plan
     run = plan.run
@@ -270,7 +271,7 @@ def plan_run(space: Space, config: Any, folder: UPath, name: str, branch: Branch
         for images in space.scheduler.rungs(plan.steps * run.batch)
     }
     first = branch.step if branch else 0
-    return replace(plan, branch=branch, rungs=tuple(sorted(step for step in steps if first < step < plan.steps)))
+    return replace(plan, rungs=tuple(sorted(step for step in steps if first < step < plan.steps)))
 
 
 def _plan(space: Space, config: Any, name: str, earlier_names: Sequence[str], folder: UPath) -> Plan:

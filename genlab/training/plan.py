@@ -18,7 +18,7 @@ from genlab import __version__
 from genlab.core.claims import Claim, claimed, is_claim_file
 from genlab.core.config import differences, from_dict, to_dict, validate
 from genlab.core.errors import ConfigError, DataError, RunError
-from genlab.core.storage import is_remote, locate, read_json, require_absolute, write_json
+from genlab.core.storage import exists, is_remote, locate, read_json, require_absolute, write_json
 from genlab.data.format.held_out import HeldOutSplits, held_out_splits
 from genlab.data.format.manifest import FILE_NAME as MANIFEST
 from genlab.data.format.shards import ShardSet
@@ -202,14 +202,18 @@ def default_storage() -> str:
     return os.environ.get("GENLAB_RUNS") or "~/genlab-runs"
 
 
-def make_plan(family: str, config: Any, *, sealed: bool = False) -> Plan:
+def make_plan(family: str, config: Any, *, sealed: bool = False, branch: Branch | None = None) -> Plan:
     """Check a config and its data, and make the plan of its run.
+
+    The order of its rows, the noise of these and the held-out rows are those that it began with, or the run that it
+    branched off.
 
     Args:
         family: the family.
         config: its config.
         sealed: whether the run is one of several of which one is chosen: it is measured on the rows that choices are
             made on, and not on those that results are reported on, see :class:`HeldOutSplits`.
+        branch: the checkpoint of another run that it branches off, unless its ``config.json`` names one.
 
     Raises:
         ConfigError, DataError: when they do not allow a run; the message names the option or file.
@@ -226,12 +230,14 @@ def make_plan(family: str, config: Any, *, sealed: bool = False) -> Plan:
         raise ConfigError(f"run.name = {name!r}: taken, drawn data sets lie there; choose another")
     if config.data.cache:
         require_absolute("data.cache", config.data.cache)
+    branch = recorded_branch(root / name) or branch
+    begun = _begun(root / name, branch)
     domains = {}
     for domain, url in config.data.domains.items():
         if not url.startswith(SYNTHETIC):
             require_absolute(f"data.{domain}", url)
         measured = recipe_type(family).measured_columns(config)
-        domains[domain] = _plan_domain(domain, url, config, measured, root, root / name)
+        domains[domain] = _plan_domain(domain, url, config, measured, root, begun)
     infos = {domain: data_set.info for domain, data_set in domains.items()}
     recipe = build_on_meta(family, config, infos)
     group = recipe.group
@@ -257,16 +263,23 @@ def make_plan(family: str, config: Any, *, sealed: bool = False) -> Plan:
         raise ConfigError("run.epochs, run.steps: give one of them, a run must end")
     steps = run.steps if run.steps is not None else math.ceil((run.epochs or 0) * rows / run.batch)
     config = dataclasses.replace(config, run=dataclasses.replace(run, name=name, storage=str(root)))
-    held_out = _held_out(config, domains, root / name, sealed)
+    held_out = _held_out(config, domains, begun, sealed)
     advice = tuple(recipe.advice())
-    branch = recorded_branch(root / name)
     plan = Plan(family, config, str(root / name), domains, steps, held_out, group, init, branch, advice)
-    file = root / name / "config.json"
-    if file.exists():  # Runs of earlier versions drew the noise of a global batch with one seed, and go on so.
-        plan = dataclasses.replace(plan, numbers_at_once=read_json(file).get(NOISE, {}).get("numbers_at_once"))
+    if begun:  # Runs of earlier versions drew the noise of a global batch with one seed, and go on so.
+        plan = dataclasses.replace(plan, numbers_at_once=begun.get(NOISE, {}).get("numbers_at_once"))
     if run.evaluate_every:
         _check_evaluation(plan)
     return plan
+
+
+def _begun(directory: UPath, branch: Branch | None) -> dict[str, Any]:
+    """Return the ``config.json`` of a run, or else of the run that it branches off; an empty one if it begins anew."""
+    for one in (directory, *([locate(branch.path)] if branch else ())):
+        if exists(one / "config.json"):
+            found: dict[str, Any] = read_json(one / "config.json")
+            return found
+    return {}
 
 
 def _check_evaluation(plan: Plan) -> None:
@@ -306,7 +319,7 @@ class _WithoutInitialisation(TorchFunctionMode):
 
 
 def _plan_domain(
-    domain: str, url: str, config: Any, measured: Sequence[str], storage: UPath, directory: UPath
+    domain: str, url: str, config: Any, measured: Sequence[str], storage: UPath, begun: Mapping[str, Any]
 ) -> DomainPlan:
     options: Data = config.data
     if url.startswith(SYNTHETIC):
@@ -320,8 +333,7 @@ def _plan_domain(
         raise DataError(f"data.{domain}: {url} holds images of different sizes; ingest it with --size")
     info = DomainInfo.of(shards.manifest, len(shards))
     info = dataclasses.replace(info, spreads=_spreads(shards, measured))
-    file = directory / "config.json"
-    earlier = read_json(file).get("data", {}).get(domain, {}) if file.exists() else None
+    earlier = begun.get("data", {}).get(domain, {}) if begun else None
     window = _window(shards.remote, options, config.run.batch, earlier)
     rule = RULE if earlier is None else earlier.get("order", {}).get("rule", 1)
     return DomainPlan(url, shards.checksum, info, window, rule, shards.manifest.value_range)
@@ -357,7 +369,7 @@ def remote_window(batch: int) -> int:
     return min(max(REMOTE_WINDOW, batch * BLOCK_BYTES), LARGEST_REMOTE_WINDOW)
 
 
-def _held_out(config: Any, domains: Mapping[str, DomainPlan], directory: UPath, sealed: bool) -> HeldOutSplits:
+def _held_out(config: Any, domains: Mapping[str, DomainPlan], begun: Mapping[str, Any], sealed: bool) -> HeldOutSplits:
     """Return the held-out rows of a run: those it began with, else those of the rule.
 
     A run that evaluated checkpoints before there was a rule chose them on the rows that its results are of.
@@ -369,15 +381,13 @@ def _held_out(config: Any, domains: Mapping[str, DomainPlan], directory: UPath, 
         found = held_out_splits(data_sets, data.test_split, data.split, choosing=choosing or sealed)
         return dataclasses.replace(found, sealed=sealed)
 
-    file = directory / "config.json"
-    found = read_json(file) if file.exists() else {}
-    before = {name: one["checksum"] for name, one in found.get("data", {}).items()}
+    before = {name: one["checksum"] for name, one in begun.get("data", {}).items()}
     if before != {name: domain.checksum for name, domain in domains.items()}:
         return by_rule(bool(run.evaluate_every))
-    if HELD_OUT in found:
-        earlier = HeldOutSplits(**found[HELD_OUT])
+    if HELD_OUT in begun:
+        earlier = HeldOutSplits(**begun[HELD_OUT])
         return by_rule(choosing=True) if run.evaluate_every and earlier.choice is None else earlier
-    if any(attempt["run"].get("evaluate_every") for attempt in found["attempts"]):
+    if any(attempt["run"].get("evaluate_every") for attempt in begun["attempts"]):
         report = by_rule(choosing=False).report
         return HeldOutSplits(report, report)
     return by_rule(bool(run.evaluate_every))
