@@ -87,6 +87,7 @@ class Population:
             self._apply(decided)
         self._waiting: list[Trial] = []
         self._trained: set[str] = set()  # Members that have not come to the next rung.
+        self._held_back: set[str] = set()  # Those that failed by no fault of their own; a later start trains them.
         self._reported: set[str] = set()  # Trials that were replaced, and given out for their reports.
         self._line_up()
 
@@ -118,11 +119,17 @@ class Population:
             self._reported.add(trial.name)
         return trial
 
-    def ended(self, trial: Trial, fault: str | None = None) -> None:
-        """Take note that a member has come to its rung or failed; once all have, decide who is replaced."""
+    def ended(self, trial: Trial, fault: str | None = None, *, own: bool = True) -> None:
+        """Take note that a member has come to its rung or failed; once all have, decide who is replaced.
+
+        For one that failed by no fault of its own, the others wait until a later start of the sweep has trained it.
+        """
         if trial.name not in self._trained:
             return  # It had been replaced.
-        if fault is not None or not self._has_come(trial):
+        come = self._has_come(trial)
+        if fault is not None and not own:
+            self._held_back |= set() if come else {trial.name}
+        elif fault is not None or not come:
             self.faults[trial.name] = fault or "it was not measured at its rung"
         self._trained.discard(trial.name)
         if not self._trained:
@@ -141,6 +148,7 @@ class Population:
             if going or self._next_rung is None or not healthy:
                 break
             self._decide()
+        going = [one for one in going if one.name not in self._held_back]
         self._trained = {one.name for one in going}
         last = self._rounds[-1]["step"] if self._rounds else 0
         branches = [one.plan.branch for one in self._members if one.plan.branch]

@@ -139,7 +139,7 @@ class Study:
             self._save()
         return self._waiting.pop(0)
 
-    def ended(self, trial: Trial, fault: str | None = None) -> None:
+    def ended(self, trial: Trial, fault: str | None = None, *, own: bool = True) -> None:
         """Tell Optuna the means of the trial's point, once the trials of all its seeds have ended or failed."""
         if result_of(trial) is None:
             self._failed.add(trial.name)

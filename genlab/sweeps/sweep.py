@@ -219,6 +219,7 @@ def _require_complete(outcomes: Sequence[Outcome]) -> None:
     failed = [outcome for outcome in outcomes if outcome.error]
     waiting = [outcome for outcome in outcomes if not outcome.error and not outcome.metrics]
     if waiting:
-        print(f"{counted(len(waiting), 'trial')} did not end, the budget's hours are over; the same command goes on")
+        why = "others failed" if failed else "the budget's hours are over"
+        print(f"{counted(len(waiting), 'trial')} did not end, since {why}; the same command goes on")
     if failed:
         raise RunError(f"{len(failed)} of {len(outcomes)} trials failed; {failed[0].trial.label}: {failed[0].error}")

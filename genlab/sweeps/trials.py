@@ -30,7 +30,9 @@ LONGEST_NAME = 255
 """Bytes of the name of a file, at most."""
 SEED = "run.seed"
 FAULT = "fault"
-"""What a trial reports to Ray Tune, in place of metrics, that would fail again if it were started again: why."""
+"""What a trial reports to Ray Tune, in place of metrics, that would fail again if it were started at once: why."""
+OWN = "own"
+"""Whether this fault is the trial's own, and no fault of the cluster or the storage; it is reported beside it."""
 NAME = "run.name"
 NUMBER = "trial"
 """The parameter that says to a trial's process, and to callbacks of Ray Tune, which of all trials it is."""
@@ -147,8 +149,14 @@ class Source(Protocol):
         """Return a trial that has not ended; ``None`` when there is none any more, or none yet."""
         ...
 
-    def ended(self, trial: Trial, fault: str | None = None) -> None:
-        """Take note that a trial, which :meth:`next` returned, has ended or come to its rung, or why it failed."""
+    def ended(self, trial: Trial, fault: str | None = None, *, own: bool = True) -> None:
+        """Take note that a trial, which :meth:`next` returned, has ended or come to its rung, or why it failed.
+
+        Args:
+            trial: the trial.
+            fault: why it failed.
+            own: whether the fault is its own, else one of the cluster or the storage.
+        """
         ...
 
 
@@ -317,7 +325,7 @@ class Planned:
         """Return the next trial."""
         return self._waiting.pop(0) if self._waiting else None
 
-    def ended(self, trial: Trial, fault: str | None = None) -> None:
+    def ended(self, trial: Trial, fault: str | None = None, *, own: bool = True) -> None:
         """Do nothing: the order does not depend on results."""
 
 

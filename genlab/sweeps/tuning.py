@@ -10,8 +10,9 @@ from ray.tune.integration.ray_train import TuneReportCallback
 from ray.tune.search import Searcher
 from upath import UPath
 
+from genlab.core.claims import ClaimError
 from genlab.core.config import override
-from genlab.core.errors import GenlabError, StorageTimeoutError
+from genlab.core.errors import ClusterError, GenlabError, StorageError, StorageTimeoutError
 from genlab.core.storage import locate
 from genlab.core.text import counted
 from genlab.reports.report import make_report
@@ -23,6 +24,7 @@ from genlab.sweeps.trials import (
     FAULT,
     NAME,
     NUMBER,
+    OWN,
     SEED,
     SPARED,
     UNTIL,
@@ -36,12 +38,15 @@ from genlab.sweeps.trials import (
 from genlab.training.attempts import SupersededError
 from genlab.training.branch import Branch
 from genlab.training.console import RunConsole
+from genlab.training.notices import PreemptedError
 from genlab.training.plan import owned, start_or_resume
 from genlab.training.ray.driver import fit, resources_of, side_by_side, worker_resources
 
 DRIVER: dict[str, int | float] = {"memory": 1}
 """What is reserved for the driver of a trial of several workers, which hardly computes: a byte, since Tune wants
 something reserved. Even a hundredth of a CPU would be missing for a worker, on a node whose CPUs are all taken."""
+FAULTS_OF_OTHERS = (ClaimError, ClusterError, PreemptedError, StorageError)
+"""Errors that are no trial's own fault, but one of the cluster, the storage or another process."""
 SECONDS_PER_HOUR = 3600
 
 
@@ -102,14 +107,14 @@ def run_trials(
 def _trial(parameters: dict[str, Any], space: Space, config: Any, folder: str, threads: int) -> None:
     """Train the run of a trial and write its report; runs in a process of Tune's.
 
-    An error of genlab's own is reported, not raised: it would come again, and Tune would start the trial again.
+    An error of genlab's own is reported, not raised: it would come again, as Tune would start the trial again at once.
     """
     try:
         _train_and_report(parameters, space, config, folder, threads)
     except (SupersededError, StorageTimeoutError):
         raise
     except GenlabError as fault:
-        tune.report({FAULT: str(fault)})
+        tune.report({FAULT: str(fault), OWN: not isinstance(fault, FAULTS_OF_OTHERS)})
 
 
 def _train_and_report(parameters: dict[str, Any], space: Space, config: Any, folder: str, threads: int) -> None:
@@ -173,8 +178,9 @@ class Queue(Searcher):
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Tell the source, which asks the run how it ended."""
-        fault = "its process failed" if error else (result or {}).get(FAULT)
-        self._source.ended(self._given[trial_id], fault)
+        reported = result or {}
+        fault = "its process failed" if error else reported.get(FAULT)
+        self._source.ended(self._given[trial_id], fault, own=not error and reported.get(OWN, True))
 
     def save(self, checkpoint_path: str) -> None:
         """Do nothing: a sweep that is started again asks the runs how far they are."""

@@ -104,6 +104,24 @@ def test_all_are_compared_that_have_come_however_late_and_a_failed_one_is_replac
     assert population(config, tmp_path, space(pbt=Pbt(every=30, quantile=0.5))).faults == killed.faults
 
 
+def test_a_member_that_the_cluster_failed_goes_on_with_the_next_start(config: Any, tmp_path: Path) -> None:
+    members = population(config, tmp_path)
+    first = [trial for _ in range(4) if (trial := members.next())]
+    members.ended(first[0], "the workers do not fit on the cluster", own=False)
+    for trial, value in zip(first[1:], (1.0, 3.0, 2.0), strict=True):
+        come(trial, value)
+        members.ended(trial)
+    assert members.next() is None, "the others wait for it at their rung"
+    assert not members.waits
+    assert not members.faults
+    assert not (tmp_path / "sweep" / "population.json").exists(), "nothing is decided without it"
+    again = population(config, tmp_path)
+    assert [trial.name for trial in to_rung(again, 0.5)] == [first[0].name]
+    assert [one["trial"] for one in again._rounds[0]["replaced"]] == [first[2].name], (
+        "the worst, not the one that waited"
+    )
+
+
 def test_a_population_that_failed_has_nothing_to_copy(config: Any, tmp_path: Path) -> None:
     members = population(config, tmp_path)
     to_rung(members, None, None, None, None)

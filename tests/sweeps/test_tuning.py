@@ -7,14 +7,22 @@ import pytest
 from ray import tune
 from ray.tune.search import Searcher
 
-from genlab.core.errors import DataError, StorageTimeoutError
+from genlab.core.claims import ClaimError
+from genlab.core.errors import ClusterError, DataError, StorageTimeoutError
 from genlab.sweeps import tuning
-from genlab.sweeps.trials import BRANCH, FAULT, SPARED, UNTIL, Trial
+from genlab.sweeps.trials import BRANCH, FAULT, OWN, SPARED, UNTIL, Trial
 from genlab.sweeps.tuning import Queue
 from genlab.training.branch import Branch
 
+ERRORS = [
+    DataError("a block is damaged"),
+    ClusterError("no room"),
+    ClaimError("taken"),
+    StorageTimeoutError("s3://runs: away"),
+]
 
-@pytest.mark.parametrize("error", [DataError("a block is damaged"), StorageTimeoutError("s3://runs: away")])
+
+@pytest.mark.parametrize("error", ERRORS)
 def test_an_error_is_reported_or_raised(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ray Tune starts a trial again that raises."""
     reports: list[dict[str, Any]] = []
@@ -30,7 +38,15 @@ def test_an_error_is_reported_or_raised(error: Exception, monkeypatch: pytest.Mo
         assert not reports
     else:
         tuning._trial({}, None, None, "", 1)  # type: ignore[arg-type]
-        assert reports == [{FAULT: "a block is damaged"}]
+        own = isinstance(error, DataError)
+        assert reports == [{FAULT: str(error), OWN: own}]
+        told: list[Any] = []
+        source = SimpleNamespace(next=lambda: None, ended=lambda *given, **more: told.append((given, more)))
+        queue = Queue(cast("Any", source), hours=None)
+        queue._given = {"0": cast("Any", "trial")}
+        queue.on_trial_complete("0", reports[0])
+        queue.on_trial_complete("0", error=True)
+        assert told == [(("trial", str(error)), {"own": own}), (("trial", "its process failed"), {"own": False})]
 
 
 def test_the_queue_waits_for_a_population_and_ends_with_the_hours(monkeypatch: pytest.MonkeyPatch) -> None:
