@@ -63,6 +63,17 @@ class Cluster:
             text=True,
         )
 
+    def drive(self, *arguments: str) -> subprocess.Popen[str]:
+        """Start `python ARGUMENTS` as a driver, whose folder does not go with a node as that of a job may here."""
+        return subprocess.Popen(
+            ["python", *arguments],
+            cwd=REPOSITORY,
+            env={**self.environment, "RAY_ADDRESS": self.gcs},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
     def workers(self) -> list[psutil.Process]:
         """This cluster's Ray Train workers."""
         found = []

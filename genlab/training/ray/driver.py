@@ -4,6 +4,7 @@ Ray Train's controller imports this module, so it keeps clear of torch; what wor
 :mod:`genlab.training.ray.worker`.
 """
 
+import itertools
 import os
 import pickle
 import re
@@ -12,9 +13,10 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pyarrow.fs
@@ -27,7 +29,7 @@ from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from genlab.core.claims import Claim
-from genlab.core.errors import ClusterError, GenlabError, RunError
+from genlab.core.errors import ClusterError, GenlabError, RunError, StorageTimeoutError
 from genlab.core.storage import is_remote, locate
 from genlab.core.text import counted
 from genlab.recipes.options import Run
@@ -54,9 +56,11 @@ QUIET = {
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
     "RAY_TRAIN_METRICS_ENABLED": "0",
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "20",
 }
-"""Environment variables with which Ray Train prints nothing of its own, and starts no actor to watch for nodes that go
-away, as the driver does that; it hands them on to its workers."""
+"""Environment variables of Ray Train, which hands them on to its workers. It prints nothing of its own, and starts no
+actor to watch for nodes that go away, as the driver does that. It waits so many seconds for room for workers before it
+looks again how many nodes there are: Ray takes 15 to know that one is lost."""
 
 WATCH_SECONDS = 2.0
 """Time between two questions which nodes Ray is to give up, and which have come."""
@@ -66,6 +70,9 @@ RESIZE_SECONDS = 60.0
 
 NEVER_SECONDS = 1e9
 """Seconds of many years."""
+
+RELEASE_SECONDS = 5.0
+"""The most seconds until Ray tells that what workers had is free again; a tenth of one where nothing else goes on."""
 
 
 class LeanTrainer(DataParallelTrainer):
@@ -230,11 +237,60 @@ def resources_of(threads: int, gpu: bool, per_gpu: int = 1) -> dict[str, int | f
     return {"CPU": threads, "GPU": 1 if per_gpu == 1 else 1 / per_gpu}  # Ray wants whole GPUs as whole numbers.
 
 
-def _nodes() -> list[Node]:
-    """Return the nodes of the cluster that can take workers."""
-    leaving = _draining()
-    resources = [node["Resources"] for node in ray.nodes() if node["Alive"] and node.get("NodeID") not in leaving]
+def room_for(run: Run, threads: int, gpu: bool, workers: int = 0) -> int:
+    """Return how many workers of a run there is room for, beside what others use.
+
+    Args:
+        run: the options of the run.
+        threads: CPU threads of each worker.
+        gpu: whether each has a GPU.
+        workers: how many the run has now.
+    """
+    return min(int(run.workers), fitting(_nodes(), threads, gpu), workers + fitting(_free(), threads, gpu))
+
+
+def group_size(run: Run, threads: int, gpu: bool, *, again: bool = False) -> int | tuple[int, int]:
+    """Return how many workers of a run to start now: as many as there is room for, if ``run.workers`` is a range.
+
+    Where there is no room for the least, they wait for it. Where an autoscaler may add nodes it is the range, so that
+    Ray asks for nodes.
+
+    Args:
+        run: the options of the run.
+        threads: CPU threads of each worker.
+        gpu: whether each has a GPU.
+        again: whether workers of the run have just ended. It is waited until what they had is free, for
+            :data:`RELEASE_SECONDS` at most.
+    """
+    least = least_of(run.workers)
+    if least == run.workers:
+        return run.workers
+    if _offered() is not None:
+        return least, int(run.workers)
+    deadline = time.monotonic() + (RELEASE_SECONDS if again else 0)
+    while (found := room_for(run, threads, gpu)) < min(int(run.workers), fitting(_nodes(), threads, gpu)):
+        if time.monotonic() >= deadline:
+            break
+        time.sleep(POLL_SECONDS)
+    return max(least, found)
+
+
+def _nodes(amounts: Mapping[str, Mapping[str, float]] | None = None) -> list[Node]:
+    """Return the nodes of the cluster that can take workers: all that they have, or the ``amounts`` by their IDs."""
+    leaving = draining()
+    nodes = [node for node in ray.nodes() if node["Alive"] and node["NodeID"] not in leaving]
+    resources = [node["Resources"] if amounts is None else amounts.get(node["NodeID"], {}) for node in nodes]
     return [Node(int(each.get("CPU", 0)), int(each.get("GPU", 0))) for each in resources]
+
+
+def _free() -> list[Node]:
+    """Return the nodes that can take workers, with what nobody uses; all where Ray's private module does not tell."""
+    try:
+        from ray._private.state import state
+
+        return _nodes(state.available_resources_per_node())
+    except (ImportError, AttributeError):
+        return _nodes()
 
 
 def fit(
@@ -268,13 +324,6 @@ def fit(
     options: dict[str, Any] = {"num_cpus": 0, "scheduling_strategy": here}
     messages: Any = ray.remote(**options)(RunMessages).remote()
     elastic = least_of(run.workers) < run.workers
-
-    def room(workers: int) -> int:
-        """Return how many workers there is room for, beside what others use, when the run has ``workers``."""
-        free = ray.available_resources()
-        more = min(int(free.get(name, 0) // each) for name, each in resources_of(threads, gpu).items())
-        return min(int(run.workers), fitting(_nodes(), threads, gpu), workers + more)
-
     # Pickled here: the controller unpickles what it passes on, and would import torch for an unpickled task.
     task = ray.cloudpickle.dumps(Task(plan, threads, gpu, prepare))
     each = " each" if run.workers > 1 else ""
@@ -283,26 +332,39 @@ def fit(
         f"{workers}, {counted(threads, 'thread')}{each}, on {'GPUs' if gpu else 'CPUs'}; "
         f"starting {'them' if run.workers > 1 else 'it'}"
     )
-    if fitting(_nodes(), threads, gpu) < least_of(run.workers):
-        console.say("the workers do not fit on the cluster's nodes; waiting until its autoscaler has added some")
-    with _watching(messages, console, plan.claim, on_rung, room if elastic else None):
-        while True:
-            trainer = LeanTrainer(
-                _worker,
-                train_loop_config={"task": task, "messages": messages},
-                backend_config=Rendezvous(),
-                scaling_config=ScalingConfig(
-                    **(_elastic(run, threads, gpu) if elastic else {"num_workers": run.workers}),
-                    use_gpu=gpu,
-                    resources_per_worker=resources_of(threads, gpu),
-                ),
-                run_config=_run_config(plan, callbacks or []),
-            )
+    failures = 0
+    with _watching(messages, console, plan.claim, on_rung, partial(room_for, run, threads, gpu) if elastic else None):
+        for group in itertools.count():
+            again = group > 0
+            if fitting(_nodes(), threads, gpu) < least_of(run.workers):
+                waits = "nodes that stay; waiting until others have come"
+                waits = waits if again else "cluster's nodes; waiting until its autoscaler has added some"
+                console.say(f"the workers do not fit on the {waits}")
+            size = group_size(run, threads, gpu, again=again)
+            # Ray would count what others use as room, so it is this driver that starts workers again, as many as fit.
+            started_here = size if elastic and isinstance(size, int) else None
+            if again and started_here:
+                console.say(f"starting {counted(started_here, 'worker')}")
             try:
+                trainer = LeanTrainer(
+                    _worker,
+                    train_loop_config={"task": task, "messages": messages},
+                    backend_config=Rendezvous(),
+                    scaling_config=_scaling_config(size, resources_of(threads, gpu)),
+                    run_config=_run_config(plan, callbacks or [], _failure_config(run, started_here)),
+                )
                 trainer.fit()
+            except StorageTimeoutError:
+                failures += 1
+                if not again or not started_here or failures > run.max_failures:
+                    raise
+                continue
             except ray.train.TrainingFailedError as error:
                 if _fault(messages, plan) is None:
-                    raise RunError(f"{plan.directory}: training failed: {error}") from error
+                    failures += isinstance(error, ray.train.WorkerGroupError)
+                    if not started_here or not _were_lost(error) or failures > run.max_failures:
+                        raise RunError(f"{plan.directory}: training failed: {error}") from error
+                    continue
             fault = _fault(messages, plan)
             if fault is not None:
                 raise fault
@@ -312,8 +374,6 @@ def fit(
             if notice is None or notice.ends:
                 raise PreemptedError(said)
             console.say(said)
-            if fitting(_nodes(), threads, gpu) < least_of(run.workers):
-                console.say("the workers do not fit on the nodes that stay; waiting until others have come")
     if run.evaluate_every:
         import torch
 
@@ -323,20 +383,38 @@ def fit(
         promote_best(plan, DriverSession(console, device=torch.device("cuda" if gpu else "cpu")))
 
 
-def _elastic(run: Run, threads: int, gpu: bool) -> dict[str, Any]:
-    """Return how many workers Ray Train may start, of a run whose number of workers is a range.
+def _scaling_config(size: int | tuple[int, int], each: dict[str, int | float]) -> ScalingConfig:
+    """Return what Ray Train starts: ``size`` workers with these resources each.
 
-    Ray counts nodes that it is to give up as room. So the most are those that fit elsewhere, unless an autoscaler is to
-    be asked for nodes. Ray would also stop workers that are well, without a save, to start more; it never does, since
-    the driver has them save first.
+    Of a range, Ray would also stop workers that are well, without a save, to start more; it never does, since the
+    driver has them save first.
     """
-    least, most = least_of(run.workers), int(run.workers)
-    if _offered() is None:
-        most = max(least, min(most, fitting(_nodes(), threads, gpu)))
-    return {"num_workers": (least, most), "elastic_resize_monitor_interval_s": NEVER_SECONDS}
+    options: dict[str, Any] = {"num_workers": size}
+    if not isinstance(size, int):
+        options["elastic_resize_monitor_interval_s"] = NEVER_SECONDS
+    return ScalingConfig(use_gpu="GPU" in each, resources_per_worker=each, **options)
 
 
-def _run_config(plan: "Plan", callbacks: list[Any]) -> RunConfig:
+def _failure_config(run: Run, started_here: int | None) -> FailureConfig:
+    """Return which failures Ray Train survives: none where the driver starts so many workers itself, ``started_here``.
+
+    Ray then waits for room for the least workers alone.
+    """
+    if started_here is None:
+        return FailureConfig(max_failures=run.max_failures)
+    options: dict[str, Any] = dict.fromkeys(("max_failures", "max_preemption_failures"), 0)
+    if started_here > least_of(run.workers):
+        options["controller_failure_limit"] = 0
+    return FailureConfig(**options)
+
+
+def _were_lost(error: ray.train.TrainingFailedError) -> bool:
+    """Return whether workers were lost, or there was no room for them, and others may be started in their place."""
+    cause = type(getattr(error, "controller_failure", None)).__name__
+    return isinstance(error, ray.train.WorkerGroupError) or cause.startswith("WorkerGroupStartup")
+
+
+def _run_config(plan: "Plan", callbacks: list[Any], failure_config: FailureConfig) -> RunConfig:
     """Return Ray Train's own config for a new start, whose state has a folder of its own; that of others is deleted."""
     storage = locate(plan.directory) / RAY_STATE
     if plan.claim:
@@ -348,7 +426,7 @@ def _run_config(plan: "Plan", callbacks: list[Any]) -> RunConfig:
         name=secrets.token_hex(4),
         storage_path=storage.path if filesystem else str(storage),
         storage_filesystem=filesystem,
-        failure_config=FailureConfig(max_failures=plan.run.max_failures),
+        failure_config=failure_config,
         callbacks=callbacks,
     )
 
@@ -377,8 +455,8 @@ def _watching(
 
     If the claim on the run is lost, the workers are told, and rank 0 ends them. While they listen for notices, they are
     told of nodes that Ray is to give up, and of SIGTERM to this process, which else ends it. Where ``room`` says that
-    there is room for more of them, they are told so, :data:`RESIZE_SECONDS` after they began at the earliest, and once
-    for the same nodes.
+    there is room for more of them, they are told so, :data:`RESIZE_SECONDS` after they began at the earliest, and if so
+    many do not come then, once for the same nodes.
     """
     over = threading.Event()
     listening = threading.Event()
@@ -389,9 +467,9 @@ def _watching(
 
     def look_at_nodes(nodes: tuple[str, ...], may_grow: bool) -> None:
         """Tell the workers, which are on these nodes, if one of the nodes goes away or there is room for more."""
-        leaving = _draining() & {*nodes, own_node} - announced
+        leaving = draining() & {*nodes, own_node} - announced
         for node in leaving:
-            messages.notify.remote(Notice(f"Ray gives up {_name(node)}", ends=handled and node == own_node))
+            messages.notify.remote(Notice(f"Ray gives up {node_name(node)}", ends=handled and node == own_node))
             announced.add(node)
         if room and may_grow and not leaving and (more := room(len(nodes))) > len(nodes):
             trial = frozenset(node["NodeID"] for node in ray.nodes() if node["Alive"]), more
@@ -416,6 +494,7 @@ def _watching(
             now = time.monotonic()
             if nodes != group:
                 group, began = nodes, now
+                tried.difference_update([one for one in tried if one[1] <= len(nodes)])
             if nodes and now - asked >= WATCH_SECONDS:
                 asked = now
                 with suppress(Exception):  # The head may be away for a moment; messages must come all the same.
@@ -457,7 +536,7 @@ def _watching(
         thread.join(timeout=10)
 
 
-def _draining() -> frozenset[str]:
+def draining() -> frozenset[str]:
     """Return the IDs of the nodes that Ray is to give up; none where its private module does not tell."""
     try:
         from ray._private.state import state
@@ -467,7 +546,7 @@ def _draining() -> frozenset[str]:
         return frozenset()
 
 
-def _name(node: str) -> str:
+def node_name(node: str) -> str:
     """Return how the user knows a node."""
     names = [f"node {one['NodeManagerAddress']}" for one in ray.nodes() if one["NodeID"] == node]
     return " ".join([*names, f"({node[:8]})"])

@@ -10,20 +10,39 @@ from ray.core.generated import autoscaler_pb2
 from genlab.core.errors import ClusterError
 from genlab.recipes.options import Run
 from genlab.recipes.workers import parse_workers
-from genlab.training.ray.driver import Node, fitting, most_threads, packed, resources_of, side_by_side, worker_resources
+from genlab.training.ray.driver import (
+    Node,
+    fitting,
+    group_size,
+    most_threads,
+    packed,
+    resources_of,
+    room_for,
+    side_by_side,
+    worker_resources,
+)
 
 UNEQUAL = [Node(64, 8), Node(64, 1)]
 
 
 @pytest.fixture
 def cluster_of(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Make Ray say that the cluster has these nodes, and an autoscaler that can add those of ``offered``, if any."""
+    """Make Ray say that the cluster has these nodes, and an autoscaler that can add those of ``offered``, if any.
 
-    def make(*nodes: Node, offered: list[Node] | None = None) -> None:
-        monkeypatch.setattr(
-            "genlab.training.ray.driver.ray.nodes",
-            lambda: [{"Alive": True, "Resources": {"CPU": float(node.cpus), "GPU": node.gpus}} for node in nodes],
-        )
+    Of the nodes ``free`` is free, by default all.
+    """
+
+    def make(*nodes: Node, offered: list[Node] | None = None, free: list[Node] | None = None) -> None:
+        def resources(node: Node) -> dict[str, float]:
+            return {"CPU": float(node.cpus), "GPU": float(node.gpus)}
+
+        ids = [f"{number:x}" for number in range(len(nodes))]
+        ray_nodes = [
+            {"NodeID": one, "Alive": True, "Resources": resources(node)} for one, node in zip(ids, nodes, strict=True)
+        ]
+        monkeypatch.setattr("genlab.training.ray.driver.ray.nodes", lambda: ray_nodes)
+        left = {one: resources(node) for one, node in zip(ids, free or nodes, strict=True) if node.cpus}
+        monkeypatch.setattr("ray._private.state.state.available_resources_per_node", lambda: left)
         monkeypatch.delenv("GENLAB_AUTOSCALED", raising=False)
         messages: Any = autoscaler_pb2
         groups = [{"resources": {"CPU": each.cpus, "GPU": each.gpus}, "max_count": 4} for each in offered or ()]
@@ -94,6 +113,31 @@ def test_a_range_of_workers_takes_what_there_is_from_its_least_on(cluster_of: An
     cluster_of(Node(16, 1))
     with pytest.raises(ClusterError, match=r"run\.workers = 2\.\.8: the cluster has 1 GPUs"):
         worker_resources(run)
+
+
+def test_a_range_of_workers_waits_for_none_that_others_leave_no_room_for(cluster_of: Any) -> None:
+    run = Run(workers=parse_workers("2..8"))
+    nodes = [Node(4), Node(4), Node(4)]
+    cluster_of(*nodes)
+    assert group_size(run, 2, gpu=False) == 6
+    cluster_of(*nodes, free=[Node(4), Node(1), Node(3)])
+    assert group_size(run, 2, gpu=False) == 3, "halves of two nodes are no room for a worker"
+    assert room_for(run, 2, gpu=False, workers=3) == 6
+    assert group_size(Run(workers=4), 2, gpu=False) == 4, "a number is what is asked for, whatever others do"
+    cluster_of(*nodes, free=[Node(0), Node(0), Node(0)])
+    assert group_size(run, 2, gpu=False) == 2, "the least wait until others have ended"
+    cluster_of(*nodes, free=[Node(0), Node(0), Node(0)], offered=[Node(4)])
+    assert group_size(run, 2, gpu=False) == (2, 8), "Ray asks the autoscaler for the nodes"
+
+
+def test_workers_that_start_again_get_what_those_before_them_had(
+    cluster_of: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Run(workers=parse_workers("1..3"))
+    cluster_of(Node(1), Node(1), free=[Node(0), Node(0)])
+    monkeypatch.setattr("genlab.training.ray.driver.time.sleep", lambda seconds: cluster_of(Node(1), Node(1)))
+    assert group_size(run, 1, gpu=False) == 1
+    assert group_size(run, 1, gpu=False, again=True) == 2, "Ray tells a moment later that it is free"
 
 
 @pytest.mark.parametrize(
