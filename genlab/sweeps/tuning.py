@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from ray import tune
+from ray.exceptions import RayActorError
 from ray.tune.integration.ray_train import TuneReportCallback
 from ray.tune.search import Searcher
 from upath import UPath
@@ -45,7 +46,7 @@ from genlab.training.ray.driver import fit, resources_of, side_by_side, worker_r
 DRIVER: dict[str, int | float] = {"memory": 1}
 """What is reserved for the driver of a trial of several workers, which hardly computes: a byte, since Tune wants
 something reserved. Even a hundredth of a CPU would be missing for a worker, on a node whose CPUs are all taken."""
-FAULTS_OF_OTHERS = (ClaimError, ClusterError, PreemptedError, StorageError)
+FAULTS_OF_OTHERS = (ClaimError, ClusterError, StorageError)
 """Errors that are no trial's own fault, but one of the cluster, the storage or another process."""
 SECONDS_PER_HOUR = 3600
 
@@ -113,6 +114,8 @@ def _trial(parameters: dict[str, Any], space: Space, config: Any, folder: str, t
         _train_and_report(parameters, space, config, folder, threads)
     except (SupersededError, StorageTimeoutError):
         raise
+    except PreemptedError as end:  # By this error Tune starts the trial on another node, and counts no failure.
+        raise RayActorError(error_msg=str(end), preempted=True) from None
     except GenlabError as fault:
         tune.report({FAULT: str(fault), OWN: not isinstance(fault, FAULTS_OF_OTHERS)})
 

@@ -5,6 +5,7 @@ from typing import Any, cast
 
 import pytest
 from ray import tune
+from ray.exceptions import RayActorError, RayTaskError
 from ray.tune.search import Searcher
 
 from genlab.core.claims import ClaimError
@@ -13,6 +14,7 @@ from genlab.sweeps import tuning
 from genlab.sweeps.trials import BRANCH, FAULT, OWN, SPARED, UNTIL, Trial
 from genlab.sweeps.tuning import Queue
 from genlab.training.branch import Branch
+from genlab.training.notices import PreemptedError
 
 ERRORS = [
     DataError("a block is damaged"),
@@ -47,6 +49,20 @@ def test_an_error_is_reported_or_raised(error: Exception, monkeypatch: pytest.Mo
         queue.on_trial_complete("0", reports[0])
         queue.on_trial_complete("0", error=True)
         assert told == [(("trial", str(error)), {"own": own}), (("trial", "its process failed"), {"own": False})]
+
+
+def test_a_trial_that_saved_since_its_node_goes_away_is_started_on_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray Tune counts no failure for an actor that was preempted."""
+
+    def preempt(*arguments: Any) -> None:
+        raise PreemptedError("run: Ray gives up node 10.0.0.1; step 5 is saved, the run goes on")
+
+    monkeypatch.setattr(tuning, "_train_and_report", preempt)
+    with pytest.raises(RayActorError, match="step 5 is saved") as raised:
+        tuning._trial({}, None, None, "", 1)  # type: ignore[arg-type]
+    cause = RayTaskError("trial", "traceback", raised.value).as_instanceof_cause()  # As Ray Tune asks for it.
+    assert isinstance(cause, RayActorError)
+    assert cause.preempted
 
 
 def test_the_queue_waits_for_a_population_and_ends_with_the_hours(monkeypatch: pytest.MonkeyPatch) -> None:

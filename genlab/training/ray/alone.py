@@ -7,10 +7,14 @@ worker that is watched already needs none of them.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import ray
+
 from genlab.training.console import RunConsole
 from genlab.training.loop import train
+from genlab.training.notices import Notice, Notices
 from genlab.training.plan import Plan
-from genlab.training.ray.worker import DriverSession
+from genlab.training.ray.driver import draining, node_name
+from genlab.training.ray.worker import AskedNotices, DriverSession
 from genlab.training.rung import Rung
 
 Report = Callable[[Mapping[str, float]], None]
@@ -36,6 +40,12 @@ class AloneSession(DriverSession):
         """Ask the function."""
         return self.on_rung is not None and self.on_rung(rung)
 
+    def notices(self) -> Notices:
+        """Listen for the notice that Ray is to give up this node."""
+        node = ray.get_runtime_context().get_node_id()
+        leaves = Notice(f"Ray gives up {node_name(node)}", ends=False)
+        return AskedNotices(lambda: leaves if node in draining() else None)
+
 
 def train_alone(
     plan: Plan, console: RunConsole, on_report: Report | None = None, on_rung: OnRung | None = None
@@ -51,5 +61,6 @@ def train_alone(
     Raises:
         GenlabError: when training fails.
         ClaimLostError: when another process took over the run.
+        PreemptedError: when this node is given up, and the run is saved.
     """
     train(plan, AloneSession(console, plan.run.threads, claim=plan.claim, on_report=on_report, on_rung=on_rung))

@@ -32,11 +32,38 @@ POLL_SECONDS = 0.1
 """Time between two questions whether the driver has answered, while the run waits at a rung."""
 
 NOTICE_SECONDS = 1.0
-"""Time between two questions of rank 0 whether there is a notice."""
+"""Time between two questions whether there is a notice."""
 
 
-class _SentNotices:
-    """The notices that the driver sends, asked for in a thread, so that the loop never waits for them.
+class AskedNotices:
+    """Notices that are asked for in a thread, so that the loop never waits for them.
+
+    Args:
+        ask: returns the newest notice, if any.
+    """
+
+    def __init__(self, ask: Callable[[], Notice | None]) -> None:
+        self._ask = ask
+        self._newest: Notice | None = None
+        self._closed = threading.Event()
+        threading.Thread(target=self._keep_asking, name="notices", daemon=True).start()
+
+    def newest(self) -> Notice | None:
+        """Return the notice that has come, if any; never waits."""
+        return self._newest
+
+    def close(self) -> None:
+        """Ask for no more."""
+        self._closed.set()
+
+    def _keep_asking(self) -> None:
+        with contextlib.suppress(RayError):  # The cluster or an actor is lost; that is reported after the run.
+            while not self._closed.wait(NOTICE_SECONDS):
+                self._newest = self._ask()
+
+
+class _SentNotices(AskedNotices):
+    """The notices that the driver sends.
 
     Args:
         messages: handle of the run's :class:`genlab.training.ray.messages.RunMessages` actor.
@@ -45,23 +72,13 @@ class _SentNotices:
 
     def __init__(self, messages: Any, nodes: tuple[str, ...]) -> None:
         self._messages = messages
-        self._newest: Notice | None = None
-        self._closed = threading.Event()
         messages.listen.remote(nodes)
-        threading.Thread(target=self._ask, name="notices", daemon=True).start()
-
-    def newest(self) -> Notice | None:
-        return self._newest
+        super().__init__(lambda: ray.get(messages.notice.remote()))
 
     def close(self) -> None:
         if not self._closed.is_set():
-            self._closed.set()
+            super().close()
             self._messages.listen.remote(())
-
-    def _ask(self) -> None:
-        with contextlib.suppress(RayError):  # The actor is lost; the driver reports that after the run.
-            while not self._closed.wait(NOTICE_SECONDS):
-                self._newest = ray.get(self._messages.notice.remote())
 
 
 class RaySession:
