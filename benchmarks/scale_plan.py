@@ -229,6 +229,7 @@ def _planned(family: Family, gpus: int, values: Mapping[str, float]) -> dict[str
         "the store sends, MB/s": figure(read / 1e6),
         "checkpoint, MB": f"{found.state / 1e6:,.0f}",
         "every": f"{every:,} steps, {between:,.0f} s",
+        "that is, MB/s": f"{found.state / (between + standing) / 1e6:.1f}",
         "rank 0 writes it in, s": f"{written:.1f}",
         "all stand still for it, ms": f"{standing * 1e3:.0f}",
         "start of a new run, s": f"{starting:.0f}",
