@@ -218,8 +218,9 @@ class AtomicFile:
 
     def drop(self) -> None:
         """Remove the file if it was not committed. After a commit, or a second time, this does nothing."""
-        # Closing may fail on a full disk, after which there is still something to remove.
-        with contextlib.suppress(OSError):
+        # Closing may fail on a full disk, after which there is still something to remove; and in memory, as long as the
+        # error of a failed try, which was repeated, still refers to the content.
+        with contextlib.suppress(OSError, BufferError):
             self._file.close()
         if self._partial is not None:
             self._partial.unlink(missing_ok=True)

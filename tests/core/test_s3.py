@@ -14,6 +14,7 @@ from upath import UPath
 
 from genlab.core import s3 as s3_requests
 from genlab.core.storage import (
+    AtomicFile,
     create_exclusive,
     json_bytes,
     locate,
@@ -36,6 +37,19 @@ def test_reads_and_writes_are_one_request_each(s3: Bucket, fault_proxy: FaultPro
     assert traffic.count("GET", "/file") == 2
     assert traffic.sent("GET", "/file") == 4 + len(json_bytes([1, 2, 3]))
     assert traffic.count() == 4
+
+
+def test_a_file_written_in_parts_survives_faults_of_its_upload(
+    s3: Bucket, fault_proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hurry(monkeypatch)
+    fault_proxy.fail("cut", times=2, method="PUT")
+    file = AtomicFile(locate(s3.url) / "file")
+    file.write(b"one ")
+    file.write(b"two")
+    file.commit()
+    assert read_bytes(locate(s3.url) / "file") == b"one two"
+    assert fault_proxy.traffic().faults == {"cut": 2}
 
 
 @pytest.mark.slow
