@@ -23,8 +23,7 @@ prepare
 trap - EXIT
 [ -n "${KEEP:-}" ] || trap 'stop_nodes; rm -rf "$GENLAB_CLUSTER"' EXIT
 port=$(free_port)
-start_node head --head --port "$(free_port)" --dashboard-host 127.0.0.1 --dashboard-port "$port"
-wait_for "the head" head jobs_answer "http://127.0.0.1:$port"
+start_head "$(free_port)" "$port"
 
 say "3. submit the training job: CycleGAN, 64x64, about 10 minutes on 2 cores"
 ray job submit --address "http://127.0.0.1:$port" --working-dir . -- python jobs/cyclegan.py \

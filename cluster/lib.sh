@@ -29,6 +29,22 @@ start_node() {
   disown $! # or bash would print that it was killed
 }
 
+# start_head GCS DASHBOARD ARGUMENT...: start a head with its GCS and its dashboard at these ports, until it runs jobs.
+start_head() {
+  local gcs=$1 dashboard=$2
+  shift 2
+  start_node head --head --port "$gcs" --dashboard-host 127.0.0.1 --dashboard-port "$dashboard" "$@"
+  wait_for "the head" head jobs_answer "http://127.0.0.1:$dashboard"
+}
+
+# join_node NAME GCS ARGUMENT...: start a node of the cluster whose GCS has this address, until it is there.
+join_node() {
+  local name=$1 gcs=$2
+  shift 2
+  start_node "$name" --address "$gcs" "$@"
+  wait_for "node $name" "$name" grep -q "Ray runtime started" "$GENLAB_CLUSTER/$name.log"
+}
+
 # wait_for WHAT NAME COMMAND...: until COMMAND succeeds, as long as node NAME lives, 120 seconds at most.
 wait_for() {
   local what=$1 name=$2 deadline=$((SECONDS + 120))
@@ -43,19 +59,25 @@ wait_for() {
   done
 }
 
-# stop_nodes: stop every remembered node, its whole session, and nothing else.
+# stop_node NAME: stop a remembered node, its whole session.
+stop_node() {
+  local file="$GENLAB_CLUSTER/$1.pid" pid
+  pid=$(<"$file")
+  kill -TERM -- "-$pid" 2>/dev/null || true
+  for _ in $(seq 20); do
+    pgrep --session "$pid" >/dev/null || break
+    sleep 0.5
+  done
+  pkill -KILL --session "$pid" 2>/dev/null || true
+  rm -f "$file"
+}
+
+# stop_nodes: stop every remembered node, and nothing else.
 stop_nodes() {
-  local file pid
+  local file
   for file in "$GENLAB_CLUSTER"/*.pid; do
     [ -e "$file" ] || continue
-    pid=$(<"$file")
-    kill -TERM -- "-$pid" 2>/dev/null || true
-    for _ in $(seq 20); do
-      pgrep --session "$pid" >/dev/null || break
-      sleep 0.5
-    done
-    pkill -KILL --session "$pid" 2>/dev/null || true
-    rm -f "$file"
+    stop_node "$(basename "$file" .pid)"
   done
 }
 

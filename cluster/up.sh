@@ -18,10 +18,8 @@ trap 'stop_nodes' ERR
 proxy=$(genlab haproxy --folder "$GENLAB_CLUSTER/ha" ${GENLAB_CERTIFICATE:+--tls.certificate "$GENLAB_CERTIFICATE"})
 eval "$proxy"
 gcs=$(free_port)
-start_node head --head --port "$gcs" --num-cpus "$cpus" --dashboard-host 127.0.0.1 --dashboard-port "$port"
-wait_for "the head" head jobs_answer "http://127.0.0.1:$port"
-start_node worker --address "127.0.0.1:$gcs" --num-cpus "$cpus"
-wait_for "the worker" worker grep -q "Ray runtime started" "$GENLAB_CLUSTER/worker.log"
+start_head "$gcs" "$port" --num-cpus "$cpus"
+join_node worker "127.0.0.1:$gcs" --num-cpus "$cpus"
 cat <<TEXT
 a head and a worker are up on 127.0.0.1, with $cpus CPU$( ((cpus == 1)) || echo s) each. In the shell that uses them:
 

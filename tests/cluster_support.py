@@ -9,14 +9,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psutil
-import pytest
 
 from genlab.training.tracking import CLOCK_FIELDS, read_metrics
 
@@ -44,12 +43,24 @@ class Cluster:
     gcs: str
     """Address that nodes join."""
 
-    def start_node(self, name: str) -> None:
-        """Start another node of one CPU, and wait until it is there; `make cluster-down` stops it with the others."""
-        script = 'source cluster/lib.sh; start_node "$1" --address "$2" --num-cpus 1; wait_for "$1" "$1" grep -q "$3" '
-        script += '"$GENLAB_CLUSTER/$1.log"'
+    def start_node(self, name: str, *arguments: str, within: Sequence[str] = ()) -> None:
+        """Start another node of one CPU, and wait until it is there; `make cluster-down` stops it with the others.
+
+        Args:
+            name: its name in the folder of the cluster's state.
+            arguments: more arguments of `ray start`.
+            within: words of a command that runs another, `ip netns exec NAME` say.
+        """
+        self.shell('join_node "$@"', name, self.gcs, "--num-cpus", "1", *arguments, within=within)
+
+    def stop_node(self, name: str) -> None:
+        """Stop a node as a machine is stopped: SIGTERM first."""
+        self.shell('stop_node "$1"', name)
+
+    def shell(self, script: str, *arguments: str, within: Sequence[str] = ()) -> None:
+        """Run a script that knows the functions of cluster/lib.sh, for this cluster."""
         variables = {**self.environment, "GENLAB_CLUSTER": self.state}
-        command = ["bash", "-euc", script, "bash", name, self.gcs, "Ray runtime started"]
+        command = [*within, "bash", "-euc", f"source cluster/lib.sh; {script}", "bash", *arguments]
         subprocess.run(command, cwd=REPOSITORY, env=variables, check=True, timeout=TIMEOUT_SECONDS)
 
     def submit(self, *command: str) -> subprocess.Popen[str]:
@@ -153,15 +164,15 @@ def finish(job: subprocess.Popen[str]) -> str:
     return log
 
 
-def wait_for(what: str, true: Callable[[], Any]) -> Any:
-    """Wait until ``true()`` is."""
-    deadline = time.monotonic() + TIMEOUT_SECONDS
+def wait_for(what: str, true: Callable[[], Any], seconds: float = TIMEOUT_SECONDS) -> Any:
+    """Wait until ``true()`` is, ``seconds`` at most."""
+    deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         result = true()
         if result:
             return result
         time.sleep(0.1)
-    pytest.fail(f"gave up waiting for {what}")
+    raise TimeoutError(f"gave up waiting for {what}")
 
 
 def reproducible(run: Path) -> list[dict[str, Any]]:

@@ -4,6 +4,8 @@ import dataclasses
 import json
 import multiprocessing
 import os
+import random
+import shutil
 import signal
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -329,6 +331,25 @@ def state_file(checkpoint: Path) -> Path:
     """The file of a checkpoint's tensors, which the index names after the attempt."""
     (name,) = json.loads((checkpoint / "index.json").read_text())["files"]
     return checkpoint / name
+
+
+def truncate(checkpoint: Path, dice: random.Random) -> None:
+    """Cut the file of a checkpoint's tensors short."""
+    file = state_file(checkpoint)
+    file.write_bytes(file.read_bytes()[: dice.randrange(file.stat().st_size)])
+
+
+def flip(checkpoint: Path, dice: random.Random) -> None:
+    """Change one bit of the file of a checkpoint's tensors."""
+    file = state_file(checkpoint)
+    data = bytearray(file.read_bytes())
+    data[dice.randrange(len(data))] ^= 1 << dice.randrange(8)
+    file.write_bytes(data)
+
+
+def delete(checkpoint: Path, dice: random.Random) -> None:
+    """Delete a checkpoint."""
+    shutil.rmtree(checkpoint)
 
 
 def assert_same_state(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> None:

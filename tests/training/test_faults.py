@@ -1,7 +1,6 @@
 """Whatever dies or is damaged, the run ends as if nothing had: on several workers, and on a store that goes away."""
 
 import random
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,10 +18,13 @@ from tests.training.support import (
     assert_same_run,
     checkpoint_steps,
     cyclegan_config,
+    delete,
+    flip,
     metrics,
     state_file,
     train_to_the_end,
     train_until_killed,
+    truncate,
     vae_config,
 )
 
@@ -49,22 +51,6 @@ def planned(request: pytest.FixtureRequest, digits: Path, scenes: Path, tmp_path
         return plan
 
     return make
-
-
-def truncate(checkpoint: Path, dice: random.Random) -> None:
-    file = state_file(checkpoint)
-    file.write_bytes(file.read_bytes()[: dice.randrange(file.stat().st_size)])
-
-
-def flip(checkpoint: Path, dice: random.Random) -> None:
-    file = state_file(checkpoint)
-    data = bytearray(file.read_bytes())
-    data[dice.randrange(len(data))] ^= 1 << dice.randrange(8)
-    file.write_bytes(data)
-
-
-def delete(checkpoint: Path, dice: random.Random) -> None:
-    shutil.rmtree(checkpoint)
 
 
 @pytest.mark.parametrize(("workers", "seed"), GRID)
