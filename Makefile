@@ -9,8 +9,8 @@ BENCH_LOCK := --quiet --upgrade --python-version 3.11 --python-platform x86_64-m
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export RAY_USAGE_STATS_ENABLED := 0
 
-.PHONY: help setup demo test unit slow-test cluster-test reliability lint docs docs-options lock bench-setup bench-ffcv \
-  bench-lock cluster-up cluster-down clean
+.PHONY: help setup demo test unit slow-test cluster-test reliability chaos chaos-long lint docs docs-options lock \
+  bench-setup bench-ffcv bench-lock cluster-up cluster-down clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -44,6 +44,12 @@ cluster-test: setup ## Slower tests one after the other: real Ray clusters on lo
 
 reliability: setup ## Kill and damage runs over and over with 1, 2, 3 and 5 workers (hours); prints the table of docs/reproducibility.md
 	GENLAB_CPUS=4 python benchmarks/reliability.py
+
+chaos: setup ## Kill workers, nodes, drivers and heads, cut networks, fill disks, once each (40 minutes); the table of docs/reliability.md
+	python benchmarks/chaos.py --page docs/reliability.md
+
+chaos-long: setup ## The same five times each, at other steps (hours)
+	python benchmarks/chaos.py --times 5 --page docs/reliability.md
 
 lint: setup ## Style, types and the layers of the house
 	ruff check .
