@@ -1,4 +1,4 @@
-"""Requests to S3: one for each range or whole object, uploads in parts, and conditional puts.
+"""Requests to S3: one for each range or whole object, uploads in parts, conditional puts, and lists of many objects.
 
 Each request goes straight to the client, because s3fs has retries of its own at two levels and asks for an object's
 size first; :func:`genlab.core.retries.with_retries` repeats it here. Callers use :mod:`genlab.core.storage`, which
@@ -8,11 +8,13 @@ chooses between local files, S3 and other stores.
 import asyncio
 import contextlib
 import gc
+import itertools
 import math
 import os
 import re
 import secrets
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from functools import cache
 from typing import Any
 
@@ -36,6 +38,15 @@ PART_BYTES = 16 * 1024 * 1024
 PARTS_AT_ONCE = 4
 CLIENT_TRIES = 15
 """Tries that botocore makes of requests that genlab does not repeat itself; together about two minutes."""
+
+LISTED_AT_ONCE = 1000
+"""Keys that one request lists; S3 lists no more."""
+LISTINGS = 16
+"""Requests that list objects at the same time."""
+LISTED_RANGES = 16 * LISTINGS
+"""Ranges of keys into which a list is divided, about."""
+FOLDER_PAGES = 10
+"""Most requests for the folders in one folder, at which a list is divided."""
 
 _MOST_PARTS = 10_000
 _OWNER = "genlab-owner"
@@ -162,6 +173,70 @@ def replace(path: UPath, data: bytes, tag: str) -> bool:
         return False
 
 
+def walk(path: UPath) -> Iterator[tuple[str, int]]:
+    """List all objects below a folder, in any order.
+
+    More than one request can list are divided, at folders, into ranges of keys that are listed side by side. Memory
+    holds the answers to :data:`LISTINGS` requests.
+
+    Yields:
+        Key below the folder and size in bytes.
+
+    Raises:
+        StorageError: see :func:`with_retries`.
+    """
+    store = _store(path)
+    bucket, key, _ = store.split_path(path.path)
+    root = f"{key.rstrip('/')}/" if key else ""
+
+    def ask(**arguments: Any) -> dict[str, Any]:
+        listed = {"Bucket": bucket, "MaxKeys": LISTED_AT_ONCE, **arguments}
+        return with_retries(path, lambda: _call(store, "list_objects_v2", READ_SECONDS, **listed))
+
+    def page(after: str, end: str | None) -> tuple[list[tuple[str, int]], tuple[str, str | None] | None]:
+        """Return objects after a key and before the next range, and the range that is left, if there is one."""
+        answer = ask(Prefix=root, **({"StartAfter": after} if after else {}))
+        found = [(one["Key"], one["Size"]) for one in answer.get("Contents", ()) if end is None or one["Key"] < end]
+        whole = not answer["IsTruncated"] or len(found) < len(answer["Contents"])
+        files = [(key.removeprefix(root), size) for key, size in found if not key.endswith("/")]
+        return files, None if whole else (found[-1][0], end)
+
+    def folders(above: str) -> list[str]:
+        found: list[str] = []
+        token: dict[str, str] = {}
+        for _ in range(FOLDER_PAGES):
+            answer = ask(Prefix=above, Delimiter="/", **token)
+            found += [one["Prefix"] for one in answer.get("CommonPrefixes", ())]
+            if not answer["IsTruncated"]:
+                break
+            token = {"ContinuationToken": answer["NextContinuationToken"]}
+        return found
+
+    files, rest = page("", None)
+    yield from files
+    if rest is None:
+        return
+    with ThreadPoolExecutor(LISTINGS, thread_name_prefix="genlab-list") as pool:
+        starts: list[str] = []
+        level = [root]
+        while level and len(starts) < LISTED_RANGES:
+            level = [folder for found in pool.map(folders, level) for folder in found]
+            starts += level
+        starts = sorted(start for start in starts if start > rest[0])
+        ends = [rest[0], *starts[:: math.ceil(len(starts) / LISTED_RANGES) or 1], None]
+        waiting = [(after, end) for after, end in itertools.pairwise(ends) if after is not None]
+        running = {pool.submit(page, *waiting.pop()) for _ in range(min(LISTINGS, len(waiting)))}
+        while running:
+            done, running = wait(running, return_when=FIRST_COMPLETED)
+            for future in done:
+                files, rest = future.result()
+                if rest is not None:
+                    waiting.append(rest)
+                if waiting:
+                    running.add(pool.submit(page, *waiting.pop()))
+                yield from files
+
+
 def ends_early(path: UPath, offset: int, length: int) -> EOFError:
     """Return the error that says that a file ends before ``offset + length``."""
     return EOFError(f"{path}: ends before byte {offset + length:,}")
@@ -193,8 +268,14 @@ def _seconds(size: int) -> float:
 
 
 def _request(store: Any, method: str, path: UPath, seconds: float | None = None, **arguments: Any) -> dict[str, Any]:
-    """Make one S3 request once; returns the answer, its body (if it has one) read to the end."""
-    future = asyncio.run_coroutine_threadsafe(_exchange(store, method, path.path, seconds, arguments), store.loop)
+    """Make one S3 request for an object once; returns the answer, its body (if it has one) read to the end."""
+    bucket, key, _ = store.split_path(path.path)
+    return _call(store, method, seconds, Bucket=bucket, Key=key, **arguments)
+
+
+def _call(store: Any, method: str, seconds: float | None, **arguments: Any) -> dict[str, Any]:
+    """Make one S3 request once; see :func:`_request`."""
+    future = asyncio.run_coroutine_threadsafe(_exchange(store, method, seconds, arguments), store.loop)
     try:
         return future.result()
     except BaseException:
@@ -202,13 +283,10 @@ def _request(store: Any, method: str, path: UPath, seconds: float | None = None,
         raise
 
 
-async def _exchange(
-    store: Any, method: str, path: str, seconds: float | None, arguments: dict[str, Any]
-) -> dict[str, Any]:
-    bucket, key, _ = store.split_path(path)
+async def _exchange(store: Any, method: str, seconds: float | None, arguments: dict[str, Any]) -> dict[str, Any]:
     client = await store.set_session()
     async with asyncio.timeout(seconds):
-        answer = await getattr(client, method)(Bucket=bucket, Key=key, **store.req_kw, **arguments)
+        answer = await getattr(client, method)(**store.req_kw, **arguments)
         if "Body" in answer:
             async with answer["Body"] as body:
                 answer["Body"] = await body.read()

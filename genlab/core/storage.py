@@ -2,10 +2,10 @@
 
 S3 credentials and endpoint come the usual way (``AWS_ACCESS_KEY_ID``, ``AWS_PROFILE``, ``AWS_ENDPOINT_URL``, ...).
 
-The functions here that read and write whole files and ranges outlast a store that answers with errors, cuts or
-stalls connections, or is away for a while: they repeat a request for :data:`genlab.core.retries.RETRY_SECONDS`.
-Everything else that is done with a path from :func:`locate` (listing, deleting, Ray's own files) is repeated by
-botocore for about as long.
+The functions here that read and write whole files and ranges, and those that list many files, outlast a store that
+answers with errors, cuts or stalls connections, or is away for a while: they repeat a request for
+:data:`genlab.core.retries.RETRY_SECONDS`. Everything else that is done with a path from :func:`locate` (other lists,
+deleting, Ray's own files) is repeated by botocore for about as long.
 """
 
 import contextlib
@@ -136,6 +136,22 @@ def exists(path: UPath) -> bool:
     if s3.is_s3(path):
         return s3.exists(path)
     return with_retries(path, lambda: bool(path.fs.exists(path.path)))
+
+
+def walk_remote(folder: UPath) -> Iterator[tuple[str, int]]:
+    """List all files below a remote folder, in any order; on S3 they need not fit into memory.
+
+    Yields:
+        Relative posix path and size in bytes.
+
+    Raises:
+        StorageError: when access is denied (at once), or the store did not answer within ``RETRY_SECONDS``.
+    """
+    if s3.is_s3(folder):
+        yield from s3.walk(folder)
+        return
+    for name, info in with_retries(folder, lambda: folder.fs.find(folder.path, detail=True)).items():
+        yield str(name).removeprefix(folder.path).lstrip("/"), int(info["size"])
 
 
 def write_atomic(path: UPath, data: bytes | bytearray | memoryview) -> None:

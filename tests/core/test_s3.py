@@ -21,6 +21,7 @@ from genlab.core.storage import (
     read_bytes,
     read_json,
     read_range,
+    walk_remote,
     write_atomic,
     write_json,
 )
@@ -50,6 +51,37 @@ def test_a_file_written_in_parts_survives_faults_of_its_upload(
     file.commit()
     assert read_bytes(locate(s3.url) / "file") == b"one two"
     assert fault_proxy.traffic().faults == {"cut": 2}
+
+
+@pytest.mark.parametrize(("keys", "ranges"), [(1000, 4), (3, 1), (3, 4), (1, 100)])
+def test_a_list_has_each_object_once_however_it_is_divided(
+    s3: Bucket, fault_proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch, keys: int, ranges: int
+) -> None:
+    folders = ("b/", "c/d/", "c/e/f/", "é ü/")
+    names = ["a.jpg", "z.jpg", *(f"{folder}{number}.jpg" for folder in folders for number in "123")]
+    for number, name in enumerate(names):
+        write_atomic(locate(f"{s3.url}/photos/{name}"), bytes(number))
+    for other in ("photos.txt", "photos2/x.jpg"):
+        write_atomic(locate(f"{s3.url}/{other}"), b"")
+    locate(s3.url).fs.call_s3("put_object", Bucket=s3.name, Key="photos/c/")  # a folder, as consoles make it
+    monkeypatch.setattr(s3_requests, "LISTED_AT_ONCE", keys)
+    monkeypatch.setattr(s3_requests, "LISTED_RANGES", ranges)
+    before = fault_proxy.traffic().count("GET")
+    assert sorted(walk_remote(locate(f"{s3.url}/photos"))) == sorted((name, size) for size, name in enumerate(names))
+    assert keys < len(names) or fault_proxy.traffic().count("GET") == before + 1
+    assert len(list(walk_remote(locate(s3.url)))) == len(names) + 2
+
+
+@pytest.mark.slow
+def test_a_list_outlasts_a_failing_store(s3: Bucket, fault_proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch) -> None:
+    hurry(monkeypatch)
+    monkeypatch.setattr(s3_requests, "LISTED_AT_ONCE", 2)
+    names = [f"{number % 3}/{number:02d}.jpg" for number in range(20)]
+    for name in names:
+        write_atomic(locate(f"{s3.url}/photos/{name}"), b"x")
+    fault_proxy.plan(rate=0.3, kinds=("error", "slow_down", "cut", "stall"), seed=7, method="GET")
+    assert sorted(name for name, _ in walk_remote(locate(f"{s3.url}/photos"))) == sorted(names)
+    assert fault_proxy.traffic().faults
 
 
 @pytest.mark.slow
