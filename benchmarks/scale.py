@@ -18,6 +18,10 @@ receives for the histories of a CycleGAN at 256x256 with a batch of 100.
 in a hundred above 400 ms, before the bytes are there. A worker of ``--workers`` takes rows at ``--rows-per-second``;
 printed is the share of the time that it waits for data, with several sizes of the read-ahead.
 
+``listing``: what the driver of an ingest holds in memory and on disk, from the first file listed to the manifest. The
+files are there, hard links to some JPEGs of 24 KiB; shards are not made, but each task is pickled as for a cluster. In
+the last line a million files are cut into as many sorted runs and shards as 10^8 files have, which is what grows.
+
 ``cache``: a block cache holds a part of the blocks of a data set, which are read in eight passes in random orders;
 printed is how many of the reads of the last pass it spares.
 
@@ -29,8 +33,10 @@ and 512 GPUs, by a model; its inputs are options.
 """
 
 import argparse
+import dataclasses
 import math
 import os
+import pickle
 import random
 import resource
 import subprocess
@@ -38,16 +44,22 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import torch
-from rig import command, machine, versions
+from PIL import Image
+from rig import command, forget_peak_memory, machine, peak_memory, versions
+from scale_index import IMAGE, shards_of
 from scale_plan import add_options, print_plan, print_predictions
 
 from genlab.data.format.shard_bytes import ShardBytes
 from genlab.data.format.shards import ShardSet
+from genlab.data.ingest import spool
+from genlab.data.ingest.ingest import IngestConfig, ingest
+from genlab.data.ingest.shard_task import ShardResult, ShardTask
 from genlab.data.stream.cache import BlockCache
 from genlab.data.stream.order import Ints, RowSequence, group_slice
 from genlab.data.stream.readahead import BlockGroups
@@ -73,6 +85,9 @@ MANY_WORKERS = (
 )
 """Batch, workers, and the window of rule 2 in MiB; 0 for the default."""
 NODES = 8
+FILES = (100_000, 1_000_000)
+LINKS = 60_000
+"""Hard links of a file; ext4 allows 65,000."""
 
 
 class Modelled:
@@ -323,6 +338,63 @@ def print_noise() -> None:
     print(f"| translations sent and received, one domain, MB | {moved} |", flush=True)
 
 
+def link_files(folder: Path, have: int, count: int) -> None:
+    """Have ``count`` files of 24 KiB in a folder that has ``have``, in 1,000 folders of classes."""
+    for number in range(have, count):
+        file = folder / f"class-{number % 1000:03d}" / f"image-{number:08d}.jpg"
+        linked = folder.parent / f"{number // LINKS}.jpg"
+        if number < 1000:
+            file.parent.mkdir(parents=True)
+        if number % LINKS == 0:
+            Image.new("RGB", (64, 64), (number // LINKS, 0, 0)).save(linked)
+            with linked.open("ab") as stream:
+                stream.truncate(IMAGE)  # A decoder ignores what follows the end of the image.
+        os.link(linked, file)
+
+
+def listing_once(folder: str, parts: int) -> None:
+    """Ingest without making shards; print peak memory in MiB, MiB of files that have no name, and seconds.
+
+    Args:
+        folder: the images.
+        parts: how many parts to cut usual runs and shards into.
+    """
+    shard, on_disk = shards_of(1)[0], 0
+
+    def make(tasks: Sequence[ShardTask]) -> Iterator[ShardResult]:
+        nonlocal on_disk
+        links = [file for file in Path("/proc/self/fd").iterdir() if file.is_symlink()]
+        on_disk = sum(link.stat().st_size for link in links if str(link.readlink()).endswith(" (deleted)"))
+        for task in tasks:
+            pickle.dumps(task)
+            file = dataclasses.replace(shard, file=Path(task.path).name, split=task.split)
+            yield ShardResult(file, ((64, 64, 3),), {}, ())
+
+    with tempfile.TemporaryDirectory() as dest:
+        ingest(IngestConfig(f"{folder}/class-000", f"{dest}/few", test_fraction=0.1), make)  # for what is imported late
+        spool.RUN_CHUNKS = round(spool.RUN_CHUNKS / parts)
+        config = IngestConfig(folder, f"{dest}/all", label="folder", test_fraction=0.1, shard_size=64 / parts)
+        forget_peak_memory()
+        before, began = peak_memory(), time.process_time()
+        ingest(config, make)
+        print(peak_memory() - before, on_disk / MIB, time.process_time() - began)
+
+
+def print_listing() -> None:
+    """Print the table of ``listing``."""
+    print("\n| files | memory of the driver, MiB | on disk, MiB | processor time, s |")
+    print("| ---: | ---: | ---: | ---: |")
+    have = 0
+    with tempfile.TemporaryDirectory() as place:
+        for count, parts in (*((count, 1) for count in FILES), (FILES[-1], ROWS // FILES[-1])):
+            link_files(Path(place, "files"), have, count)
+            have = count
+            call = [sys.executable, __file__, "listing", "--one", f"{place}/files", str(parts), ""]
+            said = subprocess.run(call, check=True, capture_output=True, text=True).stdout.splitlines()[-1]
+            which = f"{count:,}" if parts == 1 else f"{count:,}, in as many runs and shards as {count * parts:,}"
+            print(f"| {which} | {' | '.join(f'{float(cell):,.0f}' for cell in said.split())} |", flush=True)
+
+
 def main() -> None:
     """Measure, print the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -330,7 +402,7 @@ def main() -> None:
         "part",
         nargs="*",
         default=["order", "reads", "nodes", "cache"],
-        help="by default all but noise, waiting and predicted",
+        help="by default order, reads, nodes and cache",
     )
     parser.add_argument("--data", help="a local data set, for waiting")
     parser.add_argument("--workers", type=int, default=100)
@@ -342,6 +414,9 @@ def main() -> None:
     parser.add_argument("--plan", action="store_true", help="print the plan")
     add_options(parser)
     given = parser.parse_args()
+    if given.one and given.part == ["listing"]:
+        listing_once(given.one[0], int(given.one[1]))
+        return
     if given.one:
         order_once(given.one[0], int(given.one[1]), int(given.one[2]))
         return
@@ -359,6 +434,8 @@ def main() -> None:
         print_nodes()
     if "noise" in given.part:
         print_noise()
+    if "listing" in given.part:
+        print_listing()
     if "waiting" in given.part:
         print_waiting(given)
     if "predicted" in given.part:

@@ -3,9 +3,6 @@
 Written are the manifest and the index that an ingest of so many images of 24 KiB would write, without the shards. Each
 line is a process of its own, which opens them: with the index, and as data sets of format 1 were, whose manifest lists
 all blocks. Printed are the seconds of its processor after all imports, and the most memory that it held.
-
-Then an ingest makes its plan of a million files that are listed without being there, up to the first shard; printed is
-the most memory that it held for each.
 """
 
 import argparse
@@ -47,27 +44,6 @@ print(seconds, int(re.search("VmHWM:[^0-9]*([0-9]+)", Path("/proc/self/status").
 """
 
 
-LISTED = 1_000_000
-
-PLAN = """
-from genlab.data.ingest import ingest as module
-from genlab.data.ingest.attributes import AttributesConfig, resolve
-from genlab.data.ingest.sources import files
-from rig import peak_memory
-from upath import UPath
-before = peak_memory()
-sizes = {{f"class-{{number % 1000:04d}}/image-{{number:09d}}.jpg": 24000 + number % 999 for number in range({count})}}
-source, config = files.Folder("/photos"), module.IngestConfig("/photos", "/data", test_fraction=0.1)
-entries = files._entries("/photos", sizes)
-del sizes
-rows = resolve(source, entries, AttributesConfig(), label=None, skip_bad=False).rows
-image_format = module._image_format(config, source, (), False)
-tasks = list(module._tasks(source, image_format, UPath("/data"), module._assign(rows, config), 2700))
-module._specification(config, source, rows)
-print((peak_memory() - before) * 2**20 / {count})
-"""
-
-
 def shards_of(images: int) -> list[Shard]:
     """Return the shards, with blocks of random checksums."""
     rng = np.random.default_rng(0)
@@ -103,13 +79,6 @@ def measured(folder: Path, case: str) -> tuple[float, float]:
     return float(seconds), float(memory)
 
 
-def planned() -> float:
-    """Return the bytes of memory that an ingest holds for each file."""
-    code = PLAN.format(count=LISTED)
-    here = str(Path(__file__).parent)
-    return float(subprocess.check_output([sys.executable, "-c", code], text=True, cwd=here))
-
-
 def main() -> None:
     """Write, open, print the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -130,7 +99,6 @@ def main() -> None:
         for case in CASES:
             cells = [measured(Path(place, name), case) for name in ("with", "format-1")]
             print(f"| {case} | " + " | ".join(f"{s:.2f} | {mib:,.0f}" for s, mib in cells) + " |", flush=True)
-    print(f"\ningest of {LISTED:,} files: {planned():,.0f} bytes of memory for each")
 
 
 if __name__ == "__main__":

@@ -179,7 +179,7 @@ def _starts(config: EditConfig, info: ModelInfo, dest: UPath, *, film: bool) -> 
             return model, {"": start_of_seed(model, int(config.source), info.class_number(config.label, needed=True))}
         files = {"": source}
         if source.suffix != ".safetensors":
-            names = sorted(name for name in list_files(str(source)) if name.endswith(".safetensors"))
+            names = sorted(name for name, _ in list_files(str(source)) if name.endswith(".safetensors"))
             files = {name.removesuffix(".safetensors"): source / name for name in names}
     else:
         require_box(config.box)

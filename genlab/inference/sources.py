@@ -53,7 +53,7 @@ def begin(dest: UPath, file: str, record: Mapping[str, Any], names: set[str], wo
         DataError: there are pictures of another record, or of none, or it cannot be written.
     """
     try:
-        there = names & list_files(str(dest)).keys() if dest.is_dir() else set()
+        there = names & dict(list_files(str(dest))).keys() if dest.is_dir() else set()
         if there and not (dest / file).exists():
             raise DataError(
                 f"{dest}: holds {min(there)} already, and no {file} that says what it was made from; choose another "

@@ -138,7 +138,7 @@ def _info(name: str, url: str, split: str) -> DomainInfo:
         if url.startswith(SYNTHETIC):
             source = open_source(url, count=1)
             with source.reader() as load:
-                example = prepare(load(source.entries()[0]).image, channels=cast("Channels", source.channels))
+                example = prepare(load(next(source.entries())).image, channels=cast("Channels", source.channels))
             return DomainInfo(1, example.shape, source.label_names(), source.declared())
         shards = ShardSet.open(url).split(split)
         shards.fixed_shape()  # raises for images of different sizes

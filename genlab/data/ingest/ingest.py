@@ -1,8 +1,8 @@
 """Ingest: a source of images becomes a data set of Arrow shards (``genlab ingest SOURCE DEST``).
 
-The source's entries are sorted by key and cut into shards, split after split; each shard is a pure function of its
-slice. So it does not matter where the shards are made, here one after another or anywhere on a Ray cluster: the bytes
-are the same. The index and the manifest are written last.
+The source's entries are sorted by key, on disk, and cut into shards, split after split; each shard is a pure function
+of its slice. So it does not matter where the shards are made, here one after another or anywhere on a Ray cluster: the
+bytes are the same. The index and the manifest are written last.
 
 A killed ingest leaves in DEST its specification, ``ingest.json``, and the finished shards, each with its record. The
 same command goes on from there. A changed option or source is refused, as it is likely a mistake; but after an error,
@@ -32,13 +32,13 @@ from genlab.core.storage import locate, require_absolute, sha256, write_json
 from genlab.data.format.index import IndexWriter
 from genlab.data.format.manifest import FILE_NAME, Attribute, IndexFile, Manifest, Origin, Shard, Skipped
 from genlab.data.format.splits import SPLITS, TEST, TRAIN, VALIDATION
-from genlab.data.ingest.attributes import FOLDER, AttributesConfig, Row, class_folders, resolve
+from genlab.data.ingest.attributes import FOLDER, AttributesConfig, PlainRow, Row, Rows, resolve, row_of
 from genlab.data.ingest.shard_makers import ShardMaker, ShardMeter, make_locally, measure_locally
 from genlab.data.ingest.shard_task import (
     VERSIONS,
     ImageFormat,
     ShardResult,
-    ShardTask,
+    ShardTasks,
     prepare_row,
     record_path,
     union_of_ranges,
@@ -47,6 +47,7 @@ from genlab.data.ingest.shard_task import (
 from genlab.data.ingest.sources import Source, open_source
 from genlab.data.ingest.sources.synthetic import MOST
 from genlab.data.ingest.sources.webdataset import KeyEnd
+from genlab.data.ingest.spool import CHUNK, Spool
 from genlab.imaging.images import Channels, Encoding, Lossy, Prepared
 from genlab.imaging.value_range import ValueRange, parse_range
 
@@ -189,10 +190,9 @@ def ingest(
         image_member=config.image_member,
         key_ends_at=config.key_ends_at,
     )
-    entries = source.entries()
     columns = resolve(
         source,
-        entries,
+        source.entries(),
         config.attributes,
         label=config.label,
         skip_bad=config.skip_bad,
@@ -200,19 +200,19 @@ def ingest(
     )
     for note in columns.notes:
         print(note, flush=True)
-    _check_unique(source, columns.rows)
+    listing = _Listing.of(source, columns.rows, config)
     label_names = columns.label_names or source.label_names()
     image_format = _image_format(config, source, columns.attributes, bool(label_names))
     row, first = _first(source, image_format, columns.rows)
     if image_format.encoding == "raw":
         image_format = dataclasses.replace(image_format, shape=first.shape, shape_key=row.key)
     kept = source.encoded and image_format.encoding == "encoded" and image_format.size is None
-    image_bytes = sum(row.entry.size for row in columns.rows) / len(columns.rows) if kept else math.prod(first.shape)
+    image_bytes = listing.bytes / listing.images if kept else math.prod(first.shape)
     if image_format.lossy:
         image_bytes = _mean_bytes(source, image_format, columns.rows, first)
     per_shard = max(1, int(config.shard_size * 2**20 / max(1, image_bytes)))
-    tasks = list(_tasks(source, image_format, dest, _assign(columns.rows, config), per_shard))
-    specification = _specification(config, source, columns.rows)
+    tasks = ShardTasks(source, image_format, dest, listing.splits, per_shard)
+    specification = _specification(config, source, listing)
     with _writing(dest), claimed(dest, WORK, "choose another place") as claim:
         # Checked again, for another process may have finished it in the meantime.
         if (dest / FILE_NAME).exists():
@@ -225,7 +225,7 @@ def ingest(
                 value_range = found_range or _measured(source, measure_shards(tasks))
                 claim.require()
                 image_format = dataclasses.replace(image_format, value_range=value_range)
-                tasks = [dataclasses.replace(task, image_format=image_format) for task in tasks]
+                tasks = dataclasses.replace(tasks, image_format=image_format)
                 specification[FOUND_RANGE] = value_range
             _begin(dest, specification, tasks)
             index, results = IndexWriter(), []
@@ -246,8 +246,8 @@ def ingest(
             claim.require()
             manifest.save(dest)
             _warn_of_unused_range(config.dest, results)
-        _clear(dest, [*(record_path(task.path) for task in tasks), str(dest / SPECIFICATION)])
-    if not label_names and len(folders := class_folders(entries)) > 1:
+        _clear(dest, [*map(record_path, tasks.paths), str(dest / SPECIFICATION)])
+    if not label_names and len(folders := columns.class_folders) > 1:
         print(
             f"no labels: the images lie in {len(folders):,} folders, such as {folders[0]} and {folders[1]}; if those "
             f"are classes, --label {FOLDER} makes them the labels",
@@ -269,19 +269,65 @@ def _writing(dest: UPath) -> Iterator[None]:
         raise unwritable(dest, error) from None
 
 
-def _specification(config: IngestConfig, source: Source, rows: Sequence[Row]) -> dict[str, Any]:
+@dataclasses.dataclass(frozen=True)
+class _Listing:
+    """The images of an ingest."""
+
+    splits: dict[str, Spool[PlainRow]]
+    """The rows of each split, sorted by key."""
+    images: int
+    bytes: int
+    """Sum of the entries' sizes."""
+    checksum: str
+    """SHA-256 of names, sizes, published splits, labels and attributes."""
+
+    @staticmethod
+    def of(source: Source, rows: Rows, config: IngestConfig) -> "_Listing":
+        """List rows, in one pass.
+
+        Raises:
+            DataError: two images have one name.
+        """
+        splits: dict[str, Spool[PlainRow]] = {split: Spool() for split in SPLITS}
+        checksum = hashlib.sha256(b"[")  # of one JSON list, which is never in memory
+        size, last, rest = 0, None, iter(rows)
+        while some := list(itertools.islice(rest, CHUNK)):
+            text = json.dumps([row[:5] for row in some])  # without the entries' other fields
+            checksum.update(f"{', ' if last else ''}{text[1:-1]}".encode())
+            for row in some:
+                key, bytes_of_row, split, *_ = row
+                if last and last[0] == key:
+                    first, second = (source.describe(row_of(one).entry) for one in (last, row))
+                    raise DataError(f"{first} and {second} have one name; rename one of them")
+                splits[_split(key, split, config)].append(row)
+                size, last = size + bytes_of_row, row
+        checksum.update(b"]")
+        return _Listing(splits, len(rows), size, checksum.hexdigest())
+
+
+def _split(key: str, published: str, config: IngestConfig) -> str:
+    """Return the split that an image goes to.
+
+    A hash of the key is a number from 0 to 1: the lowest are the test split, the highest the validation split. So
+    neither changes with the size of the other.
+    """
+    test, validation = config.test_fraction, config.validation_fraction
+    if test is None and validation is None:
+        return published
+    number = int(sha256(key.encode())[:16], 16) / 2**64
+    if number < test if test is not None else published == TEST:
+        return TEST
+    return VALIDATION if validation is not None and number >= 1 - validation else TRAIN
+
+
+def _specification(config: IngestConfig, source: Source, listing: _Listing) -> dict[str, Any]:
     """Return the content of ``ingest.json``: two ingests of equal content make the same data set."""
-    listing = hashlib.sha256(b"[")  # of one JSON list, which is never in memory
-    for number, row in enumerate(rows):
-        one = json.dumps((row.key, row.entry.size, row.split, row.label, row.values))
-        listing.update(f"{', ' if number else ''}{one}".encode())
-    listing.update(b"]")
     return {
         **_options(config),
         "source": f"{source.kind}:{source.path}",
-        "images": len(rows),
-        "bytes": sum(row.entry.size for row in rows),
-        "checksum of names, sizes and attributes": listing.hexdigest(),
+        "images": listing.images,
+        "bytes": listing.bytes,
+        "checksum of names, sizes and attributes": listing.checksum,
         **{f"version of {name}": number for name, number in VERSIONS.items()},
     }
 
@@ -348,10 +394,10 @@ def _measured(source: Source, ranges: Iterable[ValueRange | None]) -> ValueRange
     return measured
 
 
-def _begin(dest: UPath, specification: dict[str, Any], tasks: Sequence[ShardTask]) -> None:
+def _begin(dest: UPath, specification: dict[str, Any], tasks: ShardTasks) -> None:
     """Write the specification into the directory, and remove the shards there that do not belong to it."""
     write_json(dest / SPECIFICATION, specification)
-    mine = {name for task in tasks for name in (task.path, record_path(task.path))}
+    mine = {name for path in tasks.paths for name in (path, record_path(path))}
     patterns = ("shard-[0-9]*.arrow", "shard-[0-9]*.json", ".*.partial")
     _clear(dest, [str(file) for pattern in patterns for file in dest.glob(pattern) if str(file) not in mine])
 
@@ -359,13 +405,6 @@ def _begin(dest: UPath, specification: dict[str, Any], tasks: Sequence[ShardTask
 def _clear(dest: UPath, files: Iterable[str]) -> None:
     for file in files:
         locate(file).unlink(missing_ok=True)
-
-
-def _check_unique(source: Source, rows: Sequence[Row]) -> None:
-    for one, other in itertools.pairwise(rows):
-        if one.key == other.key:
-            first, second = source.describe(one.entry), source.describe(other.entry)
-            raise DataError(f"{first} and {second} have one name; rename one of them")
 
 
 def _check_options(config: IngestConfig) -> None:
@@ -436,55 +475,23 @@ def _image_format(
     )
 
 
-def _first(source: Source, image_format: ImageFormat, rows: Sequence[Row]) -> tuple[Row, Prepared]:
+def _first(source: Source, image_format: ImageFormat, rows: Rows) -> tuple[Row, Prepared]:
     """Return the first image that can be used, with its row."""
     with source.reader() as load_entry:
-        for row in rows:
+        for row in map(row_of, rows):
             prepared, _ = prepare_row(source, load_entry, image_format, row)
             if isinstance(prepared, Prepared):
                 return row, prepared
     raise DataError(f"{source.path}: none of its {len(rows)} images can be used")
 
 
-def _mean_bytes(source: Source, image_format: ImageFormat, rows: Sequence[Row], first: Prepared) -> float:
+def _mean_bytes(source: Source, image_format: ImageFormat, rows: Rows, first: Prepared) -> float:
     """Return the mean size of encoded images: of the first, and of some others at even distances that can be used."""
-    chosen = rows[:: math.ceil(len(rows) / MEASURED)]
+    chosen = map(row_of, itertools.islice(rows, 0, None, math.ceil(len(rows) / MEASURED)))
     with source.reader() as load_entry:
         made = [first, *(prepare_row(source, load_entry, image_format, row)[0] for row in chosen)]
     sizes = [len(one.image) for one in made if isinstance(one, Prepared)]
     return sum(sizes) / len(sizes)
-
-
-def _assign(rows: Sequence[Row], config: IngestConfig) -> dict[str, list[Row]]:
-    """Return the rows of each split.
-
-    A hash of the key is a number from 0 to 1: the lowest are the test split, the highest the validation split. So
-    neither changes with the size of the other.
-    """
-    test, validation = config.test_fraction, config.validation_fraction
-    splits: dict[str, list[Row]] = {split: [] for split in SPLITS}
-    for row in rows:
-        split = row.split
-        if test is not None or validation is not None:
-            number = int(sha256(row.key.encode())[:16], 16) / 2**64
-            if number < test if test is not None else split == TEST:
-                split = TEST
-            elif validation is not None:
-                split = VALIDATION if number >= 1 - validation else TRAIN
-            else:
-                split = TRAIN
-        splits[split].append(row)
-    return splits
-
-
-def _tasks(
-    source: Source, image_format: ImageFormat, dest: UPath, splits: dict[str, list[Row]], rows: int
-) -> Iterator[ShardTask]:
-    numbers = itertools.count()
-    for split, members in splits.items():
-        for begin in range(0, len(members), rows):
-            path = dest / f"shard-{next(numbers):05d}.arrow"
-            yield ShardTask(source, image_format, str(path), split, members[begin : begin + rows])
 
 
 def _manifest(

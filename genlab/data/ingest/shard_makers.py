@@ -3,7 +3,7 @@ cluster. The bytes are the same."""
 
 import os
 import pickle
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from typing import Any, TypeVar
@@ -14,6 +14,7 @@ from genlab.core.storage import is_remote
 from genlab.data.ingest.shard_task import (
     ShardResult,
     ShardTask,
+    ShardTasks,
     begin_shard,
     load,
     load_finished_result,
@@ -25,10 +26,10 @@ from genlab.imaging.value_range import ValueRange
 
 T = TypeVar("T")
 
-ShardMaker = Callable[[Sequence[ShardTask]], Iterable[ShardResult]]
+ShardMaker = Callable[[ShardTasks], Iterable[ShardResult]]
 """A function that does the tasks in any order, and yields each result when its shard is finished."""
 
-ShardMeter = Callable[[Sequence[ShardTask]], Iterable[ValueRange | None]]
+ShardMeter = Callable[[ShardTasks], Iterable[ValueRange | None]]
 """A function that measures the images of each task, in any order: see :func:`genlab.data.ingest.shard_task.measure`."""
 
 REMOTE_THREADS = 16
@@ -38,11 +39,11 @@ RETRIES = 10
 """Times that a shard is begun again on another worker because its worker or node died."""
 
 
-def make_locally(tasks: Sequence[ShardTask]) -> Iterator[ShardResult]:
+def make_locally(tasks: ShardTasks) -> Iterator[ShardResult]:
     """Make shards in this process: one thread for each CPU prepares images, and another one writes the shards."""
     if not tasks:
         return
-    threads = _threads(tasks[0].source)
+    threads = _threads(tasks.source)
     with (
         _progress("ingest", tasks) as advance,
         ThreadPoolExecutor(threads, "genlab-ingest") as pool,
@@ -64,9 +65,9 @@ def make_locally(tasks: Sequence[ShardTask]) -> Iterator[ShardResult]:
             yield writing.result()
 
 
-def measure_locally(tasks: Sequence[ShardTask]) -> Iterator[ValueRange | None]:
+def measure_locally(tasks: ShardTasks) -> Iterator[ValueRange | None]:
     """Measure the images of shards in this process, by as many threads as there are CPUs."""
-    threads = _threads(tasks[0].source)
+    threads = _threads(tasks.source)
     with _progress("range", tasks) as advance, ThreadPoolExecutor(threads, "genlab-range") as pool:
         for task in tasks:
             yield measure(task, pool, ahead=2 * threads + 2, on_images=advance)
@@ -79,8 +80,8 @@ def _threads(source: Source) -> int:
     return max(threads, REMOTE_THREADS) if is_remote(source.path) and not source.ordered else threads
 
 
-def _progress(what: str, tasks: Sequence[ShardTask]) -> AbstractContextManager[Callable[[int], None]]:
-    return progress(what, sum(len(task.rows) for task in tasks), "images")
+def _progress(what: str, tasks: ShardTasks) -> AbstractContextManager[Callable[[int], None]]:
+    return progress(what, tasks.images, "images")
 
 
 def _is_copied(task: ShardTask) -> bool:
@@ -93,7 +94,7 @@ def _is_copied(task: ShardTask) -> bool:
     return untouched and not is_remote(task.source.path) and task.rows[0].key.lower().endswith((".jpg", ".jpeg"))
 
 
-def make_on_ray(tasks: Sequence[ShardTask]) -> Iterator[ShardResult]:
+def make_on_ray(tasks: ShardTasks) -> Iterator[ShardResult]:
     """Make shards on a Ray cluster, one Ray task and one CPU for each shard.
 
     The tasks of a node that died are repeated on other nodes.
@@ -103,12 +104,12 @@ def make_on_ray(tasks: Sequence[ShardTask]) -> Iterator[ShardResult]:
     return _on_ray("ingest", tasks, _make)
 
 
-def measure_on_ray(tasks: Sequence[ShardTask]) -> Iterator[ValueRange | None]:
+def measure_on_ray(tasks: ShardTasks) -> Iterator[ValueRange | None]:
     """Measure the images of shards on a Ray cluster, as :func:`make_on_ray` makes them."""
     return _on_ray("range", tasks, _measure)
 
 
-def _on_ray(what: str, tasks: Sequence[ShardTask], work: Callable[[bytes], T | GenlabError]) -> Iterator[T]:
+def _on_ray(what: str, tasks: ShardTasks, work: Callable[[bytes], T | GenlabError]) -> Iterator[T]:
     """Run ``work`` on each task on Ray, and yield each result when it is there."""
     import ray  # local ingest does without
 

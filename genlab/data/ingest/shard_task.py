@@ -7,21 +7,23 @@ task and its own SHA-256. A task whose shard agrees with a record of the very sa
 import dataclasses
 import json
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from contextlib import contextmanager
 from functools import cached_property
 from importlib.metadata import version
-from typing import TypeVar
+from typing import TypeVar, overload
 
 from pydantic import TypeAdapter, ValidationError
+from upath import UPath
 
 from genlab.core.errors import DataError, GenlabError
 from genlab.core.storage import locate, read_json, sha256, write_json
 from genlab.data.format.manifest import Attribute, Shard, Skipped
 from genlab.data.format.writer import ShardWriter
-from genlab.data.ingest.attributes import Row
+from genlab.data.ingest.attributes import PlainRow, Row, row_of
 from genlab.data.ingest.sources import Entry, Load, Sample, Source
+from genlab.data.ingest.spool import Spool
 from genlab.imaging.images import Channels, Encoding, Fit, ImageError, Lossy, Prepared, extremes, prepare
 from genlab.imaging.value_range import ValueRange
 
@@ -88,6 +90,55 @@ class ShardTask:
             del source[name]
         content = json.dumps([VERSIONS, source, image_format, self.split, rows], sort_keys=True)
         return sha256(content.encode())
+
+
+@dataclasses.dataclass(frozen=True)
+class ShardTasks(Sequence[ShardTask]):
+    """The tasks of an ingest, split after split. Each is made when it is asked for, so memory holds the rows of few."""
+
+    source: Source
+    image_format: ImageFormat
+    dest: UPath
+    """The directory of the shards."""
+    splits: Mapping[str, Spool[PlainRow]]
+    """The rows of each split, sorted by key."""
+    rows_per_shard: int
+
+    @cached_property
+    def _begins(self) -> list[tuple[str, int]]:
+        """The split of each shard, and the number of its first row there."""
+        return [
+            (split, begin) for split, rows in self.splits.items() for begin in range(0, len(rows), self.rows_per_shard)
+        ]
+
+    @property
+    def images(self) -> int:
+        """How many images there are in all."""
+        return sum(map(len, self.splits.values()))
+
+    @property
+    def paths(self) -> Iterator[str]:
+        """The files of the shards."""
+        return map(self._path, range(len(self)))
+
+    def __len__(self) -> int:
+        return len(self._begins)
+
+    @overload
+    def __getitem__(self, index: int) -> ShardTask: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[ShardTask]: ...
+    def __getitem__(self, index: int | slice) -> ShardTask | list[ShardTask]:
+        if isinstance(index, slice):
+            return [self[number] for number in range(len(self))[index]]
+        number = range(len(self))[index]
+        split, begin = self._begins[number]
+        rows = self.splits[split]
+        slice_of_rows = rows.items(begin, min(begin + self.rows_per_shard, len(rows)))
+        return ShardTask(self.source, self.image_format, self._path(number), split, list(map(row_of, slice_of_rows)))
+
+    def _path(self, number: int) -> str:
+        return str(self.dest / f"shard-{number:05d}.arrow")
 
 
 @dataclasses.dataclass(frozen=True)

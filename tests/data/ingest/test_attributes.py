@@ -101,6 +101,13 @@ def test_a_table_may_state_kinds_names_keys_and_splits(faces: Path) -> None:
     assert columns(shards) == {"key": ["hundred", "thirty", "nine"], "weight": [3.0, 2.0, 1.0], "mood": [0, 0, 1]}
 
 
+def test_a_table_may_tell_splits_alone(faces: Path) -> None:
+    lines = ("9_1_0_1.png,test", "30_0_2_2.png,train", "100_1_1_3.png,train")
+    shards = make(faces, csv=table(faces, "file_name,split", *lines))
+    assert shards.manifest.splits == {"train": 2, "test": 1}
+    assert shards.keys(np.arange(3)) == ["part/100_1_1_3.png", "part/30_0_2_2.png", "part/9_1_0_1.png"]
+
+
 GOOD = ("name,age", "9_1_0_1.png,9", "30_0_2_2.png,30", "100_1_1_3.png,100")
 
 

@@ -5,7 +5,7 @@ import pickle
 import signal
 import struct
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from genlab.data.format.shards import ShardSet
 from genlab.data.ingest import shard_makers
 from genlab.data.ingest.ingest import IngestConfig, ingest
 from genlab.data.ingest.shard_makers import make_on_ray
-from genlab.data.ingest.shard_task import ShardResult, ShardTask
+from genlab.data.ingest.shard_task import ShardResult, ShardTasks
 from genlab.data.ingest.sources.synthetic import counterparts
 from genlab.data.ingest.synthetic import draw_scene
 from genlab.imaging.images import encode_png
@@ -430,7 +430,7 @@ def test_a_cluster_makes_the_same_bytes_and_gives_the_same_message(
                 time.sleep(0.05)
             return result
 
-        def run(tasks: Sequence[ShardTask]) -> Iterator[ShardResult]:
+        def run(tasks: ShardTasks) -> Iterator[ShardResult]:
             for result in make_on_ray(tasks):
                 one_is_here.touch()
                 yield result

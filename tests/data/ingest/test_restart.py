@@ -6,6 +6,7 @@ import multiprocessing
 import random
 import signal
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -190,6 +191,18 @@ def test_a_file_that_cannot_grow_ends_it_with_one_message_and_nothing_half_done(
     assert not list(Path(big.dest).glob(".*"))
     ingest(big)
     ShardSet.open(big.dest).verify()
+
+
+def test_where_the_list_of_images_has_no_room_the_folder_is_named(tmp_path: Path) -> None:
+    results = SPAWN.Queue()
+    config = IngestConfig("synthetic:digits", str(tmp_path / "data"), count=1000)
+    process = SPAWN.Process(target=ingest_little, args=(config, 8192, results))
+    process.start()
+    message = results.get()
+    process.join()
+    assert f"{tempfile.gettempdir()}: cannot be written (File too large)" in message
+    assert "set TMPDIR" in message
+    assert not (tmp_path / "data").exists()
 
 
 @pytest.fixture

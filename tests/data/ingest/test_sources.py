@@ -96,7 +96,7 @@ def test_mnist_images_and_labels_come_in_pairs(tmp_path: Path, missing: str) -> 
     write_mnist(tmp_path)
     (tmp_path / f"t10k-{missing}-ubyte").unlink()
     with pytest.raises(DataError, match=f"t10k-{missing}-ubyte: missing"):
-        open_source(f"mnist:{tmp_path}").entries()
+        list(open_source(f"mnist:{tmp_path}").entries())
 
 
 def test_mnist_counts_must_agree(tmp_path: Path) -> None:
@@ -166,7 +166,7 @@ def test_a_damaged_member_of_a_zip_is_a_bad_image(tmp_path: Path) -> None:
 def test_a_truncated_zip_is_named(tmp_path: Path) -> None:
     (tmp_path / "images.zip").write_bytes(b"PK\x03\x04 and no more")
     with pytest.raises(DataError, match=r"images\.zip: not a zip archive"):
-        open_source(str(tmp_path / "images.zip")).entries()
+        list(open_source(str(tmp_path / "images.zip")).entries())
 
 
 @pytest.mark.parametrize(
@@ -203,7 +203,7 @@ def test_a_truncated_tfrecord_names_file_and_record(tmp_path: Path, cut: int, re
     write_tfrecord(file, [example(image=png(1)), example(image=png(2))])
     file.write_bytes(file.read_bytes()[: first + cut if cut > 0 else cut])
     with pytest.raises(DataError, match=rf"x\.tfrec: truncated in record {record}"):
-        open_source(str(file)).entries()
+        list(open_source(str(file)).entries())
 
 
 def test_a_flipped_bit_in_a_record_is_a_bad_image(tmp_path: Path) -> None:
@@ -220,7 +220,7 @@ def test_a_flipped_bit_in_a_record_is_a_bad_image(tmp_path: Path) -> None:
 def test_what_is_no_tfrecord_is_named(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "x.tfrec").write_bytes(data)
     with pytest.raises(DataError, match=r"x\.tfrec: the length of record 0 does not match"):
-        open_source(str(tmp_path / "x.tfrec")).entries()
+        list(open_source(str(tmp_path / "x.tfrec")).entries())
 
 
 @pytest.mark.parametrize(
@@ -284,7 +284,7 @@ def test_a_relative_path_may_hold_a_colon(tmp_path: Path, monkeypatch: pytest.Mo
 def test_what_cannot_be_a_source_is_named(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "notes.txt").write_text("x")
     with pytest.raises(DataError, match=message):
-        open_source(text.format(tmp_path)).entries()
+        list(open_source(text.format(tmp_path)).entries())
 
 
 def test_count_and_seed_are_for_synthetic_sources(tmp_path: Path) -> None:

@@ -133,7 +133,7 @@ def test_a_dataset_dict_has_splits(tmp_path: Path) -> None:
     assert made(tmp_path / "hf", tmp_path / "data").manifest.splits == {"train": 4, "test": 3}
     (tmp_path / "hf" / "dataset_dict.json").write_text('{"splits": ["train", "validation"]}')
     with pytest.raises(DataError, match=r"split 'validation' is neither train nor test.*hf:.*/validation"):
-        open_source(str(tmp_path / "hf")).entries()
+        list(open_source(str(tmp_path / "hf")).entries())
 
 
 def test_parquet_of_hugging_face_is_the_same_data_set(tmp_path: Path) -> None:
@@ -151,12 +151,12 @@ def test_parquet_by_columns_in_the_order_of_keys(tmp_path: Path) -> None:
     columns = {"photo": [png(row) for row in range(100)], "mask": [b""] * 100, "name": names, "other": [[1]] * 100}
     pq.write_table(pa.table(columns), tmp_path / "x.parquet", row_group_size=30)
     with pytest.raises(DataError, match=r"x\.parquet: several columns of images, .* --image-column: photo, mask"):
-        open_source(str(tmp_path / "x.parquet")).entries()
+        list(open_source(str(tmp_path / "x.parquet")).entries())
     options: dict[str, Any] = {"image_column": "photo", "key_column": "name", "shard_size": 2e-3}
     shards = made(tmp_path / "x.parquet", tmp_path / "data", **options)
     assert content(shards) == {"key": sorted(names), "image": [png(names.index(name)) for name in sorted(names)]}
     with pytest.raises(ConfigError, match=r"--key-column photo: no such column .* there are: photo, mask, name, other"):
-        open_source(str(tmp_path / "x.parquet"), image_column="photo", key_column="photo").entries()
+        list(open_source(str(tmp_path / "x.parquet"), image_column="photo", key_column="photo").entries())
 
 
 def test_parquet_splits_by_the_names_of_files(tmp_path: Path) -> None:
@@ -165,7 +165,7 @@ def test_parquet_splits_by_the_names_of_files(tmp_path: Path) -> None:
     assert {entry.split for entry in open_source(f"parquet:{tmp_path}").entries()} == {"train", "test"}
     pq.write_table(hf_table(3), tmp_path / "validation-00000-of-00001.parquet")
     with pytest.raises(DataError, match=r"validation-00000-of-00001\.parquet: of neither split"):
-        open_source(f"parquet:{tmp_path}").entries()
+        list(open_source(f"parquet:{tmp_path}").entries())
 
 
 def test_a_missing_value_names_image_and_attribute(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from genlab.data.format.manifest import Manifest
 from genlab.data.format.shards import ShardSet
 from genlab.data.ingest.ingest import IngestConfig, ingest
 from genlab.data.ingest.shard_makers import make_locally, make_on_ray, measure_on_ray
-from genlab.data.ingest.shard_task import ShardResult, ShardTask
+from genlab.data.ingest.shard_task import ShardResult, ShardTask, ShardTasks
 from genlab.imaging.value_range import ValueRange
 from tests.data.ingest.children import ingest_and_die
 from tests.data.ingest.test_restart import SPAWN
@@ -124,7 +124,7 @@ def test_killed_and_run_again_it_makes_the_same_without_another_pass(scans: Path
     assert went_on > 2
 
 
-def interrupted(tasks: Sequence[ShardTask]) -> Iterator[ShardResult]:
+def interrupted(tasks: ShardTasks) -> Iterator[ShardResult]:
     """Make two shards, then be stopped."""
     for count, result in enumerate(make_locally(tasks)):
         yield result

@@ -5,13 +5,14 @@ import dataclasses
 import os
 import re
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from operator import attrgetter
 from pathlib import Path, PurePosixPath
-from typing import IO, ClassVar
+from typing import IO, Any, ClassVar
 
 from genlab.core.errors import DataError
-from genlab.core.storage import is_remote, locate
+from genlab.core.storage import is_remote, locate, walk_remote
 from genlab.data.format.manifest import Attribute
 from genlab.imaging.images import ImageError, Pixels
 
@@ -47,6 +48,15 @@ class Entry:
     folder: str | None = None
     """Relative posix path of the folder that holds the image, below the folder of its split; empty where the image lies
     directly in that; ``None`` where the source has no folders."""
+
+
+_fields = attrgetter(*(field.name for field in dataclasses.fields(Entry)))
+
+
+def entry_fields(entry: Entry) -> tuple[Any, ...]:
+    """Return the fields of an entry, of which ``Entry(*fields)`` makes it again."""
+    fields: tuple[Any, ...] = _fields(entry)
+    return fields
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,8 +98,8 @@ class Source(abc.ABC):
         return False
 
     @abc.abstractmethod
-    def entries(self) -> list[Entry]:
-        """List all images, in any order, without decoding one.
+    def entries(self) -> Iterator[Entry]:
+        """List all images, in any order, without decoding one; they need not fit into memory.
 
         Raises:
             DataError: the source is missing, empty or damaged.
@@ -112,13 +122,13 @@ class Source(abc.ABC):
         return f"{self.path}/{entry.key}"
 
 
-def list_files(directory: str) -> dict[str, int]:
-    """List all files below a directory.
+def list_files(directory: str) -> Iterator[tuple[str, int]]:
+    """List all files below a directory, in any order.
 
     Hidden files and folders, and the ``__MACOSX`` folders of archives, are left out. Links are followed.
 
-    Returns:
-        Relative posix path → size in bytes.
+    Yields:
+        Relative posix path and size in bytes.
 
     Raises:
         DataError: there is no such directory.
@@ -127,13 +137,10 @@ def list_files(directory: str) -> dict[str, int]:
     if not root.is_dir():
         raise DataError(f"{directory}: no such directory")
     if is_remote(root):
-        found = {
-            str(name).removeprefix(root.path).lstrip("/"): int(info["size"])
-            for name, info in root.fs.find(root.path, detail=True).items()
-        }
-        return {name: size for name, size in found.items() if is_visible(name)}
+        yield from ((name, size) for name, size in walk_remote(root) if is_visible(name))
+        return
     try:
-        return dict(_walk(str(root), "", frozenset()))
+        yield from _walk(str(root), "", frozenset())
     except OSError as error:
         raise DataError(f"{error.filename or directory}: cannot be listed ({error.strerror or error})") from None
 
@@ -158,25 +165,29 @@ def is_visible(name: str) -> bool:
     return not any(part.startswith((".", "__MACOSX")) for part in name.split("/"))
 
 
-def splits_and_folders(keys: list[str]) -> dict[str, tuple[str, str]]:
-    """Find the split of each file, and the folder it lies in below that split.
+def splits_and_folders(folders: Iterable[str]) -> dict[str, tuple[str, str]]:
+    """Find the split of the files in each folder, and the path of the folder below that of the split.
 
     Folders named ``train`` and ``test`` are splits when every file lies in one of them, at one level, with no other
     fork above it. Otherwise everything is ``train``, and folders count from the source's own.
 
     Args:
-        keys: relative posix paths of files.
+        folders: relative posix paths of the folders that hold files; empty for the source's own.
 
     Returns:
-        Key → its split, and the path of the folders between the split's folder and the file, joined by ``/``.
+        Folder → the split of its files, and its path from the split's folder on.
     """
-    parts = {folder: folder.split("/") if folder else [] for folder in {key.rpartition("/")[0] for key in keys}}
+    parts = {folder: folder.split("/") if folder else [] for folder in folders}
     level = _split_level(list(parts.values()))
-    places = {
+    return {
         folder: ("train", folder) if level is None else (names[level], "/".join(names[level + 1 :]))
         for folder, names in parts.items()
     }
-    return {key: places[key.rpartition("/")[0]] for key in keys}
+
+
+def folder_of(key: str) -> str:
+    """Return the folder part of a relative posix path; empty if it has none."""
+    return key.rpartition("/")[0]
 
 
 def _split_level(folders: list[list[str]]) -> int | None:
@@ -201,7 +212,8 @@ def container_splits(path: str, names: list[str]) -> dict[str, str]:
     heads = [re.match(r"[a-z]+(?=[-_.])", PurePosixPath(name).name) for name in names]
     found = {head[0] if head else "" for head in heads}
     if found.isdisjoint(("train", "test")):
-        return {name: split for name, (split, _) in splits_and_folders(names).items()}
+        places = splits_and_folders(map(folder_of, names))
+        return {name: places[folder_of(name)][0] for name in names}
     if not found <= {"train", "test"}:
         other = next(
             name for name, head in zip(names, heads, strict=True) if not head or head[0] not in ("train", "test")
@@ -225,7 +237,7 @@ def container_files(path: str, suffixes: tuple[str, ...]) -> dict[str, tuple[str
     root = locate(path)
     if root.is_file():
         return {str(root): (root.stem, "train")}
-    names = sorted(name for name in list_files(path) if name.lower().endswith(suffixes))
+    names = sorted(name for name, _ in list_files(path) if name.lower().endswith(suffixes))
     if not names:
         raise DataError(f"{path}: no files ending in {' or '.join(suffixes)}")
     splits = container_splits(path, names)

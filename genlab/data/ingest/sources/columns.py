@@ -97,12 +97,14 @@ class Table(Source):
         """Always: rows are read one after another."""
         return True
 
-    def entries(self) -> list[Entry]:
+    def entries(self) -> Iterator[Entry]:
         """See :meth:`Source.entries`; reads all columns except the images."""
-        found = [entry if self.key_column is None else self._keyed(entry, key) for entry, key in self._rows()]
-        if not found:
+        empty = True
+        for entry, key in self._rows():
+            yield entry if self.key_column is None else self._keyed(entry, key)
+            empty = False
+        if empty:
             raise DataError(f"{self.path}: no rows in it")
-        return found
 
     @abc.abstractmethod
     def _rows(self) -> Iterator[tuple[Entry, str | None]]:

@@ -3,7 +3,7 @@
 import os
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from genlab.core.errors import DataError
@@ -14,11 +14,13 @@ from genlab.data.ingest.sources.base import (
     Load,
     Sample,
     Source,
+    folder_of,
     is_visible,
     list_files,
     read_at,
     splits_and_folders,
 )
+from genlab.data.ingest.spool import Spool
 from genlab.imaging.images import SUFFIXES, ImageError
 
 
@@ -31,7 +33,7 @@ class Folder(Source):
 
     kind = "folder"
 
-    def entries(self) -> list[Entry]:
+    def entries(self) -> Iterator[Entry]:
         """See :meth:`Source.entries`."""
         return _entries(self.path, list_files(self.path))
 
@@ -59,11 +61,17 @@ class Zip(Source):
 
     kind = "zip"
 
-    def entries(self) -> list[Entry]:
-        """See :meth:`Source.entries`."""
+    def entries(self) -> Iterator[Entry]:
+        """See :meth:`Source.entries`; holds the archive's directory in memory."""
+        return _entries(self.path, self._members())
+
+    def _members(self) -> Iterator[tuple[str, int]]:
+        """Yield name and size of each visible file; of several that have one name, the last is meant."""
         with self._open() as archive:
-            members = {info.filename: info.file_size for info in archive.infolist() if not info.is_dir()}
-        return _entries(self.path, {name: size for name, size in members.items() if is_visible(name)})
+            for name in dict.fromkeys(archive.namelist()):
+                info = archive.getinfo(name)
+                if not info.is_dir() and is_visible(name):
+                    yield name, info.file_size
 
     @contextmanager
     def reader(self) -> Iterator[Load]:
@@ -106,10 +114,19 @@ def is_image(name: str) -> bool:
     return name.lower().endswith(SUFFIXES)
 
 
-def _entries(path: str, sizes: dict[str, int]) -> list[Entry]:
-    keys = [name for name in sizes if is_image(name)]
-    if not keys:
-        raise DataError(
-            f"{path}: no images in it (of {counted(len(sizes), 'file')} none is named {', '.join(SUFFIXES)})"
-        )
-    return [Entry(key, split, sizes[key], folder=folder) for key, (split, folder) in splits_and_folders(keys).items()]
+def _entries(path: str, files: Iterable[tuple[str, int]]) -> Iterator[Entry]:
+    """Yield the images among the files of a source, which are given by name and size."""
+    images: Spool[tuple[str, int]] = Spool()
+    folders: set[str] = set()
+    count = 0
+    for name, size in files:
+        count += 1
+        if is_image(name):
+            images.append((name, size))
+            folders.add(folder_of(name))
+    if not images:
+        raise DataError(f"{path}: no images in it (of {counted(count, 'file')} none is named {', '.join(SUFFIXES)})")
+    places = splits_and_folders(folders)
+    for name, size in images:
+        split, folder = places[folder_of(name)]
+        yield Entry(name, split, size, folder=folder)

@@ -36,16 +36,14 @@ class Mnist(Source):
         """1: the images are stored as grey."""
         return 1
 
-    def entries(self) -> list[Entry]:
+    def entries(self) -> Iterator[Entry]:
         """See :meth:`Source.entries`; reads only the label files."""
-        found = [
-            Entry(f"{half}-{number:05d}", _SPLITS[half], file=half, index=number)
-            for half, files in self._halves().items()
-            for number in range(len(read_idx(files["labels"], 1)))
-        ]
-        if not found:
+        counts = {half: len(read_idx(files["labels"], 1)) for half, files in self._halves().items()}
+        if not any(counts.values()):
             raise DataError(f"{self.path}: its idx files hold no images")
-        return found
+        for half, count in counts.items():
+            for number in range(count):
+                yield Entry(f"{half}-{number:05d}", _SPLITS[half], file=half, index=number)
 
     @contextmanager
     def reader(self) -> Iterator[Load]:

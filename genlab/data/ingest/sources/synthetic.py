@@ -60,15 +60,14 @@ class Synthetic(Source):
         """1 (grey) for digits, 3 (RGB) for scenes."""
         return 1 if self.path == "digits" else 3
 
-    def entries(self) -> list[Entry]:
+    def entries(self) -> Iterator[Entry]:
         """See :meth:`Source.entries`."""
         if self.path == "digits":
-            return [Entry(f"digit-{index:08d}", index=index) for index in range(self.count)]
+            yield from (Entry(f"digit-{index:08d}", index=index) for index in range(self.count))
+            return
         first = MOST if self.path == "scenes-b" else 0
-        return [
-            Entry(f"scene-{index:08d}", index=index, values=scene_attributes(index, seed=self.seed)._asdict())
-            for index in range(first, first + self.count)
-        ]
+        for index in range(first, first + self.count):
+            yield Entry(f"scene-{index:08d}", index=index, values=scene_attributes(index, seed=self.seed)._asdict())
 
     @contextmanager
     def reader(self) -> Iterator[Load]:

@@ -37,16 +37,16 @@ class TFRecord(Source):
         """True for remote files, which are read ahead."""
         return is_remote(self.path)
 
-    def entries(self) -> list[Entry]:
+    def entries(self) -> Iterator[Entry]:
         """See :meth:`Source.entries`; checks the framing of every record, but not its data."""
-        found: list[Entry] = []
+        empty = True
         for file in self._files():
             for number, (offset, data) in enumerate(_records(file)):
                 key = _name(data) or f"{PurePosixPath(file).stem}-{number:06d}"
-                found.append(Entry(key, size=len(data), file=file, index=number, offset=offset))
-        if not found:
+                yield Entry(key, size=len(data), file=file, index=number, offset=offset)
+                empty = False
+        if empty:
             raise DataError(f"{self.path}: no records in it")
-        return found
 
     @contextmanager
     def reader(self) -> Iterator[Load]:
@@ -73,7 +73,7 @@ class TFRecord(Source):
         path = locate(self.path)
         if path.is_file():
             return [str(path)]
-        names = sorted(name for name in list_files(self.path) if is_tfrecord(name))
+        names = sorted(name for name, _ in list_files(self.path) if is_tfrecord(name))
         if not names:
             raise DataError(f"{self.path}: no files ending in .tfrec or .tfrecord")
         return [str(path / name) for name in names]

@@ -6,6 +6,7 @@ members ``jpg``, ``cls`` and ``seg.png`` of the sample ``train/0001``.
 """
 
 import dataclasses
+import itertools
 import json
 import re
 import tarfile
@@ -23,9 +24,12 @@ from genlab.data.ingest.sources.base import (
     Source,
     Value,
     container_files,
+    entry_fields,
+    folder_of,
     open_range_reader,
     splits_and_folders,
 )
+from genlab.data.ingest.spool import SortedSpool, Spool
 from genlab.imaging.images import SUFFIXES, ImageError
 
 KeyEnd = Literal["first-dot", "last-dot"]
@@ -56,27 +60,32 @@ class WebDataset(Source):
         """True for remote files, which are read ahead."""
         return is_remote(self.path)
 
-    def entries(self) -> list[Entry]:
-        """See :meth:`Source.entries`; reads the heads of all members, and the content of ``.cls`` and ``.json``."""
-        found: list[tuple[str, Entry, str | None]] = []
+    def entries(self) -> Iterator[Entry]:
+        """See :meth:`Source.entries`; reads the heads of all members, and the content of ``.cls`` and ``.json``.
+
+        Memory holds the members of one archive at a time.
+        """
+        found: Spool[tuple[str, tuple[Any, ...], str | None]] = Spool()
+        folders: set[str] = set()
+        numbered = True
         for file, (name, split) in container_files(self.path, (".tar",)).items():
             with open_range_reader() as read:
-                found += [(name, entry, label) for entry, label in self._samples(file, split, read)]
+                for entry, label in self._samples(file, split, read):
+                    found.append((name, entry_fields(entry), label))
+                    folders.add(folder_of(entry.key))
+                    numbered = numbered and (not label or _NUMBER.fullmatch(label) is not None)
         if not found:
             raise DataError(f"{self.path}: no images in it")
-        keys = [entry.key for _, entry, _ in found]
-        folders = {key: folder for key, (_, folder) in splits_and_folders(keys).items()}
-        shared = len(set(keys)) < len(keys)
-        numbered = all(_NUMBER.fullmatch(label) for _, _, label in found if label)
-
-        def complete(name: str, entry: Entry, label: str | None) -> Entry:
+        places = splits_and_folders(folders)
+        keys = SortedSpool((fields[0],) for _, fields, _ in found)
+        shared = any(one == other for one, other in itertools.pairwise(keys))
+        for name, fields, label in found:
+            entry = Entry(*fields)
             values = entry.values
             if label is not None:
                 values = {**values, LABEL: int(label) if label and numbered else label}
             key = f"{name}/{entry.key}" if shared else entry.key
-            return dataclasses.replace(entry, key=key, folder=folders[entry.key], values=values)
-
-        return [complete(*one) for one in found]
+            yield dataclasses.replace(entry, key=key, folder=places[folder_of(entry.key)][1], values=values)
 
     @contextmanager
     def reader(self) -> Iterator[Load]:
