@@ -195,6 +195,7 @@ def walk(path: UPath) -> Iterator[tuple[str, int]]:
 
     def page(after: str, end: str | None) -> tuple[list[tuple[str, int]], tuple[str, str | None] | None]:
         """Return objects after a key and before the next range, and the range that is left, if there is one."""
+        # Keys come in the order of their UTF-8 bytes, which is that of Python's strings.
         answer = ask(Prefix=root, **({"StartAfter": after} if after else {}))
         found = [(one["Key"], one["Size"]) for one in answer.get("Contents", ()) if end is None or one["Key"] < end]
         whole = not answer["IsTruncated"] or len(found) < len(answer["Contents"])

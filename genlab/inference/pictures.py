@@ -66,12 +66,12 @@ def is_file(dest: UPath, *suffixes: str) -> bool:
 
 
 def folder_keys(source: UPath) -> list[str]:
-    """List the pictures below a folder by their paths in it, and refuse two that :func:`png_name` gives one name.
+    """List the pictures below a folder by their sorted paths in it, and refuse two that :func:`png_name` names alike.
 
     Raises:
         DataError: there is none, or two would get one name.
     """
-    keys = [entry.key for entry in Folder(str(source)).entries()]
+    keys = sorted(entry.key for entry in Folder(str(source)).entries())
     [(name, same), *_] = Counter(map(png_name, keys)).most_common(1)
     if same > 1:
         both = " and ".join(key for key in keys if png_name(key) == name)
