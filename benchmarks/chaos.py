@@ -76,10 +76,17 @@ def kill_worker(work: Work) -> None:
     work.dice.choice(work.cluster.workers()).kill()
 
 
+def kill_trial(work: Work) -> None:
+    """Kill the process of a trial that trains."""
+    records = [max(read_records(trial).items())[1] for trial in work.runs() if not (trial / "model").exists()]
+    pids = [int(record["process"].split()[1]) for record in records]
+    os.kill(work.dice.choice(pids), signal.SIGKILL)
+
+
 def kill_raylet(work: Work) -> None:
     """Kill the raylet of a node with a worker, and start another node when the run has ended."""
     work.dice.choice(sorted(work.cluster.raylets().values(), key=lambda raylet: raylet.pid)).kill()
-    work.after.callback(work.cluster.start_node, f"after-{time.time_ns()}")
+    work.after.callback(work.cluster.start_node, f"after-{work.folder.name}")
 
 
 def drain_node(work: Work) -> None:
@@ -88,12 +95,12 @@ def drain_node(work: Work) -> None:
     words = ["ray", "drain-node", "--address", work.cluster.gcs, "--node-id", node, "--reason-message", "spot"]
     words += ["--reason", "DRAIN_NODE_REASON_PREEMPTION", "--deadline-remaining-seconds", "600"]
     subprocess.run(words, env=work.cluster.environment, check=True, capture_output=True, timeout=TIMEOUT_SECONDS)
-    work.after.callback(work.cluster.start_node, f"after-{time.time_ns()}")
+    work.after.callback(work.cluster.start_node, f"after-{work.folder.name}")
 
 
 def join_node(work: Work) -> None:
     """Start another node, and stop it when the run has ended."""
-    name = f"joined-{time.time_ns()}"
+    name = f"more-{work.folder.name}"
     work.cluster.start_node(name)
     work.after.callback(work.cluster.stop_node, name)
 
@@ -145,18 +152,16 @@ def part_node(work: Work) -> None:
 
 def take_memory(work: Work) -> None:
     """Take the machine's memory until Ray has ended a worker for it."""
-    before, free = len(read_records(work.folder)), psutil.virtual_memory().available
+    attempts, workers = len(read_records(work.folder)), {worker.pid for worker in work.cluster.workers()}
     hog = subprocess.Popen([sys.executable, "-c", f"import time; taken = b'1' * {MARGIN + (1 << 29)}; time.sleep(600)"])
     try:
-        wait_for(
-            f"Ray to end a worker ({free >> 20} MiB were free)",
-            lambda: len(read_records(work.folder)) > before or not work.running(),
-        )
-        if len(read_records(work.folder)) == before:
-            raise RuntimeError("the run ended before Ray ended a worker")
+        wait_for("Ray to end a worker", lambda: workers - {worker.pid for worker in work.cluster.workers()})
     finally:
         hog.kill()
         hog.wait()
+    wait_for("new workers", lambda: len(read_records(work.folder)) > attempts or not work.running(), PATIENCE)
+    if len(read_records(work.folder)) == attempts:
+        raise RuntimeError("the run ended before Ray ended a worker")
 
 
 def damage(how: Callable[[Path, random.Random], None], work: Work) -> None:
@@ -403,8 +408,8 @@ FAULTS = (
     Fault("raylet", "SIGKILL of the raylet of a node with a worker", of_run(kill_raylet)),
     Fault("drain", "`ray drain-node` of a node with a worker", of_run(drain_node)),
     Fault("join", "a node joins a run of `--run.workers 2..4`", play_join),
-    Fault("trial-worker", "SIGKILL of a worker of a sweep's trial", of_sweep(kill_worker)),
-    Fault("sweep-driver", "SIGKILL of a sweep's driver", of_sweep(kill_driver), AGAIN),
+    Fault("trial", "SIGKILL of the process of a sweep's trial", of_sweep(kill_trial)),
+    Fault("sweep", "SIGKILL of a sweep's driver", of_sweep(kill_driver), AGAIN),
     Fault("head", "SIGKILL of all of the head node, which starts again", of_run(kill_head), AGAIN),
     Fault(
         "gcs", f"SIGKILL of the head's `gcs_server`, which starts after {GCS_SECONDS:.0f} s", of_run(kill_gcs, kept_gcs)

@@ -34,7 +34,7 @@ PATIENCE = 1200.0
 """Seconds that a step, a restart or a whole job may take on a busy machine."""
 SUBMISSIONS = 5
 """How often a job is submitted before it counts as failed."""
-MARGIN = 2 << 30
+MARGIN = 3 << 30
 """Bytes until the nodes of :func:`watched_memory` end workers for want of memory."""
 SPACE = """
 from genlab.sweeps.space import Space
@@ -333,10 +333,14 @@ def kept_gcs() -> Iterator[Cluster]:
 
 @contextlib.contextmanager
 def watched_memory() -> Iterator[Cluster]:
-    """Start one whose nodes end workers when the machine has 2 GiB less than now."""
+    """Start one whose nodes, but for the head, end workers when the machine has :data:`MARGIN` less than now."""
     memory = psutil.virtual_memory()
     share = (memory.total - memory.available + MARGIN) / memory.total
-    with three_nodes(RAY_memory_usage_threshold=f"{share:.4f}", RAY_memory_monitor_refresh_ms="100") as cluster:
+    within = ["env", f"RAY_memory_usage_threshold={share:.4f}", "RAY_memory_monitor_refresh_ms=100"]
+    with started_cluster(RAY_memory_monitor_refresh_ms="0") as cluster:
+        cluster.stop_node("worker")
+        for name in ("second", "third"):
+            cluster.start_node(name, within=within)
         yield cluster
 
 

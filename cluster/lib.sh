@@ -17,12 +17,13 @@ prepare() {
 }
 
 # start_node NAME ARGUMENT...: run `ray start ARGUMENT...` in a session of its own and remember it. The port of its agent
-# is fixed by default, and a node that cannot have it (another is on this machine) runs no jobs.
+# is fixed by default, and a node that cannot have it (another is on this machine) runs no jobs. Its folder is its own, too:
+# Ray deletes there the upload of a job that has no process on the node.
 start_node() {
   local name=$1 agent
   agent=$(free_port)
   shift
-  setsid ray start --block --disable-usage-stats --node-ip-address 127.0.0.1 --temp-dir "$GENLAB_CLUSTER/ray" \
+  setsid ray start --block --disable-usage-stats --node-ip-address 127.0.0.1 --temp-dir "$GENLAB_CLUSTER/$name" \
     --dashboard-agent-listen-port "$agent" "$@" \
     >"$GENLAB_CLUSTER/$name.log" 2>&1 </dev/null &
   echo $! >"$GENLAB_CLUSTER/$name.pid"
