@@ -34,8 +34,6 @@ PATIENCE = 1200.0
 """Seconds that a step, a restart or a whole job may take on a busy machine."""
 SUBMISSIONS = 5
 """How often a job is submitted before it counts as failed."""
-MARGIN = 3 << 30
-"""Bytes until the nodes of :func:`watched_memory` end workers for want of memory."""
 SPACE = """
 from genlab.sweeps.space import Space
 
@@ -333,14 +331,13 @@ def kept_gcs() -> Iterator[Cluster]:
 
 @contextlib.contextmanager
 def watched_memory() -> Iterator[Cluster]:
-    """Start one whose nodes, but for the head, end workers when the machine has :data:`MARGIN` less than now."""
+    """Start one whose nodes, but for the head, end workers when half of what the machine has free now is taken."""
     memory = psutil.virtual_memory()
-    share = (memory.total - memory.available + MARGIN) / memory.total
-    within = ["env", f"RAY_memory_usage_threshold={share:.4f}", "RAY_memory_monitor_refresh_ms=100"]
-    with started_cluster(RAY_memory_monitor_refresh_ms="0") as cluster:
+    share = 1 - memory.available / 2 / memory.total
+    with started_cluster(RAY_memory_usage_threshold=f"{share:.4f}", RAY_memory_monitor_refresh_ms="0") as cluster:
         cluster.stop_node("worker")
         for name in ("second", "third"):
-            cluster.start_node(name, within=within)
+            cluster.start_node(name, within=["env", "RAY_memory_monitor_refresh_ms=100"])
         yield cluster
 
 
