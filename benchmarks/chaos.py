@@ -77,8 +77,8 @@ def kill_worker(work: Work) -> None:
 
 def kill_trial(work: Work) -> None:
     """Kill the process of a trial that trains."""
-    records = [max(read_records(trial).items())[1] for trial in work.runs() if not (trial / "model").exists()]
-    pids = [int(record["process"].split()[1]) for record in records]
+    records = [read_records(trial) for trial in work.runs() if not (trial / "model").exists()]
+    pids = [int(each[max(each)]["process"].split()[1]) for each in records if each]
     os.kill(work.dice.choice(pids), signal.SIGKILL)
 
 
@@ -270,7 +270,10 @@ def of_run(
             work.reach(STEPS // 4, STEPS // 2)
             inject(work)
             work.finish()
-            return compare_runs(work, unbroken)
+            outcome = compare_runs(work, unbroken)
+        if kind is not three_nodes:
+            stage.close_cluster()  # Of which something may be missing.
+        return outcome
 
     return play
 

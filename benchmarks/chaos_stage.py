@@ -19,7 +19,7 @@ from rig import HERE, figure, free_port, say
 from upath import UPath
 
 sys.path.insert(0, str(HERE.parent))
-from genlab.core.storage import locate, read_bytes
+from genlab.core.storage import is_remote, locate, read_bytes
 from genlab.data.ingest.ingest import IngestConfig, ingest
 from genlab.training.attempts import read_records
 from genlab.training.tracking import METRICS, read_metrics
@@ -74,7 +74,8 @@ class Work:
         self.submissions = 0
         self._words = list(words)
         self._product = product
-        self._again = StepsDoneAgain(self.runs)
+        # A store may be away; there the ledger of the run says it.
+        self._again = StepsDoneAgain(list if is_remote(folder) else self.runs)
         self._began = time.monotonic()
         self.submit()
 
@@ -163,7 +164,7 @@ class StepsDoneAgain:
         self._thread.start()
 
     def stop(self) -> None:
-        """Look for the last time."""
+        """Look no longer."""
         self._over.set()
         self._thread.join()
 
@@ -171,8 +172,6 @@ class StepsDoneAgain:
         last: dict[str, int] = {}
         while not self._over.wait(0.1):
             for run in self._runs():
-                if run.protocol:  # Of a store that may be away.
-                    continue
                 step, before = last_step(run), last.get(str(run), 0)
                 if step < before:
                     newest = max(read_records(run).items(), default=(0, {}))[1]
@@ -184,6 +183,96 @@ def last_step(run: UPath) -> int:
     """Return the step of the last line of a run's metrics; 0 if there is none."""
     lines = read_metrics(run / METRICS)
     return int(lines[-1]["step"]) if lines else 0
+
+
+def require_same_files(folder: UPath, other: Path) -> None:
+    """Require that two data sets have the same files, to the byte."""
+    contents = [{file.name: read_bytes(file) for file in each.iterdir()} for each in (folder, locate(other))]
+    if contents[0] != contents[1]:
+        names = {name for name in contents[0] | contents[1] if contents[0].get(name) != contents[1].get(name)}
+        raise RuntimeError(f"{folder} differs from {other} in {sorted(names)}")
+
+
+@contextlib.contextmanager
+def three_nodes(**variables: str) -> Iterator[Cluster]:
+    """Start a cluster of three nodes."""
+    with started_cluster(**variables) as cluster:
+        cluster.start_node("second")
+        yield cluster
+
+
+@contextlib.contextmanager
+def kept_gcs() -> Iterator[Cluster]:
+    """Start one whose GCS keeps its state in a file."""
+    with (
+        tempfile.TemporaryDirectory(prefix="gl-gcs-") as folder,
+        three_nodes(RAY_gcs_storage="rocksdb", RAY_gcs_storage_path=folder) as cluster,
+    ):
+        try:
+            yield cluster
+        finally:
+            for server in gcs_servers(cluster):  # The second one is no child of the head.
+                server.kill()
+
+
+@contextlib.contextmanager
+def watched_memory() -> Iterator[Cluster]:
+    """Start one whose nodes, but for the head, end workers when half of what the machine has free now is taken."""
+    memory = psutil.virtual_memory()
+    share = 1 - memory.available / 2 / memory.total
+    with started_cluster(RAY_memory_usage_threshold=f"{share:.4f}", RAY_memory_monitor_refresh_ms="0") as cluster:
+        cluster.stop_node("worker")
+        for name in ("second", "third"):
+            cluster.start_node(name, within=["env", "RAY_memory_monitor_refresh_ms=100"])
+        yield cluster
+
+
+@contextlib.contextmanager
+def namespaces() -> Iterator[Cluster]:
+    """Start one whose nodes, but for the head, are in network namespaces of their own, linked by a bridge."""
+    if os.geteuid() != 0 or not shutil.which("ip"):
+        raise Skipped("network namespaces need root, and ip of iproute2")
+    bridge, net = f"gl{os.getpid()}", f"198.18.{os.getpid() % 256}"
+    with contextlib.ExitStack() as stack:
+        ip("link", "add", bridge, "type", "bridge")
+        stack.callback(ip, "link", "del", bridge)
+        ip("addr", "add", f"{net}.1/24", "dev", bridge)
+        ip("link", "set", bridge, "up")
+        state = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="glc-"))) / "c"
+        client = environment(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN_PATH=f"{state}/token")
+        gcs, dashboard = str(free_port()), str(free_port())
+        cluster = Cluster(f"http://127.0.0.1:{dashboard}", client, str(state), f"{net}.1:{gcs}")
+        stack.callback(cluster.shell, "stop_nodes")
+        # The name of the machine, by which gloo would find its address, is that of loopback.
+        head = ["--num-cpus", "1", "--node-ip-address", f"{net}.1"]
+        cluster.shell('prepare; start_head "$@"', gcs, dashboard, *head, within=["env", f"GLOO_SOCKET_IFNAME={bridge}"])
+        for number in (2, 3):
+            name = f"{bridge}-{number}"
+            ip("netns", "add", name)
+            stack.callback(ip, "netns", "del", name)
+            ip("link", "add", name, "type", "veth", "peer", "name", "eth0", "netns", name)
+            ip("link", "set", name, "master", bridge, "up")
+            for words in (["addr", "add", f"{net}.{number}/24", "dev", "eth0"], ["link", "set", "eth0", "up"]):
+                ip("-n", name, *words)
+            ip("-n", name, "link", "set", "lo", "up")
+            within = ["ip", "netns", "exec", name, "env", "GLOO_SOCKET_IFNAME=eth0"]
+            cluster.start_node(name, "--node-ip-address", f"{net}.{number}", within=within)
+        yield cluster
+
+
+def ip(*words: str) -> None:
+    """Run ``ip``."""
+    subprocess.run(["ip", *words], check=True, capture_output=True)
+
+
+def gcs_servers(cluster: Cluster) -> list[psutil.Process]:
+    """Return the GCS of a cluster."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.name() == "gcs_server" and cluster.state in " ".join(process.cmdline()):
+                found.append(process)
+    return found
 
 
 class Stage:
@@ -201,9 +290,8 @@ class Stage:
         self._cluster: Cluster | None = None
         self._count = 0
 
-    def cluster(self, kind: "Callable[[], contextlib.AbstractContextManager[Cluster]] | None" = None) -> Cluster:
+    def cluster(self, kind: Callable[[], contextlib.AbstractContextManager[Cluster]] = three_nodes) -> Cluster:
         """Return a cluster of this kind; that of the fault before, if it was of the same."""
-        kind = kind or three_nodes
         if self._cluster is None or self._kind is not kind:
             self.close_cluster()
             say("a cluster starts")
@@ -297,93 +385,3 @@ class Stage:
             *(word for pair in options.items() for word in pair),
         ]
         return Work(self.cluster(), random.Random(0), words, locate(folder), "manifest.json")
-
-
-def require_same_files(folder: UPath, other: Path) -> None:
-    """Require that two data sets have the same files, to the byte."""
-    contents = [{file.name: read_bytes(file) for file in each.iterdir()} for each in (folder, locate(other))]
-    if contents[0] != contents[1]:
-        names = {name for name in contents[0] | contents[1] if contents[0].get(name) != contents[1].get(name)}
-        raise RuntimeError(f"{folder} differs from {other} in {sorted(names)}")
-
-
-@contextlib.contextmanager
-def three_nodes(**variables: str) -> Iterator[Cluster]:
-    """Start a cluster of three nodes."""
-    with started_cluster(**variables) as cluster:
-        cluster.start_node("second")
-        yield cluster
-
-
-@contextlib.contextmanager
-def kept_gcs() -> Iterator[Cluster]:
-    """Start one whose GCS keeps its state in a file."""
-    with (
-        tempfile.TemporaryDirectory(prefix="gl-gcs-") as folder,
-        three_nodes(RAY_gcs_storage="rocksdb", RAY_gcs_storage_path=folder) as cluster,
-    ):
-        try:
-            yield cluster
-        finally:
-            for server in gcs_servers(cluster):  # The second one is no child of the head.
-                server.kill()
-
-
-@contextlib.contextmanager
-def watched_memory() -> Iterator[Cluster]:
-    """Start one whose nodes, but for the head, end workers when half of what the machine has free now is taken."""
-    memory = psutil.virtual_memory()
-    share = 1 - memory.available / 2 / memory.total
-    with started_cluster(RAY_memory_usage_threshold=f"{share:.4f}", RAY_memory_monitor_refresh_ms="0") as cluster:
-        cluster.stop_node("worker")
-        for name in ("second", "third"):
-            cluster.start_node(name, within=["env", "RAY_memory_monitor_refresh_ms=100"])
-        yield cluster
-
-
-@contextlib.contextmanager
-def namespaces() -> Iterator[Cluster]:
-    """Start one whose nodes, but for the head, are in network namespaces of their own, linked by a bridge."""
-    if os.geteuid() != 0 or not shutil.which("ip"):
-        raise Skipped("network namespaces need root, and ip of iproute2")
-    bridge, net = f"gl{os.getpid()}", f"198.18.{os.getpid() % 256}"
-    with contextlib.ExitStack() as stack:
-        ip("link", "add", bridge, "type", "bridge")
-        stack.callback(ip, "link", "del", bridge)
-        ip("addr", "add", f"{net}.1/24", "dev", bridge)
-        ip("link", "set", bridge, "up")
-        state = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="glc-"))) / "c"
-        client = environment(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN_PATH=f"{state}/token")
-        gcs, dashboard = str(free_port()), str(free_port())
-        cluster = Cluster(f"http://127.0.0.1:{dashboard}", client, str(state), f"{net}.1:{gcs}")
-        stack.callback(cluster.shell, "stop_nodes")
-        # The name of the machine, by which gloo would find its address, is that of loopback.
-        head = ["--num-cpus", "1", "--node-ip-address", f"{net}.1"]
-        cluster.shell('prepare; start_head "$@"', gcs, dashboard, *head, within=["env", f"GLOO_SOCKET_IFNAME={bridge}"])
-        for number in (2, 3):
-            name = f"{bridge}-{number}"
-            ip("netns", "add", name)
-            stack.callback(ip, "netns", "del", name)
-            ip("link", "add", name, "type", "veth", "peer", "name", "eth0", "netns", name)
-            ip("link", "set", name, "master", bridge, "up")
-            for words in (["addr", "add", f"{net}.{number}/24", "dev", "eth0"], ["link", "set", "eth0", "up"]):
-                ip("-n", name, *words)
-            ip("-n", name, "link", "set", "lo", "up")
-            within = ["ip", "netns", "exec", name, "env", "GLOO_SOCKET_IFNAME=eth0"]
-            cluster.start_node(name, "--node-ip-address", f"{net}.{number}", within=within)
-        yield cluster
-
-
-def ip(*words: str) -> None:
-    """Run ``ip``."""
-    subprocess.run(["ip", *words], check=True, capture_output=True)
-
-
-def gcs_servers(cluster: Cluster) -> list[psutil.Process]:
-    """Return the GCS of a cluster."""
-    found = []
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error):
-            if process.name() == "gcs_server" and cluster.state in " ".join(process.cmdline()):
-                found.append(process)
-    return found
