@@ -1,4 +1,4 @@
-"""What ``genlab ingest --encoding jpeg`` and ``webp`` cost and save: ``python benchmarks/encodings.py PHOTOS``.
+"""What ``genlab ingest --encoding jpeg`` and ``webp`` cost and save: ``python benchmarks/lossy_images.py PHOTOS``.
 
 The photos become squares, as raw pixels and as files of several qualities. Printed for each: bytes a picture, the PSNR
 of what is read against the raw pixels (the mean over pictures), and the rows that a stream reads and decodes from the
