@@ -23,6 +23,7 @@ from tests.evaluation.support import Levels
 
 DRAWS, MORE_DRAWS = 100, 400
 SIZES = (FEWEST, 10 * FEWEST)
+FEATURES = (16, pytest.param(64, marks=pytest.mark.reliability))
 
 
 def covered(intervals: Sequence[Interval | None], truth: float) -> float:
@@ -62,7 +63,7 @@ def test_shares(share: float, count: int) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("count", SIZES)
-@pytest.mark.parametrize("size", [16, 64])
+@pytest.mark.parametrize("size", FEATURES)
 def test_nearest_neighbours(size: int, count: int) -> None:
     """Of two classes that overlap."""
     generator, found = torch.Generator().manual_seed(2), []
@@ -78,7 +79,7 @@ def test_nearest_neighbours(size: int, count: int) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("factor", [2, 20])
 @pytest.mark.parametrize("apart", [0.0, 0.3])
-@pytest.mark.parametrize("size", [16, 64])
+@pytest.mark.parametrize("size", FEATURES)
 def test_frechet_distances(size: int, apart: float, factor: int) -> None:
     """The plain FID of equal distributions lies above 0 in each draw."""
     count = max(FEWEST, factor * size)
@@ -101,7 +102,7 @@ def test_frechet_distances(size: int, apart: float, factor: int) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("sizes", [(FEWEST, FEWEST), (FEWEST, 10 * FEWEST), (10 * FEWEST, 10 * FEWEST)])
 @pytest.mark.parametrize("apart", [0.0, 0.1, 0.5])
-@pytest.mark.parametrize("size", [16, 64])
+@pytest.mark.parametrize("size", FEATURES)
 def test_kernel_distances(size: int, apart: float, sizes: tuple[int, int]) -> None:
     generator, mix = torch.Generator().manual_seed(1), mixing(size)
     found = [
@@ -118,7 +119,7 @@ def test_kernel_distances(size: int, apart: float, sizes: tuple[int, int]) -> No
 @pytest.mark.parametrize("count", SIZES)
 @pytest.mark.parametrize("drawn", [1.0, 0.6])
 @pytest.mark.parametrize("apart", [0.0, 0.3])
-@pytest.mark.parametrize("size", [16, 64])
+@pytest.mark.parametrize("size", FEATURES)
 def test_means_of_kernel_distances_that_share_images(size: int, apart: float, drawn: float, count: int) -> None:
     """A translation has the content of its source, so an image moves both distances the same way."""
     generator, mix = torch.Generator().manual_seed(1), mixing(size)
@@ -140,7 +141,7 @@ def test_means_of_kernel_distances_that_share_images(size: int, apart: float, dr
 @pytest.mark.slow
 @pytest.mark.parametrize("count", SIZES)
 @pytest.mark.parametrize("apart", [0.0, 0.3, 1.0])
-@pytest.mark.parametrize("size", [16, 64])
+@pytest.mark.parametrize("size", FEATURES)
 def test_precision_and_recall(size: int, apart: float, count: int) -> None:
     """Of the values that are expected of as many rows."""
     generator, mix = torch.Generator().manual_seed(4), mixing(size)

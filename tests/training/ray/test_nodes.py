@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from genlab.core.storage import locate
+from genlab.training.attempts import read_records
 from tests.cluster_support import TIMEOUT_SECONDS, Cluster, finish, indexes, reproducible, wait_for
 
 pytestmark = pytest.mark.cluster
@@ -49,7 +51,11 @@ def test_nodes_that_are_drained_or_lost_cost_nothing_but_time(
     drain = ["ray", "drain-node", "--address", cluster.gcs, "--node-id", drained, "--reason-message", "spot"]
     drain += ["--reason", "DRAIN_NODE_REASON_PREEMPTION", "--deadline-remaining-seconds", "600"]
     subprocess.run(drain, env=cluster.environment, check=True, capture_output=True, timeout=TIMEOUT_SECONDS)
-    wait_for("another attempt", lambda: len(list(run.glob("attempts/*"))) > 1 or job.poll() is not None)
+    # By then its workers are where they train: one on the head, one on the node that is lost next.
+    wait_for(
+        "a checkpoint of another attempt",
+        lambda: read_records(locate(run)).get(2, {}).get("step") or job.poll() is not None,
+    )
     raylets = cluster.raylets()
     [lost] = [raylet for node, raylet in raylets.items() if node != drained]
     lost.kill()
