@@ -44,6 +44,7 @@ def evaluated_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "runs"
 
 
+@pytest.mark.slow
 def test_a_conditional_model_gets_every_measurement_and_its_classifier_is_trained_once(
     labelled_digits: Path, evaluated_runs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

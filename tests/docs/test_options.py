@@ -4,9 +4,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
+@pytest.mark.slow
 def test_the_tables_are_up_to_date(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "docs/options.py", str(tmp_path)], cwd=REPOSITORY, check=True)
     made, kept = _texts(tmp_path), _texts(REPOSITORY / "docs" / "options")

@@ -268,6 +268,7 @@ def test_a_model_that_makes_one_image_of_all_is_warned_of(copy: Path) -> None:
     assert "Translations a → b are alike (mode collapse): two of them differ by 0.0 levels" in page(copy)
 
 
+@pytest.mark.slow
 def test_an_unknown_family_gets_head_curves_and_what_its_model_can_do(copy: Path) -> None:
     config = json.loads((copy / "config.json").read_text())["config"]
     rewrite(copy / "config.json", family="toy", config=config | {"note": "<script>alert(1)</script>"})

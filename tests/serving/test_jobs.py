@@ -124,6 +124,7 @@ def test_a_single_picture_is_the_answer_itself(client: TestClient) -> None:
         assert archive.read("000.png") == result.content
 
 
+@pytest.mark.slow
 def test_what_goes_between_pictures_is_a_job_too(client: TestClient) -> None:
     status = ended(client, submit(client, "digits", "interpolate_draws", seeds=[1, 2], steps=3))
     assert (status["state"], status["pictures"]) == ("done", 3)
@@ -275,6 +276,7 @@ def test_what_is_there_is_not_computed_again(client: TestClient, served_runs: Pa
                 assert archive.read("002.png") == expected.read("002.png")
 
 
+@pytest.mark.slow
 def test_a_job_that_ends_every_replica_is_given_up(client: TestClient, served_runs: Path, tmp_path: Path) -> None:
     store = JobStore(str(tmp_path), 3600)
     job = left_by_another(client, store, 2)

@@ -62,6 +62,7 @@ def test_a_run_that_was_stopped_at_a_rung_is_trained_on_as_if_it_had_not_been(di
     assert lines == metrics(tmp_path / "straight"), "rungs only add measurements"
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_at_a_rung_before_it_was_told_stops_there(digits: Path, tmp_path: Path) -> None:
     class KilledError(Exception):
         pass

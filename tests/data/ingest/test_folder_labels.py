@@ -103,6 +103,7 @@ def test_a_zip_and_a_tar_are_labelled_as_their_folder(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.slow
 def test_folders_on_s3(tmp_path: Path, s3: Bucket) -> None:
     for name in ANIMALS:
         (locate(s3.url) / "photos" / "test" / name).write_bytes(png(1))

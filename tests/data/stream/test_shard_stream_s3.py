@@ -125,6 +125,7 @@ def test_a_cache_of_half_the_data_set_spares_half_of_the_reads(
     assert max(sent[1:]) < 0.65 * sent[0]
 
 
+@pytest.mark.slow
 def test_a_block_that_is_damaged_where_it_lies_is_named(url: str) -> None:
     shards = ShardSet.open(url)
     file = shards.directory / "shard-00001.arrow"
