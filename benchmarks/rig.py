@@ -1,5 +1,6 @@
 """What the benchmarks share: the machine line, contenders that alternate in processes of their own, and the table."""
 
+import csv
 import json
 import os
 import platform
@@ -45,6 +46,22 @@ def command() -> str:
     """The command line that is running."""
     script = Path(sys.argv[0]).resolve().relative_to(HERE.parent)
     return " ".join(["python", str(script), *(f'"{word}"' if " " in word else word for word in sys.argv[1:])])
+
+
+def read_rows(file: Path) -> list[dict[str, str]]:
+    """Rows of a CSV file with a head; none where there is no file."""
+    if not file.exists():
+        return []
+    with file.open(newline="") as lines:
+        return list(csv.DictReader(lines))
+
+
+def write_rows(file: Path, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Write a CSV file that :func:`read_rows` reads."""
+    with file.open("w", newline="") as lines:
+        writer = csv.writer(lines, lineterminator="\n")
+        writer.writerow(head)
+        writer.writerows(rows)
 
 
 class Process:

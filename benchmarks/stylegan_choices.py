@@ -11,7 +11,6 @@ stopped goes on.
 """
 
 import argparse
-import csv
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,7 +18,7 @@ from typing import NamedTuple
 
 import torch
 from matplotlib import colormaps
-from rig import HERE, command, machine, say, table, versions
+from rig import HERE, command, machine, read_rows, say, table, versions, write_rows
 
 from genlab.cli.evaluate import EvaluateConfig, run_evaluation
 from genlab.core.storage import locate
@@ -85,13 +84,13 @@ def main() -> None:
     name = "stylegan-few" if options.few else "stylegan-choices"
     choices = FEW if options.few else CHOICES
     file = options.docs / "benchmarks" / f"{name}.csv"
-    rows = _read(file)
+    rows = [Row(**row) for row in read_rows(file)]
     for choice in options.only or choices:
         for point in range(1, options.points + 1):
             images = options.images * point // options.points
             if not any(row.choice == choice and row.images == str(images) for row in rows):
                 rows.append(_measure(options, choice, choices[choice], images))
-                _write(file, rows)
+                write_rows(file, Row._fields, rows)
     print(f"`{command()}`\n\n{machine(range(1))}. {versions('torch')}.\n")
     print(_table(rows))
     picture = options.docs / "images" / f"{name}.png"
@@ -154,20 +153,6 @@ def _chart(rows: Sequence[Row], *, signs: bool) -> Pixels:
     axes[0].legend(frameon=False, fontsize=7, labelcolor=INK)
     drawing.tight_layout()
     return render(drawing, opaque=True)
-
-
-def _read(file: Path) -> list[Row]:
-    if not file.exists():
-        return []
-    with file.open(newline="") as lines:
-        return [Row(**row) for row in csv.DictReader(lines)]
-
-
-def _write(file: Path, rows: Sequence[Row]) -> None:
-    with file.open("w", newline="") as lines:
-        writer = csv.writer(lines, lineterminator="\n")
-        writer.writerow(Row._fields)
-        writer.writerows(rows)
 
 
 if __name__ == "__main__":

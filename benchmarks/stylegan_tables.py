@@ -11,7 +11,6 @@ may come from several machines, one after the other.
 """
 
 import argparse
-import csv
 import math
 import statistics
 from collections.abc import Mapping, Sequence
@@ -19,7 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from rig import HERE, command, machine, say, table, versions
+from rig import HERE, command, machine, read_rows, say, table, versions, write_rows
 from scipy.stats import t
 
 from genlab.cli.evaluate import EvaluateConfig, run_evaluation
@@ -72,11 +71,11 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=RESULTS, help="the CSV file")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    rows = _read(options.results)
+    rows = [Row(**row) for row in read_rows(options.results)]
     for folder in options.runs:
         for run in _runs(folder):
             rows = _measured(run, options.samples, rows)
-            _write(options.results, rows)
+            write_rows(options.results, Row._fields, sorted(rows))
     print(f"`{command()}`\n\n{machine(range(1))}. {versions('torch')}.\n")
     print(_configurations(rows), _mixing(rows), sep="\n\n")
 
@@ -152,20 +151,6 @@ def _mixing(rows: Sequence[Row]) -> str:
             kids = [float(row.kid) for row in rows if row[:3] == key and row.latents == str(latents)]
             lines.append([f"{share:.0%}", str(latents), _mean(kids), str(len(kids)), f"{fid:.2f}"])
     return table(["mixed in training", "latents in testing", "KID", "seeds", "paper: FID, FFHQ"], lines)
-
-
-def _read(file: Path) -> list[Row]:
-    if not file.exists():
-        return []
-    with file.open(newline="") as lines:
-        return [Row(**row) for row in csv.DictReader(lines)]
-
-
-def _write(file: Path, rows: Sequence[Row]) -> None:
-    with file.open("w", newline="") as lines:
-        writer = csv.writer(lines, lineterminator="\n")
-        writer.writerow(Row._fields)
-        writer.writerows(sorted(rows))
 
 
 def _mean(values: list[float]) -> str:
