@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from genlab.inference import onnx_networks
+from genlab.inference.batch_sizes import DECISIVE
 from genlab.inference.engine import Engine
 from genlab.inference.kinds import Draw, Encode
 from genlab.models.cvae import CVAE, CVAEArchitecture
@@ -50,8 +51,8 @@ def test_pictures_are_those_of_pytorch_within_a_level(tmp_path: Path) -> None:
         assert onnx.bytes == torch_engine.bytes > 0
         rows = Draw(onnx.info.options("sample", {}))
         assert onnx.exact(rows)
-        alone = [onnx.sample(1, seed, label)[0] for seed in range(5)]
-        task = [onnx.sample_task(1, seed, onnx.info.class_number(label), {}).rows[0] for seed in range(5)]
+        alone = [onnx.sample(1, seed, label)[0] for seed in range(DECISIVE)]
+        task = [onnx.sample_task(1, seed, onnx.info.class_number(label), {}).rows[0] for seed in range(DECISIVE)]
         np.testing.assert_array_equal(onnx.compute(rows, task), alone, "whatever a picture is computed with")
         assert onnx.exact(Encode(onnx.info.options("encode", {})))
 
