@@ -33,6 +33,11 @@ def environment(**changes: str) -> dict[str, str]:
     return {**inherited, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", **changes}
 
 
+TRAIN_WORKER = "RayTrainWorker"
+TRIAL = "ray::ImplicitFunc.train"
+"""In the titles of processes of Ray: of a run's workers, and of one that trains a trial of a sweep at this moment."""
+
+
 @dataclass(frozen=True)
 class Cluster:
     """What `make cluster-up` printed, so to speak."""
@@ -85,13 +90,13 @@ class Cluster:
             text=True,
         )
 
-    def workers(self) -> list[psutil.Process]:
-        """This cluster's Ray Train workers."""
+    def workers(self, title: str = TRAIN_WORKER) -> list[psutil.Process]:
+        """This cluster's processes of Ray with ``title`` in theirs, its Ray Train workers by default."""
         found = []
         for process in psutil.process_iter():
             try:
                 if (
-                    "RayTrainWorker" in " ".join(process.cmdline())
+                    title in " ".join(process.cmdline())
                     and process.environ().get("RAY_AUTH_TOKEN_PATH") == self.environment["RAY_AUTH_TOKEN_PATH"]
                 ):
                     found.append(process)
@@ -99,10 +104,10 @@ class Cluster:
                 continue
         return found
 
-    def raylets(self) -> dict[str, psutil.Process]:
-        """The raylets that have a Ray Train worker, but for the head's, by the ID of the node."""
+    def raylets(self, title: str = TRAIN_WORKER) -> dict[str, psutil.Process]:
+        """The raylets that have such a process, but for the head's, by the ID of the node."""
         found = {}
-        for worker in self.workers():
+        for worker in self.workers(title):
             with contextlib.suppress(psutil.Error):
                 raylet = worker.parent()
                 words = raylet.cmdline() if raylet else []

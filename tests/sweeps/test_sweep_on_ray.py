@@ -4,18 +4,15 @@ import contextlib
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import optuna
 import psutil
 import pytest
 
-from genlab.core.config import from_dict, override
-from genlab.recipes.recipe import recipe_type
 from genlab.store import model_directory
-from genlab.training.launch import launch
 from genlab.training.tracking import read_metrics
-from tests.cluster_support import TIMEOUT_SECONDS, finish, reproducible, start_job, wait_for
+from tests.cluster_support import TIMEOUT_SECONDS, TRIAL, finish, start_job, wait_for
+from tests.sweeps.support import assert_trained_as_outside
 
 SPACE = """
 from genlab.sweeps.space import Asha, Budget, Space
@@ -78,20 +75,8 @@ def test_a_sweep_finds_the_best_stops_the_worst_and_goes_on_where_it_was(
 def is_trial(process: psutil.Process) -> bool:
     """Whether a process trains a trial at this moment."""
     with contextlib.suppress(psutil.Error):
-        return process.cmdline()[:1] == ["ray::ImplicitFunc.train"]
+        return process.cmdline()[:1] == [TRIAL]
     return False
-
-
-def assert_trained_as_outside(run: Path, storage: Path) -> None:
-    """Train with a trial's config in this process, and compare what was trained, bit for bit."""
-    config: Any = from_dict(recipe_type("vae").config_type, json.loads((run / "config.json").read_text())["config"])
-    launch("vae", override(config, {"run.workers": 0, "run.storage": str(storage)}))
-    inside, outside = (
-        [line for line in reproducible(one) if line["kind"] == "train"] for one in (run, storage / run.name)
-    )
-    assert inside == outside
-    weights = "model/model.safetensors"
-    assert (run / weights).read_bytes() == (storage / run.name / weights).read_bytes()
 
 
 def test_a_wrong_name_in_a_space_is_refused_before_any_trial(tmp_path: Path) -> None:
