@@ -40,7 +40,7 @@ def test_each_node_trains_a_trial_and_that_of_a_lost_node_goes_on_elsewhere(
     [lost] = cluster.raylets(TRIAL).values()
     lost.kill()
     log = finish(job)
-    cluster.start_node("joined")  # for other tests
+    cluster.start_node("another")  # in its place, for other tests
     assert "2 trials at a time, 1 thread a worker" in log
     assert log.count("it goes on in another") == 1
     trials = json.loads((folder / "sweep.json").read_text())["trials"]
