@@ -58,7 +58,7 @@ class _Pictures:
     ) -> None:
         self.model, self.read, self.seed, self.numbers = model, read, seed, numbers
         parts = []
-        for part in self._parts(None, 0.0):
+        for part in self._parts(numbers, None, 0.0):
             parts.append(part)
             drawn(len(part[0]))
         self.w = torch.cat([w for w, _ in parts]).double().cpu()
@@ -66,13 +66,23 @@ class _Pictures:
         self.values = torch.cat([values for _, values in parts])
         """What is read of them, float64 [N, A]."""
 
-    def changes(self, move: Move, steps: float) -> Tensor:
-        """Return how much is read otherwise after a move, float64 [N, A]; the noise is the same."""
-        return torch.cat([values for _, values in self._parts(move, steps)]) - self.values
+    def changes(self, places: Tensor, move: Move, steps: float) -> Tensor:
+        """Return how much is read otherwise after a move; the noise is the same.
 
-    def faces(self, network: FaceNetwork, move: Move | None, steps: float) -> Tensor:
-        """Return where a face network puts the pictures after a move, float32 [N, 128]."""
-        return torch.cat([network.embed(images) for _, images in self._drawn(move, steps)])
+        Args:
+            places: which of the pictures, ascending, int64 [n].
+            move: the move.
+            steps: how far.
+
+        Returns:
+            float64 [n, A]
+        """
+        parts = self._parts(self._at(places), move, steps)
+        return torch.cat([values for _, values in parts]) - self.values[places]
+
+    def faces(self, places: Tensor, network: FaceNetwork, move: Move | None, steps: float) -> Tensor:
+        """Return where a face network puts the pictures at some places after a move, float32 [n, 128]."""
+        return torch.cat([network.embed(images) for _, images in self._drawn(self._at(places), move, steps)])
 
     def gradients(self, read_images: Read, count: int) -> Tensor:
         """Return the gradients by w of what is read of the first ``count`` images: float64 [count, A, D]."""
@@ -89,19 +99,23 @@ class _Pictures:
             parts.append(torch.stack(found, 1).double().cpu())
         return torch.cat(parts)
 
+    def _at(self, places: Tensor) -> list[int]:
+        """Return the numbers of the pictures at these places."""
+        return [self.numbers[place] for place in places.tolist()]
+
     @torch.inference_mode()
-    def _parts(self, move: Move | None, steps: float) -> Iterator[tuple[Tensor, Tensor]]:
+    def _parts(self, numbers: Sequence[int], move: Move | None, steps: float) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield w and what is read, of a few pictures at a time."""
-        for w, images in self._drawn(move, steps):
+        for w, images in self._drawn(numbers, move, steps):
             yield w, self.read(images)
 
     @torch.inference_mode()
-    def _drawn(self, move: Move | None, steps: float) -> Iterator[tuple[Tensor, Tensor]]:
+    def _drawn(self, numbers: Sequence[int], move: Move | None, steps: float) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield w and pictures, uint8 [n, H, W, C], a few at a time."""
         model = self.model
         size = images_per_pass(model.image_shape)
-        for first in range(self.numbers.start, self.numbers.stop, size):
-            noise = Noise(self.seed, range(first, min(first + size, self.numbers.stop)), model.device)
+        for first in range(0, len(numbers), size):
+            noise = Noise(self.seed, numbers[first : first + size], model.device)
             label = None
             if model.classes:
                 label = torch.tensor([number % model.classes for _, number in noise.drawn], device=model.device)
@@ -160,37 +174,36 @@ def find_directions(
         vectors = sefa_directions(joined, COMPONENTS)
         components = [Move(one / whitening.length(one)) for one in vectors]
 
-    faces = None if network is None else _Faces(network, measured.faces(network, None, 0.0))
+    faces = None if network is None else _Faces(network, measured.faces(torch.arange(MEASURED), network, None, 0.0))
     rooms = [_room(axis, column) for axis, column in zip(axes, fitted.values.T, strict=True)]
+    tried: list[tuple[int, Method, list[Move]]] = []
+    for number, axis in enumerate(axes):
+        others = [place for place, other in enumerate(axes) if other.attribute != axis.attribute]
+        direction = project_out(coefficients[:, number], coefficients[:, others])
+        if direction is None:
+            names = ", ".join(dict.fromkeys(axes[place].attribute for place in others))
+            raise ConfigError(
+                f"attributes: what is read as {axis.name} changes with {names} alone in these samples; leave one out"
+            )
+        if (vector := undisturbing(gradients[:, number], scaled[:, others])) is not None:
+            tried.append((number, "gradient", [Move(whitening.root @ vector)]))
+        tried.append((number, "linear", [Move(whitening.root @ direction)]))
+        if joined is not None:
+            exemplars = fitted.values[:, number].argsort(descending=True)[: max(2, int(EXEMPLARS * samples))]
+            tried.append((number, "channel", _channels(weights, fitted.w, exemplars)))
+            tried.append((number, "sefa", components))
+
     found = []
-    with progress("directions", len(axes), "axes") as advance:
-        for number, axis in enumerate(axes):
-            others = [place for place, other in enumerate(axes) if other.attribute != axis.attribute]
-            direction = project_out(coefficients[:, number], coefficients[:, others])
-            if direction is None:
-                names = ", ".join(dict.fromkeys(axes[place].attribute for place in others))
-                raise ConfigError(
-                    f"attributes: what is read as {axis.name} changes with {names} alone in these samples; leave one "
-                    "out"
-                )
-            candidates: dict[Method, list[Move]] = {}
-            if (vector := undisturbing(gradients[:, number], scaled[:, others])) is not None:
-                candidates["gradient"] = [Move(whitening.root @ vector)]
-            candidates["linear"] = [Move(whitening.root @ direction)]
-            if joined is not None:
-                exemplars = fitted.values[:, number].argsort(descending=True)[: max(2, int(EXEMPLARS * samples))]
-                candidates["channel"] = _channels(weights, fitted.w, exemplars)
-                candidates["sefa"] = components
-            for method, moves in candidates.items():
-                move = _strongest(moves, screened, number, TRIED_STEPS[method])
-                steps, amounts = _calibrate(move, calibrated, number, rooms[number], CALIBRATED_STEPS[method])
-                if len(steps) > 1:
-                    numbers = () if move.vector is None else tuple(move.vector.tolist())
-                    accuracy = accuracies[number] if method == "linear" else None
-                    place = (move.layer, move.channel, move.channel_step)
-                    one = Direction(axis, method, numbers, *place, steps, amounts, accuracy, ())
-                    values = fitted.values[:, number]
-                    found.append(_measured(one, axes, number, measured, rooms[number], values, faces))
+    with progress("calibration", len(tried), "directions") as advance:
+        for number, method, moves in tried:
+            move = _strongest(moves, screened, number, TRIED_STEPS[method])
+            steps, amounts = _calibrate(move, calibrated, number, rooms[number], CALIBRATED_STEPS[method])
+            if len(steps) > 1:
+                numbers = () if move.vector is None else tuple(move.vector.tolist())
+                accuracy = accuracies[number] if method == "linear" else None
+                place = (move.layer, move.channel, move.channel_step)
+                one = Direction(axes[number], method, numbers, *place, steps, amounts, accuracy, ())
+                found.append(_measured(one, axes, number, measured, rooms[number], fitted.values[:, number], faces))
             advance(1)
     return tuple(found)
 
@@ -238,10 +251,11 @@ def _channels(weights: dict[str, Tensor], w: Tensor, exemplars: Tensor) -> list[
 
 def _strongest(moves: Sequence[Move], pictures: _Pictures, number: int, steps: float) -> Move:
     """Return the move that changes an axis most, turned so that more steps mean more."""
-    spans = [
-        float((pictures.changes(move, steps)[:, number] - pictures.changes(move, -steps)[:, number]).mean())
-        for move in moves
-    ]
+    everywhere = torch.arange(len(pictures.values))
+    spans = []
+    for move in moves:
+        up, down = (pictures.changes(everywhere, move, size)[:, number] for size in (steps, -steps))
+        spans.append(float((up - down).mean()))
     best = max(range(len(moves)), key=lambda place: abs(spans[place]))
     return moves[best] if spans[best] >= 0 else moves[best].reverse
 
@@ -285,10 +299,10 @@ def _calibrate(
     sides: list[list[tuple[float, float]]] = []
     for sign in (-1, 1):
         side: list[tuple[float, float]] = []
-        chosen = room.has(pictures.values[:, number], sign)
-        for point in range(1, POINTS + 1 if chosen.any() else 1):
+        places = room.has(pictures.values[:, number], sign).nonzero()[:, 0]
+        for point in range(1, POINTS + 1 if len(places) else 1):
             steps = sign * most * (point / POINTS) ** 2
-            amount = float(pictures.changes(move, steps)[chosen, number].mean())
+            amount = float(pictures.changes(places, move, steps)[:, number].mean())
             if sign * amount > sign * (side[-1][1] if side else 0.0):
                 side.append((steps, amount))
         sides.append(side)
@@ -325,15 +339,15 @@ def _measured(
     low, high = direction.reach
     for sign in (-1, 1) if axis.away or not axis.towards else (1,):
         amount = min(max(sign * size, low), high)
-        chosen = room.has(before, sign)
-        if amount and chosen.any():
+        places = room.has(before, sign).nonzero()[:, 0]
+        if amount and len(places):
             move, steps = Move.of(direction), direction.steps_for(amount)
-            found = _changes(axes, pictures.values[chosen], pictures.changes(move, steps)[chosen])
+            found = _changes(axes, pictures.values[places], pictures.changes(places, move, steps))
             identity = None
             if faces is not None:
-                after = pictures.faces(faces.network, move, steps)
-                identity = float(identity_distance(faces.before, after)[chosen].mean())
-            effects.append(Effect(amount, int(chosen.sum()), found, identity))
+                after = pictures.faces(places, faces.network, move, steps)
+                identity = float(identity_distance(faces.before[places], after).mean())
+            effects.append(Effect(amount, len(places), found, identity))
     return replace(direction, effects=tuple(effects))
 
 
