@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 import numpy as np
+import torch
 import tyro
 from annotated_types import Ge
 from torch import Tensor
@@ -16,8 +17,9 @@ from genlab.core.errors import ConfigError, RunError, run_command
 from genlab.core.storage import json_bytes, locate, require_absolute, sha256
 from genlab.core.text import counted
 from genlab.data.ingest.sources.base import list_files
-from genlab.editing.attributes import AttributeReader, Read
-from genlab.editing.edits import Start, amount_to_class, edit, start_of_projection, start_of_seed
+from genlab.editing.attributes import AttributeReader
+from genlab.editing.edits import Start, amount_to_class, edit_by_steps, start_of_projection, start_of_seed
+from genlab.editing.fitting import fit
 from genlab.editing.projection import ProjectionOptions
 from genlab.editing.projection_files import RECORD, Projector, project_all, require_box
 from genlab.editing.provenance import provenance
@@ -109,17 +111,19 @@ def edit_pictures(config: EditConfig) -> None:
     if asked is not None:
         direction.steps_for(asked)  # refused before anything is projected
     model, starts = _starts(config, info, dest, film=suffix == ".gif")
-    read, place = _reader(found, direction)
+    read = _reader(found)
+    directions = [direction, *_others(found, direction, read)]
 
     rows, notes = dict[str, dict[str, Pixels]](), list[dict[str, Any]]()
-    amount = 0.0
+    steps = torch.zeros(len(directions))
     for title, start in starts.items():
-        [before] = edit(model, start, direction, [0.0])
-        amount = _amount_of_class(config, direction, _read(read, place, before)) if asked is None else asked
-        [after] = edit(model, start, direction, [amount])
+        [before] = edit_by_steps(model, start, directions, torch.zeros(1, len(directions)))
+        amount = _amount_of_class(config, direction, _value(read, direction, before)) if asked is None else asked
+        steps = _steps(model, start, directions, read, amount)
+        [after] = edit_by_steps(model, start, directions, steps[None])
         rows[title] = _pictures(start, before, after)
-        notes.append({**start.origin, "edit": {"direction": name, "method": direction.method, "amount": amount}})
-        said = _said(read, place, direction, before, after)
+        notes.append({**start.origin, "edit": _note(directions, amount, steps)})
+        said = _said(read, direction, before, after)
         print(f"{title and f'{title}: '}{name}: {amount:+.3g} ({direction.axis.unit}); {said}")
     whole = notes[0] if len(notes) == 1 else {"pictures": notes}
     if suffix == ".png":
@@ -128,7 +132,7 @@ def edit_pictures(config: EditConfig) -> None:
         save(dest, encode_png(sheet(shown, columns), provenance("edit", info.weights, **whole)))
     elif suffix == ".gif":
         [start] = starts.values()
-        frames = edit(model, start, direction, np.linspace(0, amount, FRAMES).tolist()).numpy()
+        frames = edit_by_steps(model, start, directions, torch.linspace(0, 1, FRAMES)[:, None] * steps).numpy()
         there_and_back = np.concatenate([frames, frames[-2:0:-1]])
         save(dest, encode_film(there_and_back, MILLISECONDS, "GIF", provenance("film", info.weights, **whole)))
     else:
@@ -206,21 +210,47 @@ def _pictures(start: Start, before: Tensor, after: Tensor) -> dict[str, Pixels]:
     return {"original": start.original, "projection": before.numpy(), "edit": after.numpy()}
 
 
-def _reader(found: Directions, direction: Direction) -> tuple[Read | None, int]:
-    """Load what read the attributes when directions were found, if it is still there, and its place for an axis."""
+def _reader(found: Directions) -> AttributeReader | None:
+    """Load what read the attributes when directions were found, if it is still there."""
     try:
-        directory = locate(found.reader.path)
-        trained = load_classifier(directory, "cpu", needs_label=False)
+        trained = load_classifier(locate(found.reader.path), "cpu", needs_label=False)
         if trained.weights != found.reader.weights:
-            return None, 0
-        read = AttributeReader(trained.model, found.reader.columns, trained.label_names)
+            return None
+        return AttributeReader(trained.model, found.reader.columns, trained.label_names)
     except (RunError, ConfigError):
-        return None, 0
-    return read, [axis.name for axis in read.axes].index(direction.axis.name)
+        return None
 
 
-def _read(read: Read | None, place: int, picture: Tensor) -> float | None:
-    return None if read is None else float(read(picture[None])[0, place])
+def _others(found: Directions, direction: Direction, read: AttributeReader | None) -> list[Direction]:
+    """Return directions by which attributes that are not edited can be kept as they are: found likewise, and read."""
+    there = {one.axis.name: one for one in found.directions if one.method == direction.method}
+    axes = read.axes if read else []
+    return [there[one.name] for one in axes if one.attribute != direction.axis.attribute and one.name in there]
+
+
+def _steps(
+    model: StyleGAN, start: Start, directions: Sequence[Direction], read: AttributeReader | None, amount: float
+) -> Tensor:
+    """Return the steps along the directions, float [K], that change a picture by an amount along the first of them."""
+    if read is None:
+        return torch.tensor([directions[0].steps_for(amount)])
+    names = [axis.name for axis in read.axes]
+    places = [names.index(direction.axis.name) for direction in directions]
+    return fit(model, start, directions, read, places, [amount] + [0.0] * (len(directions) - 1)).float()
+
+
+def _note(directions: Sequence[Direction], amount: float, steps: Tensor) -> dict[str, Any]:
+    """Return what a picture says of its edit."""
+    first = directions[0]
+    moved = {one.axis.name: taken for one, taken in zip(directions, steps.tolist(), strict=True)}
+    return {"direction": first.axis.name, "method": first.method, "amount": amount, "steps": moved}
+
+
+def _value(read: AttributeReader | None, direction: Direction, picture: Tensor) -> float | None:
+    """Return what is read of a picture on the axis of a direction."""
+    if read is None:
+        return None
+    return float(read(picture[None])[0, [axis.name for axis in read.axes].index(direction.axis.name)])
 
 
 def _amount_of_class(config: EditConfig, direction: Direction, before: float | None) -> float:
@@ -230,9 +260,9 @@ def _amount_of_class(config: EditConfig, direction: Direction, before: float | N
     return amount_to_class(direction, before, None if config.gender == OTHER else config.gender)
 
 
-def _said(read: Read | None, place: int, direction: Direction, before: Tensor, after: Tensor) -> str:
+def _said(read: AttributeReader | None, direction: Direction, before: Tensor, after: Tensor) -> str:
     """Say what is read before and after."""
-    values = [_read(read, place, picture) for picture in (before, after)]
+    values = [_value(read, direction, picture) for picture in (before, after)]
     if None in values:
         return "its classifier is gone, so nothing is read"
     axis = direction.axis

@@ -120,7 +120,8 @@ class _Pictures:
             if model.classes:
                 label = torch.tensor([number % model.classes for _, number in noise.drawn], device=model.device)
             w = model.map_latents(noise.normal("z", model.latent_dim), label)
-            images = model.synthesise(w, noise) if move is None else synthesise(model, w, noise, move, steps)
+            moves = [] if move is None else [move]
+            images = synthesise(model, w, noise, moves, torch.tensor([steps] * len(moves)))
             yield w, from_signed(images)
 
 

@@ -18,6 +18,7 @@ from genlab.imaging.images import Pixels, prepare
 from genlab.models.model import images_per_pass
 from genlab.models.noise import Noise
 from genlab.models.pixels import from_signed
+from genlab.models.style_model import StyleModel
 from genlab.models.stylegan import StyleGAN
 from genlab.store.directions import Direction
 
@@ -74,7 +75,6 @@ def start_of_projection(model: StyleGAN, weights: str, file: UPath) -> Start:
     return Start(w, noise, origin, pixels)
 
 
-@torch.inference_mode()
 def edit(model: StyleGAN, start: Start, direction: Direction, amounts: Sequence[float]) -> Tensor:
     """Draw what is edited after each amount, uint8 [N, H, W, C] on the CPU; an amount of 0 leaves it as it is.
 
@@ -82,18 +82,30 @@ def edit(model: StyleGAN, start: Start, direction: Direction, amounts: Sequence[
         model: the generator.
         start: what is edited.
         direction: a direction of this model.
-        amounts: how far, each in the units of the direction's axis.
+        amounts: how far, each in the units of the direction's axis: means over pictures.
 
     Raises:
         ConfigError: an amount is beyond what the direction was calibrated for.
     """
-    move, parts = Move.of(direction), []
-    for steps in torch.tensor([direction.steps_for(amount) for amount in amounts]).split(
-        images_per_pass(model.image_shape)
-    ):
-        w = start.w.expand(len(steps), *start.w.shape[1:])
-        noise = [layer.expand(len(steps), -1, -1, -1) for layer in start.noise]
-        parts.append(from_signed(synthesise(model, w, noise or None, move, steps)).cpu())
+    steps = torch.tensor([[direction.steps_for(amount)] for amount in amounts])
+    return edit_by_steps(model, start, [direction], steps)
+
+
+@torch.inference_mode()
+def edit_by_steps(model: StyleModel, start: Start, directions: Sequence[Direction], steps: Tensor) -> Tensor:
+    """Draw what is edited after steps along directions, uint8 [N, H, W, C] on the CPU.
+
+    Args:
+        model: the generator.
+        start: what is edited.
+        directions: K directions of this model.
+        steps: how many along each, float [N, K].
+    """
+    moves, parts = [Move.of(direction) for direction in directions], []
+    for some in steps.split(images_per_pass(model.image_shape)):
+        w = start.w.expand(len(some), *start.w.shape[1:])
+        noise = [layer.expand(len(some), -1, -1, -1) for layer in start.noise]
+        parts.append(from_signed(synthesise(model, w, noise or None, moves, some)).cpu())
     return torch.cat(parts)
 
 

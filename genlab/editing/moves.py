@@ -1,7 +1,7 @@
 """Moves: changes of styles, and images of styles after them."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,23 +39,26 @@ class Move:
         return Move(-self.vector)
 
 
-def synthesise(model: StyleModel, w: Tensor, noise: Any, move: Move, steps: float | Tensor) -> Tensor:
-    """Draw images of styles after a move.
+def synthesise(model: StyleModel, w: Tensor, noise: Any, moves: Sequence[Move], steps: Tensor) -> Tensor:
+    """Draw images of styles after moves, all together.
 
     Args:
         model: the generator.
         w: as ``model.synthesise`` takes it, [N, D] or with a style for each place, [N, places, D].
         noise: as ``model.synthesise`` takes it: a :class:`Noise`, or of a StyleGAN the noise of its layers.
-        move: the move.
-        steps: how many steps, one number or float [N].
+        moves: K moves.
+        steps: how many steps of each, float [K] or [N, K].
 
     Returns:
         float [N, C, H, W], black at -1 and white at 1, not clipped.
     """
-    amount = torch.as_tensor(steps).to(w).expand(len(w))
-    if move.vector is not None:
-        return model.synthesise(w + amount.view(-1, *[1] * (w.dim() - 1)) * move.vector.to(w), noise)
-    with shifted(model.style_layers()[move.layer], move.channel, amount * move.channel_step):
+    with ExitStack() as shifts:
+        for move, amount in zip(moves, steps.to(w).expand(len(w), -1).unbind(1), strict=True):
+            if move.vector is not None:
+                w = w + amount.view(-1, *[1] * (w.dim() - 1)) * move.vector.to(w)
+            else:
+                layer = model.style_layers()[move.layer]
+                shifts.enter_context(shifted(layer, move.channel, amount * move.channel_step))
         return model.synthesise(w, noise)
 
 

@@ -53,7 +53,9 @@ def test_pictures_stand_side_by_side_and_say_how_they_were_made(
     note = read_note(png)
     assert note is not None
     assert note["model"] == model_directory.describe(folder / "gan" / "model")["weights"]["sha256"]
-    assert (note["seed"], note["edit"]) == (7, {"direction": "age", "method": "linear", "amount": -15.0})
+    assert note["seed"] == 7
+    assert note["edit"].pop("steps").keys() == {"age", "gender"}
+    assert note["edit"] == {"direction": "age", "method": "linear", "amount": -15.0}
 
     main([str(folder / "gan"), "7", str(tmp_path / "files"), "--direction", "age", "--amount", "10"])
     assert sorted(file.name for file in (tmp_path / "files").iterdir()) == ["edit.png", "picture.png"]

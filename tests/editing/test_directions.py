@@ -85,8 +85,8 @@ def test_amounts_are_calibrated_where_what_is_read_is_no_linear_function(found: 
     with torch.inference_mode():
         before = read(from_signed(model.synthesise(w, noise)))
         for amount in (-20.0, 10.0, 20.0):
-            steps = direction.steps_for(amount)
-            after = read(from_signed(synthesise(model, w, noise, Move.of(direction), steps)))
+            steps = torch.tensor([direction.steps_for(amount)])
+            after = read(from_signed(synthesise(model, w, noise, [Move.of(direction)], steps)))
             low, high = before[:, 0].quantile(torch.tensor([1 / 3, 2 / 3], dtype=before.dtype))
             room = before[:, 0] > high if amount < 0 else before[:, 0] < low
             assert float((after - before)[room, 0].mean()) == pytest.approx(amount, abs=1.5)
@@ -151,19 +151,22 @@ def test_moves_of_a_stylegan() -> None:
     torch.manual_seed(0)
     model = StyleGAN((8, 8, 1), StyleGANArchitecture(channel_base=32, channel_max=8, latent_dim=8, mapping_layers=2))
     w, vector, noise = torch.randn(3, 8), torch.randn(8), Noise(1, range(3))
-    steps = torch.tensor([0.0, 1.0, -2.0])
+    steps = torch.tensor([[0.0], [1.0], [-2.0]])
     bias = dict(model.synthesis.named_parameters())["layers.1.style.bias"]
     with torch.inference_mode():
         plain = model.synthesise(w, noise)
         torch.testing.assert_close(
-            synthesise(model, w, noise, Move(vector), steps), model.synthesise(w + steps[:, None] * vector, noise)
+            synthesise(model, w, noise, [Move(vector)], steps), model.synthesise(w + steps * vector, noise)
         )
         places = w[:, None].repeat(1, model.synthesis.styles, 1)
         torch.testing.assert_close(
-            synthesise(model, places, noise, Move(vector), steps), synthesise(model, w, noise, Move(vector), steps)
+            synthesise(model, places, noise, [Move(vector)], steps), synthesise(model, w, noise, [Move(vector)], steps)
         )
-        moved = synthesise(model, w, noise, Move(None, "layers.1.style", 2, 0.5), 4.0)
+        channel = Move(None, "layers.1.style", 2, 0.5)
+        moved = synthesise(model, w, noise, [channel], torch.tensor([4.0]))
+        both = synthesise(model, w, noise, [Move(vector), channel], torch.tensor([-1.0, 4.0]))
         assert torch.equal(model.synthesise(w, noise), plain)
         bias[2] += 2.0
         torch.testing.assert_close(moved, model.synthesise(w, noise))
+        torch.testing.assert_close(both, model.synthesise(w - vector, noise))
         assert not torch.allclose(moved, plain)

@@ -1,0 +1,85 @@
+"""Fits an edit to the picture that is edited, by what is read of it after tries."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from genlab.editing.attributes import Read
+from genlab.editing.edits import Start, edit_by_steps
+from genlab.models.style_model import StyleModel
+from genlab.store.directions import Direction
+
+BEYOND = 4 / 3
+"""How many times as far as a direction was calibrated a picture may be moved along it: some move less than the mean."""
+TRIED, LARGEST = 0.05, 0.25
+"""What is tried to find slopes, and the largest change in a round, as shares of the way along a direction."""
+DAMPING = 1.0
+"""Of Levenberg and Marquardt: what keeps a round's change small where slopes are."""
+ROUNDS = 8
+NEAR = 0.04
+"""How near to what is asked for is near enough, in differences that samples typically have."""
+
+
+def fit(
+    model: StyleModel,
+    start: Start,
+    directions: Sequence[Direction],
+    read: Read,
+    places: Sequence[int],
+    amounts: Sequence[float],
+) -> Tensor:
+    """Find the steps after which what is read of this picture has changed by given amounts.
+
+    Amounts of a direction are means over pictures; here the picture itself is drawn and read, after a few steps more or
+    less along each direction, until what is read has changed as asked: by least squares, as Levenberg (1944) and
+    Marquardt (1963) do.
+
+    Args:
+        model: the generator.
+        start: what is edited.
+        directions: K directions of this model, along which it may be moved.
+        read: what reads pictures.
+        places: which of the axes that are read is that of each direction.
+        amounts: how much is to change on each of these axes, in its units: 0 where it is to stay.
+
+    Returns:
+        The steps along each direction, float64 [K]: the best that were found, which may fall short where the picture
+        cannot be moved as far.
+
+    Raises:
+        ConfigError: an amount is beyond what its direction was calibrated for.
+    """
+    low, high = (BEYOND * torch.tensor([one.steps[end] for one in directions]).double() for end in (0, -1))
+    ways = torch.maximum(high, -low)
+    typical = torch.tensor([_typical(one) for one in directions]).double()
+
+    def readings(steps: Tensor) -> Tensor:
+        return read(edit_by_steps(model, start, directions, steps))[:, list(places)] / typical
+
+    [before] = readings(torch.zeros(1, len(directions)))
+    wanted = torch.tensor(amounts).double() / typical
+    steps = torch.tensor(
+        [direction.steps_for(amount) for direction, amount in zip(directions, amounts, strict=True)]
+    ).double()
+    best, least = steps, math.inf
+    for _ in range(ROUNDS):
+        changes = readings(torch.cat([steps[None], steps + torch.diag(TRIED * ways)])) - before
+        missing = wanted - changes[0]
+        error = float(missing.square().sum())
+        if error < least:
+            best, least = steps, error
+        if missing.abs().max() < NEAR:
+            break
+        slopes = (changes[1:] - changes[0]).T / TRIED
+        damped = slopes.T @ slopes + DAMPING * torch.eye(len(directions)).double()
+        change = torch.linalg.solve(damped, slopes.T @ missing)
+        steps = (steps + change.clamp(-LARGEST, LARGEST) * ways).clamp(low, high)
+    return best
+
+
+def _typical(direction: Direction) -> float:
+    """Return a difference that samples typically have on the axis of a direction."""
+    tried = [effect.amount for effect in direction.effects] or direction.amounts
+    return max(abs(amount) for amount in tried)
