@@ -127,5 +127,4 @@ def amount_to_class(direction: Direction, before: float, class_name: str | None)
         raise ConfigError(f"{axis.name} = {class_name!r}: no such class; there are: {axis.away}, {axis.towards}")
     up = before <= 0 if class_name is None else class_name == axis.towards
     typical = max(abs(effect.amount) for effect in direction.effects) / 2
-    low, high = direction.reach
-    return min(max((typical if up else -typical) - before, low), high)
+    return (typical if up else -typical) - before

@@ -42,14 +42,12 @@ def fit(
         directions: K directions of this model, along which it may be moved.
         read: what reads pictures.
         places: which of the axes that are read is that of each direction.
-        amounts: how much is to change on each of these axes, in its units: 0 where it is to stay.
+        amounts: how much is to change on each of these axes, in its units: 0 where it is to stay. More than a
+            direction was calibrated for is tried, too.
 
     Returns:
         The steps along each direction, float64 [K]: the best that were found, which may fall short where the picture
         cannot be moved as far.
-
-    Raises:
-        ConfigError: an amount is beyond what its direction was calibrated for.
     """
     low, high = (BEYOND * torch.tensor([one.steps[end] for one in directions]).double() for end in (0, -1))
     ways = torch.maximum(high, -low)
@@ -60,9 +58,7 @@ def fit(
 
     [before] = readings(torch.zeros(1, len(directions)))
     wanted = torch.tensor(amounts).double() / typical
-    steps = torch.tensor(
-        [direction.steps_for(amount) for direction, amount in zip(directions, amounts, strict=True)]
-    ).double()
+    steps = torch.tensor([_first(one, amount) for one, amount in zip(directions, amounts, strict=True)]).double()
     best, least = steps, math.inf
     for _ in range(ROUNDS):
         changes = readings(torch.cat([steps[None], steps + torch.diag(TRIED * ways)])) - before
@@ -77,6 +73,12 @@ def fit(
         change = torch.linalg.solve(damped, slopes.T @ missing)
         steps = (steps + change.clamp(-LARGEST, LARGEST) * ways).clamp(low, high)
     return best
+
+
+def _first(direction: Direction, amount: float) -> float:
+    """Return the steps that change what is read by an amount on average, or by as much as they do at most."""
+    low, high = direction.reach
+    return direction.steps_for(min(max(amount, low), high))
 
 
 def _typical(direction: Direction) -> float:
