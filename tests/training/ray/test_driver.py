@@ -1,4 +1,4 @@
-"""Jobs that bring their own Ray: a killed driver, a run directory on S3."""
+"""Jobs that bring their own Ray: a killed driver, a run directory on S3, a store that is away."""
 
 import signal
 import subprocess
@@ -66,22 +66,6 @@ def test_the_two_actors_that_are_spared_are_still_rays_default(tmp_path: Path) -
     assert set(names[0]) - set(names[1]) == {"DatasetsCallback", "PlacementGroupCleanerCallback"}
 
 
-def test_a_run_directory_on_s3(s3: Bucket, drawn: Callable[[str], Path]) -> None:
-    def job(steps: int) -> subprocess.Popen[str]:
-        options = ["--data.images", str(drawn("digits")), "--run.batch", "32", "--run.steps", str(steps)]
-        return start_job("jobs/vae.py", *options, "--run.storage", f"{s3.url}/runs", "--run.name", "remote")
-
-    finish(job(40))
-    log = finish(job(60))
-    assert "goes on from the checkpoint of step 40" in log
-    run = locate(f"{s3.url}/runs/remote")
-    steps = [line["step"] for line in read_metrics(run / "metrics.jsonl") if line["kind"] == "train"]
-    assert steps == [10, 20, 30, 40, 50, 60]
-    assert model_directory.load(str(run / "model")).family == "vae"
-    assert list((run / "tensorboard").iterdir())
-    assert (run / "figures" / "step-00000060" / "samples.png").exists()
-
-
 SLOW_RUN = """
 import sys, time
 from genlab.core import claims, retries, s3
@@ -130,7 +114,7 @@ def logged_steps(run: UPath) -> list[int]:
     return [line["step"] for line in read_metrics(run / "metrics.jsonl") if line["kind"] == "train"]
 
 
-def test_a_store_that_is_away_for_longer_than_requests_are_repeated(
+def test_a_run_on_s3_goes_on_after_the_store_was_away_for_longer_than_requests_are_repeated(
     s3: Bucket, fault_proxy: FaultProxy, drawn: Callable[[str], Path]
 ) -> None:
     run = locate(f"{s3.url}/runs/run")
@@ -142,6 +126,9 @@ def test_a_store_that_is_away_for_longer_than_requests_are_repeated(
     log = finish(job)
     assert "goes on from the checkpoint of step" in log
     assert logged_steps(run) == [*range(5, 101, 5)]
+    assert model_directory.load(str(run / "model")).family == "vae"
+    assert list((run / "tensorboard").iterdir())
+    assert (run / "figures" / "step-00000100" / "samples.png").exists()
 
 
 def test_a_driver_that_is_taken_for_dead_stops_with_its_workers(s3: Bucket, drawn: Callable[[str], Path]) -> None:
