@@ -119,7 +119,7 @@ def edit_pictures(config: EditConfig) -> None:
     for title, start in starts.items():
         [before] = edit_by_steps(model, start, directions, torch.zeros(1, len(directions)))
         amount = _amount_of_class(config, direction, _value(read, direction, before)) if asked is None else asked
-        steps = _steps(model, start, directions, read, amount)
+        steps = _steps(model, start, found, directions, read, amount)
         [after] = edit_by_steps(model, start, directions, steps[None])
         rows[title] = _pictures(start, before, after)
         notes.append({**start.origin, "edit": _note(directions, amount, steps)})
@@ -229,14 +229,30 @@ def _others(found: Directions, direction: Direction, read: AttributeReader | Non
 
 
 def _steps(
-    model: StyleGAN, start: Start, directions: Sequence[Direction], read: AttributeReader | None, amount: float
+    model: StyleGAN,
+    start: Start,
+    found: Directions,
+    directions: Sequence[Direction],
+    read: AttributeReader | None,
+    amount: float,
 ) -> Tensor:
     """Return the steps along the directions, float [K], that change a picture by an amount along the first of them."""
     if read is None:
         return torch.tensor([directions[0].steps_for(amount)])
     names = [axis.name for axis in read.axes]
     places = [names.index(direction.axis.name) for direction in directions]
-    return fit(model, start, directions, read, places, [amount] + [0.0] * (len(directions) - 1)).float()
+    amounts = [amount] + [0.0] * (len(directions) - 1)
+    typical = [_typical(found, direction) for direction in directions]
+    return fit(model, start, directions, read, places, amounts, typical).float()
+
+
+def _typical(found: Directions, direction: Direction) -> float:
+    """Return a typical difference of samples on a direction's axis: the most that directions were measured for."""
+    same = [one for one in found.directions if one.axis.name == direction.axis.name]
+    tried = [effect.amount for one in same for effect in one.effects] or [
+        amount for one in same for amount in one.reach
+    ]
+    return max(abs(amount) for amount in tried)
 
 
 def _note(directions: Sequence[Direction], amount: float, steps: Tensor) -> dict[str, Any]:
@@ -264,7 +280,7 @@ def _said(read: AttributeReader | None, direction: Direction, before: Tensor, af
     """Say what is read before and after."""
     values = [_value(read, direction, picture) for picture in (before, after)]
     if None in values:
-        return "its classifier is gone, so nothing is read"
+        return "its classifier is gone, so nothing is read, and the amount is an average over pictures"
     axis = direction.axis
     if axis.away:
         shown = [axis.towards if value is not None and value > 0 else axis.away for value in values]

@@ -110,7 +110,9 @@ def edit_by_steps(model: StyleModel, start: Start, directions: Sequence[Directio
 
 
 def amount_to_class(direction: Direction, before: float, class_name: str | None) -> float:
-    """Return the amount after which a picture is read as another class, as clearly as samples of it are on average.
+    """Return the amount after which a picture is read as another class, as clearly as samples are of either on average.
+
+    It is 0 for a picture that is read as the class that is named, and more clearly than that.
 
     Args:
         direction: the direction of one class of two.
@@ -127,4 +129,5 @@ def amount_to_class(direction: Direction, before: float, class_name: str | None)
         raise ConfigError(f"{axis.name} = {class_name!r}: no such class; there are: {axis.away}, {axis.towards}")
     up = before <= 0 if class_name is None else class_name == axis.towards
     typical = max(abs(effect.amount) for effect in direction.effects) / 2
-    return (typical if up else -typical) - before
+    change = (typical if up else -typical) - before
+    return max(change, 0.0) if up else min(change, 0.0)

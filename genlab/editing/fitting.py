@@ -16,10 +16,10 @@ BEYOND = 4 / 3
 TRIED, LARGEST = 0.05, 0.25
 """What is tried to find slopes, and the largest change in a round, as shares of the way along a direction."""
 DAMPING = 1.0
-"""Of Levenberg and Marquardt: what keeps a round's change small where slopes are."""
+"""What keeps a round's change small where slopes are."""
 ROUNDS = 8
 NEAR = 0.04
-"""How near to what is asked for is near enough, in differences that samples typically have."""
+"""How near to what is asked for is near enough, in typical differences of samples."""
 
 
 def fit(
@@ -29,12 +29,13 @@ def fit(
     read: Read,
     places: Sequence[int],
     amounts: Sequence[float],
+    typical: Sequence[float],
 ) -> Tensor:
     """Find the steps after which what is read of this picture has changed by given amounts.
 
     Amounts of a direction are means over pictures; here the picture itself is drawn and read, after a few steps more or
-    less along each direction, until what is read has changed as asked: by least squares, as Levenberg (1944) and
-    Marquardt (1963) do.
+    less along each direction, until what is read has changed as asked: by least squares, with a fixed damping
+    (Levenberg 1944).
 
     Args:
         model: the generator.
@@ -44,6 +45,7 @@ def fit(
         places: which of the axes that are read is that of each direction.
         amounts: how much is to change on each of these axes, in its units: 0 where it is to stay. More than a
             direction was calibrated for is tried, too.
+        typical: a typical difference of samples on each of these axes, by which axes are weighed against each other.
 
     Returns:
         The steps along each direction, float64 [K]: the best that were found, which may fall short where the picture
@@ -51,13 +53,13 @@ def fit(
     """
     low, high = (BEYOND * torch.tensor([one.steps[end] for one in directions]).double() for end in (0, -1))
     ways = torch.maximum(high, -low)
-    typical = torch.tensor([_typical(one) for one in directions]).double()
+    scales = torch.tensor(typical).double()
 
     def readings(steps: Tensor) -> Tensor:
-        return read(edit_by_steps(model, start, directions, steps))[:, list(places)] / typical
+        return read(edit_by_steps(model, start, directions, steps))[:, list(places)] / scales
 
     [before] = readings(torch.zeros(1, len(directions)))
-    wanted = torch.tensor(amounts).double() / typical
+    wanted = torch.tensor(amounts).double() / scales
     steps = torch.tensor([_first(one, amount) for one, amount in zip(directions, amounts, strict=True)]).double()
     best, least = steps, math.inf
     for _ in range(ROUNDS):
@@ -79,9 +81,3 @@ def _first(direction: Direction, amount: float) -> float:
     """Return the steps that change what is read by an amount on average, or by as much as they do at most."""
     low, high = direction.reach
     return direction.steps_for(min(max(amount, low), high))
-
-
-def _typical(direction: Direction) -> float:
-    """Return a difference that samples typically have on the axis of a direction."""
-    tried = [effect.amount for effect in direction.effects] or direction.amounts
-    return max(abs(amount) for amount in tried)

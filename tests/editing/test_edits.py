@@ -101,6 +101,7 @@ def test_a_class_is_left_for_the_other_one_as_clearly_as_samples_are_of_it() -> 
     assert amount_to_class(gender(), -1.0, "woman") == 5.0
     assert amount_to_class(gender(), -1.0, "man") == -3.0
     assert amount_to_class(gender(), 20.0, None) == -24.0
+    assert amount_to_class(gender(), -20.0, "man") == 0, "it is one already"
     with pytest.raises(ConfigError, match="no such class; there are: man, woman"):
         amount_to_class(gender(), 1.0, "child")
     with pytest.raises(ConfigError, match="age: not one of two classes"):

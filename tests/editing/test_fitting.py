@@ -25,7 +25,7 @@ def changed(start: Start, directions: Sequence[Direction], steps: Tensor) -> lis
 
 def test_more_than_a_direction_was_calibrated_for_is_tried() -> None:
     start = Start(torch.tensor([[0.5, -3.0, 0.3, 0.0, 0.0, 1.0]]), (), {})  # log-odds of -8.4, 4 nats a step
-    steps = fit(KnownGenerator(), start, [GENDERS, AGES], read, (1, 0), (9.0, 0.0))
+    steps = fit(KnownGenerator(), start, [GENDERS, AGES], read, (1, 0), (9.0, 0.0), (6.0, 30.0))
     age, gender = changed(start, [GENDERS, AGES], steps)
     assert gender == pytest.approx(9.0, abs=0.04 * 6)
     assert age == pytest.approx(0, abs=0.04 * 30)
@@ -36,7 +36,7 @@ def test_a_picture_changes_by_what_is_asked_for_and_other_attributes_stay(amount
     start = Start(torch.tensor([[0.5, -0.7, 0.3, 0.0, 0.0, 1.0]]), (), {})
     alone = torch.tensor([AGES.steps_for(amount)])
     assert abs(changed(start, [AGES], alone)[0] - amount) > 3
-    steps = fit(KnownGenerator(), start, [AGES, GENDERS], read, (0, 1), (amount, 0.0))
+    steps = fit(KnownGenerator(), start, [AGES, GENDERS], read, (0, 1), (amount, 0.0), (30.0, 6.0))
     age, gender = changed(start, [AGES, GENDERS], steps)
     assert age == pytest.approx(amount, abs=0.04 * 30)
     assert gender == pytest.approx(0, abs=0.04 * 6)
@@ -45,11 +45,11 @@ def test_a_picture_changes_by_what_is_asked_for_and_other_attributes_stay(amount
 
 def test_a_picture_that_cannot_be_moved_as_far_is_moved_as_far_as_it_goes() -> None:
     start = Start(torch.tensor([[-1.5, 0.0, 0.0, 0.0, 0.0, 0.0]]), (), {})  # read as 15 years old; none is below 0
-    steps = fit(KnownGenerator(), start, [AGES], read, (0,), (-20.0,))
+    steps = fit(KnownGenerator(), start, [AGES], read, (0,), (-20.0,), (30.0,))
     assert -3 * BEYOND <= float(steps) < AGES.steps_for(-20)
     assert -15 < changed(start, [AGES], steps)[0] < -13
 
 
 def test_no_change_is_no_step() -> None:
     start = Start(torch.tensor([[0.5, -0.7, 0.3, 0.0, 0.0, 1.0]]), (), {})
-    assert fit(KnownGenerator(), start, [AGES, GENDERS], read, (0, 1), (0.0, 0.0)).tolist() == [0.0, 0.0]
+    assert fit(KnownGenerator(), start, [AGES, GENDERS], read, (0, 1), (0.0, 0.0), (30.0, 6.0)).tolist() == [0.0, 0.0]
