@@ -375,7 +375,7 @@ class StyleGAN(StyleModel):
         Returns:
             float [N, C, H, W], about [-1, 1], not clipped.
         """
-        layers = self.draw_noise(noise) if isinstance(noise, Noise) else noise
+        layers = (self.draw_noise(noise) or None) if isinstance(noise, Noise) else noise
         return self._synthesise(w, layers)
 
     @torch.no_grad()

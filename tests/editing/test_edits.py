@@ -11,6 +11,7 @@ from genlab.core.errors import ConfigError, DataError, GenlabError
 from genlab.core.storage import json_bytes, locate
 from genlab.editing.edits import Start, amount_to_class, edit, start_of_projection, start_of_seed
 from genlab.imaging.images import encode_png
+from genlab.models.noise import Noise
 from genlab.models.pixels import from_signed
 from genlab.models.stylegan import StyleGAN, StyleGANArchitecture
 from genlab.store.directions import Axis, Change, Direction, Effect
@@ -109,3 +110,13 @@ def test_a_class_is_left_for_the_other_one_as_clearly_as_samples_are_of_it() -> 
     of_three = dataclasses.replace(gender(), axis=Axis("season=autumn", "season", "autumn"))
     with pytest.raises(ConfigError, match="give --direction season=autumn and --amount"):
         amount_to_class(of_three, 1.0, None)
+
+
+def test_a_generator_without_noise_is_edited_like_any_other() -> None:
+    small = StyleGANArchitecture(channel_base=32, channel_max=8, latent_dim=8, mapping_layers=2, noise=False)
+    model = StyleGAN((8, 8, 1), small)
+    start = start_of_seed(model, 5, None)
+    [same] = edit(model, start, age(), [0.0])
+    assert torch.equal(same, model.sample(1, 5)[0])
+    with torch.inference_mode():
+        assert torch.equal(model.synthesise(start.w, Noise(5, range(1))), model.synthesise(start.w, None))
