@@ -216,7 +216,7 @@ def _reader(found: Directions) -> AttributeReader | None:
         trained = load_classifier(locate(found.reader.path), "cpu", needs_label=False)
         if trained.weights != found.reader.weights:
             return None
-        return AttributeReader(trained.model, found.reader.columns, trained.label_names)
+        return AttributeReader(trained.model, found.reader.columns, trained.label_names, mirrored=trained.flip)
     except (RunError, ConfigError):
         return None
 

@@ -40,14 +40,24 @@ class AttributeReader:
         classifier: what predicts them.
         columns: name of the column of each attribute, by the attribute's name.
         label_names: names of the classes of the label.
+        mirrored: whether the mean of what is read of a picture and of its mirror image is what is read, which errs
+            less: for a classifier that was trained on mirror images, too.
 
     Raises:
         ConfigError: the classifier does not predict one of the columns.
     """
 
-    def __init__(self, classifier: Classifier, columns: Mapping[str, str], label_names: Sequence[str]) -> None:
+    def __init__(
+        self,
+        classifier: Classifier,
+        columns: Mapping[str, str],
+        label_names: Sequence[str],
+        *,
+        mirrored: bool = False,
+    ) -> None:
         self.classifier = classifier
         self.columns = dict(columns)
+        self.mirrored = mirrored
         self.classes: dict[str, tuple[str, ...]] = {}
         """Names of the classes of each attribute; none for a number."""
         known = {LABEL: tuple(label_names)} if classifier.architecture.classes else {}
@@ -61,7 +71,10 @@ class AttributeReader:
 
     def __call__(self, pixels: Tensor) -> Tensor:
         """Read uint8 [N, H, W, C]: float64 [N, axes] on the CPU, in the units of the axes."""
-        return self._on_axes(self.classifier.predict(pixels)).cpu()
+        found = self._on_axes(self.classifier.predict(pixels))
+        if self.mirrored:
+            found = (found + self._on_axes(self.classifier.predict(pixels.flip(2)))) / 2
+        return found.cpu()
 
     def of_images(self, images: Tensor) -> Tensor:
         """Read float [N, C, H, W], black at -1 and white at 1: float64 [N, axes] on their device, with gradients."""

@@ -22,6 +22,10 @@ from genlab.models.style_model import StyleModel
 from genlab.models.stylegan import StyleGAN
 from genlab.store.directions import Direction
 
+CLEAR = 0.9
+"""How clearly a picture is to be read as its new class, as a share of how clearly samples are read as theirs on
+average. Where it is larger other attributes move more, too."""
+
 
 @dataclass(frozen=True)
 class Start:
@@ -110,7 +114,7 @@ def edit_by_steps(model: StyleModel, start: Start, directions: Sequence[Directio
 
 
 def amount_to_class(direction: Direction, before: float, class_name: str | None) -> float:
-    """Return the amount after which a picture is read as another class, as clearly as samples are of either on average.
+    """Return the amount after which a picture is read as another class, 0.9 times as clearly as samples are on average.
 
     It is 0 for a picture that is read as the class that is named, and more clearly than that.
 
@@ -128,6 +132,6 @@ def amount_to_class(direction: Direction, before: float, class_name: str | None)
     if class_name not in (None, axis.towards, axis.away):
         raise ConfigError(f"{axis.name} = {class_name!r}: no such class; there are: {axis.away}, {axis.towards}")
     up = before <= 0 if class_name is None else class_name == axis.towards
-    typical = max(abs(effect.amount) for effect in direction.effects) / 2
-    change = (typical if up else -typical) - before
+    clear = CLEAR * max(abs(effect.amount) for effect in direction.effects) / 2
+    change = (clear if up else -clear) - before
     return max(change, 0.0) if up else min(change, 0.0)

@@ -26,6 +26,8 @@ class TrainedClassifier:
     """Checksum of the data set that it was trained on."""
     split: str
     """Name of the split of that data set that it was trained on."""
+    flip: bool
+    """Whether it was trained on mirror images, too."""
 
     def caution(self, held_out: HeldOut) -> str:
         """Say why its results on these images should not be trusted; empty if it was not trained on them."""
@@ -59,4 +61,5 @@ def load_classifier(directory: UPath, device: str | torch.device, *, needs_label
         tuple(provenance["label_names"]),
         provenance["data"]["images"]["checksum"],
         provenance["config"]["data"]["split"],
+        provenance["config"]["data"]["flip"],
     )

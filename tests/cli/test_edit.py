@@ -30,7 +30,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     reads = ClassifierArchitecture(width=2, features=4, classes=2, targets=(Target("age", (), 30.0, 20.0),))
     reader, data = Classifier((8, 8, 1), reads), {"images": {"path": "", "checksum": ""}}
     provenance = model_directory.Provenance(
-        "reader", 1, 1, data, {"data": {"split": "train"}}, {}, label_names=("man", "woman")
+        "reader", 1, 1, data, {"data": {"split": "train", "flip": True}}, {}, label_names=("man", "woman")
     )
     model_directory.save(root / "reader", reader, provenance)
     weights = [model_directory.describe(root / name)["weights"]["sha256"] for name in ("gan/model", "reader")]

@@ -261,7 +261,7 @@ def test_a_model_is_measured_on_other_images_than_it_was_chosen_on_or_that_is_sa
         return {"path": str(scenes / domain), "checksum": ShardSet.open(str(scenes / domain)).checksum}
 
     model = cyclegan()
-    of_run = {"data": {"split": "train", "test_split": "test"}}
+    of_run = {"data": {"split": "train", "test_split": "test", "flip": False}}
     provenance = {
         "config": of_run,
         "label_names": (),

@@ -97,7 +97,7 @@ def trained_classifier(
 ) -> TrainedClassifier:
     """:func:`classifier`, of these classes and rows."""
     data, split = (trained_on.shards.checksum, trained_on.split) if trained_on else ("0" * 64, "train")
-    return TrainedClassifier(classifier(always), "f" * 64, tuple(label_names), data, split)
+    return TrainedClassifier(classifier(always), "f" * 64, tuple(label_names), data, split, False)
 
 
 def blind(model: M) -> M:
@@ -118,7 +118,7 @@ def save(directory: Path, model: Model, data: Path | dict[str, Path], label_name
             domain: {"path": str(path), "checksum": ShardSet.open(str(path)).checksum if path.exists() else "0" * 64}
             for domain, path in domains.items()
         },
-        config={"data": {"split": "train", "test_split": "test"}},
+        config={"data": {"split": "train", "test_split": "test", "flip": False}},
         metrics={},
         label_names=tuple(label_names),
     )

@@ -153,7 +153,7 @@ class SeesBrightness(nn.Module):
 
 
 def by_brightness() -> TrainedClassifier:
-    return TrainedClassifier(SeesBrightness(), "e" * 64, tuple("0123456789"), "0" * 64, "train")  # type: ignore[arg-type]
+    return TrainedClassifier(SeesBrightness(), "e" * 64, tuple("0123456789"), "0" * 64, "train", False)  # type: ignore[arg-type]
 
 
 def test_classes_that_are_linear_in_w_are_separable_there(digits: HeldOut) -> None:
