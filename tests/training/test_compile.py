@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from genlab.core.config import as_arguments
+from genlab.data.ingest.ingest import IngestConfig, ingest
 from genlab.store import model_directory
 from genlab.store.probes import check
 from tests.training.support import metrics
@@ -52,11 +53,12 @@ JOBS = Path(__file__).resolve().parents[2] / "jobs"
     ],
 )
 def test_a_compiled_run_has_the_same_losses(
-    family: str, networks: dict[str, Any], option: str, tiny: Callable[..., Any], small_digits: Path, tmp_path: Path
+    family: str, networks: dict[str, Any], option: str, tiny: Callable[..., Any], tmp_path: Path
 ) -> None:
     """In processes of their own, as Inductor starts threads and processes that stay."""
-    if family == "stylegan":  # whose resolutions are compiled one by one
-        networks = networks | {"data.images": str(small_digits)}
+    if family == "stylegan":  # Two resolutions, each of which is compiled: their layers are those of all.
+        ingest(IngestConfig("synthetic:digits", str(tmp_path / "digits"), size=8, count=40, test_fraction=0.25, seed=1))
+        networks = networks | {"data.images": str(tmp_path / "digits")}
     compiled_code = tmp_path / "inductor"
     same = networks | {"run.steps": 6, "run.log_every": 1}
     for changes in ({"run.name": "eager"}, {"run.name": "compiled", option: True}):
