@@ -61,5 +61,5 @@ def load_classifier(directory: UPath, device: str | torch.device, *, needs_label
         tuple(provenance["label_names"]),
         provenance["data"]["images"]["checksum"],
         provenance["config"]["data"]["split"],
-        provenance["config"]["data"]["flip"],
+        provenance["config"]["data"].get("flip", False),  # the first versions had no such option
     )
