@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from PIL import Image
 
 from genlab.cli.edit import FRAMES, main
 from genlab.core.storage import locate
+from genlab.editing.attributes import AttributeReader
 from genlab.imaging.images import prepare, read_note
 from genlab.models.classifier import Classifier, ClassifierArchitecture, Target
 from genlab.models.stylegan import StyleGAN, StyleGANArchitecture
@@ -45,7 +47,10 @@ def test_pictures_stand_side_by_side_and_say_how_they_were_made(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     main([str(folder / "gan"), "7", str(tmp_path / "out.png"), "--younger", "15"])
-    assert "age: -15 (the column's units); read as " in capsys.readouterr().out
+    classifier = cast("Classifier", model_directory.load(folder / "reader"))
+    picture = cast("StyleGAN", model_directory.load(folder / "gan" / "model")).sample(1, 7)
+    age_before = AttributeReader(classifier, {"age": "age"}, (), mirrored=True)(picture).item()
+    assert f"age: -15 (the column's units); read as {age_before:.3g} before" in capsys.readouterr().out
     png = (tmp_path / "out.png").read_bytes()
     shown = prepare(png, channels=1).image
     assert isinstance(shown, np.ndarray)
