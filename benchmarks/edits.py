@@ -53,6 +53,7 @@ def main() -> None:
     sub.add_argument("--data", required=True, type=Path)
     sub.add_argument("--judge", required=True, help="the second classifier")
     sub.add_argument("--faces", type=int, default=200)
+    sub.add_argument("--skip", type=int, default=0, help="how many of the faces drawn before them are left out")
     sub.add_argument("--older-than", type=float, default=40.0)
     sub.add_argument("--years", type=float, default=20.0, help="by how many they are made younger")
     sub.add_argument("--identity", action="store_true", help="measure identity distances, too")
@@ -76,7 +77,7 @@ def faces(options: argparse.Namespace) -> str:
     found = load_directions(directory, model_directory.describe(directory))
     read, errors = second_reader(options.judge, options.data, ("age", "gender"), found.reader.weights)
     originals, projected = options.work / "faces", options.work / "projected"
-    written = write_faces(options.data, options.older_than, options.faces, originals)
+    written = write_faces(options.data, options.older_than, options.skip, options.faces, originals)
     encoder = ["--encoder", options.encoder] if options.encoder else []
     genlab("project", options.model, originals, projected, *encoder, *options.projection)
     genlab("edit", options.model, projected, options.work / "younger", "--younger", str(options.years))
@@ -206,12 +207,12 @@ def second_reader(
     return read, read.errors(shards.split(TEST))
 
 
-def write_faces(data: Path, older_than: float, count: int, folder: Path) -> int:
+def write_faces(data: Path, older_than: float, skip: int, count: int, folder: Path) -> int:
     """Write pictures of the test split whose age is above a number, drawn at random, as 00000.png and so on."""
     shards = ShardSet.open(str(data)).split(TEST)
     rows = shards.read(np.arange(len(shards)))
     [old] = np.nonzero(rows.columns["age"] > older_than)
-    chosen = np.sort(np.random.default_rng(0).permutation(old)[:count])
+    chosen = np.sort(np.random.default_rng(0).permutation(old)[skip : skip + count])
     folder.mkdir(parents=True, exist_ok=True)
     for number, row in enumerate(chosen):
         (folder / f"{number:05}.png").write_bytes(encode_png(rows.image[row]))
