@@ -73,13 +73,15 @@ stop_node() {
   rm -f "$file"
 }
 
-# stop_nodes: stop every remembered node, and nothing else.
+# stop_nodes: stop every remembered node at the same time, as each takes its ten seconds, and nothing else.
 stop_nodes() {
-  local file
+  local file stopping=()
   for file in "$GENLAB_CLUSTER"/*.pid; do
     [ -e "$file" ] || continue
-    stop_node "$(basename "$file" .pid)"
+    stop_node "$(basename "$file" .pid)" &
+    stopping+=("$!")
   done
+  ((${#stopping[@]} == 0)) || wait "${stopping[@]}"
 }
 
 # free_port: a TCP port of 127.0.0.1 that nothing listens on.
