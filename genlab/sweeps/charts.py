@@ -17,7 +17,7 @@ from genlab.reports.page import CHART_WIDTH, Picture, chart
 from genlab.sweeps.ranking import PointResult
 from genlab.sweeps.results import TrialResult
 from genlab.sweeps.space import Mode, Space, When
-from genlab.sweeps.table import shown
+from genlab.sweeps.trials import shown
 
 HEIGHT, CURVES_HEIGHT, PARALLEL_HEIGHT = 230, 280, 300
 """Heights of charts, in CSS pixels."""

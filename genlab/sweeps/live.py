@@ -79,9 +79,11 @@ class Status:
         self._seconds.append(self._clock() - self._started[name].started)
         self._started[name].state = "waits"
 
-    def reports(self, name: str, metrics: Mapping[str, float]) -> None:
-        """Note what a trial was last measured at."""
+    def reports(self, name: str, metrics: Mapping[str, float]) -> bool:
+        """Note what a trial was last measured at; return whether that is new."""
+        before = self._started[name].metrics
         self._started[name].metrics = metrics
+        return metrics != before
 
     def ends(self, name: str, *, failed: bool = False) -> None:
         """Note that a trial is over."""

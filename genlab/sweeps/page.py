@@ -20,7 +20,7 @@ from genlab.sweeps.commands import commands
 from genlab.sweeps.ranking import LEVEL, PointResult, by_point, p_values, pareto_front, ranked
 from genlab.sweeps.results import TrialResult
 from genlab.sweeps.space import Pbt, Space, When
-from genlab.sweeps.trials import Trial, ancestry
+from genlab.sweeps.trials import Trial, ancestry, shown
 
 FILE_NAME = "sweep.html"
 SHEET_LEAST = 200
@@ -168,7 +168,7 @@ class SweepPage:
         line = ancestry(chosen, [one.outcome.trial for one in self.results])
         ends = [*(one.origin.images for one in line if one.origin), chosen.images]
         rows = tuple(
-            (f"{end:,}", *(table.shown(one.point[name]) for name in self.space.vary), one.name)
+            (f"{end:,}", *(shown(one.point[name]) for name in self.space.vary), one.name)
             for end, one in zip(ends, line, strict=True)
         )
         columns = ("to images", *(breakable(name) for name in self.space.vary), "trial")
@@ -328,7 +328,7 @@ class SweepPage:
         varied = tuple((name, described(values)) for name, values in self.space.vary.items())
         found = [Table("What varies", ("option", "values"), varied, numbers=False)]
         changed = differences(recipe_type(self.space.family).config_type(), self.config)
-        rows = tuple((name, table.shown(new), table.shown(old)) for name, (old, new) in changed.items())
+        rows = tuple((name, shown(new), shown(old)) for name, (old, new) in changed.items())
         if rows:
             caption = "Options of all trials that differ from the family's defaults"
             found.append(Table(caption, ("option", "value", "default"), rows, numbers=False))
@@ -353,17 +353,17 @@ def breakable(name: str) -> str:
 def described(values: Any) -> str:
     """Return what an option may be, in words."""
     if isinstance(values, When):
-        among = ", ".join(map(table.shown, values.among))
+        among = ", ".join(map(shown, values.among))
         return f"{described(values.values)}; where {values.option} is {among}"
     if isinstance(values, Categorical):
         values = values.categories
     if not isinstance(values, Float | Integer):
-        return ", ".join(map(table.shown, values))
+        return ", ".join(map(shown, values))
     sampler, step = values.get_sampler(), ""
     if isinstance(sampler, Quantized):
-        step = f", in steps of {table.shown(sampler.q)}"
+        step = f", in steps of {shown(sampler.q)}"
         sampler = sampler.get_sampler()
     whole = isinstance(values, Integer)
     high = values.upper - 1 if whole else values.upper
     kind = "log-uniform" if isinstance(sampler, LogUniform) else "uniform"
-    return f"{kind}{', whole' if whole else ''}, {table.shown(values.lower)} to {table.shown(high)}{step}"
+    return f"{kind}{', whole' if whole else ''}, {shown(values.lower)} to {shown(high)}{step}"

@@ -147,8 +147,7 @@ class Announcer(tune.Callback):
         """Show the metrics of a trial."""
         mine = self._of(trial)
         found = {metric: float(result[metric]) for metric in self._status.objectives if metric in result}
-        if found:
-            self._status.reports(mine.name, found)
+        if found and self._status.reports(mine.name, found):  # At its end a trial reports the last once more.
             self._say(mine, ", ".join(f"{metric} {value:.5g}" for metric, value in found.items()))
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:

@@ -1,13 +1,12 @@
 """The table of a sweep's points, as text: for the terminal and for the page."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from genlab.core.text import counted
 from genlab.evaluation.measurements import Measurement
 from genlab.sweeps.ranking import LEVEL, PointResult, p_values
 from genlab.sweeps.space import Pbt, Space
-from genlab.sweeps.trials import Trial, ancestry
+from genlab.sweeps.trials import Trial, ancestry, shown, values_text
 
 
 def columns(space: Space, points: Sequence[PointResult]) -> tuple[str, ...]:
@@ -92,16 +91,6 @@ def figure(point: PointResult, metric: str) -> str:
     return str(Measurement(metric, point.mean(metric), {}, interval=interval)) if point.values(metric) else "–"
 
 
-def shown(value: Any) -> str:
-    """Return a value of an option, numbers to four digits."""
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
 def point_text(point: PointResult) -> str:
     """Return a point in words."""
     return values_text(point.point)
-
-
-def values_text(point: Mapping[str, Any]) -> str:
-    """Return the values of options in words."""
-    return ", ".join(f"{name} = {shown(value)}" for name, value in point.items())

@@ -87,7 +87,7 @@ class Trial:
     @property
     def label(self) -> str:
         """The point and the seed in words, for messages."""
-        return label(self.point | {SEED: self.seed})
+        return values_text(self.point | {SEED: self.seed})
 
     @property
     def images(self) -> int:
@@ -160,8 +160,18 @@ class Source(Protocol):
         ...
 
 
-def label(point: Mapping[str, Any]) -> str:
-    """Return a point in words; genlab once named the runs of trials so."""
+def shown(value: Any) -> str:
+    """Return a value of an option, numbers to four digits."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def values_text(point: Mapping[str, Any]) -> str:
+    """Return the values of options in words."""
+    return ", ".join(f"{name} = {shown(value)}" for name, value in point.items())
+
+
+def _earlier_name(point: Mapping[str, Any]) -> str:
+    """Return the name that genlab once gave to the run of a trial."""
     return ",".join(f"{name}={value}" for name, value in point.items())
 
 
@@ -255,7 +265,7 @@ def plan_trial(space: Space, config: Any, folder: UPath, point: Mapping[str, Any
     """
     changed = config_of(space, config, point, seed)
     others = {option: value for option, value in point.items() if option != SEED}
-    earlier_names = [label(point), label(others | {SEED: seed})]
+    earlier_names = [_earlier_name(point), _earlier_name(others | {SEED: seed})]
     return Trial(others, _plan(space, changed, trial_name(point, changed), earlier_names, folder))
 
 

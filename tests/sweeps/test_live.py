@@ -43,7 +43,8 @@ def test_the_highest_is_the_best_where_the_space_says_so_and_earlier_trials_coun
     status = Status({"score/gain": "max"}, trials=1, before=3.0)
     assert "best so far: score/gain 3, of a trial that had ended before" in str(status)
     status.starts("one", "z=1")
-    status.reports("one", {"score/gain": 4.0})
+    assert status.reports("one", {"score/gain": 4.0})
+    assert not status.reports("one", {"score/gain": 4.0}), "said a second time"
     assert "best so far: score/gain 4, one (z=1)" in str(status)
 
 

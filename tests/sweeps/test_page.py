@@ -79,7 +79,7 @@ def test_trials_that_were_stopped_that_failed_or_have_not_ended_are_said(tmp_pat
     assert "1 trial failed" in html
     failed = next(one for one in some.sections() if one.title == "Failed trials")
     assert [(one.caption, one.columns, one.rows) for one in failed.tables] == [
-        ("trial-4-0", ("model.latent_dim=4,run.seed=0",), (("no memory",),))
+        ("trial-4-0", ("model.latent_dim = 4, run.seed = 0",), (("no memory",),))
     ]
 
 

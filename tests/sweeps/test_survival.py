@@ -45,7 +45,7 @@ def test_a_sweep_whose_driver_is_killed_ends_with_the_same_trials_and_one_that_f
     assert job.returncode == 2, log
     assert re.search(r"3 trials, of which (1 has|2 have) ended", log), log
     assert first.stat().st_mtime_ns == before, "a trial that has ended is not trained again"
-    assert "error: 1 of 3 trials failed; optimization.learning_rate=1e+30,run.seed=0: " in log
+    assert "error: 1 of 3 trials failed; optimization.learning_rate = 1e+30, run.seed = 0: " in log
     trials = json.loads((folder / "sweep.json").read_text())["trials"]
     assert {trial["point"]["optimization.learning_rate"]: trial["error"] is None for trial in trials} == {
         1e-3: True,

@@ -49,6 +49,12 @@ def test_a_name_is_short_and_a_function_of_point_and_seed() -> None:
     assert name({"objective.beta": 1.0, "run.seed": 1}) == name({"objective.beta": 1.0}, seed=1)
 
 
+def test_messages_name_a_point_by_numbers_that_one_can_read(config: Any, tmp_path: Path) -> None:
+    [trial] = trials(config, tmp_path, vary={"model.latent_dim": [3], "objective.beta": [0.26555337981900445]})
+    assert trial.label == "model.latent_dim = 3, objective.beta = 0.2656, run.seed = 0"
+    assert trial.plan.config.objective.beta == 0.26555337981900445
+
+
 def test_trials_leave_the_rows_alone_that_results_are_reported_on(config: Any, tmp_path: Path) -> None:
     [first, _] = trials(config, tmp_path)
     assert first.plan.measured_splits == {"val": "test:validation"}
