@@ -16,6 +16,7 @@ Rows are printed as they come. ``--page FILE`` puts them into the table of a pag
 import argparse
 import asyncio
 import contextlib
+import math
 import os
 import random
 import signal
@@ -63,6 +64,8 @@ from tests.training.support import flip, truncate
 
 AWAY_SECONDS, PARTED_SECONDS, GCS_SECONDS = 60.0, 30.0, 10.0
 """How long the store is away, a node cut off, and the GCS dead."""
+WITHIN = 0.1
+"""The most by which metrics may differ from those of another number of workers, relative where they are above 1."""
 ITSELF, AGAIN = "by itself", "submitted again"
 HEAD = ["fault", "what is done", "ended", "goes on", "beside the undisturbed", "lines", "s lost", "steps done again"]
 
@@ -226,6 +229,8 @@ def largest_difference(run: UPath, other: UPath) -> float:
         for name, value in theirs.get((line["kind"], line["step"]), {}).items():
             if name not in CLOCK_FIELDS and isinstance(value, float):
                 largest = max(largest, abs(line[name] - value) / max(1.0, abs(value)))
+                if not math.isfinite(line[name]):
+                    return math.inf
     return largest
 
 
@@ -325,6 +330,8 @@ def play_join(stage: Stage, dice: random.Random) -> Outcome:
     if not each_once(work.folder, steps):
         raise RuntimeError("a line of metrics is lost or doubled")
     difference = largest_difference(work.folder, unbroken)
+    if difference > WITHIN:
+        raise RuntimeError(f"metrics differ by {difference:.2g} from those of 2 workers")
     said = f"3, then 4 workers: metrics within {difference:.1g} of those of 2"
     return Outcome(how(work), said, "each once", longest_pause(work.folder), work.steps_again)
 

@@ -37,8 +37,8 @@ class PlanCheckpointsConfig:
     """Seconds from an interruption to the first step after it."""
     step_seconds: Annotated[float, Gt(0)] | None = None
     """Seconds of a step."""
-    noticed: Annotated[float, Interval(ge=0, le=1)] = 0.0
-    """Share of the interruptions before which the run gets a notice, and saves."""
+    noticed: Annotated[float, Interval(ge=0, le=1)] | None = None
+    """Share of the interruptions before which the run gets a notice, and saves: 0 unless given or in the ledger."""
     seed: Annotated[int, Interval(ge=0)] = 0
     """Seed of the simulated interruptions."""
 
@@ -55,13 +55,15 @@ def show_plan(config: PlanCheckpointsConfig) -> None:
         ConfigError: something is neither given nor in the run's ledger.
     """
     ledger = read_ledger(locate(config.run)) if config.run else Ledger(())
-    between = ledger.seconds_between_losses
+    between, noticed = ledger.seconds_between_losses, config.noticed
+    if noticed is None:
+        noticed = ledger.noticed or 0.0
     hours = _given("hours-between", config.hours_between, None if between is None else between / 3600)
     costs = Costs(
         _given("checkpoint-seconds", config.checkpoint_seconds, ledger.checkpoint_seconds),
         _given("restart-seconds", config.restart_seconds, ledger.restart_seconds),
         3600 * hours,
-        config.noticed,
+        noticed,
     )
     step = _given("step-seconds", config.step_seconds, ledger.step_seconds)
     best, tried = best_interval(costs, config.seed)
@@ -75,11 +77,11 @@ def show_plan(config: PlanCheckpointsConfig) -> None:
     rows += [row("", seconds, lost) for seconds, lost in tried[::SHOWN]]
     rows += [row("Young", young, losses[young]), row("Daly", daly, losses[daly])]
     rows.append(row("best", best, dict(tried)[best]))
-    noticed = f", {config.noticed:.0%} of them with a notice" if config.noticed else ""
+    told = f", {noticed:.0%} of them with a notice" if noticed else ""
     console = Console(soft_wrap=True, highlight=False)
     console.print(
         f"a checkpoint costs {costs.cost:.3g} s, a restart {costs.restart:.3g} s, a step {step:.3g} s; an interruption "
-        f"every {hours:.3g} hours{noticed}"
+        f"every {hours:.3g} hours{told}"
     )
     print_rows(console, rows)
     console.print(f"--run.checkpoint-every {max(1, round(best / step))}")

@@ -16,4 +16,6 @@ def loss_rows(ledger: Ledger) -> list[tuple[str, ...]]:
     rows.append(row("steps that count", "", "", total - start - ledger.lost))
     for cause, losses in ledger.losses.items():
         rows.append(row(f"lost by: {CAUSES[cause]}", f"{losses.times:,}", f"{losses.steps:,}", losses.hours))
+    if ledger.waited > 0:
+        rows.append(row("of these hours, between groups of workers", "", "", ledger.waited))
     return [*rows, row("all", "", "", total)]

@@ -134,6 +134,8 @@ class Entry:
     """Steps that the next attempt did again."""
     lost: float
     """Hours of these steps, and of the next attempt before its first step."""
+    waited: float
+    """The part of these hours until the next attempt began, if that was of the same driver."""
     restart: float | None
     """Seconds from its end to the first step of the next attempt, if that was of the same driver."""
     checkpoints: int
@@ -206,8 +208,23 @@ class Ledger:
     @property
     def seconds_between_losses(self) -> float | None:
         """Seconds of training for each time that a worker was lost or a notice came."""
-        times = sum(entry.cause in (LOST, PREEMPTION) for entry in self.entries)
+        times = len(self._interruptions)
         return sum(entry.seconds for entry in self.entries) / times if times else None
+
+    @property
+    def noticed(self) -> float | None:
+        """Share of these times at which a notice came."""
+        causes = self._interruptions
+        return causes.count(PREEMPTION) / len(causes) if causes else None
+
+    @property
+    def waited(self) -> float:
+        """Hours between groups of workers of one driver: of waiting for nodes and of starting workers."""
+        return sum(entry.waited for entry in self.entries)
+
+    @property
+    def _interruptions(self) -> list[str]:
+        return [entry.cause for entry in self.entries if entry.cause in (LOST, PREEMPTION)]
 
 
 def read_ledger(run: UPath) -> Ledger:
@@ -232,7 +249,7 @@ def _entry(
     devices, until = record["devices"], record["until"]
     begin = before["until"] if before and before["driver"] == record["driver"] else record["began"]
     steps, seconds = record["step"] - record["first"], until - record["trained"]
-    cause, lost_steps, lost, restart = None, 0, 0.0, None
+    cause, lost_steps, lost, waited, restart = None, 0, 0.0, 0.0, None
     if after:
         same = after["driver"] == record["driver"]
         end = record.get("end")
@@ -241,7 +258,8 @@ def _entry(
         again = seconds * lost_steps / steps if steps else 0.0
         starting = after["trained"] - (until if same else after["began"])
         lost = (devices * again + after["devices"] * starting) / 3600
-        restart = starting if same else None
+        if same:
+            waited, restart = after["devices"] * (after["began"] - until) / 3600, starting
     return Entry(
         number,
         record["workers"],
@@ -253,6 +271,7 @@ def _entry(
         cause,
         lost_steps,
         lost,
+        waited,
         restart,
         record["checkpoints"],
         record["checkpoint_seconds"],

@@ -44,6 +44,13 @@ def test_an_image_runs_without_root_and_asks_for_a_token(target: str) -> None:
 
 
 @pytest.mark.parametrize("target", ["cpu", "gpu"])
+def test_an_image_has_the_programs_by_which_a_head_sets_up_workers(target: str) -> None:
+    """Ray's launcher runs `ssh` and `rsync` inside the head's container, and KubeRay `wget` in each."""
+    (packages,) = [rest for word, rest in stages()[target] if word == "ARG" and rest.startswith("PACKAGES=")]
+    assert {"openssh-client", "rsync", "wget"} <= set(packages.partition("=")[2].strip('"').split())
+
+
+@pytest.mark.parametrize("target", ["cpu", "gpu"])
 def test_all_that_is_installed_is_pinned_and_no_cache_is_kept(target: str) -> None:
     instructions = stages()[f"build-{target}"]
     commands = [part.strip() for word, rest in instructions if word == "RUN" for part in rest.split("&&")]

@@ -150,12 +150,40 @@ def test_nothing_but_the_server_is_reached_from_outside() -> None:
 
 
 def test_ray_drains_a_pods_node_before_the_pod_is_killed() -> None:
-    for pod in pod_templates():
-        for container in pod["spec"]["containers"]:
-            variables = {each["name"]: each["value"] for each in container.get("env", [])}
-            if "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S" in variables:
-                seconds = float(variables["RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S"])
-                assert 60 <= seconds < pod["spec"]["terminationGracePeriodSeconds"]
+    (service,) = of_kind("RayService")
+    (application,) = yaml.safe_load(service["spec"]["serveConfigV2"])["applications"]
+    (deployment,) = application["deployments"]
+    for kind, cluster in clusters().items():
+        least = deployment["graceful_shutdown_timeout_s"] if kind == "RayService" else 60
+        for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
+            pod = group["template"]["spec"]
+            (container,) = pod["containers"]
+            variables = {each["name"]: each["value"] for each in container["env"]}
+            seconds = float(variables["RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S"])
+            assert least <= seconds < pod["terminationGracePeriodSeconds"]
+
+
+def test_prometheus_finds_the_ports_of_a_head() -> None:
+    """It discovers ports that a container declares; that of a node's own metrics KubeRay adds."""
+    scrape = yaml.safe_load((REPOSITORY / "cluster" / "monitoring" / "prometheus.yml").read_text())["scrape_configs"]
+    (job,) = [each for each in scrape if each["job_name"] == "kuberay"]
+    names = {name for rule in job["relabel_configs"] for name in rule.get("regex", "").split("|")} - {"", "metrics"}
+    ports = {"as-metrics": constants.AUTOSCALER_METRIC_PORT, "dash-metrics": ray.dashboard.consts.DASHBOARD_METRIC_PORT}
+    assert names == set(ports)
+    for cluster in clusters().values():
+        (container,) = cluster["headGroupSpec"]["template"]["spec"]["containers"]
+        declared = {port["name"]: port["containerPort"] for port in container["ports"]}
+        expected = ports if cluster.get("enableInTreeAutoscaling") else {"dash-metrics": ports["dash-metrics"]}
+        assert {name: declared.get(name) for name in ports if name in declared} == expected
+
+
+def test_no_two_clusters_have_the_same_services() -> None:
+    """KubeRay names the Services of a RayCluster and of a RayService after them."""
+    owners = [one["metadata"]["name"] for kind in ("RayCluster", "RayService", "RayJob") for one in of_kind(kind)]
+    assert len(set(owners)) == len(owners)
+    (ingress,), (service,) = of_kind("Ingress"), of_kind("RayService")
+    (path,) = ingress["spec"]["rules"][0]["http"]["paths"]
+    assert path["backend"]["service"]["name"] == f"{service['metadata']['name']}-serve-svc"
 
 
 def test_secrets_are_named_and_never_written() -> None:
@@ -209,6 +237,6 @@ def test_runs_and_rays_autoscaler_know_what_workers_may_come(monkeypatch: pytest
     gpu = kinds["gpu"]
     assert (gpu["min_workers"], gpu["max_workers"]) == (0, 8)
     (container,) = cluster["spec"]["headGroupSpec"]["template"]["spec"]["containers"]
-    (variable,) = container["env"]
-    monkeypatch.setenv(variable["name"], variable["value"])
+    for variable in container["env"]:
+        monkeypatch.setenv(variable["name"], variable["value"])
     assert _offered() == [Node(gpu["resources"]["CPU"], gpu["resources"]["GPU"])]

@@ -8,7 +8,9 @@ from typing import Any
 
 import botocore.session
 import pytest
+import ray._common.utils as ray_utils
 import yaml
+from ray._private import ray_constants
 from ray.autoscaler._private import constants
 from ray.autoscaler._private.node_provider_availability_tracker import NodeProviderAvailabilityTracker
 from ray.autoscaler._private.resource_demand_scheduler import get_nodes_for
@@ -81,11 +83,25 @@ def test_the_job_server_is_on_loopback_and_asks_for_the_token(cloud: str) -> Non
 
 @pytest.mark.parametrize("cloud", CLOUDS)
 def test_runs_wait_for_the_nodes_that_may_come(cloud: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    (option,) = written(cloud)["docker"]["head_run_options"]
+    (option,) = [each for each in written(cloud)["docker"]["head_run_options"] if each.startswith("-e ")]
     name, _, value = option.removeprefix("-e ").partition("=")
     monkeypatch.setenv(name, value)
     resources = written(cloud)["available_node_types"]["spot"]["resources"]
     assert _offered() == [Node(resources["CPU"], resources["GPU"])]
+
+
+@pytest.mark.parametrize("cloud", CLOUDS)
+def test_prometheus_on_the_head_reads_rays_list_of_nodes(cloud: str) -> None:
+    """Ray writes it in its folder, in a container that the file shares with the machine."""
+    scrape = yaml.safe_load((CLUSTER / "monitoring" / "prometheus.yml").read_text())["scrape_configs"]
+    (job,) = [each for each in scrape if each["job_name"] == "ray"]
+    (file,) = job["file_sd_configs"][0]["files"]
+    folder, name = ray_utils.get_default_ray_temp_dir(), ray_constants.PROMETHEUS_SERVICE_DISCOVERY_FILE
+    assert file == f"{folder}/{name}"
+    config = prepared(cloud)
+    assert f"-v {folder}:{folder}" in config["docker"]["head_run_options"]
+    assert not any("--temp-dir" in command for command in config["head_start_ray_commands"])
+    assert config["initialization_commands"] == [f"mkdir --parents --mode 1777 {folder}"]
 
 
 def started_on_aws(tracker: NodeProviderAvailabilityTracker, workers: int) -> dict[str, int]:

@@ -43,7 +43,7 @@ FAMILIES = {
     ],
 }
 GRID = [
-    pytest.param("vae", 1, 2, 0, marks=pytest.mark.cluster, id="1 worker-vae"),
+    pytest.param("vae", 2, 2, 0, marks=pytest.mark.cluster, id="2 workers-vae"),
     *(
         pytest.param(
             family, workers, 4, seed, marks=pytest.mark.reliability, id=f"{workers} workers-{family}, seed {seed}"

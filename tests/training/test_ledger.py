@@ -54,6 +54,8 @@ def test_hours_are_used_and_lost_by_cause() -> None:
     assert ledger.checkpoint_seconds == 3
     assert ledger.step_seconds == pytest.approx((2300 - 30) / 2250)
     assert ledger.seconds_between_losses == 2300 / 2
+    assert ledger.noticed == 1 / 2
+    assert ledger.waited == pytest.approx((4 * 80 + 2 * 10 + 4 * 20) / 3600), "between workers of one driver"
 
 
 @pytest.mark.slow
