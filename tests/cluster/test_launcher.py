@@ -91,8 +91,9 @@ def test_runs_wait_for_the_nodes_that_may_come(cloud: str, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("cloud", CLOUDS)
-def test_prometheus_on_the_head_reads_rays_list_of_nodes(cloud: str) -> None:
+def test_prometheus_on_the_head_reads_rays_list_of_nodes(cloud: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ray writes it in its folder, in a container that the file shares with the machine."""
+    monkeypatch.delenv("TMPDIR")
     scrape = yaml.safe_load((CLUSTER / "monitoring" / "prometheus.yml").read_text())["scrape_configs"]
     (job,) = [each for each in scrape if each["job_name"] == "ray"]
     (file,) = job["file_sd_configs"][0]["files"]
