@@ -198,7 +198,7 @@ def asha(given: argparse.Namespace, root: Path) -> None:
     print(f"\nthe grid's {METRIC}: {', '.join(f'{figure:.2f}' for figure in figures)}")
     print("\n| | images | of the grid's | chosen | −ELBO | of the grid's best |\n| --- | --- | --- | --- | --- | --- |")
     for name, found in results.items():
-        ended = [row for row, state in enumerate(found["state"]) if state == "finished"]
+        ended = [row for row, images in enumerate(found["images"]) if images == max(found["images"])]  # to the end
         best = min(ended, key=lambda row: found[METRIC][row])
         seen, figure = sum(found["images"]), found[METRIC][best]
         point = (

@@ -4,12 +4,12 @@ import difflib
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, get_args
+from typing import Any, get_args, get_type_hints
 
 import torch
 from ray.tune.search.sample import Domain, Float, Integer, LogUniform, Quantized
 
-from genlab.core.config import override
+from genlab.core.config import override, validate
 from genlab.core.errors import ConfigError
 from genlab.core.text import counted
 from genlab.data.format.shards import ShardSet
@@ -18,17 +18,22 @@ from genlab.evaluation.evaluate import picture_measurements
 from genlab.proofs.describe import names_of_test_metrics
 from genlab.recipes.recipe import preset_values, recipe_type
 from genlab.reports.family import family_report
-from genlab.sweeps.space import Asha, Median, Mode, Pbt, Space, When, drawn
+from genlab.sweeps.space import Asha, Median, Mode, Pbt, Space, When, bounds, drawn
 from genlab.sweeps.trials import SEED
 from genlab.training.plan import Plan, build_on_meta
 from genlab.training.state import TrainingState
 
-OWN_OPTIONS = ("run.name", "run.storage")
-"""Options that a sweep sets in each trial."""
+OWN_OPTIONS = {
+    "run.name": "since the sweep sets it",
+    "run.storage": "since the sweep sets it",
+    "run.threads": "since the sweep sets it, for as many trials side by side as the cluster has room for",
+    "run.workers": "since room is reserved for trials of one size; train a sweep for each",
+}
+"""Options that no space varies, and why."""
 PERTURBED = ("objective.", "optimization.")
 """Beginnings of the names of options that may change while a run is trained: a function of the steps to come alone."""
 DRAWS = 16
-"""Draws of a distribution that are checked besides its ends: of a quantized one, or one of another type."""
+"""Draws of a distribution that are checked besides its ends: it may be one of another type."""
 ENDS = 2
 """Values of a distribution with which networks are built to see whether they have the same shapes: its ends."""
 
@@ -45,6 +50,14 @@ def check_space(space: Space, config: Any) -> None:
     """
     if not space.vary:
         raise ConfigError("the space varies nothing; its vary needs an option with its values")
+    searchers = get_args(get_type_hints(Space)["searcher"])
+    if space.searcher not in searchers:
+        raise ConfigError(f"searcher = {space.searcher!r}: there are {', '.join(searchers)}")
+    if not isinstance(space.scheduler, Asha | Median | Pbt | None):
+        raise ConfigError(f"scheduler = {space.scheduler!r}: give Asha(...), Median(...) or Pbt(...)")
+    if not isinstance(space.keep, int) or space.keep < 0:
+        raise ConfigError(f"keep = {space.keep!r}: a number of trials, from 0 on")
+    validate(space.budget)
     _check_objectives(space)
     if not isinstance(space.seeds, int) or space.seeds < 1:
         raise ConfigError(f"seeds = {space.seeds!r}: a sweep has at least one seed")
@@ -65,7 +78,7 @@ def check_space(space: Space, config: Any) -> None:
             _check_condition(name, declared, earlier)
             values = declared.values
         if name in OWN_OPTIONS:
-            raise ConfigError(f"{name}: cannot be varied, since the sweep sets it")
+            raise ConfigError(f"{name}: cannot be varied, {OWN_OPTIONS[name]}")
         if isinstance(values, str) or not isinstance(values, Sequence | Domain):
             raise ConfigError(f"{name} = {values!r}: give a list of values, or a distribution like tune.uniform(0, 1)")
         if isinstance(values, Domain) and space.searcher == "grid":
@@ -219,9 +232,7 @@ def _samples(name: str, values: Sequence[Any] | Domain) -> Iterator[Any]:
         return
     if not isinstance(values, Float | Integer) or not math.isfinite(values.lower) or not math.isfinite(values.upper):
         raise ConfigError(f"{name}: a distribution without bounds; use one with them, such as tune.uniform(0, 1)")
-    if not isinstance(values.get_sampler(), Quantized):
-        yield values.lower
-        yield values.upper - 1 if isinstance(values, Integer) else math.nextafter(values.upper, values.lower)
+    yield from bounds(values)
     for number in range(DRAWS):
         yield drawn(values, number)
 
@@ -232,6 +243,12 @@ def check_plan(space: Space, plan: Plan) -> None:
     Raises:
         ConfigError: with the name to use instead, or with what is missing.
     """
+    sources = [*(f"data.{domain}" for domain in plan.domains), "data.test_split"]
+    for name in sources:
+        if name in space.vary:
+            raise ConfigError(
+                f"{name}: cannot be varied, since trials are compared on the same images; train a sweep for each"
+            )
     for metric in space.objectives:
         _check_metric(metric, plan)
     if space.scheduler is not None:

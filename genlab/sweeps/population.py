@@ -25,7 +25,7 @@ from genlab.core.errors import ConfigError, RunError
 from genlab.core.seeds import derived_seed
 from genlab.core.storage import exists, locate, read_json, write_json
 from genlab.core.text import counted
-from genlab.sweeps.space import Pbt, Space, drawn
+from genlab.sweeps.space import Pbt, Space, bounds, drawn
 from genlab.sweeps.stopping import measured_steps
 from genlab.sweeps.trials import (
     Origin,
@@ -195,6 +195,10 @@ class Population:
                     )
                     for name, value in parent.point.items()
                 }
+                try:
+                    self._plan(place, point, parent, rung)
+                except ConfigError:  # Values that are each right may contradict each other.
+                    point = dict(parent.point)
                 replaced.append({"member": place, "trial": member.name, "parent": parent.name, "point": point})
         decided = {
             "step": rung,
@@ -272,10 +276,9 @@ def explored(values: Any, value: Any, pbt: Pbt, seed: int) -> Any:
         place = [json.dumps(one) for one in choices].index(json.dumps(value))
         return choices[min(max(place + int(random.choice([-1, 1])), 0), len(choices) - 1)]
     found = value * float(random.choice(np.asarray(pbt.factors)))
-    sampler, high = values.get_sampler(), math.nextafter(values.upper, values.lower)
-    low = values.lower
+    sampler, (low, high) = values.get_sampler(), bounds(values)
     if isinstance(sampler, Quantized):
-        found, high = round(found / sampler.q) * sampler.q, values.upper
+        found = round(found / sampler.q) * sampler.q
     if isinstance(values, Integer):
-        found, high = round(found), values.upper if isinstance(sampler, Quantized) else values.upper - 1
+        found = round(found)
     return min(max(found, low), high)

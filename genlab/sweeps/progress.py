@@ -175,6 +175,8 @@ class Announcer(tune.Callback):
         self._ended(mine, "failed")
 
     def _ended(self, trial: Trial, fault: str | None) -> None:
+        if not self._status.knows(trial.name):  # Its process never came up.
+            self._status.starts(trial.name, trial.label)
         self._status.ends(trial.name, failed=fault is not None)
         self._display.say(str(self._status))
         self._results.trial_ended(trial.name, fault)

@@ -5,11 +5,11 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from annotated_types import Ge, Gt
-from ray.tune.search.sample import Domain
+from ray.tune.search.sample import Domain, Float, Integer, Quantized
 
 from genlab.core.errors import ConfigError
 from genlab.core.seeds import derived_seed
@@ -178,9 +178,9 @@ class Space:
     @property
     def objectives(self) -> dict[str, Mode]:
         """Whether the lowest or the highest is the best, by metric."""
-        if isinstance(self.metric, str) and isinstance(self.mode, str):
-            return {self.metric: self.mode}
-        return dict(zip(self.metric, cast("Sequence[Mode]", self.mode), strict=True))
+        metrics = [self.metric] if isinstance(self.metric, str) else self.metric
+        modes = [self.mode] if isinstance(self.mode, str) else self.mode
+        return dict(zip(metrics, modes, strict=True))
 
     def grid(self) -> Iterator[dict[str, Any]]:
         """Yield every combination of the values of lists; the last option varies fastest."""
@@ -236,6 +236,22 @@ def drawn(values: Sequence[Any] | Domain, seed: int) -> Any:
     else:
         value = values[int(random.integers(len(values)))]
     return value.item() if isinstance(value, np.generic) else value
+
+
+def bounds(values: Float | Integer) -> tuple[Any, Any]:
+    """Return the least and the greatest value that a distribution with bounds gives.
+
+    Ray Tune's exclude the upper bound unless they are rounded.
+    """
+    sampler = values.get_sampler()
+    if isinstance(sampler, Quantized):
+        step = sampler.q
+        if isinstance(values, Integer):
+            return math.ceil(values.lower / step) * step, math.floor(values.upper / step) * step
+        return values.lower, values.upper  # multiples of the step
+    if isinstance(values, Integer):
+        return values.lower, values.upper - 1
+    return values.lower, math.nextafter(values.upper, values.lower)
 
 
 def load_space(path: str) -> Space:

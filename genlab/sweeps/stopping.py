@@ -141,7 +141,13 @@ class RungScheduler(FIFOScheduler):
         if reached:
             self._scheduler(trial).on_trial_add(None, _Named(trial.name))
             for step in reached:
-                self._stops(trial, step * trial.plan.run.batch, values[step])
+                images = step * trial.plan.run.batch
+                if self._asha:
+                    self._stops(trial, images, values[step])
+                else:  # As a trial that ends, by which the rule decides nothing: who came first is not known.
+                    self._seen.add((trial.name, images))
+                    found = {IMAGES: images, self._by: values[step]}
+                    self._scheduler(trial).on_trial_complete(None, _Named(trial.name), found)
             self._complete(trial)
 
     def _stops(self, trial: Trial, images: int, value: float) -> bool:

@@ -25,7 +25,7 @@ from optuna.samplers import TPESampler
 from optuna.storages import RDBStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
-from ray.tune.search.sample import Domain, Integer, LogUniform, Quantized
+from ray.tune.search.sample import Domain, Float, Integer, LogUniform, Quantized
 from upath import UPath
 
 from genlab.core.config import flatten
@@ -33,7 +33,7 @@ from genlab.core.errors import ConfigError, DataError, StorageError
 from genlab.core.seeds import derived_seed
 from genlab.core.storage import cache_folder, exists, read_bytes, read_json, sha256, write_atomic
 from genlab.core.text import counted
-from genlab.sweeps.space import Space, When
+from genlab.sweeps.space import Asha, Median, Space, When, bounds
 from genlab.sweeps.trials import PREFIX, Trial, config_of, plan_trial, result_of, stopped_images, trial_name
 from genlab.training.plan import earlier_config
 
@@ -107,11 +107,15 @@ class Study:
         budget = space.budget
         self._allowed = math.inf if budget.trials is None else budget.trials // space.seeds
         varied = [one.values if isinstance(one, When) else one for one in space.vary.values()]
-        if not any(isinstance(values, Domain) for values in varied):
+        self._finite = not any(isinstance(values, Domain) for values in varied)
+        if self._finite:
             self._allowed = min(self._allowed, sum(1 for _ in space.grid()))
+        if isinstance(space.scheduler, Asha | Median):
+            images = min([*space.scheduler.rungs(images), images])  # that a trial sees at least
         by_images = math.inf if budget.images is None else budget.images // images
         self._open_trials: dict[str, optuna.Trial] = {}  # Of points that have not ended.
         self._failed: set[str] = set()
+        self._seen: dict[str, int] = {}  # Images that trials saw which have ended.
         self._waiting: list[Trial] = []
         self.trials: list[Trial] = []
         self.file = Path(str(cache_folder())) / "sweeps" / sha256(str(folder).encode())[:16] / FILE_NAME
@@ -120,7 +124,6 @@ class Study:
         self._study = self._open()
         self._agree()
         self.most = max(len(self.trials), int(min(self._allowed * space.seeds, by_images)))
-        self.left = self.most - sum(result_of(trial) is not None for trial in self.trials)
         self.waits = False
 
     def __enter__(self) -> "Study":
@@ -128,6 +131,11 @@ class Study:
 
     def __exit__(self, *error: object) -> None:
         self._storage.engine.dispose()
+
+    @property
+    def left(self) -> int:
+        """The most trials that are to be trained yet."""
+        return self.most - sum(result_of(trial) is not None for trial in self.trials)
 
     def next(self) -> Trial | None:
         """Return a trial that has not ended, of a new point if there is no other; ``None`` at the end of the budget."""
@@ -170,12 +178,12 @@ class Study:
             self.file.unlink()
 
     def _save(self) -> None:
-        """Copy ``file`` to the sweep's folder; a store that is away does not end the sweep."""
+        """Copy ``file`` to the sweep's folder; a store that is away, or a full disk, does not end the sweep."""
         with closing(sqlite3.connect(self.file)) as connection:
             content = connection.serialize()
         try:
             write_atomic(self._folder / FILE_NAME, content)
-        except StorageError as error:
+        except (StorageError, OSError) as error:
             print(f"the study could not be copied; it is copied with the next trial: {error}", flush=True)
 
     def _open(self) -> optuna.Study:
@@ -222,8 +230,7 @@ class Study:
                 )
                 self._study.add_trial(ended)
         for key, one in unfinished.items():
-            self._study.enqueue_trial({name: outward(value) for name, value in one.point.items()})
-            self._open_trials[key] = self._study.ask(self._distributions(one.point))
+            self._open_trials[key] = self._enqueued(one.point)
         self.trials = [trial for one in self._points.values() for trial in one.trials]
         self._waiting = [trial for one in unfinished.values() for trial in one.trials if result_of(trial) is None]
         if self._points:
@@ -281,17 +288,11 @@ class Study:
         return points
 
     def _ask(self) -> _Asked | None:
-        """Ask Optuna for a point that is new and possible."""
+        """Ask for a point that is new and possible, within the budget."""
         budget = self._space.budget
-        for _ in range(DRAWS):
-            if len(self._points) >= self._allowed:
-                return None
-            number = len(self._study.get_trials(deepcopy=False))
-            # A function of what the study holds, so that a sweep that goes on does not draw the same points again.
-            seed = derived_seed(self._config.run.seed, "optuna", number) % 2**32
-            self._study.sampler = TPESampler(seed=seed)
-            trial = self._study.ask()
-            point = self._suggested(trial)
+        if len(self._points) >= self._allowed:
+            return None
+        for trial, point in self._proposals():
             key = self._key(point)
             try:
                 asked = None if key in self._points else self._plan(point)
@@ -301,7 +302,7 @@ class Study:
             if asked is None:
                 self._study.tell(trial, state=TrialState.FAIL)
                 continue
-            images = sum(one.images for one in (*self.trials, *asked.trials))
+            images = sum(map(self._images, (*self.trials, *asked.trials)))
             if budget.images is not None and images > budget.images:
                 self._study.tell(trial, state=TrialState.FAIL)
                 return None
@@ -309,7 +310,34 @@ class Study:
             self._open_trials[key] = trial
             self.trials += asked.trials
             return asked
+        print("the search ends: Optuna chose nothing but points that are known or not possible", flush=True)
         return None
+
+    def _proposals(self) -> Iterator[tuple[optuna.Trial, dict[str, Any]]]:
+        """Yield points that Optuna chooses; of a space of lists then those that are left."""
+        for _ in range(DRAWS):
+            number = len(self._study.get_trials(deepcopy=False))
+            # A function of what the study holds, so that a sweep that goes on does not draw the same points again.
+            seed = derived_seed(self._config.run.seed, "optuna", number) % 2**32
+            self._study.sampler = TPESampler(seed=seed)
+            trial = self._study.ask()
+            yield trial, self._suggested(trial)
+        for point in self._space.grid() if self._finite else ():
+            if self._key(point) not in self._points:
+                yield self._enqueued(point), point
+
+    def _enqueued(self, point: Mapping[str, Any]) -> optuna.Trial:
+        """Have Optuna choose a point that is given."""
+        self._study.enqueue_trial({name: outward(value) for name, value in point.items()})
+        return self._study.ask(self._distributions(point))
+
+    def _images(self, trial: Trial) -> int:
+        """Return the images that a trial sees: of one that was stopped, until then."""
+        if trial.name not in self._seen:
+            if result_of(trial) is None:
+                return trial.images
+            self._seen[trial.name] = stopped_images(trial.plan) or trial.images
+        return self._seen[trial.name]
 
     def _suggested(self, trial: optuna.Trial) -> dict[str, Any]:
         """Have Optuna choose the values of a point, one after the other."""
@@ -374,18 +402,15 @@ def distribution_of(values: Sequence[Any] | Domain) -> BaseDistribution:
     choices = _choices(values)
     if choices is not None:
         return CategoricalDistribution([outward(value) for value in choices])
-    assert isinstance(values, Domain)
+    assert isinstance(values, Float | Integer)
     sampler, step = values.get_sampler(), None
-    lower: Any = values.lower  # type: ignore[attr-defined]
-    upper: Any = values.upper  # type: ignore[attr-defined]
+    low, high = bounds(values)
     if isinstance(sampler, Quantized):
         sampler, step = sampler.get_sampler(), sampler.q
     log = isinstance(sampler, LogUniform)
     if isinstance(values, Integer):
-        if step is None or step == 1:
-            return IntDistribution(lower, upper - 1, log=log)
-        return IntDistribution(math.ceil(lower / step) * step, math.floor(upper / step) * step, step=step)
-    return FloatDistribution(lower, math.nextafter(upper, lower) if step is None else upper, log=log, step=step)
+        return IntDistribution(low, high, log=log, step=step or 1)
+    return FloatDistribution(low, high, log=log, step=step)
 
 
 def _choices(values: Sequence[Any] | Domain) -> list[Any] | None:
@@ -417,8 +442,11 @@ def _possible(name: str, values: Sequence[Any] | Domain, options: Mapping[str, A
 
 
 def _within(value: Any, values: Sequence[Any] | Domain) -> bool:
-    """Return whether a number is within the bounds of a distribution; a value from a list always is."""
+    """Return whether a distribution may give a number; a value from a list always is of it."""
     distribution = distribution_of(values)
     if not isinstance(distribution, IntDistribution | FloatDistribution):
         return True
-    return isinstance(value, int | float) and distribution.low <= value <= distribution.high
+    if not isinstance(value, int | float) or not distribution.low <= value <= distribution.high:
+        return False
+    steps = (value - distribution.low) / (distribution.step or 1)
+    return distribution.step is None or abs(steps - round(steps)) < 1e-8  # as Optuna has it

@@ -30,7 +30,7 @@ from genlab.sweeps.progress import Announcer, Results
 from genlab.sweeps.ranking import PointResult, by_point, pareto_front, ranked
 from genlab.sweeps.space import Pbt, Space
 from genlab.sweeps.trials import PREFIX, Outcome, Planned, Source, Trial, plan_trials, result_of
-from genlab.sweeps.tuning import run_trials
+from genlab.sweeps.tuning import Trained, run_trials
 from genlab.training.plan import default_storage, earlier_config
 
 FILE_NAME = "sweep.json"
@@ -89,8 +89,9 @@ def sweep(space: Space, config: Any, name: str) -> list[PointResult]:
             print(f"{counted(outside, 'earlier trial')} of this folder lie outside of the space, and are left out")
         results = Results(name, folder, space, config, source.trials)
         print(needs(planned, source.most, space.keep, space.scheduler), flush=True)
-        faults = _train(space, config, source, folder, results)
-        ended = results.read(source.faults | faults if isinstance(source, Population) else faults)
+        trained = _train(space, config, source, folder, results)
+        faults = trained.faults
+        ended = results.read({**source.faults, **faults} if isinstance(source, Population) else faults)
     outcomes = [one.outcome for one in ended]
     metric, mode = next(iter(space.objectives.items()))
     points = ranked(by_point(outcomes), metric, mode)
@@ -106,13 +107,19 @@ def sweep(space: Space, config: Any, name: str) -> list[PointResult]:
         "mode": space.mode,
         "trials": [_record(outcome) for point in points for outcome in point.outcomes],
     }
-    write_json(folder / FILE_NAME, content)
+    earlier = before.get("chosen")
+    write_json(folder / FILE_NAME, content | ({"chosen": earlier} if earlier else {}))
     reported = None
-    if front and len(space.objectives) == 1:
+    waiting = sum(not outcome.error and not outcome.metrics for outcome in outcomes)
+    if waiting or trained.hours_over:
+        why = "the budget's hours are over" if trained.hours_over else "others failed"
+        those = counted(waiting, "trial") if waiting else "Some trials"
+        print(f"{those} did not end, since {why}; the same command goes on, and ends with the choice of the best")
+    elif front and len(space.objectives) == 1:
         chosen = points[0].best(metric, mode).trial
         for line in table.lineage(chosen, source.trials):
             print(line)
-        measurement = _measured_once(chosen, metric, before.get("chosen"))
+        measurement = _measured_once(chosen, metric, earlier)
         write_json(folder / FILE_NAME, content | {"chosen": measurement})
         if measurement is not None:
             reported = Reported(
@@ -144,8 +151,8 @@ def _samples(space: Space) -> Space:
     return replace(space, searcher="random", budget=fewer)
 
 
-def _train(space: Space, config: Any, source: Source, folder: UPath, results: Results) -> dict[str, str]:
-    """Train the trials that have not ended; return what was said of those that failed, by name."""
+def _train(space: Space, config: Any, source: Source, folder: UPath, results: Results) -> Trained:
+    """Train the trials that have not ended."""
     done = sum(result_of(trial) is not None for trial in source.trials)
     images = sum(trial.images for trial in source.trials)
     finished = f", of which {done} {'has' if done == 1 else 'have'} ended" if done else ""
@@ -156,7 +163,7 @@ def _train(space: Space, config: Any, source: Source, folder: UPath, results: Re
     else:
         print(f"{counted(source.most, 'trial')}{finished}; {counted(images, 'image')} in all", flush=True)
     if not source.left:
-        return {}
+        return Trained()
     status = Status(space.objectives, source.left, results.best_so_far(), population=isinstance(source, Population))
     with connected(), results, Display(status) as display:
         announcer = Announcer(source.trials, status, display, results)
@@ -215,11 +222,7 @@ def _print_commands(space: Space, config: Any, trial: Trial, name: str) -> None:
 
 
 def _require_complete(outcomes: Sequence[Outcome]) -> None:
-    """Say how many trials did not end; raise a RunError when some failed."""
+    """Raise a RunError when some trials failed."""
     failed = [outcome for outcome in outcomes if outcome.error]
-    waiting = [outcome for outcome in outcomes if not outcome.error and not outcome.metrics]
-    if waiting:
-        why = "others failed" if failed else "the budget's hours are over"
-        print(f"{counted(len(waiting), 'trial')} did not end, since {why}; the same command goes on")
     if failed:
         raise RunError(f"{len(failed)} of {len(outcomes)} trials failed; {failed[0].trial.label}: {failed[0].error}")

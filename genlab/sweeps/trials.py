@@ -1,7 +1,6 @@
 """The trials of a sweep: which there are, how each is called, where its run lies, and what came out of it."""
 
 import hashlib
-import itertools
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -24,8 +23,8 @@ PREFIX = "trial-"
 """Beginning of a trial's name."""
 DIGITS = 10
 """Hexadecimal digits of the hash in a trial's name."""
-DRAWS_PER_POINT = 100
-"""Draws of random search for each point, at most: a small space may have fewer points than the budget allows."""
+VAIN_DRAWS = 100
+"""Draws of random search without a new point after which it ends: a space may have fewer than the budget allows."""
 LONGEST_NAME = 255
 """Bytes of the name of a file, at most."""
 SEED = "run.seed"
@@ -204,13 +203,16 @@ def plan_trials(space: Space, config: Any, folder: UPath) -> list[Trial]:
         ConfigError, DataError: when a trial is not possible, or a grid is larger than the budget.
     """
     trials: dict[str, Trial] = {}
-    budget, images, first = space.budget, 0, config.run.seed
+    budget, images, first, vain = space.budget, 0, config.run.seed, 0
     for point in _points(space, first):
         if budget.trials is not None and len(trials) + space.seeds > budget.trials:
             break
         seeds = [point[SEED]] if SEED in point else range(first, first + space.seeds)
         new = {trial_name(point, config_of(space, config, point, seed)): seed for seed in seeds}
         found = [plan_trial(space, config, folder, point, seed) for name, seed in new.items() if name not in trials]
+        vain = 0 if found else vain + 1
+        if space.searcher == "random" and vain == VAIN_DRAWS:
+            break
         images += sum(trial.images for trial in found)
         if budget.images is not None and images > budget.images:
             if space.searcher == "grid" or not trials:
@@ -230,7 +232,7 @@ def _points(space: Space, seed: int) -> Iterable[dict[str, Any]]:
     """Return the points of a space: all of a grid, or random ones."""
     most = space.budget.trials
     if space.searcher == "random":
-        return itertools.islice(space.draws(seed), None if most is None else most * DRAWS_PER_POINT)
+        return space.draws(seed)
     points = list(space.grid())
     if most is not None and len(points) * space.seeds > most:
         seeds = f" of {space.seeds} seeds each" if space.seeds > 1 else ""

@@ -1,12 +1,14 @@
 """Trials under Ray Tune, side by side."""
 
+import os
 import time
-from collections.abc import Sequence
-from dataclasses import replace
+import traceback
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ray import tune
-from ray.exceptions import RayActorError
+from ray.exceptions import RayActorError, RayError
 from ray.tune.integration.ray_train import TuneReportCallback
 from ray.tune.search import Searcher
 from upath import UPath
@@ -49,11 +51,26 @@ something reserved. Even a hundredth of a CPU would be missing for a worker, on 
 FAULTS_OF_OTHERS = (ClaimError, ClusterError, StorageError)
 """Errors that are no trial's own fault, but one of the cluster, the storage or another process."""
 SECONDS_PER_HOUR = 3600
+TUNES_FOLDER = "tune"
+"""Folder of the sweep for Ray Tune's own state, which genlab never reads and deletes at each start."""
+SETTINGS = {
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # By its own, Tune would end the sweep as if all trials had ended.
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # TensorBoard would show each trial twice.
+}
+"""Environment variables of Ray Tune."""
 
 
-def run_trials(
-    source: Source, space: Space, config: Any, folder: UPath, callbacks: Sequence[tune.Callback]
-) -> dict[str, str]:
+@dataclass(frozen=True)
+class Trained:
+    """What came of training the trials of a sweep."""
+
+    faults: Mapping[str, str] = field(default_factory=dict)
+    """Why trials failed, by their names: the message of an error, or the end of what a process said."""
+    hours_over: bool = False
+    """Whether the hours of the budget ended before all trials had started."""
+
+
+def run_trials(source: Source, space: Space, config: Any, folder: UPath, callbacks: Sequence[tune.Callback]) -> Trained:
     """Train trials side by side on the cluster that this process is connected to, and write their reports.
 
     Args:
@@ -65,12 +82,12 @@ def run_trials(
         callbacks: they are told of the trials, each by its number among those of the source, the ``trial`` of its
             config.
 
-    Returns:
-        Why trials failed, by their names: the message of an error, or the end of what a process said.
-
     Raises:
         ClusterError: when a trial does not fit on the cluster.
     """
+    os.environ.update(SETTINGS)
+    if (state := folder / TUNES_FOLDER).exists():
+        state.fs.rm(state.path, recursive=True)
     threads, together = side_by_side(config.run, source.most, space.per_gpu)
     at_once = counted(min(together, source.left), "trial")
     print(f"{at_once} at a time, {counted(threads, 'thread')} a worker", flush=True)
@@ -89,7 +106,7 @@ def run_trials(
             reuse_actors=alone,  # A process that has PyTorch trains one trial after another.
         ),
         run_config=tune.RunConfig(
-            name="tune",
+            name=TUNES_FOLDER,
             storage_path=str(folder),
             verbose=0,
             failure_config=tune.FailureConfig(max_failures=config.run.max_failures),
@@ -102,13 +119,14 @@ def run_trials(
         fault = (result.metrics or {}).get(FAULT) if result.error is None else str(result.error)
         if fault:
             faults[(result.config or {})[NAME]] = fault
-    return faults
+    return Trained(faults, queue.hours_over)
 
 
 def _trial(parameters: dict[str, Any], space: Space, config: Any, folder: str, threads: int) -> None:
     """Train the run of a trial and write its report; runs in a process of Tune's.
 
-    An error of genlab's own is reported, not raised: it would come again, as Tune would start the trial again at once.
+    An error is reported, not raised: it would come again, as Tune would start the trial again at once. It does so where
+    a process is killed, a node lost, or the storage away for longer than a request is repeated.
     """
     try:
         _train_and_report(parameters, space, config, folder, threads)
@@ -118,6 +136,10 @@ def _trial(parameters: dict[str, Any], space: Space, config: Any, folder: str, t
         raise RayActorError(error_msg=str(end), preempted=True) from None
     except GenlabError as fault:
         tune.report({FAULT: str(fault), OWN: not isinstance(fault, FAULTS_OF_OTHERS)})
+    except RayError:
+        raise
+    except Exception as error:
+        tune.report({FAULT: traceback.format_exc(), OWN: not isinstance(error, OSError)})  # A full disk is none's own.
 
 
 def _train_and_report(parameters: dict[str, Any], space: Space, config: Any, folder: str, threads: int) -> None:
@@ -160,11 +182,14 @@ class Queue(Searcher):
         self._source = source
         self._given: dict[str, Trial] = {}
         self._end = None if hours is None else time.monotonic() + hours * SECONDS_PER_HOUR
+        self.hours_over = False
+        """Whether the hours ended before all trials had been given out."""
 
     def suggest(self, trial_id: str) -> Any:
         """Return the parameters of the next trial's process: its point, its name, and its place among all trials."""
         over = self._end is not None and time.monotonic() > self._end
         trial = None if over else self._source.next()
+        self.hours_over = self.hours_over or (over and (self._source.left > 0 or self._source.waits))
         if trial is None:
             return None if self._source.waits and not over else Searcher.FINISHED
         self._given[trial_id] = trial

@@ -39,13 +39,16 @@ SEARCHED: dict[str, Any] = RANDOM | {"searcher": "optuna"}
         ({"model.latent_dim": [2, 0]}, {}, r"model.latent_dim = 0: should be greater than"),
         ({"model.latent_dim": 8}, {}, "model.latent_dim = 8: give a list of values"),
         ({"objective.beta": tune.grid_search([1.0])}, {}, "objective.beta = .*give a list"),
-        ({"run.name": ["a"]}, {}, "run.name: cannot be varied"),
+        ({"run.name": ["a"]}, {}, "run.name: cannot be varied, since the sweep sets it"),
+        ({"run.threads": [1, 2]}, {}, "run.threads: cannot be varied, since the sweep sets it, for as many"),
+        ({"run.workers": [1, 2]}, {}, "run.workers: cannot be varied, since room is reserved for trials of one size"),
         ({"preset": ["F"]}, {}, "preset 'F': no such preset of vae"),
         ({"objective.beta": tune.uniform(0, 1)}, {}, 'objective.beta: a grid takes lists.*searcher="random"'),
         ({"objective.beta": tune.uniform(-1, 1)}, RANDOM, "objective.beta = -1: should be greater than or equal to 0"),
         ({"model.latent_dim": tune.randint(0, 9)}, RANDOM, "model.latent_dim = 0"),
         ({"model.latent_dim": tune.uniform(2, 9)}, RANDOM, "model.latent_dim = .*should be a valid integer"),
         ({"optimization.beta1": tune.uniform(0, 1.5)}, RANDOM, "optimization.beta1 = 1.49.*should be less than 1"),
+        ({"optimization.beta1": tune.quniform(0, 1, 0.01)}, RANDOM, "optimization.beta1 = 1.*should be less than 1"),
         ({"run.precision": tune.choice(["fp32", "fp8"])}, RANDOM, "run.precision = 'fp8'"),
         ({"objective.beta": tune.randn(1, 1)}, RANDOM, "objective.beta: a distribution without bounds"),
         ({"objective.beta": tune.sample_from(lambda _: 1)}, RANDOM, "objective.beta: a function cannot be checked"),
@@ -65,6 +68,10 @@ SEARCHED: dict[str, Any] = RANDOM | {"searcher": "optuna"}
         ({"run.batch": [8]}, {"scheduler": Median(9, every=0)}, "Median: every = 0"),
         ({"run.seed": [0, 1]}, {"seeds": 3}, "run.seed: varied, and set by seeds = 3"),
         ({"run.batch": [8]}, {"seeds": 0}, "seeds = 0: a sweep has at least one"),
+        ({"run.batch": [8]}, {"searcher": "tpe"}, "searcher = 'tpe': there are grid, random, optuna"),
+        ({"run.batch": [8]}, {"scheduler": "asha"}, r"scheduler = 'asha': give Asha\(\.\.\.\)"),
+        ({"run.batch": [8]}, {"keep": -1}, "keep = -1: a number of trials, from 0 on"),
+        ({"run.batch": [8]}, {"budget": Budget(trials=0)}, "trials = 0: should be greater than or equal to 1"),
         ({"run.batch": [8]}, {"per_gpu": 0}, "per_gpu = 0: a GPU is taken by one trial at least"),
         ({"run.batch": [8]}, {"metric": ["val/kl", "val/neg_elbo"]}, "mode = 'min': give min or max for each metric"),
         ({"run.batch": [8]}, {"metric": ["val/kl"] * 2, "mode": ["min"] * 2}, "several different ones"),
@@ -106,6 +113,20 @@ def test_only_trials_of_one_worker_share_a_gpu() -> None:
 )
 def test_a_space_within_the_ranges_is_taken(vary: Any) -> None:
     check_space(space(vary, **RANDOM), VAEConfig())
+
+
+def test_one_metric_may_be_a_list_of_one() -> None:
+    for metric, mode in (("val/kl", ["min"]), (["val/kl"], "min"), (["val/kl"], ["min"])):
+        one = space({"run.batch": [8]}, metric=metric, mode=mode)
+        check_space(one, VAEConfig())
+        assert one.objectives == {"val/kl": "min"}
+
+
+def test_trials_are_compared_on_the_same_images(data: Path, tmp_path: Path) -> None:
+    plan = make_plan("vae", vae(data, tmp_path), sealed=True)
+    for name in ("data.images", "data.test_split"):
+        with pytest.raises(ConfigError, match=f"{name}: cannot be varied, since trials are compared on the same"):
+            check_plan(space({name: ["one", "other"]}), plan)
 
 
 @pytest.fixture(scope="module")

@@ -139,6 +139,7 @@ def test_nothing_is_perturbed_that_is_not_to_be_and_all_stays_in_its_range() -> 
     assert max(explored(rate, 9e-3, moved, seed) for seed in range(20)) < 1e-2, "the end is outside"
     assert {explored(tune.randint(1, 9), 8, moved, seed) for seed in range(20)} == {4, 8}
     assert {explored(tune.quniform(0, 1, 0.25), 0.5, moved, seed) for seed in range(20)} == {0.25, 1.0}
+    assert {explored(tune.qrandint(3, 9, 4), 8, moved, seed) for seed in range(20)} == {4, 8}
     assert {explored([1, 2, 3, 4], 1, moved, seed) for seed in range(20)} == {1, 2}
     assert {explored(tune.choice(["a", "b", "c"]), "b", moved, seed) for seed in range(20)} == {"a", "c"}
     anew = {explored(rate, 1e-3, Pbt(every=1, resample=1), seed) for seed in range(20)}

@@ -185,6 +185,8 @@ def test_a_changed_space_keeps_what_still_fits(
                 study.ended(trial)
         assert sorted(params[dims] for params, _ in told(tmp_path)) == chosen, "each once, and no more than there are"
     assert "1 earlier trial of this folder lie outside of the space" in capsys.readouterr().out
+    with opened(8, vary={dims: tune.qrandint(2, 8, 2)}) as study:
+        assert sorted(params[dims] for params, _ in told(tmp_path)) == [2, 4, 8], "3 is no multiple of 2"
     with pytest.raises(RunError, match=r"run\.batch was"):
         Study(space(vary={dims: [3]}), override(config, {"run.batch": 8}), locate(tmp_path / "sweep"), 8)
 

@@ -107,6 +107,7 @@ def test_random_search_ends_with_its_budget_or_with_its_points(config: Any, tmp_
     assert count(beta, trials=3) == 3
     assert count(beta, images=100) == 3, "32 images each"
     assert count(VARY, trials=5) == 2, "each point once"
+    assert count(VARY, images=10**9) == 2, "the budget would allow more"
     found = points(vary=beta, searcher="random", budget=Budget(trials=5), seeds=2)
     assert [seed for _, seed in found] == [0, 0, 1, 1], "each point with both seeds, the first seed first"
     assert [point for point, _ in found[:2]] == [point for point, _ in found[2:]]

@@ -18,6 +18,8 @@ from genlab.training.notices import PreemptedError
 
 ERRORS = [
     DataError("a block is damaged"),
+    ValueError("a shape does not fit"),
+    OSError("No space left on device"),
     ClusterError("no room"),
     ClaimError("taken"),
     StorageTimeoutError("s3://runs: away"),
@@ -40,15 +42,18 @@ def test_an_error_is_reported_or_raised(error: Exception, monkeypatch: pytest.Mo
         assert not reports
     else:
         tuning._trial({}, None, None, "", 1)  # type: ignore[arg-type]
-        own = isinstance(error, DataError)
-        assert reports == [{FAULT: str(error), OWN: own}]
+        own = isinstance(error, DataError | ValueError)
+        [reported] = reports
+        assert reported[OWN] == own
+        assert str(error) in reported[FAULT]
+        assert ("Traceback" in reported[FAULT]) == isinstance(error, ValueError | OSError)
         told: list[Any] = []
         source = SimpleNamespace(next=lambda: None, ended=lambda *given, **more: told.append((given, more)))
         queue = Queue(cast("Any", source), hours=None)
         queue._given = {"0": cast("Any", "trial")}
         queue.on_trial_complete("0", reports[0])
         queue.on_trial_complete("0", error=True)
-        assert told == [(("trial", str(error)), {"own": own}), (("trial", "its process failed"), {"own": False})]
+        assert told == [(("trial", reported[FAULT]), {"own": own}), (("trial", "its process failed"), {"own": False})]
 
 
 def test_a_trial_that_saved_since_its_node_goes_away_is_started_on_another(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -70,7 +75,7 @@ def test_the_queue_waits_for_a_population_and_ends_with_the_hours(monkeypatch: p
         run=SimpleNamespace(name="trial-b", seed=0), branch=Branch("runs/trial-a", 3), spared=(3,), directory=""
     )
     trial = Trial({"objective.beta": 2.0}, cast("Any", plan), until=6)
-    source = SimpleNamespace(trials=[trial], waits=True, next=[trial, None, None].pop)
+    source = SimpleNamespace(trials=[trial], waits=True, left=1, next=[trial, None, None].pop)
     queue = Queue(cast("Any", source), hours=1)
     assert queue.suggest("0") is None, "others come when those that are trained have come to their rung"
     source.waits = False
@@ -82,5 +87,7 @@ def test_the_queue_waits_for_a_population_and_ends_with_the_hours(monkeypatch: p
         SPARED: [3],
     }
     source.waits = True
+    assert not queue.hours_over
     monkeypatch.setattr("time.monotonic", lambda: float("inf"))
     assert queue.suggest("3") == Searcher.FINISHED
+    assert queue.hours_over
