@@ -1,5 +1,6 @@
 """Sweeps: runs for the points of a search space, side by side under Ray Tune."""
 
+import os
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -34,6 +35,8 @@ from genlab.sweeps.tuning import Trained, run_trials
 from genlab.training.plan import default_storage, earlier_config
 
 FILE_NAME = "sweep.json"
+WIDTH_OF_LOG = 200
+"""Characters of a line of the table where it goes to a file, whose lines may be of any length."""
 SAMPLES = 4
 """Points that are drawn to be checked before a searcher, whose points are not known yet, starts."""
 
@@ -177,7 +180,10 @@ def _print_table(space: Space, points: Sequence[PointResult], front: Sequence[Po
         shown.add_column(column, overflow="fold")
     for row in table.rows(space, points, front):
         shown.add_row(*map(Text, row))
-    Console().print(shown)
+    console = Console()
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console = Console(width=WIDTH_OF_LOG)
+    console.print(shown)
     print(table.note(space, points))
 
 

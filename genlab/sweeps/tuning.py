@@ -56,6 +56,7 @@ TUNES_FOLDER = "tune"
 SETTINGS = {
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # By its own, Tune would end the sweep as if all trials had ended.
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # TensorBoard would show each trial twice.
+    "RAY_AIR_NEW_OUTPUT": "0",  # It prints a table of settings, and a path to nothing, whatever the verbosity.
 }
 """Environment variables of Ray Tune."""
 
