@@ -7,13 +7,15 @@
 KID in EfficientNet-Lite0's features of held-out images, with the 95% interval of the mean over training seeds. The
 paper has FID in Inception's features at 1024x1024, of other data: its numbers say which order it found, no more. Each
 measurement becomes a row of a CSV file, from which the tables are made; what it holds is not measured again, so runs
-may come from several machines, one after the other.
+may come from several machines, one after the other. After table 1 comes what each configuration changes in the one
+before it, by the differences of runs with the same seed; runs that saw other numbers of images have their own tables.
 """
 
 import argparse
 import math
 import statistics
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -77,7 +79,10 @@ def main() -> None:
             rows = _measured(run, options.samples, rows)
             write_rows(options.results, Row._fields, sorted(rows))
     print(f"`{command()}`\n\n{machine(range(1))}. {versions('torch')}.\n")
-    print(_configurations(rows), _mixing(rows), sep="\n\n")
+    for images, samples in dict.fromkeys((row.images, row.samples) for row in rows):
+        alike = [row for row in rows if (row.images, row.samples) == (images, samples)]
+        print(f"After {int(images):,} images, of {int(samples):,} samples:\n")
+        print(_configurations(alike), _verdicts(alike), _mixing(alike), sep="\n\n", end="\n\n")
 
 
 def _runs(folder: Path) -> list[str]:
@@ -142,22 +147,68 @@ def _configurations(rows: Sequence[Row]) -> str:
     return table(["configuration", *heads, "paper: FID, CelebA-HQ", "paper: FID, FFHQ"], lines)
 
 
+def _verdicts(rows: Sequence[Row]) -> str:
+    """What each row of table 1 changes in KID, by the differences of runs with the same seed: mean and 95% interval."""
+    lines = []
+    for loss in sorted({row.loss for row in rows if row.configuration != "A"}):
+        kids: dict[str, dict[str, float]] = {}
+        for row in rows:
+            plain = row.mixing == ("0.9" if row.configuration == "F" else "0")
+            if row.latents == "1" and plain and row.loss == ("wgan-gp" if row.configuration == "A" else loss):
+                kids.setdefault(row.configuration, {})[row.seed] = float(row.kid)
+        for before, after in pairwise(CONFIGURATIONS):
+            one, other = kids.get(before, {}), kids.get(after, {})
+            changes = [other[seed] - one[seed] for seed in sorted(one.keys() & other.keys())]
+            published = [CONFIGURATIONS[after][column] - CONFIGURATIONS[before][column] for column in range(2)]
+            lines.append(
+                [
+                    *(f"{before} to {after}", loss, _mean(changes, "+"), str(len(changes)), _verdict(changes)),
+                    *(f"{change:+.2f}" for change in published),
+                ]
+            )
+    heads = ["step", "loss", "change of KID", "seeds", "", "paper: FID, CelebA-HQ", "paper: FID, FFHQ"]
+    return table(heads, lines)
+
+
+def _verdict(changes: Sequence[float]) -> str:
+    """Tell whether the mean of changes differs from 0, by Student's test at 5%."""
+    if len(changes) < 2:
+        return "one seed: cannot be told"
+    if abs(statistics.mean(changes)) <= _half_interval(changes):
+        return "cannot be told"
+    return "better" if statistics.mean(changes) < 0 else "worse"
+
+
 def _mixing(rows: Sequence[Row]) -> str:
     """Table 2."""
     lines = []
     for share, published in MIXING.items():
         for latents, fid in enumerate(published, 1):
             key = ("F" if share else "E", "nonsaturating", f"{share:g}")
-            kids = [float(row.kid) for row in rows if row[:3] == key and row.latents == str(latents)]
-            lines.append([f"{share:.0%}", str(latents), _mean(kids), str(len(kids)), f"{fid:.2f}"])
-    return table(["mixed in training", "latents in testing", "KID", "seeds", "paper: FID, FFHQ"], lines)
+            one, kids = (
+                {row.seed: float(row.kid) for row in rows if row[:3] == key and row.latents == str(number)}
+                for number in (1, latents)
+            )
+            more = _mean([kids[seed] - one[seed] for seed in kids], "+") if latents > 1 else ""
+            lines.append(
+                [
+                    *(f"{share:.0%}", str(latents), _mean([*kids.values()]), more, str(len(kids))),
+                    *(f"{fid:.2f}", f"{fid - published[0]:+.2f}" if latents > 1 else ""),
+                ]
+            )
+    heads = ["mixed in training", "latents in testing", "KID", "more than with one", "seeds"]
+    return table([*heads, "paper: FID, FFHQ", "more than with one"], lines)
 
 
-def _mean(values: list[float]) -> str:
+def _mean(values: Sequence[float], sign: str = "") -> str:
     if len(values) < 2:
-        return f"{values[0]:.4f}" if values else ""
-    half = t.ppf(0.975, len(values) - 1) * statistics.stdev(values) / math.sqrt(len(values))
-    return f"{statistics.mean(values):.4f} ± {half:.4f}"
+        return f"{values[0]:{sign}.4f}" if values else ""
+    return f"{statistics.mean(values):{sign}.4f} ± {_half_interval(values):.4f}"
+
+
+def _half_interval(values: Sequence[float]) -> float:
+    """Return half of Student's 95% interval of the mean."""
+    return float(t.ppf(0.975, len(values) - 1)) * statistics.stdev(values) / math.sqrt(len(values))
 
 
 if __name__ == "__main__":

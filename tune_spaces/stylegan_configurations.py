@@ -3,6 +3,7 @@
 The presets A to F, each the one before it plus one change, at one width and equal images, three seeds each. A alone is
 trained with WGAN-GP; ``--objective.loss wgan-gp`` trains all so, as in the column of CelebA-HQ.
 ``benchmarks/stylegan_tables.py`` prints the intervals over seeds, beside what the paper has for other data and scale.
+Trained for longer, by ``--run.steps N``, they take ``--run.evaluate-every N`` too: all are then measured after N steps.
 """
 
 from genlab.sweeps.space import Space

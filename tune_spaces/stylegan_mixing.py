@@ -2,7 +2,8 @@
 
 0% is configuration E, 90% is F; three seeds each. Models that saw mixing should bear it in samples too:
 ``benchmarks/stylegan_tables.py`` measures them with one to four latents a sample, and prints what the paper has for
-other data and scale.
+other data and scale. Trained for longer, by ``--run.steps N``, they take ``--run.evaluate-every N`` too: all are then
+measured after N steps.
 """
 
 from genlab.sweeps.space import Space

@@ -41,7 +41,7 @@ class Channels:
 
     channel_base: Annotated[int, Ge(1)] = 8192
     """Channels of the layers of R x R pixels are 2 · base / R, but at most channel-max. StyleGAN has 8,192, StyleGAN2's
-    config-f 16,384; 1,024 and 2,048 suit 32x32 and 64x64 images on a CPU."""
+    config-f 16,384; 512 and 1,024, with at most 128 channels, suit 32x32 and 64x64 images on a CPU."""
     channel_max: Annotated[int, Ge(1)] = 512
     """The most channels that a layer has."""
 
@@ -131,13 +131,15 @@ class MixingOptions(StyleGANOptions):
     row has that of its own picture. none: without."""
 
 
-def style_groups(places: int) -> dict[Group, range]:
+def style_groups(places: int, styles: Styles) -> dict[Group, range]:
     """Return which of the places where styles come in are coarse, middle and fine.
 
     In the paper's figure 3 they are those of 4² and 8², of 16² and 32², and all others: 4, 4 and 10 of 18 places at
-    1024x1024. Fewer than 12 places, of images below 128x128, are divided into thirds.
+    1024x1024. Networks that are demodulated have one place at 4² and one more at the end, so theirs are 3, 4 and 11.
+    Fewer than 12 places, of images below 128x128, are divided into thirds.
     """
-    middle, fine = min(4, round(places / 3)), min(8, round(2 * places / 3))
+    early = styles == "demodulate"
+    middle, fine = min(4 - early, round(places / 3)), min(8 - early, round(2 * places / 3))
     return {"coarse": range(middle), "middle": range(middle, fine), "fine": range(fine, places)}
 
 
@@ -450,6 +452,16 @@ class StyleGAN(StyleModel):
             layers = [one.expand(options.steps, -1, -1, -1) for one in layers]
         return from_signed(self._synthesise(self.truncate(w, options.truncation), layers))
 
+    @property
+    def _grown_places(self) -> int:
+        """Number of places where styles come in, as far as the network has grown."""
+        return 2 * len(resolutions(self.stage()[0]))
+
+    @property
+    def style_groups(self) -> dict[Group, range]:
+        """The places of coarse, middle and fine styles, as far as the network has grown; see :func:`style_groups`."""
+        return style_groups(self._grown_places, self.architecture.styles)
+
     @torch.inference_mode()
     def mix_styles(
         self,
@@ -481,8 +493,7 @@ class StyleGAN(StyleModel):
         label = None if label is None else label.to(self.device)
         w = self.map_latents(torch.cat([self._latents(draw) for draw in draws]), label)
         w = self.truncate(w, options.truncation)[:, None].repeat(1, self.synthesis.styles, 1)
-        grown, _ = self.stage()
-        places = style_groups(2 * len(resolutions(grown)))[options.styles]
+        places = self.style_groups[options.styles]
         noise = [self._layer_noise(draw, options.noise) for draw in draws]
         first, second = range(len(rows)), range(len(rows), len(w))
         own = [(column, column) for column in second]
@@ -509,15 +520,22 @@ class StyleGAN(StyleModel):
         return [one.expand(len(noise), -1, -1, -1) for one in self.draw_noise(Noise(0, range(1), self.device))]
 
     def _mixed(self, noise: Noise, w: Tensor, label: Tensor | None, latents: int) -> Tensor:
-        """Give each picture the styles of several latents, which change at places drawn at random."""
-        places = self.synthesis.styles
-        count = len(noise)
+        """Give each picture the styles of several latents, which change at places drawn at random.
+
+        Raises:
+            ConfigError: there are fewer places than latents, or no styles.
+        """
+        if self.architecture.styles == "none":
+            raise ConfigError(f"latents = {latents}: this model was trained with --model.styles none: it has no styles")
+        if latents > self._grown_places:
+            raise ConfigError(f"latents = {latents}: styles come in at {self._grown_places} places of this model")
+        places, count = self.synthesis.styles, len(noise)
         styles = [w] + [
             self.map_latents(noise.normal(f"z {number}", self.architecture.latent_dim), label)
             for number in range(2, latents + 1)
         ]
         # The places at which the latent changes: the order of random numbers is a random order of places.
-        draws = noise.normal("places", places - 1).argsort(1)[:, : latents - 1] + 1
+        draws = noise.normal("places", self._grown_places - 1).argsort(1)[:, : latents - 1] + 1
         starts = torch.zeros(count, places, dtype=torch.int64, device=w.device)
         starts.scatter_(1, draws, 1)
         chosen = starts.cumsum(1)

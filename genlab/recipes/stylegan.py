@@ -33,7 +33,7 @@ from genlab.recipes.options import ImageData, Optimization, Run
 from genlab.recipes.recipe import Batches, DomainInfo, Metrics, Phase, Recipe, StepContext
 
 MEAN_STYLE_IMAGES = 10_000
-"""Half-life, in images, of the running mean of w, once training has seen 20 times as many."""
+"""Half-life, in images, of the running mean of w, once training has seen 20 times as many; with --run.init at once."""
 PATH_LENGTH_DECAY = 0.01
 """Share of the newest path lengths in their running mean, as in the paper's code."""
 DRIFT = 0.001
@@ -206,6 +206,14 @@ class StyleGANRecipe(Recipe[StyleGANConfig]):
             raise ConfigError(
                 "model.styles = 'none', model.constant = True: no picture would depend on z; add --model.no-constant"
             )
+        if model.styles == "none" and config.objective.mixing:
+            raise ConfigError(
+                f"model.styles = 'none', objective.mixing = {config.objective.mixing:g}: there are no styles to mix; "
+                "add --objective.mixing 0"
+            )
+        augmentation = config.augmentation
+        if augmentation.adaptive and not (augmentation.blitting or augmentation.geometry or augmentation.colour):
+            raise ConfigError("augmentation.adaptive: blitting, geometry and colour are all off: nothing is augmented")
         if model.clamp is not None and model.styles != "demodulate":
             raise ConfigError(
                 f"model.clamp = {model.clamp:g}, model.styles = {model.styles!r}: only demodulate has a clamp"
@@ -266,17 +274,33 @@ class StyleGANRecipe(Recipe[StyleGANConfig]):
         )
 
     def advice(self) -> Sequence[str]:
-        """Advise augmentation for few images."""
-        rows = self.domains["images"].rows
-        if rows >= FEW_IMAGES or self.config.augmentation.adaptive:
-            return ()
-        return (
-            f"data.images has {rows:,} images: a discriminator learns so few by heart, and samples become worse from "
-            "then on; try --augmentation.adaptive",
+        """Advise augmentation for few images, and faster growth to networks that do not grow up."""
+        rows, found = self.domains["images"].rows, []
+        if rows < FEW_IMAGES and not self.config.augmentation.adaptive:
+            found.append(
+                f"data.images has {rows:,} images: a discriminator learns so few by heart, and samples become worse "
+                "from then on; try --augmentation.adaptive"
+            )
+        growth, run, size = self.config.growth, self.config.run, self._size
+        images = round(run.epochs * rows) if run.steps is None and run.epochs else (run.steps or 0) * run.batch
+        if self.config.model.form != "progressive" or growth.level(images, size) == math.log2(size):
+            return found
+        if run.init is not None:
+            instead = f"--growth.first {size} goes on with networks that have grown up"
+        else:
+            each = images // (2 * round(math.log2(size / growth.first)) + 1)
+            instead = f"with --growth.stable-images {each} --growth.fade-images {each} they grow up"
+        grown = 2 ** math.floor(growth.level(images, size))
+        found.append(
+            f"growth: after {images:,} images the networks draw {grown}x{grown} of {size}x{size} pixels; {instead}"
         )
+        return found
 
     def restarts(self, images: int) -> bool:
-        """Return whether a resolution begins to fade in: Adam then begins anew, as in the paper's code."""
+        """Return whether a resolution begins to fade in: Adam then begins anew.
+
+        The paper's code has it begin anew where a resolution has faded in, too.
+        """
         if self.config.model.form != "progressive":
             return False
         return self.config.growth.begins_resolution(images, self.config.run.batch, self._size)
@@ -303,6 +327,8 @@ class StyleGANRecipe(Recipe[StyleGANConfig]):
         label = self._label(batches)
         with step.autocast(), self._eager():
             w = self._map(step, "path length", label)[chosen]
+            if not w.requires_grad:  # Without a mapping network w is z.
+                w = w.clone().requires_grad_()
             images = full_precision(self._synthesise(step, "path length", w, chosen))
         directions = step.noise("path length directions", *images.shape[1:])[chosen] / images.shape[2]
         (slopes,) = torch.autograd.grad((images * directions).sum(), w, create_graph=True)
@@ -368,11 +394,14 @@ class StyleGANRecipe(Recipe[StyleGANConfig]):
         return 0.5 * self._r1 * self.config.objective.r1_every * penalty, {"r1": penalty.detach()}
 
     def test_metrics(self, batches: Batches, step: StepContext) -> Metrics:
-        """Return the mean logit of held-out images: far below that of training images, the discriminator overfits."""
+        """Return the mean logit of held-out images: far below that of training images, the discriminator overfits.
+
+        They are augmented as training images are, or the two could not be compared.
+        """
         grown = self.generator.growth if self.config.model.form == "progressive" else None
         level = None if grown is None or grown.is_meta else float(grown)
         with step.autocast():
-            real = self._shrunk(to_signed(batches["images"].image), level)
+            real = self._augmented(step, "held out", self._shrunk(to_signed(batches["images"].image), level))
             logits = self.discriminator(real, self._label(batches), *_stage(level, real.device))
         return {"real_logit": full_precision(logits).mean()}
 
@@ -420,7 +449,7 @@ class StyleGANRecipe(Recipe[StyleGANConfig]):
         size, places = self.config.model.latent_dim, self.generator.synthesis.styles
         w: Tensor = self.generator.mapping(step.noise(f"z of {name}", size), label)
         styles = w[:, None].expand(-1, places, -1)
-        if self.config.objective.mixing and self.config.model.styles != "none":
+        if self.config.objective.mixing:
             other = self.generator.mapping(step.noise(f"second z of {name}", size), label)
             draws = step.uniform(f"mixing of {name}", 2)
             level = self._level(step)
@@ -458,11 +487,12 @@ class StyleGANRecipe(Recipe[StyleGANConfig]):
         return augment(images, self.augmentation.probability, uniform, options)
 
     def _move_mean_style(self, w: Tensor, step: StepContext) -> None:
-        """Move the running mean of w; its rate is that of the average of weights, :meth:`TrainingState.update_ema`."""
+        """Move the running mean of w, fast at the beginning of a mapping network that is not trained yet."""
         batch = self.config.run.batch
         mean = self._styles.add(w, step, batch)
         if mean is not None:
-            half_life = min(MEAN_STYLE_IMAGES, (step.index + 1) * batch / 20)
+            trained = self.config.run.init is not None
+            half_life = MEAN_STYLE_IMAGES if trained else min(MEAN_STYLE_IMAGES, (step.index + 1) * batch / 20)
             self.generator.mean_style.lerp_(mean.to(self.generator.mean_style.dtype), 1 - 0.5 ** (batch / half_life))
 
     def _eager(self) -> AbstractContextManager[Any]:

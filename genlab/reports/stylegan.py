@@ -28,7 +28,6 @@ from genlab.models.stylegan import (
     MixingOptions,
     SamplingOptions,
     StyleGAN,
-    style_groups,
 )
 from genlab.recipes.stylegan import SHOWN, SHOWN_COLUMNS, TRUNCATION
 from genlab.reports.curves import LINES, Panel
@@ -220,7 +219,7 @@ def _mixing(model: StyleGAN, seed: int) -> Section:
     rows = tuple(range(seed, seed + MIXED_ROWS))
     columns = tuple(range(seed + MIXED_ROWS, seed + MIXED_ROWS + MIXED_COLUMNS))
     label = _classes(model, len(rows) + len(columns))
-    groups = style_groups(model.synthesis.styles)
+    groups = model.style_groups
     parts = []
     for group in groups:
         grid = model.mix_styles(rows, columns, label, MixingOptions(TRUNCATION, styles=group))
@@ -229,7 +228,7 @@ def _mixing(model: StyleGAN, seed: int) -> Section:
         sheet[PAD : PAD + images.shape[1], PAD : PAD + images.shape[2], -1] = 0  # where the sources meet
         parts.append(sheet_picture(f"mixing-{group}", f"{group} styles", sheet))
     caption = (
-        f"Each picture is that of its row (left) with some of the {model.synthesis.styles} styles of its column's "
+        f"Each picture is that of its row (left) with some of the {groups['fine'].stop} styles of its column's "
         f"(above), from the lowest resolution up: the first {len(groups['coarse'])}, the next {len(groups['middle'])}, "
         f"or the last {len(groups['fine'])}. ψ = {TRUNCATION:g}, all with the same noise."
     )

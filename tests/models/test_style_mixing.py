@@ -1,6 +1,6 @@
 """Style mixing of StyleGAN: which pictures and styles meet, as in figure 3 of the paper."""
 
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -9,17 +9,27 @@ from torch import Tensor
 from genlab.core.errors import ConfigError
 from genlab.models.noise import Noise
 from genlab.models.pixels import from_signed
-from genlab.models.stylegan import MixingOptions, SamplingOptions, StyleGAN, StyleGANArchitecture, style_groups
+from genlab.models.stylegan import (
+    MixingOptions,
+    SamplingOptions,
+    StyleGAN,
+    StyleGANArchitecture,
+    style_groups,
+)
 
 TINY: dict[str, Any] = {"channel_base": 64, "channel_max": 8, "latent_dim": 8, "mapping_layers": 2}
 SIZES = {2**exponent: exponent - 1 for exponent in range(3, 11)}
 """Sides of images, and the number of resolutions from 4 on."""
 
 
-def generator(**architecture: Any) -> StyleGAN:
-    """A StyleGAN of 16x16 whose styles and noise show in its pictures."""
+BOTH: tuple[Literal["demodulate", "adain"], ...] = ("demodulate", "adain")
+"""How styles steer the layers."""
+
+
+def generator(side: int = 16, **architecture: Any) -> StyleGAN:
+    """A StyleGAN whose styles and noise show in its pictures."""
     torch.manual_seed(0)
-    model = StyleGAN((16, 16, 3), StyleGANArchitecture(**(TINY | architecture)))
+    model = StyleGAN((side, side, 3), StyleGANArchitecture(**(TINY | architecture)))
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             parameter.mul_(2)
@@ -34,21 +44,61 @@ def close(one: Tensor, two: Tensor) -> bool:
     return bool((one.int() - two.int()).abs().max() <= 1)
 
 
-@pytest.fixture(scope="module", params=["demodulate", "adain"])
+@pytest.fixture(scope="module", params=BOTH)
 def model(request: pytest.FixtureRequest) -> StyleGAN:
     return generator(styles=request.param)
 
 
 def test_the_places_are_those_of_the_paper_and_thirds_in_small_images() -> None:
-    lengths = {size: [len(group) for group in style_groups(2 * level).values()] for size, level in SIZES.items()}
-    assert lengths[1024] == [4, 4, 10]
-    assert lengths[128] == [4, 4, 4]
-    assert lengths[64] == [3, 4, 3]
-    assert lengths[32] == [3, 2, 3]
-    assert lengths[8] == [1, 2, 1]
-    for size, level in SIZES.items():
-        groups = style_groups(2 * level).values()
-        assert [place for group in groups for place in group] == list(range(2 * level)), size
+    lengths = {
+        (styles, size): [len(group) for group in style_groups(2 * level, styles).values()]
+        for size, level in SIZES.items()
+        for styles in BOTH
+    }
+    assert lengths["adain", 1024] == [4, 4, 10]
+    assert lengths["adain", 128] == [4, 4, 4]
+    assert lengths["demodulate", 128] == [3, 4, 5], "the first convolution of 8x8 is at place 1"
+    for styles in BOTH:
+        assert lengths[styles, 64] == [3, 4, 3]
+        assert lengths[styles, 32] == [3, 2, 3]
+        assert lengths[styles, 8] == [1, 2, 1]
+        for size, level in SIZES.items():
+            groups = style_groups(2 * level, styles).values()
+            assert [place for group in groups for place in group] == list(range(2 * level)), size
+
+
+@pytest.mark.parametrize("styles", BOTH)
+@torch.inference_mode()
+def test_from_128_pixels_on_coarse_styles_are_those_of_4_and_8_and_middle_ones_those_of_16_and_32(styles: Any) -> None:
+    """A style belongs to the first layer whose output changes with it, the last one to the image."""
+    large = generator(128, styles=styles)
+    outputs: list[Tensor] = []
+    for layer in large.synthesis.layers:
+        layer.register_forward_hook(lambda module, given, output: outputs.append(output))
+
+    def drawn(w: Tensor) -> list[Tensor]:
+        outputs.clear()
+        large.synthesis(w, None)
+        return [*outputs]
+
+    w = large.map_latents(Noise(3, range(1)).normal("z", 8), None)[:, None].repeat(1, large.synthesis.styles, 1)
+    before, sizes = drawn(w), []
+    for place in range(large.synthesis.styles):
+        changed = w.clone()
+        changed[:, place] += 1
+        pairs = zip(before, drawn(changed), strict=True)
+        sizes.append(min((one.shape[2] for one, two in pairs if not torch.equal(one, two)), default=128))
+    found = {group: {sizes[place] for place in places} for group, places in large.style_groups.items()}
+    assert found == {"coarse": {4, 8}, "middle": {16, 32}, "fine": {64, 128}}
+
+
+def test_a_picture_has_no_more_latents_than_places_with_styles(model: StyleGAN) -> None:
+    assert model.sample(2, 3, options=SamplingOptions(latents=6)).shape == (2, 16, 16, 3)
+    with pytest.raises(ConfigError, match="latents = 7: styles come in at 6 places of this model"):
+        model.sample(2, 3, options=SamplingOptions(latents=7))
+    plain = generator(styles="none", constant=False)
+    with pytest.raises(ConfigError, match="latents = 2: this model was trained with"):
+        plain.sample(2, 3, options=SamplingOptions(latents=2))
 
 
 @pytest.mark.parametrize("noise", ["fixed", "random", "none"])
@@ -81,7 +131,7 @@ def test_each_group_is_of_the_columns_styles_and_the_others_are_of_the_rows(mode
     row, column = (
         model.map_latents(Noise(seed, range(1)).normal("z", 8), None)[:, None].repeat(1, 6, 1) for seed in (3, 4)
     )
-    for styles, places in style_groups(6).items():
+    for styles, places in model.style_groups.items():
         expected = row.clone()
         expected[:, list(places)] = column[:, list(places)]
         drawn = from_signed(model.synthesise(expected, None))[0]

@@ -272,8 +272,14 @@ def test_the_path_length_is_how_far_a_step_in_w_moves_the_image(styles: str) -> 
 
 
 def test_the_mean_style_follows_the_styles_of_the_generators_phase() -> None:
-    for index, half_life in ((0, 0.2), (100, 404 / 20), (10**6, MEAN_STYLE_IMAGES)):
-        recipe = make()
+    whole = MEAN_STYLE_IMAGES
+    for index, half_life, init in (
+        (0, 0.2, None),
+        (100, 404 / 20, None),
+        (10**6, whole, None),
+        (0, whole, "runs/other"),
+    ):
+        recipe = make({"run.init": init})
         recipe.generator.mean_style.fill_(3.0)
         step = RecordingStepContext(recipe, ROWS)
         step.index = index
@@ -369,8 +375,8 @@ def test_styles_are_mixed_by_the_probability_at_any_place(probability: float, le
 
 
 def test_without_mixing_or_styles_all_places_have_one_latent() -> None:
-    for changes in ({"objective.mixing": 0.0}, {"model.styles": "none", "model.constant": False}):
-        recipe = make(changes)
+    for changes in ({}, {"model.styles": "none", "model.constant": False}):
+        recipe = make({"objective.mixing": 0.0} | changes)
         w = recipe._map(RecordingStepContext(recipe, 64), "generator", None)
         assert torch.equal(w, w[:, :1].expand_as(w))
 
@@ -476,6 +482,37 @@ def test_held_out_images_are_judged_as_the_networks_have_grown() -> None:
     torch.testing.assert_close(recipe.test_metrics(data, step)["real_logit"].detach(), metrics["real_logit"])
 
 
+def test_held_out_images_are_augmented_as_training_images_are() -> None:
+    recipe, data = make({"augmentation.adaptive": True}), batches()
+    step = RecordingStepContext(recipe, ROWS)
+    plain = recipe.test_metrics(data, step)["real_logit"]
+    recipe.augmentation.probability.fill_(1.0)
+    assert recipe.test_metrics(data, step)["real_logit"] != plain
+
+
+def test_a_path_length_needs_no_mapping_network() -> None:
+    for styles in ("demodulate", "adain"):
+        recipe = make({"model.mapping_layers": 0, "model.styles": styles})
+        found, _ = losses(recipe, batches(), RecordingStepContext(recipe, ROWS))
+        assert found["path_length"].requires_grad
+
+
+def test_networks_that_will_not_grow_up_are_told_what_would_make_them() -> None:
+    def advice(**more: Any) -> str:
+        changes = PROGRESSIVE | {"augmentation.adaptive": True, "run.steps": 50} | more
+        return " ".join(make(changes, side=64).advice())
+
+    assert advice() == (
+        "growth: after 200 images the networks draw 16x16 of 64x64 pixels; with --growth.stable-images 28 "
+        "--growth.fade-images 28 they grow up"
+    )
+    assert not advice(**{"growth.stable_images": 28, "growth.fade_images": 28})
+    assert "8x8 of 64x64" in advice(**{"run.steps": None, "run.epochs": 1})
+    assert advice(**{"run.init": "runs/other"}).endswith("--growth.first 64 goes on with networks that have grown up")
+    assert not advice(**{"run.init": "runs/other", "growth.first": 64})
+    assert not advice(**{"model.form": "skip", "model.styles": "demodulate"})
+
+
 def test_pictures_are_of_the_first_samples_and_of_truncated_ones() -> None:
     recipe = make().eval()
     pictures = recipe.figures(batches())
@@ -568,6 +605,18 @@ def test_the_rows_of_table_1_change_what_the_paper_names() -> None:
             (16, 16, 3),
             0,
             r"model\.clamp = 256, model\.styles = 'adain': only demodulate has a clamp",
+        ),
+        (
+            {"model.styles": "none", "model.constant": False},
+            (16, 16, 3),
+            0,
+            r"model\.styles = 'none', objective\.mixing = 0\.5: there are no styles to mix; add --objective\.mixing 0",
+        ),
+        (
+            {f"augmentation.{name}": name == "adaptive" for name in ("adaptive", "blitting", "geometry", "colour")},
+            (16, 16, 3),
+            0,
+            r"augmentation\.adaptive: blitting, geometry and colour are all off",
         ),
     ],
 )
