@@ -28,6 +28,9 @@ printed is how many of the reads of the last pass it spares.
 ``predicted``: how long a step of the loop takes with 1, 2 and 3 workers on this machine, beside what the model of the
 plan predicts.
 
+``limits``: the figures of the present order, opening and caches beside the bounds that they are to keep, and for each
+that is not kept the reason; with ``--data`` the waiting, too.
+
 ``--plan``, instead of a part: what CycleGAN at 256x256 and StyleGAN2 at 1024x1024 read, send, write and cost on 8, 64
 and 512 GPUs, by a model; its inputs are options.
 """
@@ -46,13 +49,13 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
 from PIL import Image
 from rig import command, forget_peak_memory, machine, peak_memory, versions
-from scale_index import IMAGE, shards_of
+from scale_index import IMAGE, measured, shards_of, write
 from scale_plan import add_options, print_plan, print_predictions
 
 from genlab.data.format.shard_bytes import ShardBytes
@@ -86,6 +89,8 @@ MANY_WORKERS = (
 """Batch, workers, and the window of rule 2 in MiB; 0 for the default."""
 NODES = 8
 FILES = (100_000, 1_000_000)
+CHANCE = 0.005
+"""Share by which two orders may differ by chance."""
 LINKS = 60_000
 """Hard links of a file; ext4 allows 65,000."""
 
@@ -136,6 +141,13 @@ def order_once(which: str, workers: int, rule: int) -> None:
     print(first, each, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 / 1e6)
 
 
+def ordered(which: str, workers: int, rule: int) -> tuple[float, float, float]:
+    """Return what :func:`order_once` prints, in a process of its own."""
+    call = [sys.executable, __file__, "order", "--one", which, str(workers), str(rule)]
+    first, each, peak = subprocess.run(call, check=True, capture_output=True, text=True).stdout.split()
+    return float(first), float(each), float(peak)
+
+
 def print_order() -> None:
     """Print the table of ``order``."""
     print(f"{ROWS:,} rows, batch 2048; processor time; peak memory beside the data set's own\n")
@@ -144,9 +156,7 @@ def print_order() -> None:
     for which in ("whole", "windowed"):
         for workers in (1, 1024):
             for rule in (1, 2):
-                call = [sys.executable, __file__, "order", "--one", which, str(workers), str(rule)]
-                found = subprocess.run(call, check=True, capture_output=True, text=True).stdout.split()
-                first, each, peak = map(float, found)
+                first, each, peak = ordered(which, workers, rule)
                 rest = "all at once" if math.isnan(each) else f"{each:.2f}"
                 print(f"| {which} | {workers} | {rule} | {first:.3f} | {rest} | {peak:,.0f} |", flush=True)
 
@@ -192,6 +202,22 @@ def held(sequence: RowSequence, groups: BlockGroups, starts: Ints, ahead: int) -
     return reads / 2, float(np.cumsum(change[sort])[inside].max()), float(np.mean(distances))
 
 
+def read_by_all(
+    shards: Modelled, batch: int, workers: int, rule: int, window: int, most_ranks: int
+) -> tuple[float, float, float]:
+    """Return reads of a block by all workers, MiB in memory of one, and rows between; of many a few stand for all."""
+    found, rows = [], 0
+    for rank in range(0, workers, -(-workers // most_ranks)):
+        groups, sequence = sequence_of(shards, batch, rank, workers, rule, window)
+        share = (sequence.slots.stop - sequence.slots.start) / batch
+        least = groups.least_ahead(cast("ShardSet", shards), batch)
+        ahead = max(int(least * share), min(READ_AHEAD * len(shards) // shards.size, int(len(shards) * share)))
+        found.append(held(sequence, groups, shards.block_starts, ahead))
+        rows += sequence.taken_before(3) - sequence.taken_before(2)
+    reads = sum(one[0] for one in found) / (shards.size // MIB) * len(shards) / rows
+    return reads, max(one[1] for one in found), found[0][2]
+
+
 def print_reads(blocks: int, batches: tuple[tuple[int, int, int], ...], most_ranks: int) -> None:
     """Print a table of ``reads``."""
     shards = Modelled(blocks)
@@ -201,24 +227,22 @@ def print_reads(blocks: int, batches: tuple[tuple[int, int, int], ...], most_ran
     for batch, workers, window in batches:
         cells: list[list[str]] = []
         for rule in (1, 2):
-            found, rows = [], 0
-            for rank in range(0, workers, -(-workers // most_ranks)):
-                groups, sequence = sequence_of(shards, batch, rank, workers, rule, window)
-                share = (sequence.slots.stop - sequence.slots.start) / batch
-                least = groups.least_ahead(cast("ShardSet", shards), batch)
-                ahead = max(int(least * share), min(READ_AHEAD * len(shards) // shards.size, int(len(shards) * share)))
-                found.append(held(sequence, groups, shards.block_starts, ahead))
-                rows += sequence.taken_before(3) - sequence.taken_before(2)
-            reads = sum(one[0] for one in found) / blocks * len(shards) / rows
-            cells.append([f"{reads:.2f}", f"{max(one[1] for one in found):.0f}", f"{found[0][2]:,.0f}"])
+            reads, most, between = read_by_all(shards, batch, workers, rule, window, most_ranks)
+            cells.append([f"{reads:.2f}", f"{most:.0f}", f"{between:,.0f}"])
         row = [cell for pair in zip(*cells, strict=True) for cell in pair]
         which = f"{batch}, window {window} MiB" if window else f"{batch}"
         print(f"| {which} | {workers} | {' | '.join(row)} |", flush=True)
 
 
-def print_nodes() -> None:
-    """Print the table of ``nodes``."""
-    shards = Modelled(16_384)
+def spared_by_nodes(shards: Modelled, share: float, rule: int, workers: int) -> float:
+    """Return the share of reads that the caches of nodes spare, which hold so much of the data set together.
+
+    Args:
+        shards: the data set.
+        share: how much the caches of :data:`NODES` nodes hold.
+        rule: the rule of the order.
+        workers: how many nodes there are when it is read once more, a worker on each.
+    """
     blocks = len(shards.block_starts) - 1
 
     def read(batch: int, rank: int, workers: int, rule: int, epoch: int) -> Ints:
@@ -228,20 +252,25 @@ def print_nodes() -> None:
         touched, first = np.unique(block, return_index=True)
         return cast("Ints", touched[np.argsort(first)])
 
-    print(f"\n{blocks:,} blocks, {NODES} nodes of a worker each, batch 256\n")
+    spared_reads = all_reads = 0
+    for node in range(workers):
+        # A cache keeps what it was given first.
+        kept = read(256, node, NODES, rule, 0)[: int(blocks / NODES * share)]
+        later = read(256, node, workers, rule, 3)
+        spared_reads += len(np.intersect1d(kept, later))
+        all_reads += len(later)
+    return spared_reads / all_reads
+
+
+def print_nodes() -> None:
+    """Print the table of ``nodes``."""
+    shards = Modelled(16_384)
+    print(f"\n{len(shards.block_starts) - 1:,} blocks, {NODES} nodes of a worker each, batch 256\n")
     print("| of the data set in the caches of all nodes | reads spared: rule 1 | rule 2 | rule 2, a node less |")
     print("| --- | ---: | ---: | ---: |")
     for share in (0.25, 0.5, 1.0):
-        found = []
-        for rule, workers in ((1, NODES), (2, NODES), (2, NODES - 1)):
-            spared_reads = all_reads = 0
-            for node in range(workers):
-                # A cache keeps what it was given first.
-                kept = read(256, node, NODES, rule, 0)[: int(blocks / NODES * share)]
-                later = read(256, node, workers, rule, 3)
-                spared_reads += len(np.intersect1d(kept, later))
-                all_reads += len(later)
-            found.append(f"{spared_reads / all_reads:.1%}")
+        cases = ((1, NODES), (2, NODES), (2, NODES - 1))
+        found = [f"{spared_by_nodes(shards, share, rule, workers):.1%}" for rule, workers in cases]
         print(f"| {share:.0%} | {' | '.join(found)} |", flush=True)
 
 
@@ -336,6 +365,64 @@ def print_noise() -> None:
     image = side * side * 3 * 4 / 1e6
     moved = f"{2 * workers * image:,.0f} | {2 * sum(wanted) / len(wanted) * image:,.0f}"  # a ring moves sums twice
     print(f"| translations sent and received, one domain, MB | {moved} |", flush=True)
+
+
+class Limit(NamedTuple):
+    """A figure, and what it is to be at most, or at least."""
+
+    what: str
+    found: float
+    bound: float
+    at_least: bool = False
+    why: str = "–"
+    """Why it is not kept."""
+
+    def __str__(self) -> str:
+        """Return the row of the table."""
+        kept = self.found >= self.bound if self.at_least else self.found <= self.bound
+        bound = f"at {'least' if self.at_least else 'most'} {self.bound:,.4g}"
+        end = "met | |" if kept else f"missed | {self.why} |"
+        return f"| {self.what} | {self.found:,.4g} | {bound} | {end}"
+
+
+def limits(given: argparse.Namespace) -> Iterator[Limit]:
+    """Yield the figures of ``limits``."""
+    _, _, peak = ordered("windowed", 1024, 2)  # First: a process begins with the peak of the one that starts it.
+    yield Limit("the order of 10^8 rows, 1,024 workers, MB", peak, 100)
+    with tempfile.TemporaryDirectory() as place:
+        write(shards_of(ROWS), Path(place, "with"), index=True)
+        seconds, mib = measured(Path(place, "with"), "the data set")
+    yield Limit("opening a data set of 10^8 JPEGs, s", seconds, 1)
+    yield Limit("the same, MB of a process", mib * MIB / 1e6, 200)
+    few, many = Modelled(8192), Modelled(65_536)
+    for batch, workers in ((256, 100), (256, 256), (2048, 1024), (202, 101), (254, 127)):
+        reads, _, _ = read_by_all(many, batch, workers, 2, 0, 4)
+        yield Limit(f"reads of a block in an epoch, batch {batch}, {workers} workers", reads, 1.1)
+    window, _, _ = read_by_all(many, 2048, 683, 2, 2048, 4)
+    reads, _, _ = read_by_all(many, 2048, 683, 2, 0, 4)
+    why = f"683 workers do not divide 2,048 rows: a window of 2,048 MiB has {window:.2f}"
+    yield Limit("the same, batch 2048, 683 workers", reads, 1.1, why=why)
+    why = "a block is held for each row of the batch, beside those read ahead"
+    for batch, workers, _ in FEW_WORKERS:
+        (_, before, near), (_, now, far) = (read_by_all(few, batch, workers, rule, 0, 1) for rule in (1, 2))
+        which = f"batch {batch}, {workers} worker{'s' * (workers > 1)}"
+        yield Limit(f"memory of a worker, {which}: of that of rule 1", now / before, 1 + CHANCE, why=why)
+        yield Limit(f"rows between, {which}: of those of rule 1", far / near, 1 - CHANCE, at_least=True)
+    for share in (0.25, 0.5, 0.75, 0.9):
+        yield Limit(
+            f"reads spared by a cache of {share:.0%}, of that share", spared(share) / share, 0.95, at_least=True
+        )
+    nodes = Modelled(16_384)
+    for share in (0.25, 0.5):
+        found = spared_by_nodes(nodes, share, 2, NODES) / share
+        yield Limit(f"the same by those of {NODES} nodes, {share:.0%} together", found, 0.95, at_least=True)
+    stays = spared_by_nodes(nodes, 1, 2, NODES - 1)
+    why = "a worker has neighbouring rows of the batch, by which sums over workers have the same bits"
+    yield Limit("blocks that stay where they are when one of 8 nodes goes", stays, 0.85, at_least=True, why=why)
+    if given.data:
+        shards = ShardSet.open(given.data).split("train")
+        share = waiting(shards, given.workers, given.batch, given.rows_per_second, given.seconds, READ_AHEAD)
+        yield Limit(f"one of {given.workers} workers waits for a distant store", share, 0.03)
 
 
 def link_files(folder: Path, have: int, count: int) -> None:
@@ -438,6 +525,10 @@ def main() -> None:
         print_listing()
     if "waiting" in given.part:
         print_waiting(given)
+    if "limits" in given.part:
+        print("| | found | bound | | why |\n| --- | ---: | --- | --- | --- |")
+        for limit in limits(given):
+            print(limit, flush=True)
     if "predicted" in given.part:
         print_predictions(given.rounds)
     if "cache" in given.part:

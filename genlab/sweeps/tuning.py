@@ -1,9 +1,12 @@
 """Trials under Ray Tune, side by side."""
 
 import os
+import signal
+import threading
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -114,13 +117,26 @@ def run_trials(source: Source, space: Space, config: Any, folder: UPath, callbac
             callbacks=list(callbacks),
         ),
     )
-    grid = tuner.fit()
+    with _interrupted_by_sigterm():
+        grid = tuner.fit()
     faults = {}
     for result in (grid[number] for number in range(len(grid))):
         fault = (result.metrics or {}).get(FAULT) if result.error is None else str(result.error)
         if fault:
             faults[(result.config or {})[NAME]] = fault
     return Trained(faults, queue.hours_over)
+
+
+@contextmanager
+def _interrupted_by_sigterm() -> Iterator[None]:
+    """Have SIGTERM interrupt this process as SIGINT does: by Ray's handler it would abort with a stack trace."""
+    here = threading.current_thread() is threading.main_thread()
+    before = (signal.signal(signal.SIGTERM, signal.default_int_handler) if here else None) or signal.SIG_DFL
+    try:
+        yield
+    finally:
+        if here:
+            signal.signal(signal.SIGTERM, before)
 
 
 def _trial(parameters: dict[str, Any], space: Space, config: Any, folder: str, threads: int) -> None:

@@ -15,6 +15,7 @@ from ray.dashboard.modules.reporter.reporter_agent import METRICS_GAUGES
 
 from genlab.serving import telemetry
 from genlab.serving.haproxy import HAProxyConfig
+from genlab.training.ray import telemetry as run_telemetry
 
 MONITORING = Path(__file__).resolve().parents[2] / "cluster" / "monitoring"
 RULES = yaml.safe_load((MONITORING / "rules.yml").read_text())["groups"][0]["rules"]
@@ -25,7 +26,9 @@ QUERIES = [rule["expr"] for rule in RULES] + [target["expr"] for panel in PANELS
 
 def parsed(query: str) -> Any:
     """The query as Prometheus reads it, with a value for each variable of Grafana's."""
-    return promql_parser.parse(query.replace("$__rate_interval", "5m").replace("$model", ".*"))
+    for variable, value in (("$__rate_interval", "5m"), ("$model", ".*"), ("$run", ".*")):
+        query = query.replace(variable, value)
+    return promql_parser.parse(query)
 
 
 def selectors(expression: Any) -> Iterator[Any]:
@@ -66,6 +69,11 @@ def of_genlab() -> set[str]:
     return ours | {f"ray_{name}" for name in ours}
 
 
+def of_runs() -> set[str]:
+    """What runs tell that Ray trains."""
+    return {f"ray_{name}" for name in (run_telemetry.SPEED, run_telemetry.PROGRESS, run_telemetry.METRIC)}
+
+
 def of_ray() -> set[str]:
     """What Ray's nodes say of themselves, and what the dashboards that come with Ray show."""
     (folder,) = dashboards_of_ray.__path__
@@ -75,7 +83,7 @@ def of_ray() -> set[str]:
 
 @pytest.mark.parametrize("query", QUERIES)
 def test_a_query_is_one_of_metrics_that_are_exported(query: str) -> None:
-    assert metrics(query) <= of_genlab() | of_ray()
+    assert metrics(query) <= of_genlab() | of_runs() | of_ray()
 
 
 def test_what_is_not_exported_is_found() -> None:
@@ -96,6 +104,10 @@ def test_all_that_the_server_exports_is_on_the_dashboard_but_sizes_of_rows() -> 
         return {re.sub(f"({'|'.join(endings)})$", "", name) for name in names}
 
     assert plain(of_genlab()) - plain(shown) == {"genlab_row_bytes", "ray_genlab_row_bytes"}
+
+
+def test_all_that_runs_tell_is_on_the_dashboard() -> None:
+    assert of_runs() <= set().union(*map(metrics, QUERIES))
 
 
 def test_the_dashboard_is_one_that_grafana_shows() -> None:

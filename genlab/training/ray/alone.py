@@ -9,11 +9,12 @@ from dataclasses import dataclass
 
 import ray
 
-from genlab.training.console import RunConsole
+from genlab.training.console import ProgressUpdate, RunConsole
 from genlab.training.loop import train
 from genlab.training.notices import Notice, Notices
 from genlab.training.plan import Plan
 from genlab.training.ray.driver import draining, node_name
+from genlab.training.ray.telemetry import RunTelemetry
 from genlab.training.ray.worker import AskedNotices, DriverSession
 from genlab.training.rung import Rung
 
@@ -30,6 +31,15 @@ class AloneSession(DriverSession):
 
     on_rung: OnRung | None = None
     """Called with each rung that the run reaches; says whether it stops there."""
+
+    telemetry: RunTelemetry | None = None
+    """Records its progress."""
+
+    def progress(self, update: ProgressUpdate) -> None:
+        """Show the progress, and record it."""
+        super().progress(update)
+        if self.telemetry:
+            self.telemetry.progress(update)
 
     def report(self, metrics: Mapping[str, float]) -> None:
         """Report to the function."""
@@ -63,4 +73,11 @@ def train_alone(
         ClaimLostError: when another process took over the run.
         PreemptedError: when this node is given up, and the run is saved.
     """
-    train(plan, AloneSession(console, plan.run.threads, claim=plan.claim, on_report=on_report, on_rung=on_rung))
+    telemetry = RunTelemetry(str(plan.run.name), plan.family)
+    session = AloneSession(
+        console, plan.run.threads, claim=plan.claim, on_report=on_report, on_rung=on_rung, telemetry=telemetry
+    )
+    try:
+        train(plan, session)
+    finally:
+        telemetry.end()

@@ -22,6 +22,7 @@ from genlab.training.console import ProgressUpdate
 from genlab.training.loop import train
 from genlab.training.notices import NoNotices, Notice, Notices, PreemptedError
 from genlab.training.ray.task import Task
+from genlab.training.ray.telemetry import RunTelemetry
 from genlab.training.rung import Rung
 from genlab.training.session import LocalSession, T, become_background_process, gather
 
@@ -96,6 +97,7 @@ class RaySession:
         self.device: torch.device = _gpu() if task.gpu else torch.device("cpu")
         self.threads: int | None = task.threads
         self.reserved = True
+        self.telemetry = RunTelemetry(str(task.plan.run.name), task.plan.family)
         self._messages = messages
         self._shown: Any = None
 
@@ -121,6 +123,7 @@ class RaySession:
 
     def progress(self, update: ProgressUpdate) -> None:
         """Send the progress to the driver; never waits. Raises the fault that was known when it was last sent."""
+        self.telemetry.progress(update)
         shown, self._shown = self._shown, self._messages.show.remote(update)
         if shown is not None and ray.wait([shown], timeout=0)[0]:
             with contextlib.suppress(RayError):  # The actor is lost; the driver reports that after the run.
@@ -194,6 +197,9 @@ def work(task: Task, messages: Any) -> None:
     except GenlabError as fault:
         ray.get(messages.fail.remote(fault))
         raise
+    finally:
+        if session.rank == 0:
+            session.telemetry.end()
     dist.destroy_process_group()
 
 
