@@ -166,8 +166,15 @@ class Jobs:
         self._woken.set()
 
     async def on_files(self, call: Callable[..., T], *arguments: Any) -> T:
-        """Call something that blocks on files, in a thread."""
-        return await asyncio.get_running_loop().run_in_executor(self._files, functools.partial(call, *arguments))
+        """Call something that blocks on files, in a thread; a task that is cancelled meanwhile ends after the call."""
+        called = self._files.submit(call, *arguments)
+        result = asyncio.wrap_future(called)
+        try:
+            return await asyncio.shield(result)
+        except asyncio.CancelledError:
+            if not called.cancel():
+                await asyncio.wait([result])  # Else it might write into a folder that is deleted next.
+            raise
 
     async def _draft(self, request: Request) -> Draft:
         """Read what a request asks for, and check all that can be known before pictures are decoded."""

@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import re
+import threading
 import time
 import zipfile
 from collections.abc import Iterator
@@ -21,7 +22,7 @@ from genlab.core import claims
 from genlab.core.storage import create_exclusive, locate
 from genlab.inference.engine import Engine
 from genlab.serving import jobs
-from genlab.serving.job_store import Draft, JobStore, Progress
+from genlab.serving.job_store import Draft, Job, JobName, JobStore, Progress
 from genlab.serving.limits import Limits
 from genlab.serving.service import create_app
 from genlab.serving.settings import Access, Settings
@@ -169,6 +170,40 @@ def test_a_deleted_job_leaves_nothing(client: TestClient, folder: Path) -> None:
     again = submit_form(client, [photo(9)], **{"Idempotency-Key": "gone"})
     assert again.status_code == 202, "its key may be used again"
     assert again.json()["id"] != job_id
+
+
+def test_a_job_is_deleted_when_no_picture_of_it_is_being_written(
+    client: TestClient, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that comes into the folder while it is being removed would stay for ever."""
+    write, delete = JobStore.write_result, JobStore.delete
+    begun, written = threading.Event(), threading.Event()
+    pictures = 7
+    in_time: list[bool] = []
+
+    def write_slowly(store: JobStore, job: Job, number: int, png: bytes) -> None:
+        slow = job.count == pictures and not begun.is_set()  # Jobs of other tests may be at work.
+        if slow:
+            begun.set()
+            time.sleep(1)
+        write(store, job, number, png)
+        if slow:
+            written.set()
+
+    def note(store: JobStore, name: JobName) -> None:
+        in_time.append(written.is_set())
+        delete(store, name)
+
+    monkeypatch.setattr(JobStore, "write_result", write_slowly)
+    monkeypatch.setattr(JobStore, "delete", note)
+    job_id = submit_form(client, [photo(seed) for seed in range(pictures)]).json()["id"]
+    assert begun.wait(30)
+    assert client.delete(f"/v1/jobs/{job_id}").status_code == 204
+    for _ in range(600):
+        if not [path for path in folder.rglob("*") if job_id in str(path)]:
+            break
+        time.sleep(0.05)
+    assert in_time == [True]
 
 
 @pytest.mark.parametrize(
