@@ -104,7 +104,7 @@ class SamplingOptions(StyleGANOptions):
 
     latents: Annotated[int, Interval(ge=1, le=8)] = 1
     """Latent vectors of each picture, each of which styles the layers between two places drawn at random: style mixing
-    as in table 2 of the paper."""
+    as in table 2 of the paper. A model has two places for each resolution from 4x4 on, and as many latents at most."""
 
 
 @dataclass(frozen=True)
@@ -520,15 +520,7 @@ class StyleGAN(StyleModel):
         return [one.expand(len(noise), -1, -1, -1) for one in self.draw_noise(Noise(0, range(1), self.device))]
 
     def _mixed(self, noise: Noise, w: Tensor, label: Tensor | None, latents: int) -> Tensor:
-        """Give each picture the styles of several latents, which change at places drawn at random.
-
-        Raises:
-            ConfigError: there are fewer places than latents, or no styles.
-        """
-        if self.architecture.styles == "none":
-            raise ConfigError(f"latents = {latents}: this model was trained with --model.styles none: it has no styles")
-        if latents > self._grown_places:
-            raise ConfigError(f"latents = {latents}: styles come in at {self._grown_places} places of this model")
+        """Give each picture the styles of several latents, which change at places drawn at random."""
         places, count = self.synthesis.styles, len(noise)
         styles = [w] + [
             self.map_latents(noise.normal(f"z {number}", self.architecture.latent_dim), label)

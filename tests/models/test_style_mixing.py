@@ -92,15 +92,6 @@ def test_from_128_pixels_on_coarse_styles_are_those_of_4_and_8_and_middle_ones_t
     assert found == {"coarse": {4, 8}, "middle": {16, 32}, "fine": {64, 128}}
 
 
-def test_a_picture_has_no_more_latents_than_places_with_styles(model: StyleGAN) -> None:
-    assert model.sample(2, 3, options=SamplingOptions(latents=6)).shape == (2, 16, 16, 3)
-    with pytest.raises(ConfigError, match="latents = 7: styles come in at 6 places of this model"):
-        model.sample(2, 3, options=SamplingOptions(latents=7))
-    plain = generator(styles="none", constant=False)
-    with pytest.raises(ConfigError, match="latents = 2: this model was trained with"):
-        plain.sample(2, 3, options=SamplingOptions(latents=2))
-
-
 @pytest.mark.parametrize("noise", ["fixed", "random", "none"])
 def test_the_pictures_themselves_stand_in_the_first_column_and_row(model: StyleGAN, noise: Any) -> None:
     grid = model.mix_styles((3, 4), (5, 6, 3), options=MixingOptions(0.8, noise))
