@@ -206,11 +206,6 @@ class StyleGANRecipe(Recipe[StyleGANConfig]):
             raise ConfigError(
                 "model.styles = 'none', model.constant = True: no picture would depend on z; add --model.no-constant"
             )
-        if model.styles == "none" and config.objective.mixing:
-            raise ConfigError(
-                f"model.styles = 'none', objective.mixing = {config.objective.mixing:g}: there are no styles to mix; "
-                "add --objective.mixing 0"
-            )
         augmentation = config.augmentation
         if augmentation.adaptive and not (augmentation.blitting or augmentation.geometry or augmentation.colour):
             raise ConfigError("augmentation.adaptive: blitting, geometry and colour are all off: nothing is augmented")
@@ -288,7 +283,7 @@ class StyleGANRecipe(Recipe[StyleGANConfig]):
         if run.init is not None:
             instead = f"--growth.first {size} goes on with networks that have grown up"
         else:
-            each = images // (2 * round(math.log2(size / growth.first)) + 1)
+            each = max(1, images // (2 * round(math.log2(size / growth.first)) + 1))
             instead = f"with --growth.stable-images {each} --growth.fade-images {each} they grow up"
         grown = 2 ** math.floor(growth.level(images, size))
         found.append(
@@ -449,7 +444,7 @@ class StyleGANRecipe(Recipe[StyleGANConfig]):
         size, places = self.config.model.latent_dim, self.generator.synthesis.styles
         w: Tensor = self.generator.mapping(step.noise(f"z of {name}", size), label)
         styles = w[:, None].expand(-1, places, -1)
-        if self.config.objective.mixing:
+        if self.config.objective.mixing and self.config.model.styles != "none":
             other = self.generator.mapping(step.noise(f"second z of {name}", size), label)
             draws = step.uniform(f"mixing of {name}", 2)
             level = self._level(step)

@@ -119,14 +119,14 @@ def test_median_stopping_waits_for_three_others(config: Any, tmp_path: Path) -> 
     median = space(Median(grace=30, every=30))
     trials = trials_of(median, config, tmp_path)
     scheduler = RungScheduler(median, trials)
-    for number, value in ((0, 1.0), (1, 9.0), (2, 2.0), (3, 3.0), (4, 1.5)):
+    for number, value in ((4, 9.0), (0, 1.0), (1, 2.0), (3, 3.0), (2, 1.5)):
         report(scheduler, number, 30, value)
     assert [stop_of(trial.plan) for trial in trials] == [None, None, None, 3, None]
     again = RungScheduler(median, trials)  # the driver was killed, and started again
-    for number, value in ((0, 1.0), (2, 2.0), (4, 1.5), (1, 9.0)):
+    for number, value in ((0, 1.0), (1, 2.0), (2, 1.5), (4, 9.0)):
         report(again, number, 60, value)
     stops = [stop_of(trial.plan) for trial in trials]
-    assert stops == [None, 6, None, 3, None], "the second came first at its first rung, and was not stopped there"
+    assert stops == [None, None, None, 3, 6], "the last came first at its first rung, and was not stopped there"
 
 
 def test_a_stopped_trial_has_ended_and_comes_after_those_that_were_trained_to_the_end(
