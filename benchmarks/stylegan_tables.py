@@ -143,7 +143,7 @@ def _configurations(rows: Sequence[Row]) -> str:
             found = [row for row in rows if row[:3] == (name, own, mixing) and row.latents == "1"]
             cells += [_mean([float(row.kid) for row in found]), str(len(found))]
         lines.append([*cells, *(f"{fid:.2f}" for fid in published)])
-    heads = [head for loss in losses for head in (f"KID, {loss}", "seeds")]
+    heads = [head for loss in losses for head in (f"KID, A wgan-gp, others {loss}", "seeds")]
     return table(["configuration", *heads, "paper: FID, CelebA-HQ", "paper: FID, FFHQ"], lines)
 
 
@@ -162,7 +162,8 @@ def _verdicts(rows: Sequence[Row]) -> str:
             published = [CONFIGURATIONS[after][column] - CONFIGURATIONS[before][column] for column in range(2)]
             lines.append(
                 [
-                    *(f"{before} to {after}", loss, _mean(changes, "+"), str(len(changes)), _verdict(changes)),
+                    *(f"{before} to {after}", loss if before != "A" else f"wgan-gp, then {loss}"),
+                    *(_mean(changes, "+"), str(len(changes)), _verdict(changes)),
                     *(f"{change:+.2f}" for change in published),
                 ]
             )
