@@ -9,8 +9,8 @@ BENCH_LOCK := --quiet --upgrade --python-version 3.11 --python-platform x86_64-m
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export RAY_USAGE_STATS_ENABLED := 0
 
-.PHONY: help setup demo test unit slow-test cluster-test reliability chaos chaos-long lint docs docs-options lock \
-  bench-setup bench-ffcv bench-lock cluster-up cluster-down clean
+.PHONY: help setup demo test without-cluster unit slow-test cluster-test reliability chaos chaos-long lint docs \
+  docs-options lock bench-setup bench-ffcv bench-lock cluster-up cluster-down clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -27,13 +27,17 @@ setup: .venv/installed ## Install genlab and everything it needs into .venv
 demo: setup ## Train a CycleGAN on drawn scenes under Ray, write a report (KEEP=1 leaves the cluster and TensorBoard up)
 	cluster/demo.sh
 
-# The slow tests yield to those on a cluster, whose own workers Ray would put behind them.
-test: lint unit ## Linters, types, unit tests, then those marked slow and, beside them, those marked cluster
+# All else yields to the tests on a cluster, which wait more than they compute and whose workers Ray would put behind it.
+test: lint ## Linters and types; then unit tests and those marked slow and, beside both, those marked cluster
 	$(MAKE) --no-print-directory --jobs=2 --output-sync=target \
-	  RAY_worker_niceness=0 NICE="nice -n 10" slow-test cluster-test
+	  RAY_worker_niceness=0 NICE="nice -n 10" without-cluster cluster-test
+
+without-cluster:
+	$(MAKE) --no-print-directory unit
+	$(MAKE) --no-print-directory slow-test
 
 unit: setup ## Unit tests, in an order drawn from SEED (default 1)
-	OMP_NUM_THREADS=1 pytest --quiet --numprocesses auto --dist loadscope --randomly-seed=$(SEED)
+	OMP_NUM_THREADS=1 $(NICE) pytest --quiet --numprocesses auto --dist loadscope --randomly-seed=$(SEED)
 
 slow-test: setup ## Slower tests that run beside each other: exports, evaluations, torch.compile, several workers
 	OMP_NUM_THREADS=1 $(NICE) pytest --quiet -m 'slow and not reliability' --numprocesses auto --dist worksteal \
