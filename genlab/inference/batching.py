@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
+from weakref import WeakSet
 
 from numpy.typing import NDArray
 
@@ -122,6 +123,7 @@ class Batcher:
         self._closing = False
         self._pixel_seconds: dict[tuple[Engine, str, Any], float] = {}
         self._untried: dict[tuple[Engine, Any], Kind] = {}
+        self._forgotten = WeakSet[Engine]()
         self._finishers = ThreadPoolExecutor(finishers, thread_name_prefix="finish")
         self._thread = threading.Thread(target=self._compute_all, name="batcher", daemon=True)
         self._thread.start()
@@ -196,8 +198,9 @@ class Batcher:
             return sum(self._seconds_of(work, math.inf) for work in self._waiting) <= QUICK
 
     def forget(self, engine: Engine) -> None:
-        """Try no more batch sizes of an engine that is put away."""
+        """Try no more batch sizes of an engine that is put away, and keep nothing of it but the work that waits."""
         with self._changed:
+            self._forgotten.add(engine)
             for untried in [key for key in self._untried if key[0] is engine]:
                 del self._untried[untried]
             for timed in [key for key in self._pixel_seconds if key[0] is engine]:
@@ -290,6 +293,7 @@ class Batcher:
     def _compute_batch(self, together: Sequence[Work]) -> None:
         engine, kind = together[0].engine, together[0].task.kind
         begin, batch, rows = time.monotonic(), list[tuple[Work, int]](), list[Any]()
+        failed = False
         try:
             wanted = engine.next_batch(kind, sum(len(work.task.rows) - len(work.outputs) for work in together))
             for work in together:
@@ -301,19 +305,23 @@ class Batcher:
             for work, count in batch:
                 work.outputs += [next(outputs) for _ in range(count)]
         except Exception as error:  # whatever it is, it is the answer to those who asked, and others go on
-            for work, _ in batch or [(one, 0) for one in together]:
+            failed = True
+            batch = batch or [(one, 0) for one in together]
+            for work, _ in batch:
                 work.error = error
         seconds = time.monotonic() - begin
         done = [work for work, _ in batch if work.error or len(work.outputs) == len(work.task.rows)]
         if rows:
             with self._changed:
                 key, now = (engine, kind.operation, kind.trial), seconds / len(rows) / engine.pixels(kind)
-                self._pixel_seconds[key] = (self._pixel_seconds.get(key, now) + now) / 2
+                if engine not in self._forgotten:
+                    self._pixel_seconds[key] = (self._pixel_seconds.get(key, now) + now) / 2
         self._remove(done, together[0])
         pixels = engine.pixels(kind)
-        if not engine.knows_batches(kind):
+        if not failed and not engine.knows_batches(kind):
             with self._changed:
-                self._untried[engine, kind.trial] = kind
+                if engine not in self._forgotten:
+                    self._untried[engine, kind.trial] = kind
         if self._record is not None:
             waited = [begin - work.submitted for work, count in batch if len(work.outputs) == count]
             with self._log_errors():

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
-from genlab.core.errors import GenlabError
+from genlab.core.errors import GenlabError, StorageError
 from genlab.models.encoder import Encoder
 from genlab.models.stylegan import StyleGAN
 from genlab.serving.beside import Beside
@@ -87,6 +87,8 @@ def _read(version: ModelVersion) -> Editing:
             assert isinstance(model, StyleGAN)
             directions = parse_directions(directory, content)
             return Editing(directions, model.synthesis.styles * model.style_dim)
-    except (GenlabError, OSError, KeyError, ValueError) as error:
+    except StorageError:
+        raise  # What is known of the version stays.
+    except (GenlabError, OSError, EOFError, KeyError, ValueError) as error:
         logger.warning("%s: is not edited: %s", version.name, error)
     return Editing()

@@ -32,6 +32,7 @@ from upath import UPath
 
 from genlab.core.claims import Claim, ClaimError, claimed, is_claimed
 from genlab.core.errors import GenlabError
+from genlab.core.retries import with_retries
 from genlab.core.storage import create_exclusive, exists, is_remote, json_bytes, locate, read_bytes, write_atomic
 from genlab.serving.schema import JobState
 
@@ -372,8 +373,12 @@ def _read(file: UPath) -> bytes | None:
 
 def _names(folder: UPath) -> list[str]:
     """Return the names in a folder, which need not be there; none of files that are being written."""
-    try:
+
+    def listed() -> list[str]:
         return sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+
+    try:
+        return with_retries(folder, listed) if is_remote(folder) else listed()
     except (FileNotFoundError, NotADirectoryError):
         return []
 

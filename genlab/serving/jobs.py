@@ -17,6 +17,7 @@ import json
 import logging
 import math
 import re
+import threading
 import time
 import zipfile
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
@@ -68,6 +69,8 @@ ATTEMPTS = 5
 a replica end them all."""
 
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
+_PASSING = (GenlabError, OSError)
+"""Errors of a storage that is away, which need no traceback."""
 _PICTURE_NAMES = tuple(dict.fromkeys(name for one in OPERATIONS.values() for name in one.picture_names))
 _OPERATIONS = {name: one for name, one in OPERATIONS.items() if answers.PNG in one.offers and name != "edit"}
 _ROW_BY_ROW = ("sample", "decode")
@@ -117,8 +120,8 @@ class Jobs:
                 self._woken.clear()
                 try:
                     await self._begin()
-                except GenlabError as error:
-                    logger.warning("cannot look for jobs: %s", error)
+                except Exception as error:  # This must not end: all jobs of this replica would wait for ever.
+                    logger.warning("cannot look for jobs: %s", error, exc_info=not isinstance(error, _PASSING))
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(LOOK_SECONDS):  # wait_for may lose a cancellation (Python 3.11)
                         await self._woken.wait()
@@ -327,7 +330,10 @@ class Jobs:
                 for part in self._parts(job, served, form, missing):
                     group.create_task(compute(part))
         except BaseExceptionGroup as errors:
-            raise errors.exceptions[0] from None
+            error = errors.exceptions[0]
+            if isinstance(error, Problem) and error.retry_after is not None:  # No fault of this job's pictures.
+                await self.on_files(progress.uncount_attempt)
+            raise error from None
         if claim.lost.is_set():
             raise _DroppedError
         await self.on_files(self.store.finish, job)
@@ -376,8 +382,8 @@ class Jobs:
             try:
                 for name in await self.on_files(self.store.expired):
                     await self.on_files(self.store.cancel, name)
-            except (GenlabError, OSError) as error:
-                logger.warning("cannot delete expired jobs: %s", error)
+            except Exception as error:
+                logger.warning("cannot delete expired jobs: %s", error, exc_info=not isinstance(error, _PASSING))
             await asyncio.sleep(SWEEP_SECONDS)
 
 
@@ -481,20 +487,32 @@ class _DroppedError(Exception):
 
 
 class _ProgressNote:
-    """Writes how far a job is, once a second at most."""
+    """Writes how far a job is, once a second at most. Thread-safe."""
 
     def __init__(self, store: JobStore, job: Job, progress: Progress) -> None:
         self._store, self._job, self._progress = store, job, progress
         self._written = -math.inf
+        self._lock = threading.Lock()
 
     def add(self, count: int) -> None:
         """Count pictures that are there now."""
-        self._progress = dataclasses.replace(self._progress, done=self._progress.done + count)
-        if time.monotonic() > self._written + 1:
-            self.write()
+        with self._lock:
+            self._progress = dataclasses.replace(self._progress, done=self._progress.done + count)
+            if time.monotonic() > self._written + 1:
+                self._write()
+
+    def uncount_attempt(self) -> None:
+        """Write that this attempt does not count."""
+        with self._lock:
+            self._progress = dataclasses.replace(self._progress, attempts=self._progress.attempts - 1)
+            self._write()
 
     def write(self) -> None:
         """Write how many there are."""
+        with self._lock:
+            self._write()
+
+    def _write(self) -> None:
         self._written = time.monotonic()
         self._store.write_progress(self._job, self._progress)
 

@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import logging
 import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 
 from upath import UPath
@@ -34,6 +35,8 @@ EXACT_COST = 1.25
 """Factor by which batches may be slower that give a picture the same bytes in all company, if nobody asked for it."""
 REFRESH_SECONDS = 5.0
 """Seconds between two looks for new models, versions and aliases."""
+IDLE_SECONDS = 600.0
+"""Seconds for which a version that was asked for by its own digits, as jobs do, is held after the last time."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -98,6 +101,7 @@ class Library:
         self._models = self._find()
         self._served: dict[tuple[str, str], Served] = {}  # the least recently used first
         self._current: dict[str, tuple[str, str]] = {}
+        self._asked: dict[str, float] = {}  # when each of these was last asked for
         self._refused: dict[tuple[str, str], str] = {}
         self._loading: dict[tuple[str, str], asyncio.Task[Served]] = {}
         self._one_at_a_time = asyncio.Lock()
@@ -137,6 +141,7 @@ class Library:
         key = self._current.get(reference)
         if key is not None and (served := self._served.get(key)):
             self._served[key] = self._served.pop(key)  # the most recently used is the last
+            self._asked[reference] = time.monotonic()
             return served
         if key is None or key[1] not in self._versions_of(key[0]):
             version = self._resolve(reference)
@@ -145,6 +150,7 @@ class Library:
                 raise Problem(503, "version-refused", f"{reference}: this version is not served: {reason}")
         served = await self._load(key)
         self._current[reference] = key
+        self._asked[reference] = time.monotonic()
         return served
 
     async def load_all(self) -> None:
@@ -167,8 +173,8 @@ class Library:
             await asyncio.sleep(REFRESH_SECONDS)
             try:
                 await self.refresh()
-            except GenlabError as error:
-                logger.warning("cannot look for new models: %s", error)
+            except Exception as error:  # This must not end: nothing new would be served any more.
+                logger.warning("cannot look for new models: %s", error, exc_info=not isinstance(error, GenlabError))
 
     async def refresh(self) -> None:
         """Look for models, versions and aliases that changed. A new version is loaded and checked before it is used."""
@@ -176,12 +182,17 @@ class Library:
         for key, served in list(self._served.items()):
             if self.editings.of(served.version).directions != served.engine.directions:
                 self._served[key] = self._with_directions(served)
+        idle = time.monotonic() - IDLE_SECONDS
         for reference, key in list(self._current.items()):
+            digits = reference.partition("@")[2]
+            if digits and key[1].startswith(digits) and self._asked[reference] < idle:
+                del self._current[reference], self._asked[reference]
+                continue
             try:
                 version = self._models_version(reference)
             except RunError as error:
                 logger.warning("%s is not there any more: %s", reference, error)
-                self._current.pop(reference, None)
+                del self._current[reference], self._asked[reference]
                 continue
             wanted = (version.name, version.version)
             if wanted == key or wanted in self._refused:
@@ -273,6 +284,10 @@ class Library:
                 raise Problem(503, "version-refused", f"{name}@{digits}: this version is not served: {error}") from None
             except GenlabError as error:
                 raise Problem(503, "not-loaded", f"{name}@{digits}: {error}", retry_after=REFRESH_SECONDS) from None
+            except Exception as error:  # such as no memory on the GPU now
+                logger.exception("version %s of %s cannot be loaded", digits, name)
+                detail = f"{name}@{digits}: it cannot be loaded ({type(error).__name__}); the server's log says more"
+                raise Problem(503, "not-loaded", detail, retry_after=REFRESH_SECONDS) from None
             self._served[key] = served
             self._tell_held(name)
             return served

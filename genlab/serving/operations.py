@@ -26,8 +26,16 @@ MAX_LATENT = 1e6
 
 MOST_EDITS = 16
 """Largest number of directions that one picture is changed along."""
+MOST_NAMES = 1000
+"""Most names in the parameters of a request: each that is unknown takes time, and the server's one thread."""
+FAULTS_SHOWN = 20
+"""Most faults that an answer names."""
 
 Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
+Latent = Annotated[
+    list[Annotated[float, Field(ge=-MAX_LATENT, le=MAX_LATENT, allow_inf_nan=False)]],
+    Field(fail_fast=True),  # Of thousands of wrong numbers one is told.
+]
 Label = Annotated[str | int | None, Field(union_mode="left_to_right")]
 
 
@@ -88,11 +96,17 @@ class MixParameters(Parameters):
 
     rows: Annotated[
         list[Seed],
-        Field(min_length=1, max_length=MAX_MIXED, description="Seeds of the pictures that are changed, each a row."),
+        Field(
+            fail_fast=True,
+            min_length=1,
+            max_length=MAX_MIXED,
+            description="Seeds of the pictures that are changed, each a row.",
+        ),
     ]
     columns: Annotated[
         list[Seed],
         Field(
+            fail_fast=True,
             min_length=1,
             max_length=MAX_MIXED,
             description="Seeds of the pictures whose styles they get, each a column.",
@@ -107,8 +121,12 @@ class DecodeParameters(Parameters):
     """Latent vectors to decode."""
 
     latents: Annotated[
-        list[list[Annotated[float, Field(ge=-MAX_LATENT, le=MAX_LATENT, allow_inf_nan=False)]]],
-        Field(min_length=1, description="Latent vectors, each of as many numbers as the card's `latent_dim`."),
+        list[Latent],
+        Field(
+            fail_fast=True,
+            min_length=1,
+            description="Latent vectors, each of as many numbers as the card's `latent_dim`.",
+        ),
     ]
     label: Annotated[
         Label, Field(description="Class of all pictures, by name or number; needed if the model has classes.")
@@ -149,7 +167,7 @@ class EditParameters(Parameters):
         Seed | None, Field(description="The seed whose first picture is changed; by default a random one.")
     ] = None
     latents: Annotated[
-        list[Annotated[float, Field(ge=-MAX_LATENT, le=MAX_LATENT, allow_inf_nan=False)]] | None,
+        Latent | None,
         Field(
             description="In place of a seed, styles w+, as `encode` of an encoder of this model gives them; their "
             "picture has no noise."
@@ -358,6 +376,7 @@ class Form:
         Raises:
             Problem: 422, one of them is unknown, is no value of its type, or out of range.
         """
+        _require_few(len(fields))
         try:
             return self._model.model_validate_strings(fields)
         except ValidationError as error:
@@ -369,6 +388,7 @@ class Form:
         Raises:
             Problem: 422, one of them is unknown, of another type, or out of range; 400 for what is not JSON.
         """
+        _require_few(body.count(b":"))
         try:
             return self._model.model_validate_json(body, strict=True)
         except ValidationError as error:
@@ -418,9 +438,17 @@ def _number(text: str) -> float | int:
     return int(value) if _is_whole(value) else value
 
 
+def _require_few(names: int) -> None:
+    """Refuse parameters of too many names, before each is looked at."""
+    if names > MOST_NAMES:
+        raise Problem(422, "invalid", f"{names:,} parameters; at most {MOST_NAMES:,} are looked at")
+
+
 def _invalid(error: ValidationError) -> Problem:
     faults = error.errors(include_url=False, include_input=False)
     if faults[0]["type"] == "json_invalid":
         return Problem(400, "bad-request", f"the body is not JSON: {faults[0]['msg']}")
-    texts = (f"{'.'.join(map(str, fault['loc'])) or 'body'}: {fault['msg']}" for fault in faults)
+    texts = [f"{'.'.join(map(str, fault['loc'])) or 'body'}: {fault['msg']}" for fault in faults[:FAULTS_SHOWN]]
+    if len(faults) > FAULTS_SHOWN:
+        texts.append(f"and {len(faults) - FAULTS_SHOWN:,} more")
     return Problem(422, "invalid", "; ".join(texts))

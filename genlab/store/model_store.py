@@ -19,6 +19,7 @@ from upath import UPath
 
 from genlab.core.claims import claimed
 from genlab.core.errors import ConfigError, RunError
+from genlab.core.retries import with_retries
 from genlab.core.storage import exists, is_remote, locate, read_bytes, sha256, write_atomic, write_json
 from genlab.store import model_directory
 from genlab.store.aliases import FEWEST_DIGITS, FILE_NAME, VERSION_DIGITS, Aliases
@@ -292,7 +293,7 @@ def _candidates(folder: UPath, there: Mapping[str, bool]) -> Iterator[tuple[str,
 def _entries(folder: UPath) -> dict[str, bool]:
     """List a folder by one request: for each name, in alphabetical order, whether it is a folder."""
     if is_remote(folder):
-        listed = folder.fs.ls(folder.path, detail=True)
+        listed = with_retries(folder, lambda: folder.fs.ls(folder.path, detail=True))
         found = {entry["name"].rstrip("/").rpartition("/")[2]: entry["type"] == "directory" for entry in listed}
     else:
         with os.scandir(str(folder)) as entries:

@@ -225,6 +225,7 @@ def check(directory: model_directory.Location, model: Model) -> Report | None:
 
     Raises:
         RunError: the pictures differ by more, an operation is gone or fails, or the probes are damaged.
+        torch.OutOfMemoryError: the GPU has too little memory now.
     """
     kept = Probes.read(directory)
     if kept is None:
@@ -237,6 +238,8 @@ def check(directory: model_directory.Location, model: Model) -> Report | None:
             raise RunError(f"{where} cannot be replayed: this genlab's {model.family} model has no such operation")
         try:
             pixels = replay(probe, model)
+        except torch.OutOfMemoryError:
+            raise  # It says nothing of the model.
         except (KeyError, TypeError, ValueError, RuntimeError, ConfigError) as error:
             raise RunError(f"{where} cannot be replayed: {error}") from None
         if pixels.shape != probe.shape:

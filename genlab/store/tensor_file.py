@@ -84,8 +84,10 @@ def read_tensor_bytes(file: UPath, name: str) -> bytes:
     """Read the bytes of one tensor out of a file, and nothing of the others.
 
     Raises:
-        OSError: the file is not there, or ends early.
+        OSError: the file is not there.
+        EOFError: it ends early.
         KeyError, ValueError: it is no such file, or has no such tensor.
+        StorageError: the storage cannot be reached.
     """
     length = int.from_bytes(read_range(file, 0, 8), "little")
     begin, end = json.loads(read_range(file, 8, length))[name]["data_offsets"]

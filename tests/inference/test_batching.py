@@ -1,7 +1,9 @@
 """The batcher: work of many callers goes together, each gets its own, and what is late or unwanted is not computed."""
 
+import gc
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -123,6 +125,44 @@ def test_an_error_reaches_those_whose_rows_were_computed_and_no_others(batcher: 
     assert other.answer() == (4,)
     with pytest.raises(ValueError, match="thirteen"):
         unlucky.answer()
+
+
+class Full(Doubler):
+    """An engine that has no memory even to find out what a batch takes."""
+
+    def next_batch(self, kind: Doubled, waiting: int) -> int:
+        raise MemoryError("no room")
+
+    def knows_batches(self, kind: Doubled) -> bool:
+        raise MemoryError("no room")
+
+
+def test_an_engine_without_memory_fails_its_own_work_alone(batcher: Batcher) -> None:
+    unlucky = Caller(batcher, Full(), [1])
+    with pytest.raises(MemoryError):
+        unlucky.answer()
+    engine = Doubler()
+    engine.go.release()
+    assert Caller(batcher, engine, [2]).answer() == (4,)
+    assert batcher.waiting == 0
+
+
+def test_an_engine_that_is_put_away_is_freed_when_its_last_work_is_done() -> None:
+    batcher, engine = Batcher(), Doubler()
+    first = Caller(batcher, engine, [1])
+    assert engine.begun.acquire(timeout=30)
+    last = Caller(batcher, engine, [2])
+    batcher.forget(engine)  # type: ignore[arg-type]
+    engine.go.release(2)
+    assert (first.answer(), last.answer()) == ((2,), (4,))
+    kept = weakref.ref(engine)
+    del engine, first, last
+    other = Doubler()
+    other.go.release()
+    assert Caller(batcher, other, [3]).answer() == (6,)  # The batcher's thread has let go of what it did before.
+    gc.collect()
+    assert kept() is None
+    batcher.close()
 
 
 def test_errors_of_who_is_told_of_a_batch_end_nothing() -> None:

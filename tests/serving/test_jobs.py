@@ -22,8 +22,10 @@ from genlab.core import claims
 from genlab.core.storage import create_exclusive, locate
 from genlab.inference.engine import Engine
 from genlab.serving import jobs
+from genlab.serving.computing import Computer
 from genlab.serving.job_store import Draft, Job, JobName, JobStore, Progress
 from genlab.serving.limits import Limits
+from genlab.serving.problems import Problem
 from genlab.serving.service import create_app
 from genlab.serving.settings import Access, Settings
 from genlab.serving.telemetry import PrometheusTelemetry
@@ -324,6 +326,43 @@ def test_a_job_that_ends_every_replica_is_given_up(client: TestClient, served_ru
             time.sleep(0.05)
     assert status["error"] == "given up: 5 times no further picture could be computed"
     assert not [*(tmp_path / "queue").iterdir()]
+
+
+def test_jobs_go_on_when_their_folder_could_not_be_read_for_a_while(
+    served_runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unfinished, failed = JobStore.unfinished, list[bool]()
+
+    def broken_at_first(store: JobStore) -> list[JobName]:
+        if len(failed) < 2:
+            failed.append(True)
+            raise OSError(5, "Input/output error")
+        return unfinished(store)
+
+    monkeypatch.setattr(JobStore, "unfinished", broken_at_first)
+    monkeypatch.setattr(jobs, "LOOK_SECONDS", 0.05)
+    with serving(served_runs, tmp_path) as client:
+        assert ended(client, submit(client, "digits", "sample", count=1))["state"] == "done"
+    assert len(failed) == 2
+
+
+def test_a_server_that_is_too_busy_leaves_a_job_waiting_however_often(
+    served_runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compute, busy = Computer.compute, list[bool]()
+
+    async def busy_at_first(computer: Computer, *arguments: Any) -> Any:
+        if len(busy) < 2 * jobs.ATTEMPTS:
+            busy.append(True)
+            raise Problem(503, "overloaded", "too many requests are waiting", retry_after=0.01)
+        return await compute(computer, *arguments)
+
+    monkeypatch.setattr(Computer, "compute", busy_at_first)
+    monkeypatch.setattr(jobs, "TRIES", 1)
+    monkeypatch.setattr(jobs, "LOOK_SECONDS", 0.05)
+    with serving(served_runs, tmp_path) as client:
+        assert ended(client, submit(client, "digits", "sample", count=1))["state"] == "done"
+    assert len(busy) == 2 * jobs.ATTEMPTS
 
 
 def test_a_job_expires(client: TestClient, served_runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

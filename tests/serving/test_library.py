@@ -14,6 +14,7 @@ import torch
 from genlab.core.errors import RunError
 from genlab.inference.engine import Engine
 from genlab.models.vae import VAE, VAEArchitecture
+from genlab.serving import library as library_module
 from genlab.serving.library import Library
 from genlab.serving.limits import Limits
 from genlab.serving.problems import Problem
@@ -246,3 +247,65 @@ def test_two_models_of_one_name_and_names_that_a_url_cannot_hold_are_refused(tmp
         library_of(tmp_path / "50%")
     with pytest.raises(RunError, match=r"not a model directory .* and no folder of models"):
         library_of(tmp_path / "absent")
+
+
+def test_a_model_for_which_there_is_no_memory_now_is_loaded_later(
+    store: ModelStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library = library_of(store.root)
+
+    async def use() -> None:
+        for method in ("warm_up", "check_probes"):
+            with monkeypatch.context() as full:
+                full.setattr(Engine, method, mock.Mock(side_effect=torch.OutOfMemoryError("the GPU is full")))
+                problem = await refused(library, "digits")()
+            assert (problem.status, problem.kind, problem.retry_after) == (503, "not-loaded", 5.0)
+        assert (await library.get("digits")).name == "digits"
+
+    asyncio.run(use())
+
+
+def test_probes_that_find_no_memory_say_nothing_of_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = model_directory.load(save_model(tmp_path / "model", 0))
+    monkeypatch.setattr(probes, "replay", mock.Mock(side_effect=torch.OutOfMemoryError("the GPU is full")))
+    with pytest.raises(torch.OutOfMemoryError):
+        probes.check(tmp_path / "model", model)
+
+
+def test_looking_for_models_goes_on_after_any_error(store: ModelStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(library_module, "REFRESH_SECONDS", 0.01)
+    library = library_of(store.root)
+
+    async def use() -> None:
+        looking = asyncio.create_task(library.keep_fresh())
+        with monkeypatch.context() as broken:
+            find = mock.Mock(side_effect=OSError(5, "Input/output error"))
+            broken.setattr(library, "_find", find)
+            while find.call_count < 2:
+                await asyncio.sleep(0.01)
+        save_model(Path(str(store.root)) / "run" / "model", 2)
+        while "run" not in library.models:
+            assert not looking.done()
+            await asyncio.sleep(0.01)
+        looking.cancel()
+
+    asyncio.run(asyncio.wait_for(use(), 30))
+
+
+def test_a_version_that_was_asked_for_by_its_digits_is_put_away_when_idle(
+    store: ModelStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = versions(store, tmp_path)
+    library = library_of(store.root)
+
+    async def use() -> None:
+        await library.get("digits")
+        await library.get(f"digits@{second}")
+        await library.refresh()
+        assert [served.version.version for served in library.loaded] == [first, second]
+        monkeypatch.setattr(library_module, "IDLE_SECONDS", -1.0)
+        await library.refresh()
+        assert [served.version.version for served in library.loaded] == [first]
+        assert (await library.get(f"digits@{second[:8]}")).version.version == second
+
+    asyncio.run(use())
