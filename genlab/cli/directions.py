@@ -26,6 +26,7 @@ from genlab.editing.identity import identity_scale
 from genlab.evaluation.trained_classifier import load_classifier
 from genlab.inference.engine import best_device
 from genlab.metrics.identity import FaceNetwork
+from genlab.models.precision import allow_tf32
 from genlab.models.style_model import StyleModel
 from genlab.recipes.recipe import DomainInfo
 from genlab.store import model_directory
@@ -85,6 +86,7 @@ def run_directions(config: DirectionsConfig) -> tuple[Directions, UPath]:
     directory = model_directory.find_one(config.model)
     description = model_directory.describe(directory)
     device = best_device()
+    allow_tf32(False)
     model = model_directory.load(directory, device)
     if not isinstance(model, StyleModel):
         raise RunError(f"{config.model}: a {model.family}, which has no styles; directions are of a StyleGAN")

@@ -29,6 +29,7 @@ from genlab.imaging.sheets import sheet
 from genlab.inference.engine import best_device
 from genlab.inference.operations import ModelInfo
 from genlab.inference.pictures import is_file, save
+from genlab.models.precision import allow_tf32
 from genlab.models.stylegan import StyleGAN
 from genlab.store import model_directory
 from genlab.store.directions import Direction, Directions, Method, load_directions
@@ -173,9 +174,12 @@ def _starts(config: EditConfig, info: ModelInfo, dest: UPath, *, film: bool) -> 
     source = locate(config.source)
     is_seed = config.source.isdecimal()
     projected = source.suffix == ".safetensors" or (source / RECORD).exists()
+    if config.label is not None and not is_seed:
+        raise ConfigError(f"--label: only for the picture of a seed; {config.source} is none")
+    allow_tf32(False)
     if is_seed or projected:
-        for option in ("encoder", "box"):
-            if getattr(config, option) is not None:
+        for option, default in (("encoder", None), ("box", None), ("projection", ProjectionOptions())):
+            if getattr(config, option) != default:
                 raise ConfigError(f"--{option}: only for a picture that is projected; {config.source} is not")
         generator, weights = load_generator(config.model)
         model = generator.to(best_device())

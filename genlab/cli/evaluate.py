@@ -41,7 +41,9 @@ from genlab.evaluation.samples import nearest_training_images
 from genlab.evaluation.trained_classifier import TrainedClassifier, load_classifier
 from genlab.imaging.images import encode_png
 from genlab.inference.engine import best_device
+from genlab.models.latent_model import LatentModel
 from genlab.models.model import Model, Sampler
+from genlab.models.style_model import StyleModel
 from genlab.recipes.options import Data
 from genlab.store import model_directory
 from genlab.store.evaluation_file import evaluation_file
@@ -79,11 +81,11 @@ class EvaluateConfig:
     """Samples to draw for FID, KID, precision and recall, or images to translate, drawn at random. By default as many
     as there are images in the split, at most 10,000."""
     iwae_images: Annotated[Annotated[int, Ge(2)] | None, tyro.conf.arg(metavar="N")] = None
-    """How many images, drawn at random, the importance-weighted bounds are of. By default 1,000 on a CPU, all on a
-    GPU. Not for a translator."""
+    """How many images, drawn at random, the importance-weighted bounds of a VAE are of. By default 1,000 on a CPU, all
+    on a GPU."""
     path_lengths: Annotated[Annotated[int, Ge(1)] | None, tyro.conf.arg(metavar="N")] = None
     """How many ways between two draws the perceptual path length of a model with styles, such as a StyleGAN, is of. By
-    default 1,000 on a CPU, 10,000 on a GPU. Not for a translator."""
+    default 1,000 on a CPU, 10,000 on a GPU."""
     copies: bool = False
     """Also measure whether samples are copies of training images, and draw some above the nearest ones. It takes the
     features of all training images, once for each data set."""
@@ -162,6 +164,9 @@ def open_held_out(config: EvaluateConfig, model: Model, provenance: Mapping[str,
         if getattr(config, name) is not None:
             named = " and ".join(map(_flag, options.values()))
             raise ConfigError(f"{_flag(name)}: not for a {model.family} model, whose data is given by {named}")
+    for name, kind in (("iwae_images", LatentModel), ("path_lengths", StyleModel)):
+        if getattr(config, name) is not None and not isinstance(model, kind):
+            raise ConfigError(f"{_flag(name)}: not for a {model.family} model, of which this is not measured")
     shards = {}
     for domain, option in options.items():
         given, trained_on = getattr(config, option), provenance["data"].get(domain)

@@ -1,6 +1,5 @@
 """``genlab interpolate MODEL A B OUT``: go from one picture or draw to another through a trained model."""
 
-import io
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,12 +7,11 @@ from typing import Annotated, Any
 
 import tyro
 from annotated_types import Interval
-from PIL import Image
 
 from genlab.cli.model_options import parse_for_model
 from genlab.core.errors import ConfigError, run_command
 from genlab.core.storage import locate
-from genlab.imaging.images import Pixels, encode_png
+from genlab.imaging.images import encode_film, encode_png
 from genlab.inference.engine import Engine
 from genlab.inference.operations import ModelInfo
 from genlab.inference.pictures import encode_sheet, is_file, load_fitting, save
@@ -70,15 +68,7 @@ def interpolate(config: InterpolateConfig, options: Mapping[str, Any]) -> None:
         for number, image in enumerate(images):
             save(dest / f"{number:05d}.png", encode_png(image))
     elif dest.suffix.lower() == ".gif":
-        save(dest, _animate(images))
+        save(dest, encode_film(images, FRAME, "GIF"))
     else:
         save(dest, encode_sheet(images, columns=len(images)))
     print(f"{dest}: {len(images)} steps")
-
-
-def _animate(images: Pixels) -> bytes:
-    """Encode uint8 [N, H, W, C] as a GIF file that shows them one after the other, over and over."""
-    first, *others = (Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image) for image in images)
-    file = io.BytesIO()
-    first.save(file, "GIF", save_all=True, append_images=others, duration=FRAME, loop=0)
-    return file.getvalue()

@@ -165,7 +165,8 @@ def _lease(directory: UPath, claim: Claim, otherwise: str) -> Iterator[None]:
         last = _last_number(directory, work)
         if last is not None:
             number = last + 1
-            _watch(directory, _lease_file(directory, work, last), claim, otherwise)
+            if not _watch(directory, _lease_file(directory, work, last), claim, otherwise):
+                continue  # Another process may have begun with the first number meanwhile.
         if create_exclusive(_lease_file(directory, work, number), _content(claim, 0)):
             break
         if last is not None:
@@ -198,15 +199,18 @@ def _lease(directory: UPath, claim: Claim, otherwise: str) -> Iterator[None]:
             _lease_file(directory, work, number).unlink()
 
 
-def _watch(directory: UPath, lease: UPath, claim: Claim, otherwise: str) -> None:
+def _watch(directory: UPath, lease: UPath, claim: Claim, otherwise: str) -> bool:
     """Wait until the holder of a lease may be taken for dead.
+
+    Returns:
+        False if the lease is gone: its holder has ended.
 
     Raises:
         ClaimError: the lease changed, so its holder is alive.
     """
     before = _read(lease)
     if before is None:
-        return
+        return False
     print(
         f"{directory}: was claimed by {_holder(before)}; waiting up to {LEASE_TIMEOUT:.0f} s for a sign of life",
         flush=True,
@@ -217,9 +221,10 @@ def _watch(directory: UPath, lease: UPath, claim: Claim, otherwise: str) -> None
         waited += HEARTBEAT / 5
         now = _read(lease)
         if now is None:
-            return
+            return False
         if now != before:
             raise _refusal(claim, _holder(now), otherwise)
+    return True
 
 
 def _current_file(directory: UPath, work: str) -> UPath | None:

@@ -44,6 +44,7 @@ from genlab.metrics.identity import FaceNetwork, identity_distance
 from genlab.models.cpu import keep_freed_memory
 from genlab.models.encoder import Encoder
 from genlab.models.model import Shape
+from genlab.models.precision import allow_tf32
 from genlab.store import model_directory
 from genlab.store.generators import load_generator
 from genlab.store.projection_limits import FILE_NAME, read_limits, write_limits
@@ -102,6 +103,7 @@ class Projector:
     """
 
     def __init__(self, model: str, encoder: str | None, options: ProjectionOptions) -> None:
+        allow_tf32(False)
         self.info = ModelInfo.read(model_directory.find_one(model))
         generator, self.weights = load_generator(model)
         self.generator, self.options = generator.to(best_device()), options

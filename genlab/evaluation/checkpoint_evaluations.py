@@ -12,7 +12,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from upath import UPath
 
 from genlab.core.errors import RunError
-from genlab.core.storage import locate, write_atomic
+from genlab.core.storage import locate, read_bytes, write_atomic
 from genlab.core.text import counted
 from genlab.evaluation.evaluate import measure_pictures
 from genlab.evaluation.extractors import EfficientNetLite
@@ -73,11 +73,13 @@ def read_evaluations(directory: UPath) -> list[CheckpointEvaluation]:
         RunError: when the file is damaged.
     """
     file = directory / EVALUATIONS
-    if not file.exists():
+    try:
+        content = read_bytes(file).decode()
+    except FileNotFoundError:
         return []
     adapter = TypeAdapter(CheckpointEvaluation)
     try:
-        return [adapter.validate_json(line) for line in file.read_text().splitlines()]
+        return [adapter.validate_json(line) for line in content.splitlines()]
     except ValidationError as error:
         found = f"{file}: damaged ({counted(error.error_count(), 'fault')})"
         raise RunError(f"{found}; delete it, and the candidates that are left are evaluated again") from None

@@ -10,6 +10,8 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+import torch
+
 from genlab.core.errors import ConfigError, DataError, StorageError
 from genlab.core.progress import progress
 from genlab.core.storage import locate, write_atomic
@@ -120,6 +122,8 @@ class Worker:
             png = translated.result()
         except (DataError, OSError) as error:
             return Outcome(picture.key, str(error), stop=False)
+        except torch.OutOfMemoryError:
+            return Outcome(picture.key, "the GPU has too little memory for a picture of its size", stop=False)
         try:
             write_atomic(self._dest / picture.name, png)
         except StorageError as error:

@@ -147,7 +147,7 @@ def upsample(images: Tensor, resampling: Resampling) -> Tensor:
     if resampling == "nearest":
         return F.interpolate(images, scale_factor=2, mode="nearest")
     channels = images.shape[1]
-    kernel = (_KERNEL * 4).to(images).expand(channels, 1, 4, 4)
+    kernel = _kernel(images, gain=4.0).expand(channels, 1, 4, 4)
     return F.conv_transpose2d(images, kernel, stride=2, padding=1, groups=channels)
 
 
@@ -159,12 +159,17 @@ def downsample(images: Tensor, resampling: Resampling) -> Tensor:
     return _filter(images, padding=1)[:, :, ::2, ::2]
 
 
-_KERNEL = torch.tensor([1.0, 3.0, 3.0, 1.0]).outer(torch.tensor([1.0, 3.0, 3.0, 1.0])) / 64
-"""The filter [1, 3, 3, 1] in both directions; its sum is 1."""
-
-
 def _filter(images: Tensor, padding: int, gain: float = 1.0) -> Tensor:
     """Filter each channel by [1, 3, 3, 1] in both directions, with zeros around the image."""
     channels = images.shape[1]
-    kernel = (_KERNEL * gain).to(images).expand(channels, 1, 4, 4).contiguous()
+    kernel = _kernel(images, gain).expand(channels, 1, 4, 4).contiguous()
     return F.conv2d(images, kernel, padding=padding, groups=channels)
+
+
+def _kernel(images: Tensor, gain: float) -> Tensor:
+    """Return the filter [1, 3, 3, 1] in both directions, whose sum is ``gain``, in the images' dtype.
+
+    It is made where the images are: a GPU would wait for a copy of it.
+    """
+    side = 4 - (2 * torch.arange(4, dtype=images.dtype, device=images.device) - 3).abs()
+    return side.outer(side) * (gain / 64)

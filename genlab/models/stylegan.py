@@ -148,6 +148,17 @@ def resolutions(size: int) -> list[int]:
     return [2**level for level in range(2, size.bit_length())]
 
 
+def stage_of(level: float, device: torch.device) -> tuple[int, Tensor | None]:
+    """Return the resolution of networks that have grown to a level, and how far its layers are faded in.
+
+    Args:
+        level: log2 of the resolution; between whole numbers the layers of the next one are faded in.
+        device: where the share of these layers, a float in (0, 1), is put; it is ``None`` at whole levels.
+    """
+    whole = math.ceil(level)
+    return 2**whole, None if whole == level else torch.full((), level - (whole - 1), device=device)
+
+
 def noise_maps(drawn: Tensor, sizes: Sequence[int]) -> list[Tensor]:
     """Divide random numbers, float [N, sum of S²], into the noise of layers: float [N, 1, S, S] for each S of sizes."""
     parts = drawn.split([size**2 for size in sizes], dim=1)
@@ -356,10 +367,7 @@ class StyleGAN(StyleModel):
         """Return the resolution that the network has grown to, and how far its layers are faded in."""
         if self.architecture.form != "progressive" or self.growth.is_meta:
             return self.image_shape[0], None
-        growth = float(self.growth)
-        level = math.ceil(growth)
-        fade = None if growth == level else torch.tensor(growth - (level - 1), device=self.device)
-        return 2**level, fade
+        return stage_of(float(self.growth), self.device)
 
     def map_latents(self, latents: Tensor, label: Tensor | None) -> Tensor:
         """Map z, float [N, latent_dim], and classes, int64 [N] or ``None``, to w: float [N, style_dim]."""
@@ -450,7 +458,12 @@ class StyleGAN(StyleModel):
             if options.noise == "random":
                 layers = [angle.cos() * one + angle.sin() * two for one, two in zip(first, second, strict=True)]
             layers = [one.expand(options.steps, -1, -1, -1) for one in layers]
-        return from_signed(self._synthesise(self.truncate(w, options.truncation), layers))
+        images, each = [], images_per_pass(self.image_shape)
+        for start in range(0, options.steps, each):
+            steps = slice(start, start + each)
+            noise = layers and [one[steps] for one in layers]
+            images.append(from_signed(self._synthesise(self.truncate(w[steps], options.truncation), noise)))
+        return torch.cat(images)
 
     @property
     def _grown_places(self) -> int:

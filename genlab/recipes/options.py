@@ -37,7 +37,8 @@ class Run:
     """Ray Train workers, one GPU each where the cluster has GPUs. 0 trains in this process, without Ray. 2..8 goes on
     with fewer workers when nodes are lost, and with more when some come."""
     threads: Annotated[Annotated[int, Ge(1)] | None, OPERATIONAL] = None
-    """CPU threads (and Ray CPUs) of a worker. By default the cluster's CPUs shared evenly between the workers."""
+    """CPU threads (and Ray CPUs) of a worker. By default the cluster's CPUs shared evenly between the workers;
+    with 0 workers, as many as PyTorch takes."""
     seed: Annotated[int, Interval(ge=0, lt=2**31)] = 0
     """Seed of the weights, the order of the rows and all noise."""
     precision: Literal["fp32", "tf32", "bf16"] = "fp32"

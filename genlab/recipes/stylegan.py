@@ -25,6 +25,7 @@ from genlab.models.stylegan import (
     StyleGANArchitecture,
     StyleGANNetworks,
     noise_maps,
+    stage_of,
 )
 from genlab.models.stylegan_discriminator import Discriminator
 from genlab.recipes.augmentation import UNIFORMS, AdaptiveProbability, Augmentation, augment
@@ -517,10 +518,7 @@ class _RowMean:
 
 def _stage(level: float | None, device: torch.device) -> tuple[int | None, Tensor | None]:
     """Return resolution and fade of a level, see :meth:`Growth.level`; ``None`` each for networks that do not grow."""
-    if level is None:
-        return None, None
-    whole = math.ceil(level)
-    return 2**whole, None if whole == level else torch.tensor(level - (whole - 1), device=device)
+    return (None, None) if level is None else stage_of(level, device)
 
 
 RECIPE = StyleGANRecipe

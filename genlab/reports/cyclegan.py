@@ -16,6 +16,7 @@ from genlab.imaging.images import Pixels
 from genlab.imaging.sheets import transparent_sheet
 from genlab.metrics.image import psnr
 from genlab.models.cyclegan import DIRECTIONS, CycleGAN
+from genlab.models.model import images_per_pass
 from genlab.recipes.cyclegan import CycleGANObjective
 from genlab.reports.curves import Panel
 from genlab.reports.family import FamilyReport, ModelReport
@@ -29,7 +30,6 @@ SCORED = 200
 """The most images of a domain that are scored."""
 COMPARED = 64
 """The most images of a domain that are compared with each other: 2,016 pairs."""
-BATCH = 16
 SCORES = {
     "input_psnr": "untranslated_psnr",
     "translated_psnr": "psnr",
@@ -116,8 +116,9 @@ def scores(manifests: Mapping[str, Manifest]) -> list[str]:
 
 
 def translate(model: CycleGAN, images: Tensor, direction: str) -> Tensor:
-    """Translate uint8 [N, H, W, C], :data:`BATCH` images at a time."""
-    return torch.cat([model.translate(part, direction).cpu() for part in images.split(BATCH)])
+    """Translate uint8 [N, H, W, C], as many images at a time as memory should be there for."""
+    parts = images.split(images_per_pass(model.image_shape))
+    return torch.cat([model.translate(part, direction).cpu() for part in parts])
 
 
 def _scores(direction: str, images: Tensor, translated: Tensor, truth: Tensor, settings: Settings) -> dict[str, float]:

@@ -278,7 +278,9 @@ def _noise_of_layers(model: StyleGAN, seed: int) -> Figure:
     rows = []
     for keep in kept.values():
         layers = [layer if keep(layer.shape[2]) else torch.zeros_like(layer) for layer in noise]
-        rows.append(from_signed(_drawn(model, w, layers)))
+        for first, count in _parts(COLUMNS, images_per_pass(model.image_shape)):
+            part = slice(first, first + count)
+            rows.append(from_signed(_drawn(model, w[part], [layer[part] for layer in layers])))
     coarse = sizes[len(sizes) // 2 - 1]
     caption = (
         f"The same pictures with noise in all layers, in none, in the fine ones alone ({border}x{border} and more), "

@@ -4,19 +4,16 @@ The reference is junyanz/pytorch-CycleGAN-and-pix2pix, which saves the state dic
 ``latest_net_G_A.pth`` and ``latest_net_G_B.pth``.
 """
 
-import io
-import pickle
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
-import torch
 from torch import Tensor
 
 from genlab.core.errors import ConfigError, DataError, RunError
 from genlab.core.storage import locate, read_bytes, require_empty
 from genlab.models.cyclegan import BLOCKS, CycleGAN, CycleGANArchitecture, Direction
 from genlab.store import model_directory
+from genlab.store.safe_pickle import UnsafeError, read_torch
 
 DATA_PARALLEL = "module."
 """Prefix of the keys of a state dict that was saved from ``nn.DataParallel``."""
@@ -75,12 +72,11 @@ def import_weights(dest: str, files: Mapping[Direction, str], size: int, license
 def _read(file: str) -> dict[str, Tensor]:
     """Read the tensors of a state dict by their keys, less those that the reference never uses."""
     try:
-        found: Any = torch.load(io.BytesIO(read_bytes(locate(file))), map_location="cpu", weights_only=True)
+        found = read_torch(read_bytes(locate(file)))
     except OSError as error:
         raise RunError(f"{file}: {error.strerror or error}") from None
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        reason = str(error).partition("\n")[0]
-        raise RunError(f"{file}: not a file of weights alone, as torch.save writes a state dict ({reason})") from None
+    except UnsafeError as error:
+        raise RunError(f"{file}: {error}") from None
     if not isinstance(found, Mapping) or not all(
         isinstance(key, str) and isinstance(value, Tensor) for key, value in found.items()
     ):

@@ -70,6 +70,7 @@ def check_space(space: Space, config: Any) -> None:
     if space.seeds > 1 and SEED in space.vary:
         raise ConfigError(f"{SEED}: varied, and set by seeds = {space.seeds}, too; leave one of them out")
     if space.scheduler is not None:
+        _check_numbers(space.scheduler)
         _check_scheduler(space, space.scheduler)
     earlier: dict[str, Sequence[Any] | Domain] = {}
     for name, declared in space.vary.items():
@@ -95,6 +96,17 @@ def check_space(space: Space, config: Any) -> None:
         earlier[name] = values
     if space.searcher != "grid" and space.budget.trials is None and space.budget.images is None:
         raise ConfigError(f"searcher {space.searcher!r} needs a budget: budget=Budget(trials=24), or --sweep.trials 24")
+
+
+def _check_numbers(scheduler: Asha | Median | Pbt) -> None:
+    """Refuse fields of a scheduler that are no numbers, or no whole ones where images are counted."""
+    for name, kind in get_type_hints(type(scheduler)).items():
+        value = getattr(scheduler, name)
+        if kind is int and not isinstance(value, int):
+            raise ConfigError(f"{type(scheduler).__name__}: {name} = {value!r}: give a whole number, such as 10_000")
+        values = value if name == "factors" else [value]
+        if not isinstance(values, Sequence) or not all(isinstance(one, int | float) for one in values):
+            raise ConfigError(f"{type(scheduler).__name__}: {name} = {value!r}: should be of numbers")
 
 
 def _check_scheduler(space: Space, scheduler: Asha | Median | Pbt) -> None:

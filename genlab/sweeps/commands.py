@@ -1,5 +1,6 @@
 """The commands that put the model of a trial to use, and that train its config outside the sweep."""
 
+import shlex
 from typing import Any
 
 from genlab.core.config import as_arguments, override
@@ -19,7 +20,7 @@ def commands(space: Space, config: Any, trial: Trial, name: str) -> dict[str, st
         trial: the trial.
         name: name of the sweep.
     """
-    promote = {"promote it": f"genlab promote {trial.plan.directory} ROOT --name {name}"}
+    promote = {"promote it": f"genlab promote {shlex.quote(trial.plan.directory)} ROOT --name {shlex.quote(name)}"}
     if isinstance(space.scheduler, Pbt):  # Its config alone would not train it again: other trials trained it first.
         begun = override(config, {"run.init": trial.plan.directory})
         options = command_of(begun, space, trial)

@@ -66,8 +66,9 @@ class Status:
 
     def starts(self, name: str, label: str) -> None:
         """Note that a trial starts."""
+        before = self._started.get(name)
         self._started[name] = Progress(name, label, self._clock())
-        self._begun += 1
+        self._begun += before is None or before.state == "waits"  # else its process ended, and it starts again
         self._side_by_side = max(self._side_by_side, len(self._of("runs")))
 
     def knows(self, name: str) -> bool:

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from upath import UPath
 
 from genlab.core.errors import RunError
-from genlab.core.storage import write_atomic
+from genlab.core.storage import locate, write_atomic
 from genlab.imaging.images import Pixels
 from genlab.reports.run import RunRecord, read_picture
 from genlab.sweeps.trials import SEED, Outcome
@@ -65,7 +65,7 @@ class TrialResult:
 
     @property
     def _directory(self) -> UPath:
-        return UPath(self.outcome.trial.plan.directory)
+        return locate(self.outcome.trial.plan.directory)
 
 
 def failed(result: TrialResult, fault: str) -> TrialResult:

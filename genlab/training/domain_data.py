@@ -1,5 +1,6 @@
 """The data of a run's domains: one worker's batches for training, and the rows of a split."""
 
+import os
 from pathlib import Path
 
 from genlab.core.errors import RunError
@@ -29,8 +30,9 @@ def open_batches(plan: Plan, domain: str, session: Session, start: int) -> Devic
     if options.flip or options.jitter:
         augmentation = Augmentation(options.flip, options.jitter, derived_seed(seed, "augment", domain))
     gpu = session.device.type == "cuda"
+    threads = session.threads or (os.cpu_count() if gpu else 1) or 1  # Beside a GPU nothing else wants the cores.
     stream = ShardStream(
-        open_split(plan, domain, options.split, threads=session.threads or 1),
+        open_split(plan, domain, options.split, threads=threads),
         batch=plan.run.batch,
         seed=derived_seed(seed, "order", domain),
         rank=session.rank,

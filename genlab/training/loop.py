@@ -6,8 +6,9 @@ so a run that is killed at any moment and resumed takes the same steps, bit for 
 
 import math
 import os
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, closing
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 
 import numpy as np
@@ -50,6 +51,8 @@ from genlab.training.tracking import CLOCK_FIELDS, TIME_FIELDS, Tracker
 
 MOST_STEPS_BETWEEN_CHECKPOINTS = 1000
 """Upper limit of the default of ``run.checkpoint_every``, which is an epoch."""
+ASKED_AGAIN_SECONDS = 60.0
+"""How long ranks wait for rank 0's evaluation at a rung before they ask it again: less than a collective may take."""
 FIRST_ROWS = 100
 """The first held-out rows, which pictures show; recipes that ask for more rows get rows from the whole split."""
 
@@ -93,6 +96,7 @@ def train(plan: Plan, session: Session) -> TrainingState:
         compile_networks(recipe, run.cuda_graphs)
 
     with ExitStack() as stack:
+        stack.enter_context(_told_of_full_memory(plan))
         attempt = begin_attempt(directory, plan.claim) if session.rank == 0 else None
         account = stack.enter_context(_account(plan, session, attempt)) if attempt else None
         checkpoints = stack.enter_context(Checkpoints(directory / "checkpoints", run.keep, attempt, plan.spared))
@@ -112,7 +116,7 @@ def train(plan: Plan, session: Session) -> TrainingState:
         streams = {name: domain.stream for name, domain in domains.items()}
         rate_names = {"learning_rate", *(f"learning_rate_{name}" for name in recipe.networks)}
         meter = Meter(taken=CLOCK_FIELDS | TIME_FIELDS | rate_names)
-        throughput = Throughput(streams)
+        throughput = Throughput(streams, done * run.batch)
         stopwatch = Stopwatch(device, streams.values())
         measured_splits = plan.measured_splits if recipe.has_test_metrics else {}
         stopped = done in plan.rungs and _stops(plan, session, tracker, candidates, done)
@@ -174,7 +178,7 @@ def train(plan: Plan, session: Session) -> TrainingState:
                 metrics = meter.means() | rates
                 if not all(map(math.isfinite, metrics.values())):
                     raise RunError(_not_finite(*meter.first_not_finite(), saved))
-                speed = throughput.read()
+                speed = throughput.read(images)
                 if tracker and account:
                     account.reaches(done)
                     tracker.log("train", done, images, plan.epoch(done), metrics | speed)
@@ -237,6 +241,18 @@ def train(plan: Plan, session: Session) -> TrainingState:
                     attempt.require_last()
                     model_directory.save(directory / "model", model, provenance, made)
     return state
+
+
+@contextmanager
+def _told_of_full_memory(plan: Plan) -> Iterator[None]:
+    """Make a full GPU's error one that the user can put right: it would come again after a restart."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise RunError(
+            f"{plan.directory}: the memory of the GPU is full; raise --run.accumulate, or begin a run of a smaller "
+            f"--run.batch ({str(error).partition('.')[0]})"
+        ) from None
 
 
 def _account(plan: Plan, session: Session, attempt: Attempt) -> Account:
@@ -392,6 +408,8 @@ def _stops(plan: Plan, session: Session, tracker: Tracker | None, candidates: Ca
     Where checkpoints are evaluated it waits for the evaluation of this one.
     """
     stops = False
+    if session.world_size > 1:
+        _wait_together(candidates, done)
     if tracker:
         measured = {name: value for name, value in tracker.latest.items() if name.partition("/")[0] != "train"}
         if candidates:
@@ -402,6 +420,14 @@ def _stops(plan: Plan, session: Session, tracker: Tracker | None, candidates: Ca
     return bool(from_rank_zero(stops))
 
 
+def _wait_together(candidates: Candidates | None, done: int) -> None:
+    """Wait on all ranks until rank 0's candidate of a step is measured, however long that takes."""
+    with ThreadPoolExecutor(1, thread_name_prefix="rung") as thread:
+        measured = thread.submit(candidates.measured, done) if candidates else None
+        while not from_rank_zero(measured is None or bool(wait([measured], ASKED_AGAIN_SECONDS).done)):
+            pass
+
+
 def _write_pictures(plan: Plan, state: TrainingState, session: Session, tracker: Tracker, done: int) -> None:
     """Write the recipe's pictures and tables of held-out rows, or of training rows where a domain has no test split."""
     shards = {name: open_split(plan, name, plan.held_out_split) for name in plan.domains}
@@ -409,6 +435,7 @@ def _write_pictures(plan: Plan, state: TrainingState, session: Session, tracker:
     wanted = min(state.recipe.figure_rows, available)
     first = min(FIRST_ROWS, wanted)
     rows = np.concatenate([np.arange(first), evenly_spaced(available, wanted - first)])
+    begin_cuda_graphs(plan.run.cuda_graphs)
     with state.ema_weights():
         batches = {name: read_batch(split, rows, session.device) for name, split in shards.items()}
         for name, image in state.recipe.figures(batches).items():

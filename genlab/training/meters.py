@@ -98,24 +98,29 @@ class Throughput:
     """Speed and time spent waiting for data, since the last reading.
 
     Args:
-        streams: the streams of the domains, by name; they advance together.
+        streams: the streams of the domains, by name.
+        images: images (or pairs) trained on before.
     """
 
-    def __init__(self, streams: Mapping[str, ShardStream]) -> None:
+    def __init__(self, streams: Mapping[str, ShardStream], images: int) -> None:
         self._streams = streams
-        self._mark()
+        self._mark(images)
 
-    def _mark(self) -> None:
+    def _mark(self, images: int) -> None:
         self._since = time.perf_counter()
-        self._position = next(iter(self._streams.values())).position
+        self._images = images  # Streams may be a batch ahead.
         self._waited = sum(stream.waited for stream in self._streams.values())
 
-    def read(self) -> dict[str, float]:
-        """Return images (or pairs) a second, and the fraction of time spent waiting for data, 0..1."""
-        since, position, waited = self._since, self._position, self._waited
-        self._mark()
+    def read(self, images: int) -> dict[str, float]:
+        """Return images (or pairs) a second, and the fraction of time spent waiting for data, 0..1.
+
+        Args:
+            images: images (or pairs) trained on so far.
+        """
+        since, before, waited = self._since, self._images, self._waited
+        self._mark(images)
         seconds = self._since - since
         return {
-            "images_per_second": (self._position - position) / seconds,
+            "images_per_second": (self._images - before) / seconds,
             "data_wait_share": (self._waited - waited) / seconds,
         }

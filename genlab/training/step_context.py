@@ -27,7 +27,7 @@ class LoopStepContext:
         batch: rows of the global batch.
         rows_of: which rows of the global batch each rank has in this part, by its number.
         key: what the seed of row noise is derived from, together with the noise's name.
-        precision: ``fp32`` or ``bf16``.
+        precision: ``fp32``, ``tf32`` or ``bf16``.
         numbers_at_once: see :data:`NUMBERS_AT_ONCE`; ``None`` draws row noise of the whole global batch with one seed.
         lap: called with the part of a step that has just ended, see :meth:`genlab.training.stopwatch.Stopwatch.lap`.
     """

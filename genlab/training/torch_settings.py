@@ -11,6 +11,9 @@ from genlab.models.model import Model
 from genlab.models.precision import allow_tf32
 from genlab.recipes.recipe import Recipe
 
+MOST_FORMS = 128
+"""Compiled forms of a network's code; further ones run as they are. Networks that grow have some a resolution."""
+
 
 def set_up_torch(exact: bool, threads: int | None, tf32: bool = False) -> None:
     """Set PyTorch's threads, determinism and precision of fp32 for this process.
@@ -35,15 +38,21 @@ def set_up_torch(exact: bool, threads: int | None, tf32: bool = False) -> None:
 def compile_networks(recipe: Recipe[Any], cuda_graphs: bool = False) -> None:
     """Have the recipe's networks compiled at their first call, with PyTorch's own random numbers for dropout.
 
+    What is compiled depends on nothing that the process did before, so that a run that goes on has the same kernels.
+
     Args:
         recipe: the recipe.
         cuda_graphs: replay the compiled kernels as CUDA graphs.
     """
+    import torch._dynamo  # a second
+
+    torch._dynamo.reset()  # Other runs of this process do not count; their CUDA graphs are freed.
+    torch._dynamo.config.recompile_limit = MOST_FORMS
     for network in recipe.networks.values():
         # A model, or a dictionary of networks, is not called itself.
         called_ones = network.children() if isinstance(network, Model | nn.ModuleDict) else [network]
         for called in called_ones:
-            called.compile(options={"fallback_random": True, "triton.cudagraphs": cuda_graphs})
+            called.compile(dynamic=False, options={"fallback_random": True, "triton.cudagraphs": cuda_graphs})
 
 
 def begin_cuda_graphs(cuda_graphs: bool) -> None:

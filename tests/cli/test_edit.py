@@ -144,6 +144,8 @@ def test_what_cannot_be_projected_is_said(folder: Path, tmp_path: Path, capsys: 
         (str(photo), ["--younger", "500"], "amount = -500 of age: this direction goes from -30 to 20"),
         (str(photo), ["--older", "5", "--box", "4", "0", "8"], "goes beyond"),
         ("7", ["--older", "5", "--box", "0", "0", "8"], "--box: only for a picture that is projected; 7 is not"),
+        ("7", ["--older", "5"], "--projection: only for a picture that is projected; 7 is not"),
+        (str(photo), ["--older", "5", "--label", "man"], "--label: only for the picture of a seed"),
     ):
         with pytest.raises(SystemExit) as ended:
             main([str(folder / "gan"), source, out, *(options or ["--older", "5"]), *FAST])

@@ -146,6 +146,7 @@ def test_what_a_translator_cannot_be_measured_on_is_refused(
         ([run, "--classifier", "none"], "--classifier: not for a cyclegan model"),
         ([imported, "--data-a", str(a)], "does not say what it was trained on; give --data-b DATA"),
         ([digits, "--data-b", str(a)], "--data-b: not for a vae model, whose data is given by --data"),
+        ([digits, "--path-lengths", "9"], "--path-lengths: not for a vae model"),
     ):
         with pytest.raises(SystemExit) as ended:
             main(arguments)

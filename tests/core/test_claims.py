@@ -9,6 +9,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from upath import UPath
 
 from genlab.core import claims
 from genlab.core.claims import ClaimError, ClaimLostError, claimed, is_claimed
@@ -107,3 +108,24 @@ def test_a_store_that_goes_away_for_a_while_does_not_end_a_lease(
             deadline.wait(0.05)
         assert read_bytes(lease) != before
         claim.require()
+
+
+def test_a_lease_that_ends_leaves_the_place_to_who_came_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its watcher looks again, for another may have begun with the first number meanwhile."""
+    place = f"memory://bucket-{secrets.token_hex(8)}/place"
+    write_atomic(locate(place) / "work-00005.lease", b"{}")
+    watched = []
+
+    def ends(directory: object, lease: UPath, *more: object) -> bool:
+        watched.append(lease.name)
+        if len(watched) > 1:
+            raise ClaimError("another is at work")
+        lease.unlink()
+        write_atomic(locate(place) / "work-00000.lease", b"{}")
+        return False
+
+    monkeypatch.setattr(claims, "_watch", ends)
+    with pytest.raises(ClaimError), claimed(locate(place), "work", "go elsewhere"):
+        pass
+    assert watched == ["work-00005.lease", "work-00000.lease"]
+    assert names(place) == ["work-00000.lease"]

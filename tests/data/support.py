@@ -11,6 +11,7 @@ from upath import UPath
 from genlab.cli import ingest
 from genlab.data.format.index import IndexWriter
 from genlab.data.format.manifest import Attribute, IndexFile, Shard
+from genlab.data.format.shards import ShardSet
 from genlab.data.format.writer import ShardWriter
 from genlab.imaging.images import Encoding
 
@@ -57,3 +58,8 @@ def assert_ingest_refuses(source: Path, destination: Path, message: str, capsys:
     assert message in error
     assert error.count("\n") == 1
     assert not (destination / "manifest.json").exists()
+
+
+def block_bytes(shards: ShardSet) -> list[int]:
+    """The bytes of each block, through all shards."""
+    return [size for shard in shards.shards for size in shards.index.blocks(shard).bytes.tolist()]

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from PIL import Image
 from genlab.cli.translate import main
 from genlab.core.storage import JOB_ENV, locate
 from genlab.data.ingest.ingest import IngestConfig, ingest
+from genlab.inference.engine import Engine
 from genlab.inference.sources import Picture
 from genlab.inference.translation import RECORD, Job, Outcome, Worker
 from genlab.models.cyclegan import CycleGAN, CycleGANArchitecture
@@ -108,6 +110,15 @@ def test_a_worker_translates_a_batch_and_says_what_it_left_out(run: Path, pictur
     assert "No such file" in done["why"][2]
     assert not any(done["stop"])
     assert names(tmp_path / "out") == {"one.png"}
+
+
+def test_a_picture_for_which_the_gpu_is_too_small_is_left_out(
+    run: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Engine, "compute", mock.Mock(side_effect=torch.OutOfMemoryError("the GPU is full")))
+    worker = Worker(Job(str(run / "model"), str(pictures), None, str(tmp_path / "out"), "a_to_b"))
+    done = worker(batch([Picture("one.jpg", 0, "one.png")]))
+    assert (done["why"], done["stop"]) == (["the GPU has too little memory for a picture of its size"], [False])
 
 
 def test_a_folder_goes_on_where_it_stopped(

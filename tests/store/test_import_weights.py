@@ -1,5 +1,6 @@
 """A user's .pth files of the reference implementation: the same translations, or one clear message."""
 
+import contextlib
 from pathlib import Path
 from typing import cast
 
@@ -11,10 +12,12 @@ from torch import Tensor, nn
 
 from genlab.cli import describe, translate
 from genlab.cli.import_weights import main
+from genlab.core.errors import RunError
 from genlab.inference.operations import ModelInfo
 from genlab.models.cyclegan import CycleGAN
 from genlab.models.pixels import to_signed
 from genlab.store import model_directory
+from genlab.store.import_weights import import_weights
 from tests.models.published import published_resnet
 
 Weights = dict[str, Tensor]
@@ -166,9 +169,9 @@ def test_what_cannot_be_read_or_written_is_named(tmp_path: Path, capsys: pytest.
     (tmp_path / "noise.pth").write_bytes(b"not weights")
     (tmp_path / "empty.pth").write_bytes(b"")
     (tmp_path / "cut.pth").write_bytes(Path(good).read_bytes()[:-100])
-    for name in ("noise", "empty", "cut"):
+    for name, said in (("noise", "not a file of weights alone"), ("empty", "not a file"), ("cut", "a damaged file")):
         broken = str(tmp_path / f"{name}.pth")
-        assert f"{broken}: not a file of weights alone" in refused(capsys, tmp_path, good, broken)
+        assert f"{broken}: {said}" in refused(capsys, tmp_path, good, broken)
     assert "none.pth: No such file" in refused(capsys, tmp_path, str(tmp_path / "none.pth"), good)
     smaller = saved(tmp_path / "smaller.pth", trained(blocks=6).state_dict())
     printed = refused(capsys, tmp_path, good, smaller)
@@ -177,6 +180,18 @@ def test_what_cannot_be_read_or_written_is_named(tmp_path: Path, capsys: pytest.
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine").write_text("")
     assert "out: is not empty" in refused(capsys, tmp_path, good, good)
+
+
+def test_damaged_files_are_refused_whatever_is_damaged(tmp_path: Path) -> None:
+    good = Path(saved(tmp_path / "good.pth", trained().state_dict())).read_bytes()
+    random = np.random.default_rng(0)
+    for number in range(60):
+        damaged = bytearray(good)
+        for place in random.integers(0, len(good), 2):
+            damaged[place] ^= int(random.integers(1, 256))
+        (tmp_path / "bad.pth").write_bytes(damaged)
+        with contextlib.suppress(RunError):  # else the weights alone differ
+            import_weights(str(tmp_path / f"out{number}"), {"a_to_b": str(tmp_path / "bad.pth")}, 32)
 
 
 def test_code_in_a_file_is_not_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -63,6 +63,10 @@ SEARCHED: dict[str, Any] = RANDOM | {"searcher": "optuna"}
         ),
         ({"run.batch": [8]}, {"scheduler": Median(9, 9), "seeds": 3}, "seeds = 3 with Median: .*search with one seed"),
         ({"run.batch": [8]}, {"scheduler": Asha(0)}, "Asha: grace = 0"),
+        ({"run.batch": [8]}, {"scheduler": Asha(1e4)}, "Asha: grace = 10000.0: give a whole number"),  # type: ignore[arg-type]
+        ({"run.batch": [8]}, {"scheduler": Median(9, "9")}, "Median: every = '9': give a whole number"),  # type: ignore[arg-type]
+        ({"run.batch": [8]}, {"scheduler": Asha(9, reduction="3")}, "Asha: reduction = '3': should be of numbers"),  # type: ignore[arg-type]
+        ({"run.batch": [8]}, {"scheduler": Pbt(9, factors=2.0)}, "Pbt: factors = 2.0: should be of numbers"),  # type: ignore[arg-type]
         ({"run.batch": [8]}, {"scheduler": Asha(9, reduction=1)}, "Asha: reduction = 1: should be greater than 1"),
         ({"run.batch": [8]}, {"scheduler": Asha(9, brackets=0)}, "Asha: brackets = 0: there is at least one"),
         ({"run.batch": [8]}, {"scheduler": Median(9, every=0)}, "Median: every = 0"),

@@ -39,6 +39,17 @@ def test_the_status_tells_the_best_so_far_and_the_time_left() -> None:
     assert status.seconds_left == 0
 
 
+def test_a_trial_that_starts_again_is_counted_once() -> None:
+    clock = Clock()
+    status = Status({"val/kid": "min"}, trials=2, clock=clock)
+    for name in ("one", "two", "two"):
+        status.starts(name, name)
+    clock.now = 100
+    status.ends("one")
+    status.ends("two")
+    assert status.seconds_left == 0
+
+
 def test_the_highest_is_the_best_where_the_space_says_so_and_earlier_trials_count() -> None:
     status = Status({"score/gain": "max"}, trials=1, before=3.0)
     assert "best so far: score/gain 3, of a trial that had ended before" in str(status)

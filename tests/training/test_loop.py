@@ -1,5 +1,6 @@
 """The loop in this process: what a run leaves, how it goes on, and what is refused before it starts."""
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,12 +21,13 @@ from genlab.data.ingest.ingest import IngestConfig, ingest
 from genlab.inference.engine import Engine
 from genlab.store import model_directory
 from genlab.store.probes import check
+from genlab.training import loop
 from genlab.training.checkpoints import Checkpoints
 from genlab.training.console import ProgressUpdate, RunConsole
 from genlab.training.launch import launch
 from genlab.training.loop import train
 from genlab.training.plan import make_plan, start_or_resume
-from genlab.training.session import LocalSession
+from genlab.training.session import LocalSession, from_rank_zero
 from genlab.training.tracking import CLOCK_FIELDS, read_metrics
 from tests.training.support import state_file
 
@@ -276,3 +278,26 @@ def test_numbers_that_are_not_finite_end_the_run(option: str, value: float, said
     config = tiny("vae", {option: value, "run.log_every": 1, "run.checkpoint_every": 1})
     with pytest.raises(RunError, match=said):
         launch("vae", config)
+
+
+def test_a_full_gpu_is_said_in_one_message(tiny: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    full = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has 1 GiB.")
+    monkeypatch.setattr("genlab.training.loop.begin_cuda_graphs", mock.Mock(side_effect=full))
+    with pytest.raises(
+        RunError, match=r"the memory of the GPU is full; raise --run\.accumulate, .* \(CUDA out of memory"
+    ):
+        launch("vae", tiny("vae"))
+
+
+def test_ranks_wait_for_an_evaluation_however_long_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "ASKED_AGAIN_SECONDS", 0.01)
+    asked = mock.Mock(wraps=from_rank_zero)
+    monkeypatch.setattr(loop, "from_rank_zero", asked)
+    candidates = mock.Mock()
+    candidates.measured.side_effect = lambda step: time.sleep(0.1)
+    loop._wait_together(candidates, 8)
+    candidates.measured.assert_called_once_with(8)
+    assert asked.call_count > 2
+    asked.reset_mock()
+    loop._wait_together(None, 8)
+    assert asked.call_count == 1

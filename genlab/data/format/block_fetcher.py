@@ -79,7 +79,7 @@ class BlockFetcher:
         with self._lock:
             slot = self._slots[block]
             slot.uses -= uses
-            if slot.uses > 0:
+            if slot.uses > 0 or slot.block.exception() is not None:
                 return
             self._idle[block] = len(slot.block.result().data)
             self._make_room()

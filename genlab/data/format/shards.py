@@ -324,7 +324,10 @@ class ShardSet:
     def select(self, rows: Ints) -> list[RowSelection]:
         """Return where to read ``rows``, int64 [n] and in range.
 
-        This raises nothing: an error of reading, such as a missing shard, is raised by the selection's ``source``.
+        An error of reading rows, such as a missing shard, is raised by the selection's ``source``, not here.
+
+        Raises:
+            DataError, StorageError: the index of rows that are read block by block cannot be read.
         """
         if not self.remote:
             return [
@@ -443,11 +446,6 @@ class ShardSet:
                     ranges.append(part)
                     begin = part.stop
         return ranges
-
-    def block_bytes(self, block: int) -> int:
-        """Return the size in bytes of a block; blocks are numbered 0, 1, ... through these shards."""
-        shard = self._shard_of(block)
-        return int(self.index.blocks(self.shards[shard]).bytes[block - self._first_block[shard]])
 
     def _shard_of(self, block: int) -> int:
         return int(np.searchsorted(self._first_block, block, side="right")) - 1

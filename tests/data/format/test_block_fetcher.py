@@ -25,3 +25,12 @@ def test_blocks_that_nobody_uses_make_room_for_those_that_come() -> None:
                 fetcher.release(block, 1)
             assert fetcher.bytes == 4 * SIZE, "they stay while there is room"
     fetcher.close()
+
+
+def test_a_block_that_could_not_be_fetched_is_let_go_like_others() -> None:
+    fetcher = BlockFetcher(lambda blocks: 1 / 0, budget=SIZE)  # type: ignore[arg-type, return-value]
+    fetcher.request(range(2), [1, 1])
+    for block in range(2):
+        assert isinstance(fetcher.get(block).exception(), ZeroDivisionError)
+        fetcher.release(block, 1)
+    fetcher.close()

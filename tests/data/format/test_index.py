@@ -17,7 +17,7 @@ from genlab.data.format import index as index_module
 from genlab.data.format.index import BlockIndex
 from genlab.data.format.manifest import Block, Blocks, Manifest, Origin, Shard
 from genlab.data.format.shards import ShardSet
-from tests.data.support import indexed
+from tests.data.support import block_bytes, indexed
 
 MakeData = Callable[..., UPath]
 
@@ -160,7 +160,7 @@ def test_a_data_set_of_format_1_has_the_same_rows(make_data: MakeData, place: st
     blocks = range(len(old.block_starts) - 1)
     for most in (1, 2000, 1 << 20):
         assert old.block_ranges(blocks, most) == new.block_ranges(blocks, most)
-    assert [old.block_bytes(block) for block in blocks] == [new.block_bytes(block) for block in blocks]
+    assert block_bytes(old) == block_bytes(new)
 
 
 def blocks_of(blocks: Blocks) -> tuple[Block, ...]:

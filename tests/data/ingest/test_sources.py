@@ -5,16 +5,19 @@ import struct
 import zipfile
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
 from PIL import Image
 from tensorboard.summary.writer.record_writer import RecordWriter
 
-from genlab.core.errors import ConfigError, DataError
+from genlab.core.errors import ConfigError, DataError, StorageError
 from genlab.data.format.shards import ShardSet
 from genlab.data.ingest.ingest import IngestConfig, ingest
 from genlab.data.ingest.sources import Source, open_source
+from genlab.data.ingest.sources.base import Entry
+from genlab.data.ingest.sources.files import Folder
 from genlab.data.ingest.sources.synthetic import Synthetic
 from genlab.data.ingest.synthetic import scene_attributes
 from genlab.imaging.images import ImageError, encode_png
@@ -338,3 +341,23 @@ def test_digits_have_labels() -> None:
         samples = [load(entry) for entry in source.entries()]
     assert all(sample.label in range(10) for sample in samples)
     assert [entry.key for entry in source.entries()] == ["digit-00000000", "digit-00000001", "digit-00000002"]
+
+
+def test_an_archive_that_cannot_be_read_any_more_is_no_bad_picture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with zipfile.ZipFile(tmp_path / "images.zip", "w") as archive:
+        archive.writestr("a.png", encode_png(np.zeros((8, 8, 3), np.uint8)))
+    source = open_source(f"zip:{tmp_path}/images.zip")
+    with source.reader() as load:
+        monkeypatch.setattr(zipfile.ZipFile, "read", mock.Mock(side_effect=OSError(5, "Input/output error")))
+        with pytest.raises(DataError, match=r"images\.zip: cannot be read \(Input/output error\)") as raised:
+            load(next(source.entries()))
+    assert not isinstance(raised.value, ImageError)
+
+
+def test_a_store_that_is_away_makes_no_bad_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    away = StorageError("s3://bucket/folder/a.png: gave up")
+    monkeypatch.setattr("genlab.data.ingest.sources.files.read_bytes", mock.Mock(side_effect=away))
+    with Folder("s3://bucket/folder").reader() as load, pytest.raises(StorageError):
+        load(Entry("a.png", ""))

@@ -19,6 +19,7 @@ from genlab.data.stream.augment import Augmentation
 from genlab.data.stream.order import RowSequence
 from genlab.data.stream.readahead import BlockGroups
 from genlab.data.stream.shard_stream import ShardStream, StreamBatch
+from tests.data.support import block_bytes
 
 MakeData = Callable[..., UPath]
 
@@ -262,7 +263,8 @@ def test_the_workers_fetch_the_data_set_about_once_an_epoch(
             for _ in range(epochs * 600 // 12):
                 next(stream)
             horizon = stream._horizon
-        fetched += sum(watched.block_bytes(block) for block in watched.fetched)
+        sizes = block_bytes(shards)
+        fetched += sum(sizes[block] for block in watched.fetched)
         assert horizon < 600
     ahead = 40_000  # what was read ahead of the next epoch when the stream was closed
     assert shards.size * epochs * 0.5 < fetched <= 1.1 * shards.size * epochs + ahead
@@ -301,7 +303,8 @@ def test_each_worker_reads_as_far_ahead_as_it_is_told(make_data: MakeData, world
         next(stream)
         assert stream._ahead is not None
         requested = stream._ahead.blocks._slots
-        bytes_ahead = sum(watched.block_bytes(block) for block in requested)
+        sizes = block_bytes(watched)
+        bytes_ahead = sum(sizes[block] for block in requested)
         assert read_ahead < bytes_ahead < 2 * read_ahead
         rows = [next(stream).row.tolist() for _ in range(3000 // 8)]
     assert rows == [batch.row.tolist() for batch in take(watched, 3000 // 8 + 1, read_ahead=0, **options)[1:]]

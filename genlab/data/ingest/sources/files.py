@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from genlab.core.errors import DataError
-from genlab.core.storage import is_remote, locate
+from genlab.core.storage import is_remote, locate, read_bytes
 from genlab.core.text import counted
 from genlab.data.ingest.sources.base import (
     Entry,
@@ -44,7 +44,7 @@ class Folder(Source):
 
         def read(entry: Entry) -> bytes:
             if remote:
-                return (directory / entry.key).read_bytes()
+                return read_bytes(directory / entry.key)
             return _read_local(f"{self.path}/{entry.key}", entry.size)
 
         def load(entry: Entry) -> Sample:
@@ -84,6 +84,8 @@ class Zip(Source):
                 # RuntimeError: encrypted; NotImplementedError: an unknown compression
                 except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:
                     raise ImageError(f"cannot be unpacked ({error})") from None
+                except OSError as error:
+                    raise DataError(f"{self.path}: cannot be read ({error.strerror or error})") from None
 
             yield load
 
