@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal, cast
 import tyro
 
 from genlab.core.errors import ConfigError, DataError
-from genlab.core.storage import locate, require_absolute
+from genlab.core.storage import locate, read_bytes, require_absolute
 from genlab.data.format.manifest import Attribute, Skipped
 from genlab.data.format.splits import SPLITS
 from genlab.data.ingest.sources.base import LABEL, Entry, Source, Value, entry_fields
@@ -614,7 +614,7 @@ def _read_csv(file: str) -> tuple[dict[str, Attribute | None], list[tuple[int, d
         Column name → the attribute that the header states, if it does; and the number and cells of each line.
     """
     try:
-        content = io.StringIO(locate(file).read_bytes().decode("utf-8-sig"), newline="")
+        content = io.StringIO(read_bytes(locate(file)).decode("utf-8-sig"), newline="")
     except OSError as error:
         raise DataError(f"{file}: cannot be read ({error.strerror or error})") from None
     except UnicodeDecodeError as error:

@@ -28,7 +28,7 @@ from upath import UPath
 from genlab.core import config as configs
 from genlab.core.claims import ClaimLostError, claimed, is_claimed
 from genlab.core.errors import ConfigError, DataError, GenlabError
-from genlab.core.storage import locate, require_absolute, sha256, write_json
+from genlab.core.storage import locate, read_bytes, require_absolute, sha256, write_json
 from genlab.data.format.index import IndexWriter
 from genlab.data.format.manifest import FILE_NAME, Attribute, IndexFile, Manifest, Origin, Shard, Skipped
 from genlab.data.format.splits import SPLITS, TEST, TRAIN, VALIDATION
@@ -347,7 +347,7 @@ def _read_specification(dest: UPath) -> tuple[dict[str, Any] | None, ValueRange 
     Options that it does not name are newer than it, and have their defaults.
     """
     try:
-        specification = json.loads((dest / SPECIFICATION).read_bytes())
+        specification = json.loads(read_bytes(dest / SPECIFICATION))
     except FileNotFoundError:
         return None, None
     except ValueError:

@@ -18,7 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 from upath import UPath
 
 from genlab.core.errors import DataError, GenlabError
-from genlab.core.storage import locate, read_json, sha256, write_json
+from genlab.core.storage import locate, read_bytes, read_json, sha256, write_json
 from genlab.data.format.manifest import Attribute, Shard, Skipped
 from genlab.data.format.writer import ShardWriter
 from genlab.data.ingest.attributes import PlainRow, Row, row_of
@@ -189,7 +189,7 @@ def load_finished_result(task: ShardTask) -> ShardResult | None:
     shard = record.result.shard
     try:
         if shard is not None and (
-            shard.file != locate(task.path).name or sha256(locate(task.path).read_bytes()) != shard.sha256
+            shard.file != locate(task.path).name or sha256(read_bytes(locate(task.path))) != shard.sha256
         ):
             return None
     except OSError:

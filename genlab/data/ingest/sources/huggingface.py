@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from genlab.core.errors import DataError
-from genlab.core.storage import is_remote, locate
+from genlab.core.storage import is_remote, locate, read_bytes
 from genlab.data.format.manifest import Attribute
 from genlab.data.ingest.sources.base import Entry, Load, Sample
 from genlab.data.ingest.sources.columns import Table, image_bytes
@@ -113,7 +113,7 @@ def _data_files(directory: str) -> tuple[str | None, list[str]]:
 
 def _read(file: str, field: str) -> Any:
     try:
-        return json.loads(locate(file).read_bytes())[field]
+        return json.loads(read_bytes(locate(file)))[field]
     except FileNotFoundError:
         raise DataError(
             f"{file}: no such file; hf: is for a folder written by save_to_disk of Hugging Face datasets"

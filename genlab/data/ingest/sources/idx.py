@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from upath import UPath
 
 from genlab.core.errors import DataError
-from genlab.core.storage import locate
+from genlab.core.storage import locate, read_bytes
 from genlab.core.text import counted
 from genlab.data.ingest.sources.base import Entry, Load, Sample, Source
 
@@ -114,7 +114,7 @@ def read_idx(file: UPath, dimensions: int) -> NDArray[np.uint8]:
     Raises:
         DataError: the magic number or the length is wrong, or the compression is damaged.
     """
-    data = file.read_bytes()
+    data = read_bytes(file)
     if file.suffix == ".gz":
         try:
             data = gzip.decompress(data)
