@@ -302,7 +302,8 @@ class Library:
         except RunError as error:
             raise _RefusedError(str(error)) from None
         if report is None:
-            without = "it carries no probes to check it by; `genlab promote --add-probes` adds some"
+            add = "`genlab promote --add-probes` adds some, which the server sees when it starts again"
+            without = f"it carries no probes to check it by; {add}"
             if self._require_probes:
                 raise _RefusedError(without)
             logger.warning("version %s of %s is served unchecked: %s", version.version, version.name, without)

@@ -4,7 +4,7 @@ import copy
 import re
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -27,7 +27,7 @@ from genlab.store.probes import Probes, make
 from genlab.training.attempts import Attempt, begin_attempt
 from genlab.training.checkpoints import remove_folder
 from genlab.training.plan import Plan
-from genlab.training.session import Session
+from genlab.training.session import ChildCall, Session
 from genlab.training.tracking import Tracker
 
 
@@ -70,6 +70,7 @@ class Candidates:
         self._writes: list[Future[None]] = []
         self._measured: list[Future[None]] = []
         self._abandoned = False
+        self._running: Future[Any] | None = None
         self._files_lock = threading.Lock()
         # Written whole each time: so those are back that an attempt which is over left out of its own last write.
         self._evaluations = read_evaluations(self._directory)
@@ -92,6 +93,8 @@ class Candidates:
         finish = error[0] is None and not self._session.reserved
         with self._files_lock:
             self._abandoned = not finish
+            if self._abandoned and isinstance(self._running, ChildCall):
+                self._running.cancel()  # Else this process would not end before it has.
         self._writer.shutdown()  # the last checkpoint waits for its writes
         self._measurer.shutdown(wait=finish, cancel_futures=True)
 
@@ -228,7 +231,11 @@ class Candidates:
         """Measure a candidate on ``split`` in the background; ``chosen`` says that results are reported there too."""
         data = {name: domain.url for name, domain in self._plan.domains.items()}
         arguments = str(folder), data, split, chosen, self._plan.run.seed
-        return self._session.background(measure_model, *arguments).result()
+        with self._files_lock:
+            if self._abandoned:
+                raise CancelledError
+            running = self._running = self._session.background(measure_model, *arguments)
+        return running.result()
 
     def _evaluation(self, folder: UPath) -> CheckpointEvaluation | None:
         """Return the evaluation of the weights in ``folder``; ``None`` when they have not been measured."""

@@ -3,11 +3,14 @@
 The session of a Ray Train worker is in :mod:`genlab.training.ray.worker`.
 """
 
+import contextlib
 import os
-from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ProcessPoolExecutor
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass, field
 from multiprocessing import get_context
+from multiprocessing.connection import Connection
 from typing import Any, Protocol, TypeVar
 
 import torch
@@ -126,20 +129,65 @@ class LocalSession:
         return in_child(self.device, function, *arguments)
 
 
-def in_child(training_device: torch.device, function: Callable[..., T], *arguments: Any) -> Future[T]:
+class ChildCall(Future[T]):
+    """The result of a call in a child process, which ends when this is cancelled.
+
+    A pool of processes would keep the interpreter from ending before the call has.
+
+    Args:
+        training_device: see :func:`in_child`.
+        function: the same.
+        arguments: the same.
+    """
+
+    def __init__(self, training_device: torch.device, function: Callable[..., T], arguments: Sequence[Any]) -> None:
+        super().__init__()
+        context = get_context("spawn")
+        results, sender = context.Pipe(duplex=False)
+        self._process = context.Process(
+            target=_call_and_send, args=(sender, training_device, function, arguments), daemon=True
+        )
+        self._process.start()
+        sender.close()
+        threading.Thread(target=self._receive, args=(results,), name="child-call", daemon=True).start()
+
+    def cancel(self) -> bool:
+        """End the process; return False where the call was over."""
+        cancelled = super().cancel()
+        self._process.terminate()
+        return cancelled
+
+    def _receive(self, results: Connection) -> None:
+        result: Any = None
+        error: Exception | None = None
+        try:
+            result, error = results.recv()
+        except EOFError:
+            self._process.join()
+            error = RuntimeError(f"its process ended with exit code {self._process.exitcode}")
+        with contextlib.suppress(InvalidStateError):  # It was cancelled.
+            self.set_exception(error) if error else self.set_result(result)
+
+
+def _call_and_send(
+    sender: Connection, training_device: torch.device, function: Callable[..., Any], arguments: Sequence[Any]
+) -> None:
+    become_background_process(training_device)
+    try:
+        sender.send((function(*arguments), None))
+    except Exception as error:
+        sender.send((None, error))
+
+
+def in_child(training_device: torch.device, function: Callable[..., T], *arguments: Any) -> ChildCall[T]:
     """Call a module-level function in a new child process with low CPU priority, beside training.
 
     Args:
         training_device: the device that the training beside it runs on.
-        function: a function that can be pickled.
+        function: a function that can be pickled, as its result and its errors can.
         arguments: its arguments.
     """
-    executor = ProcessPoolExecutor(
-        1, get_context("spawn"), initializer=become_background_process, initargs=(training_device,)
-    )
-    future = executor.submit(function, *arguments)
-    executor.shutdown(wait=False)
-    return future
+    return ChildCall(training_device, function, arguments)
 
 
 def become_background_process(training_device: torch.device) -> None:

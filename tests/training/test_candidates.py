@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import shutil
+import signal
 import threading
 import time
 from collections.abc import Callable
@@ -29,10 +30,11 @@ from genlab.reports.report import make_report
 from genlab.store import model_directory
 from genlab.store.probes import check
 from genlab.training.candidates import promote_best
+from genlab.training.console import ProgressUpdate
 from genlab.training.launch import launch
 from genlab.training.loop import train
 from genlab.training.plan import finished_step, make_plan, start_or_resume
-from genlab.training.session import NICENESS, in_child
+from genlab.training.session import NICENESS, ChildCall, in_child
 from tests.training.support import (
     Moment,
     QuietSession,
@@ -434,3 +436,34 @@ def test_equal_measurements_rank_the_later(evaluated: Path) -> None:
     later: CheckpointEvaluation = dataclasses.replace(one, step=one.step + 1)
     assert best_of([one, later], "kid") == later
     assert best_of([], "kid") is None
+
+
+def test_what_a_background_process_raises_or_that_it_was_killed_is_told() -> None:
+    with pytest.raises(ZeroDivisionError):
+        in_child(torch.device("cpu"), divmod, 1, 0).result()
+    with pytest.raises(RuntimeError, match="ended with exit code 7"):
+        in_child(torch.device("cpu"), os._exit, 7).result()
+
+
+def test_a_run_that_ends_by_an_error_does_not_wait_for_an_evaluation(
+    config: dict[str, Any], tiny_data: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[ChildCall[Any]] = []
+
+    class Slow(QuietSession):
+        def background(self, function: Callable[..., T], *arguments: Any) -> Future[T]:
+            calls.append(in_child(self.device, time.sleep, 3600))
+            return calls[-1]
+
+        def progress(self, update: ProgressUpdate) -> None:
+            if calls:
+                raise RunError("told to stop")
+
+    plan = make_plan("cyclegan", tiny_config("cyclegan", tiny_data, config | {"run.name": "stopped", "run.steps": 600}))
+    start_or_resume(plan)
+    with pytest.raises(RunError, match="told to stop"):
+        train(plan, Slow())
+    assert calls[0].cancelled()
+    calls[0]._process.join(60)
+    assert calls[0]._process.exitcode == -signal.SIGTERM
+    assert not any(thread.name.startswith("evaluation") for thread in threading.enumerate() if thread.is_alive())
