@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 import torch
 from matplotlib import colormaps
+from matplotlib.ticker import LogLocator, NullFormatter
 from rig import HERE, command, machine, read_rows, say, table, versions, write_rows
 
 from genlab.cli.evaluate import EvaluateConfig, run_evaluation
@@ -40,7 +41,6 @@ CHOICES: Mapping[str, Sequence[str]] = {
     "grown progressively": (
         *("--model.form", "progressive", "--growth.stable-images", "12500", "--growth.fade-images", "12500"),
     ),
-    "average of 40,000 images": ("--optimization.ema-images", "40000"),
     "without mixing": ("--objective.mixing", "0"),
     "path length": ("--objective.path-length", "2"),
     "adaptive augmentation": ("--augmentation.adaptive",),
@@ -65,8 +65,6 @@ class Row(NamedTuple):
     kid: str
     real_sign: str
     """Mean sign of the discriminator's outputs for training images, over the last logged steps."""
-    seconds: str
-    """Seconds of training since the measurement before."""
 
 
 def main() -> None:
@@ -109,34 +107,25 @@ def _measure(options: argparse.Namespace, choice: str, words: Sequence[str], ima
     say(" ".join(said))
     subprocess.run(said, check=True, stdout=subprocess.DEVNULL)
     lines = [line for line in read_metrics(locate(run) / "metrics.jsonl") if line["kind"] == "train"]
-    begun = images - options.images // options.points
-    seconds = sum(
-        (line["images"] - before["images"]) / line["images_per_second"]
-        for before, line in zip([{"images": 0}, *lines], lines, strict=False)
-        if line["images"] > begun
-    )
     file = str(options.work / f"{name}-{images}.json")
     asked = EvaluateConfig(str(run), data=options.data, samples=SAMPLES, classifier="none", path_lengths=2, output=file)
     evaluation, _ = run_evaluation(asked)
     kid = evaluation.measurements["kid"].value
     sign = sum(line["real_sign"] for line in lines[-10:]) / len(lines[-10:])
-    return Row(choice, str(images), f"{kid:.5f}", f"{sign:.3f}", f"{seconds:.0f}")
+    return Row(choice, str(images), f"{kid:.5f}", f"{sign:.3f}")
 
 
 def _table(rows: Sequence[Row]) -> str:
-    """A line for each choice: KID at each point, and the time."""
+    """A line for each choice: KID at each point."""
     points = sorted({int(row.images) for row in rows})
     lines = []
     for choice in dict.fromkeys(row.choice for row in rows):
         by_images = {int(row.images): row for row in rows if row.choice == choice}
         found = [by_images.get(images) for images in points]
-        minutes = sum(float(row.seconds) for row in by_images.values()) / 60
         last = by_images[max(by_images)]
-        lines.append(
-            [choice, *(f"{float(one.kid):.4f}" if one else "" for one in found), last.real_sign, f"{minutes:.0f}"]
-        )
+        lines.append([choice, *(f"{float(one.kid):.4f}" if one else "" for one in found), last.real_sign])
     heads = [f"KID, {images:,} images" for images in points]
-    return table(["", *heads, "r_t at the end", "minutes of training"], lines)
+    return table(["", *heads, "r_t at the end"], lines)
 
 
 def _chart(rows: Sequence[Row], *, signs: bool) -> Pixels:
@@ -149,7 +138,11 @@ def _chart(rows: Sequence[Row], *, signs: bool) -> Pixels:
             style = {"color": colormaps["tab20"](place), "linewidth": 1.2} if place else {"color": INK, "linewidth": 2}
             axis.plot(*zip(*mine, strict=True), **style, marker="o", markersize=3, label=choice)
         style_axes(axis, "images seen", title)
-        axis.set_yscale("log" if field == "kid" else "linear")
+        if field == "kid":
+            axis.set_yscale("log")
+            axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axis.yaxis.set_major_formatter("{x:g}")
+            axis.yaxis.set_minor_formatter(NullFormatter())
     axes[0].legend(frameon=False, fontsize=7, labelcolor=INK)
     drawing.tight_layout()
     return render(drawing, opaque=True)
