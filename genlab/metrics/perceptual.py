@@ -49,7 +49,8 @@ def _resampling(before: int, after: int, dtype: torch.dtype, device: torch.devic
     The gradient of PyTorch's own resampling is not deterministic on a GPU, and so refused in exact runs.
     """
     with torch.inference_mode(False):
-        whole = F.interpolate(torch.eye(before)[None, None], (after, before), mode="bicubic", antialias=True)
+        eye = torch.eye(before, dtype=torch.float64, device="cpu")  # whatever the defaults are at the first call
+        whole = F.interpolate(eye[None, None], (after, before), mode="bicubic", antialias=True)
         return whole[0, 0].to(device, dtype)
 
 

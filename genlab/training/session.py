@@ -165,6 +165,8 @@ class ChildCall(Future[T]):
         except EOFError:
             self._process.join()
             error = RuntimeError(f"its process ended with exit code {self._process.exitcode}")
+        except Exception as fault:  # such as an error that cannot be unpickled: nothing may wait for ever
+            error = fault
         with contextlib.suppress(InvalidStateError):  # It was cancelled.
             self.set_exception(error) if error else self.set_result(result)
 

@@ -443,6 +443,17 @@ def test_what_a_background_process_raises_or_that_it_was_killed_is_told() -> Non
         in_child(torch.device("cpu"), divmod, 1, 0).result()
     with pytest.raises(RuntimeError, match="ended with exit code 7"):
         in_child(torch.device("cpu"), os._exit, 7).result()
+    with pytest.raises(TypeError, match="missing 1 required positional argument"):
+        in_child(torch.device("cpu"), _raise_what_cannot_be_unpickled).result(60)
+
+
+class OfTwoError(Exception):
+    def __init__(self, one: str, other: str) -> None:
+        super().__init__(one)
+
+
+def _raise_what_cannot_be_unpickled() -> None:
+    raise OfTwoError("one", "other")
 
 
 def test_a_run_that_ends_by_an_error_does_not_wait_for_an_evaluation(
