@@ -34,7 +34,8 @@ def split_to_train_on(shards: ShardSet, provenance: Mapping[str, Any]) -> str:
     Raises:
         DataError: the data set has neither.
     """
-    splits = provenance["config"]["data"]["split"], ImageData().split
+    usual = ImageData().split
+    splits = provenance["config"].get("data", {}).get("split", usual), usual  # An imported model has no config.
     for split in splits:
         if split in shards.manifest.splits:
             return split

@@ -99,7 +99,7 @@ def run_directions(config: DirectionsConfig) -> tuple[Directions, UPath]:
         sizes = ("x".join(map(str, shape)) for shape in (shards.fixed_shape(), model.image_shape))
         raise ConfigError("data: images of {}, and the model draws {}; ingest them with --size".format(*sizes))
     columns = _columns(shards, config.attributes)
-    held_out = shards.split(config.split)
+    held_out = shards.part(config.split)
     if config.classifier:
         place = model_directory.find_one(config.classifier)
     else:

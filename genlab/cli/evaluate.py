@@ -37,7 +37,7 @@ from genlab.evaluation.extractors import Inception
 from genlab.evaluation.features import FEWEST
 from genlab.evaluation.held_out import CHOSEN, HeldOut
 from genlab.evaluation.measurements import Evaluation
-from genlab.evaluation.samples import nearest_training_images
+from genlab.evaluation.samples import classes_to_sample, nearest_training_images
 from genlab.evaluation.trained_classifier import TrainedClassifier, load_classifier
 from genlab.imaging.images import encode_png
 from genlab.inference.engine import best_device
@@ -146,7 +146,8 @@ def run_evaluation(config: EvaluateConfig, sampling: Mapping[str, Any] | None = 
     with _writing(file):
         evaluation.save(file)
         if training is not None and isinstance(model, Sampler):
-            pixels = model.sample(SHOWN, config.seed, options=chosen).cpu()
+            label = classes_to_sample(domains["images"], SHOWN, config.seed) if model.classes else None
+            pixels = model.sample(SHOWN, config.seed, label, options=chosen).cpu()
             nearest = nearest_training_images(pixels, training, extractor)
             write_atomic(nearest_file(file), encode_png(nearest.sheet(pixels)))
     return evaluation, file

@@ -133,6 +133,10 @@ def edit_task(
             few styles; or the model has no such class, or needs one.
     """
     made = [directions.find(one.direction, one.method) for one in amounts]
+    taken = [(direction.axis.name, direction.method) for direction in made]
+    for name, method in taken:
+        if taken.count((name, method)) > 1:
+            raise ConfigError(f"edits: {name!r} is there twice; give the sum of its amounts")
     number = None if seed is None else engine.info.class_number(label, needed=True)
     places, size = engine.style_shape
     given = None

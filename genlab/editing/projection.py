@@ -153,15 +153,15 @@ def _optimise(
     sizes = generator.synthesis.noise_sizes if generator.architecture.noise else []
     drawn = generator.draw_noise(Noise(0, range(1), generator.device)) if sizes else []
     noise = [layer.repeat(len(target), 1, 1, 1).requires_grad_() for layer in drawn]
-    distance = _distance(training_side(generator.image_shape[0]))
+    distance = _distance(training_side(generator.image_shape[0])) if options.perceptual else None
     with torch.no_grad():
-        features = distance.features(target)
+        features = distance.features(target) if distance else []
     optimizer = Adam({"styles": offsets} | {f"noise.{number}": layer for number, layer in enumerate(noise)}, *BETAS)
     for step in range(options.steps):
         optimizer.rate = options.learning_rate * _rate(step, options.steps)
         images = generator.synthesise(mean + scale * offsets, noise or None)
         loss = options.pixels * (images - target).square().mean((1, 2, 3))
-        if options.perceptual:
+        if distance:
             loss = loss + options.perceptual * perceptual_distance(distance.features(images), features)
         loss = loss + options.prior * offsets.square().mean((1, 2))
         if noise:

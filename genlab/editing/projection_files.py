@@ -23,6 +23,7 @@ from genlab.core.progress import progress
 from genlab.core.seeds import derived_seed
 from genlab.core.storage import json_bytes, read_bytes, read_json, sha256, write_atomic, write_json
 from genlab.core.text import counted
+from genlab.data.format.splits import overlap
 from genlab.data.stream.order import permutation
 from genlab.editing.identity import identity_scale
 from genlab.editing.projection import Projection, ProjectionOptions, Similarity, project, require_encoder_of
@@ -52,6 +53,8 @@ from genlab.store.tensor_file import tensor_file
 
 RECORD, SUMMARY = "project.json", "summary.json"
 """Files in a folder of projections: what they were made from, and their mean figures."""
+TAKEN = frozenset(name.removesuffix(".json") for name in (RECORD, SUMMARY))
+"""Names of pictures whose figures would take the place of one of these."""
 VERSION = 1
 """Version of these files."""
 BATCH = 8
@@ -140,7 +143,7 @@ class Projector:
         side, _, channels = self.info.image_shape
         kind = cast("Channels", channels)
         whole = cast("Pixels", prepare(picture, channels=kind, value_range=self.info.value_range()).image)
-        height, width, _ = whole.shape
+        height, width, _ = shape = whole.shape
         remarks, cropped, least = list[str](), "", min(height, width)
         if box is not None:
             left, top, size = box
@@ -150,7 +153,7 @@ class Projector:
             cropped = f"cropped to --box {left} {top} {size} and "
         elif height != width:
             cropped = f"cropped to the middle {least}x{least} and "
-        if (height, width) != (side, side):
+        if {shape[:2], whole.shape[:2]} != {(side, side)}:
             remarks.append(f"has {width}x{height} pixels: {cropped}scaled to {side}x{side}")
             whole = cast("Pixels", prepare(whole, channels=kind, size=side, fit="crop").image)
         if channels == 3 and (whole == whole[..., :1]).all():
@@ -168,10 +171,9 @@ class Projector:
             distances: the distances of at least :data:`FEWEST` pictures.
             data: the pictures, in plain values.
         """
-        others = [one for one in read_limits(self.info.directory, self.weights) if one["settings"] != self.settings]
         limit = float(np.quantile(distances, 0.99))
         one = {"settings": self.settings, "data": dict(data), "perceptual_99": limit}
-        write_limits(self.info.directory, [*others, one])
+        write_limits(self.info.directory, self.weights, [one])
         return limit
 
     def _limit(self) -> float | None:
@@ -224,7 +226,8 @@ def project_all(
     record |= {"data set": data and data["checksum"], "split": split, "box": box and list(box)}
     stems = {picture: picture.name.removesuffix(".png") for picture in pictures}
     try:
-        there = begin(dest, RECORD, record, {f"{stem}.json" for stem in stems.values()}, "projection")
+        done_by = {f"{stem}.json" for stem in stems.values() if stem not in TAKEN}
+        there = begin(dest, RECORD, record, done_by, "projection")
         found = _project(projector, pictures, folder, split, dest, box, there)
         if not found:
             raise DataError(f"{source}: none of its {counted(len(pictures), 'picture')} could be used")
@@ -239,7 +242,7 @@ def project_all(
             limit = projector.calibrate([one["projection"]["perceptual"] for one in found], data or {})
             print(f"{projector.info.directory / FILE_NAME}: 99% of them have a distance of at most {limit:.3g}")
     except OSError as error:
-        raise DataError(f"{dest}: cannot be written ({error.strerror or error})") from None
+        raise DataError(f"{error.filename or dest}: {error.strerror or error}") from None
     return {key: stem.with_name(f"{stem.name}.safetensors") for key, stem in made.items()}
 
 
@@ -259,6 +262,8 @@ def _project(
         for number, picture in enumerate(pictures):
             stem = picture.name.removesuffix(".png")
             try:
+                if stem in TAKEN:
+                    raise ImageError(f"its figures would take the place of {stem}.json; give it another name")
                 data = read(picture)
                 digest = sha256(data if isinstance(data, bytes) else np.ascontiguousarray(data).data)
                 if f"{stem}.json" in there and (done := read_json(dest / f"{stem}.json"))["sha256"] == digest:
@@ -379,7 +384,7 @@ def _require_held_out(info: ModelInfo, data: Mapping[str, Any] | None, count: in
     if data is None:
         raise ConfigError("calibrate: needs a data set, and the split of it that the model was not trained on")
     trained = info.provenance["data"].get("images", {}).get("checksum") == data["checksum"]
-    if trained and data["split"] in (None, info.provenance["config"]["data"]["split"]):
+    if trained and (data["split"] is None or overlap(data["split"], info.provenance["config"]["data"]["split"])):
         raise ConfigError("calibrate: the model was trained on these pictures; name another --split")
     if count < FEWEST:
         raise ConfigError(f"calibrate: {counted(count, 'picture')}; a 99th percentile is taken of {FEWEST} at least")

@@ -74,14 +74,15 @@ def read_evaluations(directory: UPath) -> list[CheckpointEvaluation]:
     """
     file = directory / EVALUATIONS
     try:
-        content = read_bytes(file).decode()
+        content = read_bytes(file)
     except FileNotFoundError:
         return []
     adapter = TypeAdapter(CheckpointEvaluation)
     try:
-        return [adapter.validate_json(line) for line in content.splitlines()]
-    except ValidationError as error:
-        found = f"{file}: damaged ({counted(error.error_count(), 'fault')})"
+        return [adapter.validate_json(line) for line in content.decode().splitlines()]
+    except (ValidationError, UnicodeDecodeError) as error:
+        why = counted(error.error_count(), "fault") if isinstance(error, ValidationError) else error
+        found = f"{file}: damaged ({why})"
         raise RunError(f"{found}; delete it, and the candidates that are left are evaluated again") from None
 
 

@@ -381,7 +381,6 @@ def _convert(
     if _is_deep_grey(image):
         if value_range is not None:
             pixels = to_8_bits(_values(image, tags), value_range)
-            image = Image.fromarray(255 - pixels if tags.get(_PHOTOMETRIC) == 0 else pixels)  # 0: white is zero
             changes += [] if deep else ["depth"]
         elif image.mode in ("I", "F"):
             raise ImageError(
@@ -391,7 +390,8 @@ def _convert(
         else:  # PIL's own conversion clips at 255
             values = np.asarray(image)
             greatest = "grey", int(values.max())
-            image = Image.fromarray((values >> 8).astype(np.uint8))
+            pixels = (values >> 8).astype(np.uint8)
+        image = Image.fromarray(255 - pixels if tags.get(_PHOTOMETRIC) == 0 else pixels)  # 0: white is zero
     elif coloured:
         if value_range is not None:
             raise _refused_colour()

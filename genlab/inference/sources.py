@@ -65,6 +65,11 @@ def begin(dest: UPath, file: str, record: Mapping[str, Any], names: set[str], wo
     found = read_json(dest / file)
     if found != record:
         differing = describe_changes(found if isinstance(found, dict) else {}, record)
+        if not there:
+            raise DataError(
+                f"{dest / file}: of another {work} that was begun here, without any picture yet ({differing}); delete "
+                "it, or choose another place"
+            )
         raise DataError(
             f"{dest}: holds the pictures of another {work} ({differing}); choose another place, or delete that one"
         )
@@ -77,13 +82,13 @@ def is_data_set(source: UPath) -> bool:
 
 
 def open_shards(source: UPath, split: str | None) -> ShardSet:
-    """Open a data set, or a split of it.
+    """Open a data set, or a split of it, or half of one.
 
     Raises:
         DataError: there is none, or it is damaged.
     """
     shards = ShardSet.open(source)
-    return shards.split(split) if split else shards
+    return shards.part(split) if split else shards
 
 
 def folder_pictures(source: UPath) -> list[Picture]:

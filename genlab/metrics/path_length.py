@@ -18,9 +18,9 @@ class PathLength:
     """The mean length of ways between images."""
 
     value: float
-    """Mean perceptual distance of a step, divided by the square of its length."""
+    """Mean perceptual distance of a step, divided by the square of its length; NaN where a distance is not finite."""
     interval: Interval | None
-    """Confidence interval of 95%, over draws of the steps; ``None`` where they are too few."""
+    """Confidence interval of 95%, over draws of the steps; ``None`` where they are too few, or not all finite."""
 
 
 def path_length(distances: Tensor, epsilon: float = EPSILON) -> PathLength:
@@ -35,6 +35,8 @@ def path_length(distances: Tensor, epsilon: float = EPSILON) -> PathLength:
     """
     lengths = (distances.double() / epsilon**2).sort().values
     count = len(lengths)
+    if not lengths.isfinite().all():
+        return PathLength(math.nan, None)
     left_out = math.floor(DISCARDED * (count - 1))
     kept = lengths[left_out : count - left_out]
     value = float(kept.mean())

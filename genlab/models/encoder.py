@@ -17,7 +17,7 @@ from genlab.models.equalized import ROOT_2, SLOPE, EqualizedConv2d, EqualizedLin
 from genlab.models.model import Model, NoOptions, Shape, images_per_pass
 from genlab.models.pixels import to_signed
 from genlab.models.precision import without_autocast
-from genlab.models.stylegan import Channels, StyleGAN, resolutions
+from genlab.models.stylegan import Channels, StyleGAN, require_square_power_of_two, resolutions
 from genlab.models.stylegan_discriminator import Block
 
 HASH_BYTES = 32
@@ -63,6 +63,7 @@ class Encoder(Model):
     generator_hash: Tensor
 
     def __init__(self, image_shape: Shape, architecture: EncoderArchitecture) -> None:
+        require_square_power_of_two(image_shape)
         super().__init__(image_shape, architecture)
         sizes = list(reversed(resolutions(image_shape[0])))
         self.from_colours = EqualizedConv2d(image_shape[2], architecture.at(sizes[0]), 1, gain=ROOT_2)

@@ -209,7 +209,7 @@ class ModelStore:
                 if exists(card := locate(source) / model_directory.CARD):
                     write_atomic(target / model_directory.CARD, read_bytes(card))
             if limits := read_limits(locate(source), description["weights"]["sha256"]):
-                write_limits(target, limits)
+                write_limits(target, description["weights"]["sha256"], limits)
             if there is None:
                 _copy(locate(source), target, probes)
             elif probes is not None and "probes" not in there:

@@ -11,7 +11,8 @@ from typing import Any
 from upath import UPath
 
 from genlab.core.errors import RunError
-from genlab.core.storage import read_bytes, write_json
+from genlab.core.storage import json_bytes, read_bytes
+from genlab.core.updates import update
 
 FILE_NAME = "projection.json"
 VERSION = 1
@@ -32,20 +33,40 @@ def read_limits(directory: UPath, weights: str) -> list[dict[str, Any]]:
     Raises:
         RunError: the file is something else.
     """
-    file = directory / FILE_NAME
     try:
-        found = json.loads(read_bytes(file))
+        return _parse(directory / FILE_NAME, read_bytes(directory / FILE_NAME), weights)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def write_limits(directory: UPath, weights: str, limits: Sequence[dict[str, Any]]) -> UPath:
+    """Write into a model directory what was measured with the model, and return the file.
+
+    Args:
+        directory: the directory.
+        weights: SHA-256 of the model's weights; what was measured with others goes.
+        limits: as :func:`read_limits` returns them; they take the place of those of the same settings.
+
+    Raises:
+        ClaimError: other processes write it all the time.
+        RunError: the file that is there is something else.
+    """
+    file, new = directory / FILE_NAME, [one["settings"] for one in limits]
+
+    def change(content: bytes | None) -> bytes:
+        there = [] if content is None else _parse(file, content, weights)
+        kept = [one for one in there if one["settings"] not in new]
+        return json_bytes({"version": VERSION, "calibrations": [*kept, *limits]})
+
+    update(file, "calibration", change)
+    return file
+
+
+def _parse(file: UPath, content: bytes, weights: str) -> list[dict[str, Any]]:
+    try:
+        found = json.loads(content)
         if found["version"] != VERSION:
             return []
         return [one for one in found["calibrations"] if one["settings"]["model"] == weights]
-    except (FileNotFoundError, NotADirectoryError):
-        return []
     except (ValueError, KeyError, TypeError) as error:
         raise RunError(f"{file}: damaged ({error}); delete it, and calibrate again") from None
-
-
-def write_limits(directory: UPath, limits: Sequence[dict[str, Any]]) -> UPath:
-    """Write into a model directory what was measured with the model, and return the file."""
-    file = directory / FILE_NAME
-    write_json(file, {"version": VERSION, "calibrations": list(limits)})
-    return file

@@ -272,6 +272,10 @@ def as_tensor(value: Any) -> Tensor | None:
         if kind == "_rebuild_tensor_v2":
             storage, offset, size, stride = value.arguments[:4]
             tensor = torch.empty(0, dtype=storage.dtype)
+            last = offset + sum((count - 1) * step for count, step in zip(size, stride, strict=True))
+            # PyTorch would enlarge the storage, by numbers that are no one's.
+            if all(size) and (last + 1) * tensor.element_size() > storage._untyped_storage.nbytes():
+                raise UnsafeError("a tensor of more numbers than the file has of it")
             return _sound(tensor.set_(storage._untyped_storage, offset, size, stride))
         if kind == "_reconstruct":
             _, shape, dtype, fortran, content = value.state

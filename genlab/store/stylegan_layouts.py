@@ -131,8 +131,10 @@ def _torch(network: Call, place: Callable[[str], Placed | None], most: int) -> N
         _require_activation(path, state.get("activation", "lrelu"))
         if "conv_clamp" in state and not path.endswith("skip") and path != "b4.fromrgb":
             clamps.add(_limit(state["conv_clamp"]))
-        if "bias_gain" in state and (rate := _scalar(state["bias_gain"], f"{prefix}bias_gain")) != 1:
-            found.rates[path] = rate
+        if "bias_gain" in state:
+            rate = _scalar(state["bias_gain"], f"{prefix}bias_gain")
+            if rate != 1 or path.startswith("mapping.fc"):
+                found.rates[path] = rate
         for kind in ("_parameters", "_buffers"):
             for key, value in (as_mapping(state.get(kind)) or {}).items():
                 if value is not None:

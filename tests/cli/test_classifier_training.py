@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from genlab.cli.classifier_training import trained_classifier
+from genlab.cli.classifier_training import split_to_train_on, trained_classifier
 from genlab.cli.evaluate import main
 from genlab.core.claims import ClaimError, claimed
+from genlab.core.errors import DataError
 from genlab.core.storage import locate
 from genlab.data.format.shards import ShardSet
 from genlab.evaluation.trained_classifier import load_classifier
@@ -41,6 +42,12 @@ def test_the_classifier_is_trained_on_the_models_own_split(
     with pytest.raises(SystemExit):
         main([str(run), "--data", str(only.shards.directory)])
     assert "no split 'train' to train a classifier on; give one with --classifier RUN" in capsys.readouterr().err
+
+
+def test_of_an_imported_model_it_is_trained_on_the_usual_split(tmp_path: Path) -> None:
+    shards = sorted_by_class(tmp_path / "animals", each=4).shards
+    with pytest.raises(DataError, match="no split 'train' to train a classifier on"):
+        split_to_train_on(shards, {"config": {}})
 
 
 def test_a_classifier_that_another_process_trains_is_waited_for_or_another_named(

@@ -129,6 +129,36 @@ def test_the_part_of_a_photo_that_is_asked_for(runs: Path, tmp_path: Path, capsy
     assert "the side at least 1" in refused(capsys, runs / "faces", photo, tmp_path / "none", "--box", 1, 2, 0)
 
 
+def test_the_part_of_a_photo_that_has_the_models_size(runs: Path, tmp_path: Path) -> None:
+    photo = draw(tmp_path / "photo.png", 8, 8)
+    project(runs / "faces", photo, tmp_path / "out", "--box", 2, 2, 4)
+    assert "cropped to --box 2 2 4 and scaled to 8x8" in figures(tmp_path / "out" / "photo.json")["remarks"][0]
+
+
+def test_pictures_called_as_files_of_the_results_are_skipped(
+    runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("a.png", "project.png", "summary.png", "deep/project.png"):
+        draw(tmp_path / "in" / name, 8, 8)
+    for _ in range(2):
+        project(runs / "faces", tmp_path / "in", tmp_path / "out")
+        said = capsys.readouterr().err
+        assert "skipped: project.png: its figures would take the place of project.json" in said
+        assert "skipped: summary.png" in said
+        assert figures(tmp_path / "out" / "summary.json")["pictures"] == 2
+    assert (tmp_path / "out" / "deep" / "project.json").exists()
+
+
+def test_a_folder_where_nothing_was_done_yet_names_the_record(
+    runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    draw(tmp_path / "in" / "a.png", 8, 8)
+    project(runs / "faces", tmp_path / "in", tmp_path / "out")
+    (tmp_path / "out" / "a.json").unlink()  # as if it had been killed before
+    said = refused(capsys, runs / "faces", tmp_path / "in", tmp_path / "out", fast=("--steps", "2"))
+    assert f"{tmp_path / 'out' / 'project.json'}: of another projection that was begun here" in " ".join(said.split())
+
+
 def test_a_grey_photo_for_a_colour_model(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     project(runs / "faces", draw(tmp_path / "grey.png", 8, 8, 1), tmp_path / "out")
     assert "grey.png: is grey, and the model's pictures are in colour" in capsys.readouterr().out
@@ -157,6 +187,11 @@ def test_a_picture_further_than_held_out_ones_is_warned_of(
     project(runs / "faces", photo, tmp_path / "otherwise", fast=("--steps", "2", "--perceptual", "0"))
     assert capsys.readouterr().err == "", "it holds for the options that it was measured with"
     assert "needs a data set" in refused(capsys, runs / "faces", photo, tmp_path / "x", "--calibrate")
+    for half in ("train:reporting", "train:validation"):
+        options = ("--split", half, "--calibrate")
+        monkeypatch.setattr(projection_files, "FEWEST", 1)
+        project(runs / "faces", data, tmp_path / half, *options)
+    assert len(figures(runs / "faces" / "model" / "projection.json")["calibrations"]) == 1, "of the same settings"
     monkeypatch.setattr(projection_files, "FEWEST", 100)
     arguments = ("--split", "test", "--calibrate")
     assert "is taken of 100 at least" in refused(capsys, runs / "faces", data, tmp_path / "y", *arguments)

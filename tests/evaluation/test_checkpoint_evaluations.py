@@ -44,6 +44,9 @@ def test_a_damaged_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "evaluations.jsonl").write_text(WRITTEN_BEFORE.replace('"value": 0.25', '"value": "much"'))
     with pytest.raises(RunError, match=re.escape(f"{tmp_path / 'evaluations.jsonl'}: damaged (1 fault); delete it")):
         read_evaluations(locate(tmp_path))
+    (tmp_path / "evaluations.jsonl").write_bytes(b"\xff\xfe{}")
+    with pytest.raises(RunError, match=r"damaged \(.*\); delete it"):
+        read_evaluations(locate(tmp_path))
 
 
 @pytest.mark.slow

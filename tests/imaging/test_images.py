@@ -208,6 +208,11 @@ def test_with_a_range_a_tiff_whose_zero_is_white_is_turned_round() -> None:
         assert pixels_of(prepare(data, channels=1, value_range=(0, 1000)).image).ravel().tolist() == [255, 0]
 
 
+def test_without_a_range_so_is_one_of_16_bits() -> None:
+    data = tiff(np.array([[0, 65535]], "<u2"), photometric=0)
+    assert pixels_of(prepare(data, channels=1).image).ravel().tolist() == [255, 0]
+
+
 def test_with_a_range_an_exif_turn_is_carried_out() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6

@@ -1,5 +1,7 @@
 """The mean length of ways, without the shortest and the longest steps."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -21,6 +23,15 @@ def test_a_few_huge_steps_move_neither_the_length_nor_its_interval() -> None:
     plain = path_length(distances)
     distances[distances.argsort()[-4:]] = 1.0
     assert path_length(distances) == plain
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf])
+def test_a_distance_that_is_not_finite_is_not_left_out(number: float) -> None:
+    distances = torch.rand(500, generator=torch.Generator().manual_seed(0))
+    distances[7] = number
+    found = path_length(distances)
+    assert math.isnan(found.value)
+    assert found.interval is None
 
 
 def test_few_steps_have_no_interval() -> None:

@@ -30,6 +30,12 @@ def test_it_gives_a_style_for_each_place(side: int, channels: int) -> None:
     assert made.synthesise(styles, None).shape == (3, channels, side, side)
 
 
+@pytest.mark.parametrize("shape", [(20, 20, 3), (16, 32, 3), (4, 4, 3)])
+def test_pictures_that_no_stylegan_draws_are_refused(shape: tuple[int, int, int]) -> None:
+    with pytest.raises(ValueError, match="StyleGAN"):
+        Encoder(shape, EncoderArchitecture(32, 8, places=4, style_dim=6))
+
+
 def test_at_64x64_it_has_the_parameters_it_says() -> None:
     """Of 128 channels at most, for a generator of faces-64."""
     encoder = Encoder((64, 64, 3), EncoderArchitecture(1024, 128, places=10, style_dim=128))

@@ -120,6 +120,7 @@ def test_every_file_says_where_its_picture_is_from(client: TestClient, generator
         ({"edits": [{"direction": "age", "amount": 500}]}, "this direction goes from -30 to 20 (the column's units)"),
         ({"edits": [{"direction": "age", "amount": 1, "method": "sefa"}]}, "no direction 'age' by the method sefa"),
         ({"edits": [{"direction": "age"}]}, "edits.0.amount: Field required"),
+        ({"edits": [AGE, AGE]}, "edits: 'age' is there twice; give the sum of its amounts"),
         ({"edits": [AGE] * 17}, "edits: List should have at most 16 items"),
         ({"seed": 1, "latents": [0.0] * 32}, "seed and latents: give one of them"),
         ({"latents": [0.0] * 31}, "latents: this model takes 32 numbers, not 31"),

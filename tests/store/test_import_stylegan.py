@@ -50,6 +50,7 @@ CASES: dict[str, tuple[Callable[[Published], bytes], Published]] = {
     "ada, residual": (torch_pickle, Published(form="resnet", judged="skip", colours=1)),
     "ada, classes": (torch_pickle, CONDITIONAL),
     "ada, clamped": (torch_pickle, Published(clamp=0.8, rate=0.1)),
+    "ada, the mapping learns as fast": (torch_pickle, Published(rate=1.0)),
     "tensorflow": (tensorflow_pickle, Published(size=32, layers=3)),
     "tensorflow, residual": (tensorflow_pickle, Published(form="resnet", clamp=0.8, rate=0.02)),
     "tensorflow, classes": (tensorflow_pickle, replace(CONDITIONAL, joint=True)),
@@ -207,10 +208,20 @@ def repeated() -> bytes:
     return content
 
 
+def overrun() -> bytes:
+    """A pickle of a tensor whose storage has fewer numbers."""
+    storage = torch.storage.TypedStorage(
+        wrap_storage=torch.ones(4).untyped_storage(), dtype=torch.float32, _internal=True
+    )
+    tensor = Reduced(torch._utils._rebuild_tensor_v2, storage, 0, (6,), (1,), False, OrderedDict())
+    return torch_pickle(Published(), changes={"mapping.w_avg": tensor})
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
         (bomb, "torch.save compresses nothing"),
+        (overrun, "a tensor of more numbers than the file has of it"),
         (repeated, "it unpacks to more numbers than it has bytes"),
         (lambda: b"\x80\x04\x8e" + (2**40).to_bytes(8, "little") + b"short", "a damaged one"),
         (lambda: b"", "a damaged one"),
