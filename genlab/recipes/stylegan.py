@@ -1,7 +1,7 @@
 """Training of StyleGAN (Karras et al. 2019, arXiv:1812.04948) and StyleGAN2 (2020, arXiv:1912.04958)."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal
@@ -33,6 +33,8 @@ from genlab.recipes.growth import Growth
 from genlab.recipes.options import ImageData, Optimization, Run
 from genlab.recipes.recipe import Batches, DomainInfo, Metrics, Phase, Recipe, StepContext
 
+Loss = Callable[[Batches, StepContext], tuple[Tensor, Metrics]]
+"""What computes the loss of a phase, see :class:`Phase`."""
 MEAN_STYLE_IMAGES = 10_000
 """Half-life, in images, of the running mean of w, once training has seen 20 times as many; with --run.init at once."""
 PATH_LENGTH_DECAY = 0.01
@@ -238,17 +240,27 @@ class StyleGANRecipe(Recipe[StyleGANConfig]):
             return 0.0
         return self.config.objective.r1_weight(self._size**2, self.config.run.batch)
 
-    def phases(self) -> Sequence[Phase]:
-        """Return the phases of both networks, and those of their lazy regularisations."""
+    def _regularised_every(self, network: str) -> int | None:
+        """Return in which steps a network is regularised: 0, this, twice this ...; ``None`` if it is in none."""
         objective = self.config.objective
-        phases = [Phase("generator", "generator", self._generator_loss)]
-        if objective.path_length:
-            every = objective.path_length_every
-            phases.append(Phase("path_length", "generator", self._path_length_loss, every, reads=("generator",)))
-        phases.append(Phase("discriminator", "discriminator", self._discriminator_loss))
-        if self._r1:
-            reads = ("discriminator",)
-            phases.append(Phase("r1", "discriminator", self._r1_loss, objective.r1_every, reads))
+        if network == "generator":
+            return objective.path_length_every if objective.path_length else None
+        return objective.r1_every if self._r1 else None
+
+    def phases(self) -> Sequence[Phase]:
+        """Return the phases of both networks, and those of their lazy regularisations.
+
+        A regularisation that comes in every step is part of its network's loss, as in the papers before StyleGAN2.
+        """
+        phases = list[Phase]()
+        for network, loss, name, regularisation in (
+            ("generator", self._generator_loss, "path_length", self._path_length_loss),
+            ("discriminator", self._discriminator_loss, "r1", self._r1_loss),
+        ):
+            every = self._regularised_every(network)
+            phases.append(Phase(network, network, _sum_of(loss, regularisation) if every == 1 else loss))
+            if every is not None and every > 1:
+                phases.append(Phase(name, network, regularisation, every, reads=(network,)))
         return phases
 
     def optimization(self, network: str) -> Optimization:
@@ -257,9 +269,8 @@ class StyleGANRecipe(Recipe[StyleGANConfig]):
         With a phase in every k-th step there are k + 1 steps instead of k, so the learning rate is multiplied by c =
         k / (k + 1), and the decays are raised to the power of c (StyleGAN2, appendix B).
         """
-        options, objective = self.config.optimization, self.config.objective
-        every = objective.path_length_every if network == "generator" else objective.r1_every
-        if not (objective.path_length if network == "generator" else self._r1):
+        options, every = self.config.optimization, self._regularised_every(network)
+        if every is None or every == 1:
             return options
         power = every / (every + 1)
         return replace(
@@ -495,6 +506,16 @@ class StyleGANRecipe(Recipe[StyleGANConfig]):
         """Return a context in which compiled networks run as they are: compiled code has no second derivatives."""
         run = self.config.run
         return torch.compiler.set_stance("force_eager") if run.compile or run.cuda_graphs else nullcontext()
+
+
+def _sum_of(one: Loss, other: Loss) -> Loss:
+    """Return the loss that is the sum of two, with the metrics of both."""
+
+    def loss(batches: Batches, step: StepContext) -> tuple[Tensor, Metrics]:
+        (value, metrics), (more, others) = one(batches, step), other(batches, step)
+        return value + more, {**metrics, **others}
+
+    return loss
 
 
 class _RowMean:

@@ -190,10 +190,10 @@ def test_a_vae_does_not_depend_on_the_number_of_workers(digits: Path, capsys: py
 def test_a_stylegan_with_everything_on_does_not_depend_on_the_number_of_workers(
     changes: dict[str, Any], small_digits: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Two steps in 4x4 pixels, two in which 8x8 fade in."""
+    """Two steps in 4x4 pixels, two in which 8x8 fade in, two in which images are augmented, too."""
     config = override(stylegan_config(small_digits), {"run.batch": 12, "growth.stable_images": 20} | changes)
     config = override(config, {"model.group": 2, "growth.fade_images": 40})
-    assert command(verify_ddp, "stylegan", "--workers", "3", "--steps", "4", *shlex.split(as_arguments(config))) == 0
+    assert command(verify_ddp, "stylegan", "--workers", "3", "--steps", "6", *shlex.split(as_arguments(config))) == 0
     said = capsys.readouterr().out
     assert all(f"float64, 1 and {workers} workers: agree" in said for workers in (2, 3))
     assert "real-3, with dropout, as configured: all workers are equal bit for bit" in said

@@ -14,6 +14,7 @@ from genlab.core.config import override
 from genlab.core.errors import ConfigError
 from genlab.models.pixels import to_signed
 from genlab.models.stylegan import Form
+from genlab.recipes.augmentation import ADJUSTMENT_STEPS, UNIFORMS, Augmentation, augment
 from genlab.recipes.recipe import DomainInfo, preset_values
 from genlab.recipes.stylegan import (
     CHANGES,
@@ -421,6 +422,61 @@ def test_lazy_phases_come_seldom_and_their_networks_take_smaller_steps() -> None
     plain = make({"objective.r1": 0.0, "objective.path_length": 0.0})
     assert [phase.name for phase in plain.phases()] == ["generator", "discriminator"]
     assert plain.optimization("generator") == plain.optimization("discriminator") == plain.config.optimization
+
+
+def test_a_regularisation_of_every_step_is_part_of_the_loss() -> None:
+    def found(every: int) -> tuple[Any, dict[str, Tensor], dict[str, Tensor]]:
+        recipe = make({"objective.r1": 3.0, "objective.r1_every": every, "objective.path_length_every": every})
+        return recipe, *losses(recipe, batches(), RecordingStepContext(recipe, ROWS))
+
+    recipe, together, metrics = found(1)
+    _, apart, same_metrics = found(2)
+    assert list(together) == ["generator", "discriminator"]
+    for network, lazy in (("generator", "path_length"), ("discriminator", "r1")):
+        torch.testing.assert_close(together[network], apart[network] + apart[lazy] / 2)
+        assert recipe.optimization(network) == recipe.config.optimization
+    torch.testing.assert_close(metrics, same_metrics)
+
+
+def test_what_the_discriminator_is_shown_is_augmented_by_the_probability() -> None:
+    """Reals and fakes alike, in all phases; the probability follows the outputs for augmented reals."""
+    recipe = make({"augmentation.adaptive": True, "augmentation.target": -1.0, "augmentation.adjustment_images": 64})
+    recipe.augmentation.probability.fill_(0.8)
+    step, data = RecordingStepContext(recipe, ROWS), batches()
+    found, metrics = losses(recipe, data, step)
+    shown = {
+        name: augment(images, torch.tensor(0.8), step.uniform(f"augmentation of {name}", UNIFORMS), Augmentation())
+        for name, images in {
+            "real": to_signed(data["images"].image),
+            "fake": draw(recipe, step, "discriminator")[1],
+            "generator": draw(recipe, step, "generator")[1],
+        }.items()
+    }
+    assert not torch.equal(shown["real"], to_signed(data["images"].image))
+    logits = {name: recipe.discriminator(images, None).detach() for name, images in shown.items()}
+    softplus = torch.nn.functional.softplus
+    torch.testing.assert_close(found["generator"].detach(), softplus(-logits["generator"]).mean())
+    expected = softplus(-logits["real"]).mean() + softplus(logits["fake"]).mean()
+    torch.testing.assert_close(found["discriminator"].detach(), expected)
+    real = to_signed(data["images"].image).requires_grad_()
+    uniform = step.uniform("augmentation of r1", UNIFORMS)
+    judged = recipe.discriminator(augment(real, torch.tensor(0.8), uniform, Augmentation()), None)
+    (slopes,) = torch.autograd.grad(judged.sum(), real)
+    torch.testing.assert_close(metrics["r1"], slopes.square().sum((1, 2, 3)).mean())
+    assert float(metrics["augmentation"]) == pytest.approx(0.8)
+
+    signs = float(logits["real"].sign().mean())
+    assert signs > -1
+    for _ in range(ADJUSTMENT_STEPS - 1):
+        assert float(recipe.augmentation.probability) == pytest.approx(0.8)
+        recipe._discriminator_loss(data, step)
+    change = ADJUSTMENT_STEPS * ROWS / 64
+    assert float(recipe.augmentation.probability) == pytest.approx(min(1, 0.8 + change))
+
+
+def test_few_images_are_advised_to_be_augmented() -> None:
+    assert "try --augmentation.adaptive" in make().advice()[0]
+    assert make({"augmentation.adaptive": True}).advice() == []
 
 
 def test_the_weight_of_r1_follows_pixels_and_batch() -> None:

@@ -166,7 +166,8 @@ def stylegan_config(data: Path, form: Form = "skip", **run: Any) -> StyleGANConf
             **networks,
         ),
         objective=StyleGANObjective(r1_every=2, path_length_every=3),
-        augmentation=StyleGANAugmentation(adaptive=True, adjustment_images=100),
+        # Above this target nearly any discriminator is: from step 4 on images are augmented.
+        augmentation=StyleGANAugmentation(adaptive=True, target=-1.0, adjustment_images=100),
         growth=Growth(first=4, stable_images=16, fade_images=24),
         optimization=Optimization(learning_rate=2e-3, beta1=0.0, beta2=0.99, ema_images=40, schedule="linear"),
     )

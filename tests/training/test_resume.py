@@ -124,6 +124,7 @@ def test_a_stylegan_killed_within_a_fade_and_before_a_resolution_begins(
         for name, value in tensors.items()
         if name.startswith("optimizer.discriminator.") and name.endswith(".step")
     }
+    assert tensors["recipe.augmentation.probability"].item() == pytest.approx(0.64)
     # Since step 8, or the first, the discriminator was moved by itself and by R1 in every other step.
     assert steps == ({2 + 1} if form == "progressive" else {10 + 5})
 
