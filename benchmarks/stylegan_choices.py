@@ -1,4 +1,4 @@
-"""What the options of the preset faces-32 were chosen by: KID over images seen, with one option changed at a time.
+"""What the options of the preset faces-32 do: KID over images seen, with one option changed at a time.
 
     python benchmarks/stylegan_choices.py WORK --data FACES
     python benchmarks/stylegan_choices.py WORK --data FACES --few FEW

@@ -79,6 +79,7 @@ def main() -> None:
             rows = _measured(run, options.samples, rows)
             write_rows(options.results, Row._fields, sorted(rows))
     print(f"`{command()}`\n\n{machine(range(1))}. {versions('torch')}.\n")
+    print("The paper's figures are FID of other data, at 1024x1024.\n")
     for images, samples in dict.fromkeys((row.images, row.samples) for row in rows):
         alike = [row for row in rows if (row.images, row.samples) == (images, samples)]
         print(f"After {int(images):,} images, of {int(samples):,} samples:\n")

@@ -53,6 +53,15 @@ def test_after_a_half_life_the_average_has_come_half_way() -> None:
     assert torch.equal(weight, torch.ones_like(weight)), "the weights themselves come back"
 
 
+def test_at_first_the_half_life_is_a_twentieth_of_the_images_seen() -> None:
+    state = new_state(ema_images=1000)
+    first = next(iter(state.averages["vae"].values())).clone()
+    nn.init.constant_(next(state.recipe.networks["vae"].parameters()), 1.0)
+    state.update_ema(images=100, batch=10)  # Twice 5 images.
+    average = next(iter(state.averages["vae"].values()))
+    assert torch.allclose(average, first / 4 + 3 / 4)
+
+
 def context(
     rank: int, world_size: int, key: int = 1, part: tuple[int, int] = (0, 1), **options: Any
 ) -> LoopStepContext:
