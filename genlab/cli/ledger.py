@@ -11,7 +11,7 @@ from rich.console import Console
 from genlab.cli.rows import print_rows
 from genlab.core.config import parse
 from genlab.core.errors import RunError, run_command
-from genlab.core.text import counted
+from genlab.core.text import counted, number_text
 from genlab.reports.ledger import loss_rows
 from genlab.reports.run import RunRecord
 from genlab.training.ledger import read_ledger
@@ -51,9 +51,9 @@ def show_ledger(config: LedgerConfig) -> None:
     console.print(f"{record.directory}: {counted(record.step, 'step')}, {images}, {attempts}", markup=False)
     print_rows(console, loss_rows(ledger))
     of_thousand = 1000 * ledger.hours / record.images_of_its_own
-    console.print(f"for 1,000 images: {of_thousand:.4g} {ledger.device}-hours")
+    console.print(f"for 1,000 images: {number_text(of_thousand)} {ledger.device}-hours")
     if config.price is not None:
+        in_all, lost, for_images = (number_text(one * config.price) for one in (ledger.hours, ledger.lost, of_thousand))
         console.print(
-            f"at {config.price:g} for an hour: {ledger.hours * config.price:.4g} in all, of which "
-            f"{ledger.lost * config.price:.4g} lost; {of_thousand * config.price:.4g} for 1,000 images"
+            f"at {config.price:g} for an hour: {in_all} in all, of which {lost} lost; {for_images} for 1,000 images"
         )

@@ -1,5 +1,7 @@
 """Words of messages and tables."""
 
+from decimal import Decimal
+
 
 def counted(number: int, noun: str) -> str:
     """Return a number with its noun: ``1 image``, ``1,200 images``.
@@ -9,6 +11,13 @@ def counted(number: int, noun: str) -> str:
         noun: the singular of a noun whose plural ends in -s.
     """
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def number_text(number: float) -> str:
+    """Return a number to four digits, from 1,000 on to whole ones: ``0.00025``, ``1.5``, ``12,346``."""
+    if abs(number) >= 1000:
+        return f"{number:,.0f}"
+    return f"{Decimal(f'{number:.4g}'):,f}"  # a Decimal is written without an exponent
 
 
 def size_text(size: int) -> str:

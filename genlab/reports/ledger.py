@@ -1,5 +1,6 @@
 """A run's ledger as a table: hours used, and hours lost by cause."""
 
+from genlab.core.text import number_text
 from genlab.training.ledger import CAUSES, Ledger
 
 
@@ -9,7 +10,7 @@ def loss_rows(ledger: Ledger) -> list[tuple[str, ...]]:
     start = ledger.entries[0].starting
 
     def row(what: str, times: str, steps: str, hours: float) -> tuple[str, ...]:
-        return what, times, steps, f"{hours:.4g}", f"{hours / total:.1%}" if total else ""
+        return what, times, steps, number_text(hours), f"{hours / total:.1%}" if total else ""
 
     rows: list[tuple[str, ...]] = [("", "times", "steps again", f"{ledger.device}-hours", "share")]
     rows.append(row("first start", "", "", start))

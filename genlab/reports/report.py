@@ -11,6 +11,7 @@ from genlab.core.errors import GenlabError
 from genlab.core.families import families
 from genlab.core.progress import rate_text
 from genlab.core.storage import write_atomic, write_json
+from genlab.core.text import number_text
 from genlab.evaluation.checkpoint_evaluations import best_of
 from genlab.recipes.recipe import recipe_type
 from genlab.reports import operations
@@ -105,7 +106,7 @@ def _facts(run: RunRecord) -> dict[str, str]:
     return {
         "family": run.family,
         "steps": f"{run.step:,}" if run.step == run.planned_steps else f"{run.step:,} of {run.planned_steps:,}",
-        "epochs": f"{run.epoch:.4g}",
+        "epochs": number_text(run.epoch),
         "images seen": f"{run.images:,}",
         "wall time": _duration(run.wall_seconds),
         "training": _duration(run.training_seconds),
@@ -224,7 +225,7 @@ def _ledger_table(run: RunRecord) -> tuple[Table, ...]:
     if not ledger.entries:
         return ()
     head, *rows = loss_rows(ledger)
-    per_images = f"{1000 * ledger.hours / run.images_of_its_own:.4g} for 1,000 images"
+    per_images = f"{number_text(1000 * ledger.hours / run.images_of_its_own)} for 1,000 images"
     return (Table(f"Hours of one {ledger.device}, used and lost: {per_images}", head, tuple(rows)),)
 
 

@@ -9,6 +9,7 @@ import pytest
 from genlab.cli.ledger import LedgerConfig, show_ledger
 from genlab.core.errors import RunError
 from genlab.core.storage import locate
+from genlab.core.text import number_text
 from genlab.reports.report import make_report
 from genlab.training import loop
 from genlab.training.ledger import LOST, STARTED, make_ledger, read_ledger
@@ -75,7 +76,7 @@ def test_a_run_keeps_its_ledger(digits: Path, tmp_path: Path, capsys: pytest.Cap
     said = capsys.readouterr().out
     assert "12 steps, 72 images, 2 attempts" in said
     assert "lost by: a notice " in said
-    assert f"at 2 for an hour: {2 * ledger.hours:.4g} in all" in said
+    assert f"at 2 for an hour: {number_text(2 * ledger.hours)} in all" in said
     assert "used and lost" in make_report(plan.directory).read_text()
 
     for file in (tmp_path / "run" / "attempts").iterdir():
