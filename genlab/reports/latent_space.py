@@ -26,7 +26,7 @@ from genlab.recipes.latent_pictures import (
 from genlab.reports import operations
 from genlab.reports.curves import Panel
 from genlab.reports.operations import COLUMNS
-from genlab.reports.page import Figure, Section, Table, grey_chart, image_grid, pictures, sheet_picture
+from genlab.reports.page import Figure, Section, Table, chart, image_grid, pictures, sheet_picture
 from genlab.reports.run import RunRecord
 
 SCATTERED_IMAGES = 10_000
@@ -172,11 +172,11 @@ def scatters(subject: Subject) -> list[Figure]:
     some = "" if len(points) == len(subject.shards) else f"{len(points):,} of all "
     caption = f"Posterior means of {some}{subject.source}{classes}.{axes_note(subject)}"
     drawn = scatter(points, axes, subject.label, subject.names, size=SCATTER_SIZE)
-    figures = [Figure(caption, (grey_chart("latent-scatter", drawn),))]
+    figures = [Figure(caption, (chart("latent-scatter", drawn, grey=True),))]
     if subject.label is not None:
         names = subject.names[:CLASS_PICTURES]
         panels = [
-            grey_chart(f"latent-scatter-class-{number}", pixels, title=f"class {name}")
+            chart(f"latent-scatter-class-{number}", pixels, f"class {name}", grey=True)
             for number, (name, pixels) in enumerate(
                 zip(names, scatter_per_class(points, axes, subject.label, len(names)), strict=True)
             )

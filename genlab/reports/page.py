@@ -130,13 +130,14 @@ def sheet_picture(name: str, title: str, pixels: Pixels) -> Picture:
     return replace(pixel_picture(name, pixels, title=title), least_width=0)
 
 
-def chart(name: str, pixels: Pixels) -> Picture:
-    """Make a picture of a chart, see :mod:`genlab.imaging.charts`, in dark ink that dark mode inverts."""
-    width = round(ENLARGED_CHART * pixels.shape[1] / DOTS_PER_PIXEL)
-    return Picture(name, encode_png(pixels), width, "chart")
+def chart(name: str, pixels: Pixels, title: str = "", *, grey: bool = False) -> Picture:
+    """Make a picture of a chart, see :mod:`genlab.imaging.charts`.
 
-
-def grey_chart(name: str, pixels: Pixels, title: str = "") -> Picture:
-    """Make a picture of a chart in grey ink and colours, which are the same in dark mode."""
+    Args:
+        name: name of the picture.
+        pixels: the chart.
+        title: heading above it.
+        grey: whether it is in grey ink and colours, which dark mode leaves as they are; dark ink is inverted.
+    """
     width = round(ENLARGED_CHART * pixels.shape[1] / DOTS_PER_PIXEL)
-    return Picture(name, encode_png(pixels), width, "picture", title)
+    return Picture(name, encode_png(pixels), width, "picture" if grey else "chart", title)
