@@ -2,6 +2,7 @@
 
 import importlib.util
 import math
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -258,7 +259,8 @@ def load_space(path: str) -> Space:
     """Load the ``SPACE`` of a Python file.
 
     Raises:
-        ConfigError: when there is no such file, or it declares no space.
+        ConfigError: when there is no such file, it has an error, which the message names with its line, or it declares
+            no space.
     """
     file = Path(path)
     if not file.is_file():
@@ -267,8 +269,22 @@ def load_space(path: str) -> Space:
     if spec is None or spec.loader is None:
         raise ConfigError(f"{path}: not a Python file")
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise ConfigError(f"{path}{_place_and_cause(error, spec.origin)}") from error
     space = getattr(module, "SPACE", None)
     if not isinstance(space, Space):
         raise ConfigError(f"{path}: declares no SPACE = Space(...)")
     return space
+
+
+def _place_and_cause(error: Exception, file: str | None) -> str:
+    """Return the line of ``file`` that an error comes from, where there is one, and what it says."""
+    line, cause = None, str(error)
+    if isinstance(error, SyntaxError) and error.filename == file:
+        line, cause = error.lineno, error.msg
+    elif own := [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]:
+        line = own[-1].lineno
+    place = "" if line is None else f", line {line}"
+    return f"{place}: {type(error).__name__}: {cause}".removesuffix(": ")

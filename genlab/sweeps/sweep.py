@@ -1,5 +1,6 @@
 """Sweeps: runs for the points of a search space, side by side under Ray Tune."""
 
+import math
 import os
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -32,7 +33,7 @@ from genlab.sweeps.ranking import PointResult, by_point, pareto_front, ranked
 from genlab.sweeps.space import Pbt, Space
 from genlab.sweeps.trials import PREFIX, Outcome, Planned, Source, Trial, plan_trials, result_of
 from genlab.sweeps.tuning import Trained, run_trials
-from genlab.training.plan import default_storage, earlier_config
+from genlab.training.plan import check_name, default_storage, earlier_config
 
 FILE_NAME = "sweep.json"
 WIDTH_OF_LOG = 200
@@ -64,6 +65,7 @@ def sweep(space: Space, config: Any, name: str) -> list[PointResult]:
     """
     storage = config.run.storage or default_storage()
     require_absolute("run.storage", storage)
+    check_name(name)
     folder = locate(storage) / name
     print(f"sweep folder: {folder}", flush=True)
     if config.run.workers < 1:
@@ -193,7 +195,8 @@ def _record(outcome: Outcome) -> dict[str, Any]:
         "point": outcome.trial.point,
         "seed": outcome.trial.seed,
         "run": outcome.trial.plan.directory,
-        "metrics": dict(outcome.metrics),
+        # JSON has no NaN
+        "metrics": {name: value if math.isfinite(value) else None for name, value in outcome.metrics.items()},
         "error": outcome.error,
         "stopped": outcome.stopped,
         **({"parent": origin.parent, "parent_images": origin.images} if (origin := outcome.trial.origin) else {}),

@@ -202,6 +202,18 @@ def default_storage() -> str:
     return os.environ.get("GENLAB_RUNS") or "~/genlab-runs"
 
 
+def check_name(name: str) -> None:
+    """Refuse the name of a run or sweep that would not lie in the folder of runs, or where data sets lie there.
+
+    Raises:
+        ConfigError: with the reason.
+    """
+    if "/" in name or name.startswith("."):
+        raise ConfigError(f"run.name = {name!r}: a name, not a path; run.storage is the folder it lies in")
+    if name == SYNTHETIC_FOLDER:
+        raise ConfigError(f"run.name = {name!r}: taken, drawn data sets lie there; choose another")
+
+
 def make_plan(family: str, config: Any, *, sealed: bool = False, branch: Branch | None = None) -> Plan:
     """Check a config and its data, and make the plan of its run.
 
@@ -224,10 +236,7 @@ def make_plan(family: str, config: Any, *, sealed: bool = False, branch: Branch 
     require_absolute("run.storage", storage)
     root = locate(storage)
     name = run.name or f"{family}-{time.strftime('%Y%m%d-%H%M%S')}"
-    if "/" in name or name.startswith("."):
-        raise ConfigError(f"run.name = {name!r}: a name, not a path; run.storage is the folder it lies in")
-    if name == SYNTHETIC_FOLDER:
-        raise ConfigError(f"run.name = {name!r}: taken, drawn data sets lie there; choose another")
+    check_name(name)
     if config.data.cache:
         require_absolute("data.cache", config.data.cache)
     branch = recorded_branch(root / name) or branch

@@ -1,10 +1,13 @@
 """Search spaces: the points of a grid, and random draws."""
 
 import itertools
+from pathlib import Path
 
+import pytest
 from ray import tune
 
-from genlab.sweeps.space import Budget, Space, When
+from genlab.core.errors import ConfigError
+from genlab.sweeps.space import Budget, Space, When, load_space
 
 
 def space(vary: dict[str, object], **more: object) -> Space:
@@ -54,3 +57,19 @@ def test_draws_depend_on_the_seed_and_not_on_what_else_varies() -> None:
 
 def test_the_limits_that_are_given_take_the_place_of_those_of_the_space() -> None:
     assert Budget(trials=8, hours=2.0).limited_by(Budget(trials=4)) == Budget(trials=4, hours=2.0)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("\nSPACE = Space('vae', {}, 'val/loss', 'min', seed=3)", ", line 3: TypeError: .*'seed'"),
+        ("\nSPACE = Space(", r", line 3: SyntaxError: '\(' was never closed$"),
+        ("\nfrom ray.tuning import tune", ", line 3: ModuleNotFoundError: No module named 'ray.tuning'$"),
+        ("\ndef rates():\n    return 1 / 0\n\nSPACE = rates()", ", line 4: ZeroDivisionError: division by zero$"),
+    ],
+)
+def test_a_mistake_in_the_file_of_a_space_is_told_with_its_line(text: str, said: str, tmp_path: Path) -> None:
+    file = tmp_path / "rates.py"
+    file.write_text(f"from genlab.sweeps.space import Space\n{text}\n")
+    with pytest.raises(ConfigError, match=rf"rates\.py{said}"):
+        load_space(str(file))

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import math
 import shutil
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from genlab.recipes.cyclegan import CycleGANConfig, CycleGANData, CycleGANModel
 from genlab.recipes.options import Run
 from genlab.recipes.recipe import recipe_type
 from genlab.recipes.vae import VAEConfig
+from genlab.store import model_directory
 from genlab.sweeps.checks import check_space
 from genlab.sweeps.commands import command_of
 from genlab.sweeps.disk import bytes_needed
@@ -91,6 +93,20 @@ def test_a_sweep_that_another_process_trains_is_refused(scene_folders: Path, tmp
     with claimed(locate(tmp_path / "lambda"), "sweep", ""), pytest.raises(ClaimError, match=r"another --run\.name"):
         sweep(space(metric), config(scene_folders, "scenes", tmp_path), "lambda")
     assert not ray.is_initialized()
+
+
+@pytest.mark.parametrize("name", ["../outside", "/absolute", "a/b", ".hidden", "data"])
+def test_a_name_that_would_lie_elsewhere_is_refused_as_that_of_a_run_is(
+    name: str, scene_folders: Path, tmp_path: Path
+) -> None:
+    settings = config(scene_folders, "scenes", tmp_path, workers=0)  # refused later: nothing is trained
+    for start in (
+        lambda: sweep(space("score/translation.a_to_b.gain"), settings, name),
+        lambda: make_plan("cyclegan", override(settings, {"run.name": name})),
+    ):
+        with pytest.raises(ConfigError, match=rf"run\.name = '{name}': (a name, not a path|taken)"):
+            start()
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.fixture(scope="module")
@@ -194,6 +210,23 @@ def test_checkpoints_go_but_for_those_of_the_best_and_trials_outside_of_a_change
     assert list(Path(best.trial.plan.directory).glob("checkpoints/*/state-*"))
     assert not list(Path(other.trial.plan.directory).glob("checkpoints/*/state-*"))
     assert len(list(tmp_path.glob("betas/*/checkpoints/*/state-*"))) == 3
+
+
+def test_what_is_not_finite_is_null_in_the_json_of_a_sweep(
+    ended: VAEConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(SweepPage, "write", lambda page: page.folder)
+    monkeypatch.setattr("genlab.sweeps.sweep.measure_chosen", lambda *_: None)
+    shutil.copytree(Path(str(ended.run.storage)) / "betas", tmp_path / "betas")
+    moved = override(ended, {"run.storage": str(tmp_path)})
+    [trial, *_] = plan_trials(betas(), moved, locate(tmp_path / "betas"))
+    file = Path(trial.plan.directory) / "model" / model_directory.DESCRIPTION
+    described = json.loads(file.read_text())
+    described["provenance"]["metrics"]["val/neg_elbo"] = math.inf
+    file.write_text(json.dumps(described))
+    sweep(betas(), moved, "betas")
+    content = json.loads((tmp_path / "betas" / "sweep.json").read_text(), parse_constant=pytest.fail)
+    assert [one["run"] for one in content["trials"] if one["metrics"]["val/neg_elbo"] is None] == [trial.plan.directory]
 
 
 def test_two_metrics_end_in_a_front_and_in_no_reading_of_the_test_split(
