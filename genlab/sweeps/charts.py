@@ -14,7 +14,7 @@ from ray.tune.search.sample import Domain, Float, Integer, LogUniform, Quantized
 from genlab.imaging.charts import GREY, INK, render, style_axes
 from genlab.reports.curves import BOTTOM, LINES, TOP, new_axes, set_title
 from genlab.reports.page import CHART_WIDTH, Picture, chart
-from genlab.sweeps.ranking import PointResult
+from genlab.sweeps.ranking import PointResult, pareto_front
 from genlab.sweeps.results import TrialResult
 from genlab.sweeps.space import Mode, Space, When
 from genlab.sweeps.trials import shown
@@ -123,17 +123,17 @@ def trade_off_chart(
     """Draw two metrics against each other: the points with their intervals, those of the front joined by a line."""
     drawing, axis = new_axes(CURVES_HEIGHT)
     points = [point for point in points if point.values(x) and point.values(y)]
-    fits = [_Fit([point.mean(name) for point in points], objectives[name]) for name in (x, y)]
+    across, up = (_Fit.of_points(points, front, name, objectives[name]) for name in (x, y))
     for point in sorted(points, key=lambda point: point in front):
-        colour = BEST if point in front else TRIALS
-        horizontal, vertical = (fit.drawn(point.mean(name)) for fit, name in zip(fits, (x, y), strict=True))
+        at, height = point.mean(x), point.mean(y)
+        inside = across.inside(at) and up.inside(height)
         axis.errorbar(
-            horizontal,
-            vertical,
-            yerr=_half_width(point, y),
-            xerr=_half_width(point, x),
-            color=colour,
-            marker="o",
+            across.drawn(at),
+            up.drawn(height),
+            yerr=_half_width(point, y) if inside else None,
+            xerr=_half_width(point, x) if inside else None,
+            color=BEST if point in front else TRIALS,
+            marker=across.marker(at, horizontal=True) if up.inside(height) else up.marker(height),
             markersize=4.5,
             capsize=2,
             linewidth=0.8,
@@ -141,8 +141,8 @@ def trade_off_chart(
     on_front = sorted((point.mean(x), point.mean(y)) for point in front)
     if on_front:
         axis.plot(*zip(*on_front, strict=True), color=BEST, linewidth=1.4)
-    fits[0].apply(axis, horizontal=True)
-    fits[1].apply(axis)
+    across.apply(axis, horizontal=True)
+    up.apply(axis)
     style_axes(axis, f"{x} ({objectives[x]})", f"{y} ({objectives[y]})")
     set_title(axis, "Pareto front")
     return chart(f"front-{x}-{y}".replace("/", "-"), render(drawing))
@@ -210,7 +210,8 @@ def parallel_chart(space: Space, points: Sequence[PointResult], best: PointResul
         name: Scale.of(space.vary[name], [point.point[name] for point in points if name in point.point])
         for name in options
     }
-    fits = {metric: _Fit([point.mean(metric) for point in points], mode) for metric, mode in space.objectives.items()}
+    front = pareto_front(points, space.objectives)
+    fits = {metric: _Fit.of_points(points, front, metric, mode) for metric, mode in space.objectives.items()}
     names = [*options, *fits]
     width = max(CHART_WIDTH, AXIS_WIDTH * len(names))
     drawing, axis = new_axes(PARALLEL_HEIGHT, width)
@@ -218,11 +219,15 @@ def parallel_chart(space: Space, points: Sequence[PointResult], best: PointResul
     for place, point in reversed(list(enumerate(points))):
         heights = [scales[name].share(point.point[name]) if name in point.point else math.nan for name in options]
         heights += [fit.share(point.mean(metric)) for metric, fit in fits.items()]
-        if point is best:
-            axis.plot(range(len(names)), heights, color=BEST, linewidth=2.2, marker="o", markersize=4)
-        else:
+        markers = [*("o" for _ in options), *(fit.marker(point.mean(metric)) for metric, fit in fits.items())]
+        style: dict[str, Any] = {"color": BEST, "linewidth": 2.2, "markersize": 4}
+        if point is not best:
             opacity = 0.9 - 0.7 * place / max(1, len(points) - 1)
-            axis.plot(range(len(names)), heights, color=POINTS, linewidth=1, alpha=opacity, marker="o", markersize=2)
+            style = {"color": POINTS, "linewidth": 1, "markersize": 2, "alpha": opacity}
+        inside = [number for number, marker in enumerate(markers) if marker == "o"]
+        axis.plot(range(len(names)), heights, marker="o", markevery=inside, **style)
+        for number in set(range(len(names))) - set(inside):
+            axis.plot(number, heights[number], markers[number], **(style | {"markersize": 4.5}))
     for number, name in enumerate(names):
         _draw_parallel_axis(axis, number, name, scales.get(name), fits.get(name))
     axis.set(xlim=(-0.05, len(names) - 0.95), ylim=(-0.08, 1.08), xticks=[], yticks=[])
@@ -285,25 +290,35 @@ class _Fit:
     Args:
         values: the values.
         mode: whether the lowest or the highest is the best.
+        needed: those of the values that lie within the range however far they are.
     """
 
-    def __init__(self, values: Sequence[float], mode: Mode) -> None:
+    def __init__(self, values: Sequence[float], mode: Mode, needed: Sequence[float] = ()) -> None:
         sign = 1.0 if mode == "min" else -1.0
         costs = np.sort([sign * value for value in values if math.isfinite(value)])
         best, median, worst = (costs[0], np.median(costs), costs[-1]) if len(costs) else (0.0, 0.0, 0.0)
-        near = costs[costs <= best + FAR * (median - best)]
-        if len(near):
-            worst = near[-1]
+        if median > best:  # else more than half are the best, and any other is infinitely farther than the median
+            worst = max([costs[costs <= best + FAR * (median - best)][-1], *(sign * value for value in needed)])
         self.low, self.high = sorted((float(sign * best), float(sign * worst)))
-        self._mode = mode
+
+    @staticmethod
+    def of_points(points: Sequence[PointResult], front: Sequence[PointResult], metric: str, mode: Mode) -> "_Fit":
+        """Return the range of the means of points: of those of the front all, which by nature reaches to extremes."""
+        needed = [point.mean(metric) for point in front]
+        return _Fit([point.mean(metric) for point in points], mode, needed)
+
+    def inside(self, value: float) -> bool:
+        """Return whether a value lies on the axis."""
+        return self.low <= value <= self.high
 
     def drawn(self, value: float) -> float:
         """Return a value, or the edge of the axis if it lies beyond."""
         return min(max(value, self.low), self.high)
 
-    def marker(self, value: float) -> str:
-        """Return the shape of a value's point: a triangle for one that lies beyond the axis."""
-        return "^" if value > self.high else "v" if value < self.low else "o"
+    def marker(self, value: float, *, horizontal: bool = False) -> str:
+        """Return the shape of a value's point: for one beyond the axis a triangle that points to where it lies."""
+        below, above = "<>" if horizontal else "v^"
+        return above if value > self.high else below if value < self.low else "o"
 
     def share(self, value: float) -> float:
         """Return how far a value lies between both ends: 0..1."""
@@ -335,11 +350,10 @@ def _draw_point(axis: Axes, point: PointResult, metric: str, at: float, fit: _Fi
         )
     if several:
         mean = point.mean(metric)
-        inside = fit.drawn(mean) == mean
         axis.errorbar(
             at,
             fit.drawn(mean),
-            _half_width(point, metric) if inside else None,
+            _half_width(point, metric) if fit.inside(mean) else None,
             color=colour,
             marker=fit.marker(mean),
             markersize=4.5,
