@@ -11,7 +11,7 @@ from upath import UPath
 
 from genlab.core.config import differences
 from genlab.core.storage import write_atomic
-from genlab.core.text import counted
+from genlab.core.text import counted, number_text
 from genlab.evaluation.measurements import Measurement
 from genlab.recipes.recipe import recipe_type
 from genlab.reports.page import Figure, Picture, Section, Table, page, pictures, sheet_picture
@@ -23,6 +23,8 @@ from genlab.sweeps.space import Pbt, Space, When
 from genlab.sweeps.trials import Trial, ancestry, shown
 
 FILE_NAME = "sweep.html"
+BEYOND = "Triangles lie beyond the axis."
+"""What the marks of charts mean that show a value at the edge of an axis."""
 SHEET_LEAST = 200
 """The least width of each of three sheets of images, in CSS pixels: where the page is narrower, they stack."""
 
@@ -121,7 +123,7 @@ class SweepPage:
             **({} if self._population else {"points": str(len(self._points)), "seeds": str(self.space.seeds)}),
             "compared on": ", ".join(sorted(splits)),
             "images seen": f"{sum(one.images_of_its_own for one in self.results):,}",
-            "hours of training": f"{sum(one.hours for one in self.results):.2g}",
+            "hours of training": number_text(sum(one.hours for one in self.results)),
         }
 
     def _notes(self) -> list[str]:
@@ -165,11 +167,9 @@ class SweepPage:
         """Return the table of the trials that the chosen one goes back to, if it branched off one."""
         if chosen.origin is None:
             return ()
-        line = ancestry(chosen, [one.outcome.trial for one in self.results])
-        ends = [*(one.origin.images for one in line if one.origin), chosen.images]
         rows = tuple(
             (f"{end:,}", *(shown(one.point[name]) for name in self.space.vary), one.name)
-            for end, one in zip(ends, line, strict=True)
+            for one, end in ancestry(chosen, [one.outcome.trial for one in self.results])
         )
         columns = ("to images", *(breakable(name) for name in self.space.vary), "trial")
         return (Table("What it goes back to: each trial branched off the one above it.", columns, rows),)
@@ -179,14 +179,18 @@ class SweepPage:
         metric, _ = self._first
         points = self._measured
         known = [value for value in p_values(points, metric) if value is not None]
+        few = len(points) - 1 - len(known)
         if len(points) < 2:
             return ""
         if self._population:
             return " It is of one population, so which differences are chance is not known."
-        if not known:
+        if self.space.seeds == 1:
             return " With one seed, which differences are chance is not known; --sweep.seeds 3 repeats each point."
+        if not known:
+            return " There are too few seeds to tell which differences are chance."
         alike = sum(value >= LEVEL for value in known)
-        return f" Of {counted(len(points) - 1, 'other point')}, {alike} cannot be told from it (p ≥ {LEVEL})."
+        text = f" Of {counted(len(known), 'other point')}, {alike} cannot be told from it (p ≥ {LEVEL})"
+        return text + (f"; {few} more {'has' if few == 1 else 'have'} too few seeds to tell." if few else ".")
 
     def _trade_off(self, front: Sequence[PointResult]) -> Section:
         """Return the answer where there are several metrics."""
@@ -198,7 +202,7 @@ class SweepPage:
             f"{counted(len(front), 'point')} of {len(self._measured)} lie on the Pareto front: no other point is at "
             "least as good in all metrics and better in one. Which of them to take is yours to say."
         )
-        caption = "Means over seeds, with 95% intervals where there are several; the front is orange."
+        caption = f"Means over seeds, with 95% intervals where there are several; the front is orange. {BEYOND}"
         return Section("Pareto front", text, (_charts(caption, drawn),))
 
     def _commands(self) -> Section:
@@ -229,7 +233,7 @@ class SweepPage:
             "Grey: trials. Blue: means over the seeds of a point, with 95% intervals. Orange: the best point."
             if self.space.seeds > 1
             else "A dot is a trial; the best is orange."
-        ) + " Triangles lie beyond the axis."
+        ) + f" {BEYOND}"
         if any(point.stopped for point in points):
             what = "replaced" if self._population else "stopped"
             caption += f" Hollow: trials that were {what}, as they were measured then."
@@ -257,25 +261,29 @@ class SweepPage:
         return (_charts(caption, drawn),)
 
     def _parallel(self) -> Figure:
-        caption = "Each line is a point; the better it is, the darker. The best is orange."
+        caption = f"Each line is a point; the better it is, the darker. The best is orange. {BEYOND}"
         measured = self._measured
         return Figure(caption, (charts.parallel_chart(self.space, measured, measured[0]),))
 
     def _importance(self) -> Section:
-        from genlab.sweeps.importance import DRAWS, FEWEST, importances  # imports Optuna
+        from genlab.sweeps.importance import DRAWS, importances, why_none  # imports Optuna
 
         title, measured = "Importance of the options", self._measured
-        found = {metric: importances(self.space, measured, metric) for metric in self.space.objectives}
-        drawn = [charts.importance_chart(shares, metric) for metric, shares in found.items() if shares]
+        reasons = {metric: why_none(self.space, measured, metric) for metric in self.space.objectives}
+        missing = dict.fromkeys(reason for reason in reasons.values() if reason)
+        text = f"Left out: {'; '.join(missing)}." if missing else ""
+        drawn = [
+            charts.importance_chart(importances(self.space, measured, metric), metric)
+            for metric, reason in reasons.items()
+            if not reason
+        ]
         if not drawn:
-            ended = self._count("finished")
-            why = f"{ended} of {FEWEST} trials have ended" if ended < FEWEST else "no two options vary in all points"
-            return Section(title, f"Left out: {why}.")
+            return Section(title, text)
         caption = (
             "How much an option tells the best tenth of the trials from all (PED-ANOVA, Watanabe et al. 2023), as a "
             f"share of 1. Lines: the middle 95% of {DRAWS} bootstrap draws of the points."
         )
-        return Section(title, figures=(_charts(caption, drawn),))
+        return Section(title, text, (_charts(caption, drawn),))
 
     def _samples(self) -> tuple[Figure, ...]:
         """Show what the best, the median and the worst trial drew last."""
@@ -307,7 +315,9 @@ class SweepPage:
 
     def _cost(self) -> tuple[Figure, ...]:
         costs = ["images", "hours"] if len({one.images for one in self._ranked_results}) > 1 else ["hours"]
-        caption = "A dot is a trial; the best is orange. Hours are those of training, without starts and pauses."
+        caption = (
+            f"A dot is a trial; the best is orange. {BEYOND} Hours are those of training, without starts and pauses."
+        )
         drawn = [
             charts.cost_chart(metric, mode, cost, self.results, self._best_result)
             for metric, mode in self.space.objectives.items()

@@ -9,11 +9,11 @@ from typing import Any
 from ray import tune
 from upath import UPath
 
-from genlab.core.errors import GenlabError
 from genlab.core.text import counted
 from genlab.sweeps.disk import release_checkpoints
 from genlab.sweeps.live import Display, Status
-from genlab.sweeps.page import Reported, SweepPage
+from genlab.sweeps.page import FILE_NAME, Reported, SweepPage
+from genlab.sweeps.results import FILE_NAME as RESULTS
 from genlab.sweeps.results import TrialResult, failed, read_result, write_results
 from genlab.sweeps.space import Space
 from genlab.sweeps.trials import FAULT, UNTIL, Outcome, Trial, result_of, stop_of, stopped_images
@@ -108,8 +108,12 @@ class Results:
                 results = self.read()
                 self.write(results)
                 self.release(results)
-            except (GenlabError, OSError):
-                continue  # they are written once more at the end, which says what is wrong
+            except Exception as error:  # else no file would be written any more until the sweep ends
+                print(
+                    f"{FILE_NAME} and {RESULTS} could not be brought up to date ({type(error).__name__}: {error}); "
+                    "that is tried again when the next trial has ended, and at the end",
+                    flush=True,
+                )
 
 
 class Announcer(tune.Callback):

@@ -397,7 +397,8 @@ def distribution_of(values: Sequence[Any] | Domain) -> BaseDistribution:
 
     Args:
         values: a list, or a distribution of Ray Tune's with bounds. Those exclude the upper one unless they are rounded
-            to multiples of a number; Optuna's include it.
+            to multiples of a number; Optuna's include it. On a logarithmic scale Optuna knows no rounding, which is
+            left out there.
     """
     choices = _choices(values)
     if choices is not None:
@@ -408,6 +409,8 @@ def distribution_of(values: Sequence[Any] | Domain) -> BaseDistribution:
     if isinstance(sampler, Quantized):
         sampler, step = sampler.get_sampler(), sampler.q
     log = isinstance(sampler, LogUniform)
+    if log:
+        step = None
     if isinstance(values, Integer):
         return IntDistribution(low, high, log=log, step=step or 1)
     return FloatDistribution(low, high, log=log, step=step)

@@ -73,11 +73,7 @@ def lineage(trial: Trial, trials: Sequence[Trial]) -> list[str]:
     """
     if trial.origin is None:
         return []
-    line = ancestry(trial, trials)
-    ends = [*(one.origin.images for one in line if one.origin), trial.images]
-    return [
-        f"to {counted(end, 'image')}: {one.name}, {values_text(one.point)}" for end, one in zip(ends, line, strict=True)
-    ]
+    return [f"to {counted(end, 'image')}: {one.name}, {values_text(one.point)}" for one, end in ancestry(trial, trials)]
 
 
 def varied(points: Sequence[PointResult]) -> list[str]:

@@ -107,17 +107,20 @@ class Outcome:
     """Images that it had seen when it was stopped; ``None`` of a trial that was trained to its end."""
 
 
-def ancestry(trial: Trial, trials: Sequence[Trial]) -> list[Trial]:
+def ancestry(trial: Trial, trials: Sequence[Trial]) -> list[tuple[Trial, int]]:
     """Return the trials that a trial goes back to, the first one first, and itself at the end.
 
     Args:
         trial: the trial.
         trials: all of the sweep.
+
+    Returns:
+        Each trial with the images that had been seen when the next one branched off it, the last one with its own.
     """
     by_name = {one.name: one for one in trials}
-    line = [trial]
-    while (origin := line[0].origin) is not None:
-        line.insert(0, by_name[origin.parent])
+    line = [(trial, trial.images)]
+    while (origin := line[0][0].origin) is not None:
+        line.insert(0, (by_name[origin.parent], origin.images))
     return line
 
 

@@ -3,6 +3,8 @@
 import itertools
 import math
 import re
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -13,7 +15,7 @@ from ray import tune
 
 from genlab.core.storage import locate
 from genlab.recipes.vae import VAEConfig
-from genlab.sweeps.importance import importances
+from genlab.sweeps.importance import importances, why_none
 from genlab.sweeps.page import SweepPage, described
 from genlab.sweeps.ranking import PointResult
 from genlab.sweeps.results import TrialResult
@@ -39,8 +41,10 @@ def result(
     return TrialResult(outcome, 64 if found else 0, 0.5 if found else 0.0, curves)
 
 
-def page(tmp_path: Path, results: list[TrialResult], metric: Any = "val/loss", mode: Any = "min") -> SweepPage:
-    space = Space("vae", {Z: [2, 4, 8]}, metric, mode, seeds=2)
+def page(
+    tmp_path: Path, results: list[TrialResult], metric: Any = "val/loss", mode: Any = "min", seeds: int = 2
+) -> SweepPage:
+    space = Space("vae", {Z: [2, 4, 8]}, metric, mode, seeds=seeds)
     return SweepPage("dims", locate(tmp_path), space, VAEConfig(), tuple(results))
 
 
@@ -91,6 +95,7 @@ def test_two_metrics_are_traded_off(tmp_path: Path) -> None:
     )
     assert first.title == "Pareto front"
     assert first.text.startswith("2 points of 3 lie on the Pareto front")
+    assert "Triangles lie beyond the axis." in first.figures[0].caption
     assert table.tables[0].marked == {0, 1}
     assert [name for name in commands.commands if "promote" in name] == [
         "model.latent_dim = 4: promote it",
@@ -114,6 +119,87 @@ def test_from_twenty_trials_on_the_option_that_matters_is_the_important_one() ->
     assert shares[BETA][0] > 0.8
     assert shares[BETA][0] + shares[Z][0] == pytest.approx(1)
     assert np.quantile(shares[BETA][1:], 0.025) > np.quantile(shares[Z][1:], 0.5)
+
+
+@pytest.mark.parametrize(
+    ("seeds", "planned", "doubt"),
+    [
+        ({2: 2, 4: 2, 8: 1}, 2, "Of 1 other point, 0 cannot be told from it (p ≥ 0.05); 1 more has too few seeds"),
+        ({2: 2, 4: 1, 8: 1}, 2, "There are too few seeds to tell which differences are chance."),
+        ({2: 1, 4: 2, 8: 2}, 2, "There are too few seeds to tell which differences are chance."),
+        ({2: 1, 4: 1, 8: 1}, 1, "With one seed, which differences are chance is not known; --sweep.seeds 3 repeats"),
+    ],
+)
+def test_only_points_of_several_seeds_are_compared(
+    seeds: dict[int, int], planned: int, doubt: str, tmp_path: Path
+) -> None:
+    results = [result(tmp_path, z, seed, loss=z + 0.01 * seed) for z, count in seeds.items() for seed in range(count)]
+    answer = next(page(tmp_path, results, seeds=planned).sections()).text
+    assert doubt in answer
+    assert ("--sweep.seeds" in answer) == (planned == 1)
+
+
+def test_long_sweeps_say_their_hours_without_an_exponent(tmp_path: Path) -> None:
+    results = [replace(result(tmp_path, z, 0, loss=1.0), hours=80.0) for z in (2, 4)]
+    html = Path(str(page(tmp_path, results).write())).read_text()
+    assert "<dt>hours of training</dt><dd>160</dd>" in html
+
+
+def random_points(
+    count: int, vary: dict[str, Any], loss: Callable[[dict[str, Any]], float]
+) -> tuple[Space, list[PointResult]]:
+    """A space of random draws, and its first points, of one seed each."""
+    space = Space("vae", vary, "val/loss", "min", searcher="random")
+    points = list(itertools.islice(space.draws(0), count))
+    trials = [Trial(point, cast("Any", SimpleNamespace(directory="", run=None))) for point in points]
+    return space, [PointResult(one.point, (Outcome(one, {"val/loss": loss(one.point)}),)) for one in trials]
+
+
+@pytest.mark.parametrize(
+    "values", [tune.qlograndint(2, 64, 2), tune.qloguniform(0.1, 6.4, 0.1), tune.quniform(0, 0.3, 0.1)]
+)
+def test_options_that_are_rounded_have_an_importance(values: Any) -> None:
+    space, points = random_points(40, {Z: values, BETA: [0.5, 1.0]}, lambda point: point[Z])
+    shares = importances(space, points, "val/loss")
+    assert shares[Z][0] > shares[BETA][0]
+
+
+@pytest.mark.parametrize(
+    ("vary", "loss", "why"),
+    [
+        ({"preset": ["F"], BETA: [1.0, 2.0]}, lambda point: point[BETA], "fewer than two options have several values"),
+        ({Z: [2, 4], BETA: [1.0, 2.0]}, lambda point: 1.0, "too few trials differ in val/loss"),
+        (
+            {Z: [2, 4], BETA: tune.uniform(1, 2)},
+            lambda point: math.nan if point[Z] == 2 else point[BETA],
+            "of 20 trials have ended with a finite val/loss",
+        ),
+    ],
+)
+@pytest.mark.filterwarnings("error")
+def test_importances_that_mean_nothing_are_left_out_with_the_reason(
+    vary: dict[str, Any], loss: Callable[[dict[str, Any]], float], why: str
+) -> None:
+    space, points = random_points(24, vary, loss)
+    assert why in why_none(space, points, "val/loss")
+    assert importances(space, points, "val/loss") == {}
+
+
+@pytest.mark.filterwarnings("error")
+def test_importances_of_few_trials_that_differ_print_no_warnings() -> None:
+    space, points = random_points(24, {Z: [2, 4], BETA: tune.uniform(1, 2)}, lambda point: max(1.9, point[BETA]))
+    assert sum(shares[0] for shares in importances(space, points, "val/loss").values()) == pytest.approx(1)
+
+
+def test_the_page_says_why_importances_are_left_out(tmp_path: Path) -> None:
+    results = [result(tmp_path, z, seed, loss=1.0, kl=2.0) for z in (2, 4) for seed in range(12)]
+    space = Space("vae", {Z: [2, 4], BETA: [1.0]}, ["val/loss", "val/kl"], ["min", "min"], seeds=12)
+    for one in results:
+        one.outcome.trial.point[BETA] = 1.0
+    found = SweepPage("dims", locate(tmp_path), space, VAEConfig(), tuple(results)).sections()
+    [importance] = [one for one in found if one.title == "Importance of the options"]
+    assert importance.text == "Left out: fewer than two options have several values and vary in all points."
+    assert not importance.figures
 
 
 @pytest.mark.parametrize(

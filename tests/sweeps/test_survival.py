@@ -31,7 +31,7 @@ pytestmark = pytest.mark.cluster
 
 
 AWAY_SECONDS = 10
-"""How long the store is away, of the 90 s for which requests are repeated."""
+"""How long the store is away: less than the two minutes for which requests are repeated."""
 
 
 def test_a_sweep_whose_driver_is_killed_ends_with_the_same_trials_and_one_that_fails_does_not_sink_it(
