@@ -28,8 +28,8 @@ printed is how many of the reads of the last pass it spares.
 ``predicted``: how long a step of the loop takes with 1, 2 and 3 workers on this machine, beside what the model of the
 plan predicts.
 
-``limits``: the figures of the present order, opening and caches beside the bounds that they are to keep, and for each
-that is not kept the reason; with ``--data`` the waiting, too.
+``limits``: figures of all these parts beside those of earlier versions and the bounds that they are to keep, and for
+each that is not kept the reason; with ``--data`` the waiting, too.
 
 ``--plan``, instead of a part: what CycleGAN at 256x256 and StyleGAN2 at 1024x1024 read, send, write and cost on 8, 64
 and 512 GPUs, by a model; its inputs are options.
@@ -55,7 +55,7 @@ import numpy as np
 import torch
 from PIL import Image
 from rig import command, forget_peak_memory, machine, peak_memory, versions
-from scale_index import IMAGE, measured, shards_of, write
+from scale_index import FIRST_ROWS, IMAGE, measured, shards_of, write
 from scale_plan import add_options, print_plan, print_predictions
 
 from genlab.data.format.shard_bytes import ShardBytes
@@ -336,35 +336,43 @@ def spared(share: float) -> float:
         return hits / BLOCKS
 
 
-def print_noise() -> None:
-    """Print the tables of ``noise``."""
-    workers, rank, batch, side = 100, 50, 256, 256
+def drawn_noise(numbers_at_once: int | None) -> tuple[float, float]:
+    """Return the MB of noise maps that a worker of 100 draws for a step, and the processor's seconds."""
+    workers, rank, batch = 100, 50, 256
     numbers = 16 + 2 * sum(4**level for level in range(3, 9))  # noise maps of 4x4, and twice 8x8 to 256x256
-    session = LocalSession(RunConsole(), rank=rank, world_size=workers, device=torch.device("cpu"))
-    print("\n| noise maps, a worker of 100 | earlier versions | now |\n| --- | ---: | ---: |")
-    seconds, drawn = [], []
-    for numbers_at_once in (None, NUMBERS_AT_ONCE):
-        step = LoopStepContext(
-            session,
-            index=0,
-            batch=batch,
-            rows_of=lambda rank: group_slice(batch, rank, workers, 1),
-            key=(1,),
-            precision="fp32",
-            numbers_at_once=numbers_at_once,
-        )
-        began = time.process_time()
-        own = len(step.noise("maps", numbers))
-        seconds.append(f"{time.process_time() - began:.3f}")
-        drawn.append(f"{(batch if numbers_at_once is None else own) * numbers * 4 / 1e6:,.1f}")
-    print(f"| drawn, MB | {' | '.join(drawn)} |\n| processor time, s | {' | '.join(seconds)} |")
+    step = LoopStepContext(
+        LocalSession(RunConsole(), rank=rank, world_size=workers, device=torch.device("cpu")),
+        index=0,
+        batch=batch,
+        rows_of=lambda rank: group_slice(batch, rank, workers, 1),
+        key=(1,),
+        precision="fp32",
+        numbers_at_once=numbers_at_once,
+    )
+    began = time.process_time()
+    own = len(step.noise("maps", numbers))
+    seconds = time.process_time() - began
+    return (batch if numbers_at_once is None else own) * numbers * 4 / 1e6, seconds
+
+
+def gathered() -> tuple[float, float]:
+    """Return the MB that a worker of 100 sends and receives of translations of a domain: all, and those wanted."""
+    workers, side = 100, 256
     history, generator = HistoryBuffer(50, (1, 1, 3)), torch.Generator().manual_seed(0)
     wanted = [
         len(history.stored(torch.rand(workers, generator=generator), torch.randperm(50), seen)) for seen in (50,) * 100
     ]
     image = side * side * 3 * 4 / 1e6
-    moved = f"{2 * workers * image:,.0f} | {2 * sum(wanted) / len(wanted) * image:,.0f}"  # a ring moves sums twice
-    print(f"| translations sent and received, one domain, MB | {moved} |", flush=True)
+    return 2 * workers * image, 2 * sum(wanted) / len(wanted) * image  # a ring moves sums twice
+
+
+def print_noise() -> None:
+    """Print the tables of ``noise``."""
+    print("\n| noise maps, a worker of 100 | earlier versions | now |\n| --- | ---: | ---: |")
+    (before, slow), (now, fast) = (drawn_noise(numbers_at_once) for numbers_at_once in (None, NUMBERS_AT_ONCE))
+    print(f"| drawn, MB | {before:,.1f} | {now:,.1f} |\n| processor time, s | {slow:.3f} | {fast:.3f} |")
+    before, now = gathered()
+    print(f"| translations sent and received, one domain, MB | {before:,.0f} | {now:,.0f} |", flush=True)
 
 
 class Limit(NamedTuple):
@@ -373,6 +381,8 @@ class Limit(NamedTuple):
     what: str
     found: float
     bound: float
+    before: float | None = None
+    """That of earlier versions, if it was measured, too."""
     at_least: bool = False
     why: str = "–"
     """Why it is not kept."""
@@ -381,44 +391,58 @@ class Limit(NamedTuple):
         """Return the row of the table."""
         kept = self.found >= self.bound if self.at_least else self.found <= self.bound
         bound = f"at {'least' if self.at_least else 'most'} {self.bound:,.4g}"
+        before = "" if self.before is None else f"{self.before:,.4g}"
         end = "met | |" if kept else f"missed | {self.why} |"
-        return f"| {self.what} | {self.found:,.4g} | {bound} | {end}"
+        return f"| {self.what} | {before} | {self.found:,.4g} | {bound} | {end}"
 
 
 def limits(given: argparse.Namespace) -> Iterator[Limit]:
     """Yield the figures of ``limits``."""
-    _, _, peak = ordered("windowed", 1024, 2)  # First: a process begins with the peak of the one that starts it.
-    yield Limit("the order of 10^8 rows, 1,024 workers, MB", peak, 100)
+    # First: a process begins with the peak of the one that starts it.
+    (before, _, earlier), (first, _, peak) = (ordered("windowed", 1024, rule) for rule in (1, 2))
+    yield Limit("the order of 10^8 rows, 1,024 workers, MB", peak, 100, earlier)
+    yield Limit("the same, before the first row, s", first, 1, before)
     with tempfile.TemporaryDirectory() as place:
-        write(shards_of(ROWS), Path(place, "with"), index=True)
-        seconds, mib = measured(Path(place, "with"), "the data set")
-    yield Limit("opening a data set of 10^8 JPEGs, s", seconds, 1)
-    yield Limit("the same, MB of a process", mib * MIB / 1e6, 200)
+        shards = shards_of(ROWS)
+        for name, index in (("with", True), ("format-1", False)):
+            write(shards, Path(place, name), index=index)
+        del shards
+        for case, what in (("the data set", "opening"), (FIRST_ROWS, "opening, and the first row of each block, of")):
+            (seconds, mib), (before, earlier) = (measured(Path(place, name), case) for name in ("with", "format-1"))
+            yield Limit(f"{what} a data set of 10^8 JPEGs, s", seconds, 1, before)
+            yield Limit("the same, MB of a process", mib * MIB / 1e6, 200, earlier * MIB / 1e6)
     few, many = Modelled(8192), Modelled(65_536)
     for batch, workers in ((256, 100), (256, 256), (2048, 1024), (202, 101), (254, 127)):
-        reads, _, _ = read_by_all(many, batch, workers, 2, 0, 4)
-        yield Limit(f"reads of a block in an epoch, batch {batch}, {workers} workers", reads, 1.1)
+        (before, _, _), (reads, _, _) = (read_by_all(many, batch, workers, rule, 0, 4) for rule in (1, 2))
+        yield Limit(f"reads of a block in an epoch, batch {batch}, {workers} workers", reads, 1.1, before)
     window, _, _ = read_by_all(many, 2048, 683, 2, 2048, 4)
-    reads, _, _ = read_by_all(many, 2048, 683, 2, 0, 4)
-    why = f"683 workers do not divide 2,048 rows: a window of 2,048 MiB has {window:.2f}"
-    yield Limit("the same, batch 2048, 683 workers", reads, 1.1, why=why)
+    (before, _, _), (reads, _, _) = (read_by_all(many, 2048, 683, rule, 0, 4) for rule in (1, 2))
+    even, _, _ = read_by_all(many, 2049, 683, 2, 0, 4)
+    why = f"683 workers do not divide 2,048 rows: a batch of 2,049 has {even:.2f}, a window of 2,048 MiB {window:.2f}"
+    yield Limit("the same, batch 2048, 683 workers", reads, 1.1, before, why=why)
     why = "a block is held for each row of the batch, beside those read ahead"
     for batch, workers, _ in FEW_WORKERS:
         (_, before, near), (_, now, far) = (read_by_all(few, batch, workers, rule, 0, 1) for rule in (1, 2))
         which = f"batch {batch}, {workers} worker{'s' * (workers > 1)}"
-        yield Limit(f"memory of a worker, {which}: of that of rule 1", now / before, 1 + CHANCE, why=why)
-        yield Limit(f"rows between, {which}: of those of rule 1", far / near, 1 - CHANCE, at_least=True)
+        yield Limit(f"memory of a worker, {which}, MiB", now, before * (1 + CHANCE), before, why=why)
+        yield Limit(f"rows between, {which}", far, near * (1 - CHANCE), near, at_least=True)
     for share in (0.25, 0.5, 0.75, 0.9):
         yield Limit(
             f"reads spared by a cache of {share:.0%}, of that share", spared(share) / share, 0.95, at_least=True
         )
     nodes = Modelled(16_384)
-    for share in (0.25, 0.5):
-        found = spared_by_nodes(nodes, share, 2, NODES) / share
-        yield Limit(f"the same by those of {NODES} nodes, {share:.0%} together", found, 0.95, at_least=True)
-    stays = spared_by_nodes(nodes, 1, 2, NODES - 1)
+    for share in (0.25, 0.5, 0.75, 0.9):
+        before, found = (spared_by_nodes(nodes, share, rule, NODES) / share for rule in (1, 2))
+        yield Limit(f"the same by those of {NODES} nodes, {share:.0%} together", found, 0.95, before, at_least=True)
+    before, stays = (spared_by_nodes(nodes, 1, rule, NODES - 1) for rule in (1, 2))
     why = "a worker has neighbouring rows of the batch, by which sums over workers have the same bits"
-    yield Limit("blocks that stay where they are when one of 8 nodes goes", stays, 0.85, at_least=True, why=why)
+    yield Limit("blocks that stay where they are when one of 8 nodes goes", stays, 0.85, before, at_least=True, why=why)
+    before, drawn = (drawn_noise(numbers_at_once)[0] for numbers_at_once in (None, NUMBERS_AT_ONCE))
+    yield Limit("noise maps that one of 100 workers draws for a step, MB", drawn, before / 50, before)
+    before, moved = gathered()
+    yield Limit("translations that it sends and receives, MB", moved, before / 2, before)
+    for which, memory, _, _ in listed():
+        yield Limit(f"memory of the process that leads an ingest of {which} files, MiB", memory, 512)
     if given.data:
         shards = ShardSet.open(given.data).split("train")
         share = waiting(shards, given.workers, given.batch, given.rows_per_second, given.seconds, READ_AHEAD)
@@ -467,10 +491,8 @@ def listing_once(folder: str, parts: int) -> None:
         print(peak_memory() - before, on_disk / MIB, time.process_time() - began)
 
 
-def print_listing() -> None:
-    """Print the table of ``listing``."""
-    print("\n| files | memory of the driver, MiB | on disk, MiB | processor time, s |")
-    print("| ---: | ---: | ---: | ---: |")
+def listed() -> Iterator[tuple[str, float, float, float]]:
+    """Yield numbers of files in words, and of each MiB in memory, MiB on disk, and the processor's seconds."""
     have = 0
     with tempfile.TemporaryDirectory() as place:
         for count, parts in (*((count, 1) for count in FILES), (FILES[-1], ROWS // FILES[-1])):
@@ -479,7 +501,16 @@ def print_listing() -> None:
             call = [sys.executable, __file__, "listing", "--one", f"{place}/files", str(parts), ""]
             said = subprocess.run(call, check=True, capture_output=True, text=True).stdout.splitlines()[-1]
             which = f"{count:,}" if parts == 1 else f"{count:,}, in as many runs and shards as {count * parts:,}"
-            print(f"| {which} | {' | '.join(f'{float(cell):,.0f}' for cell in said.split())} |", flush=True)
+            memory, on_disk, seconds = map(float, said.split())
+            yield which, memory, on_disk, seconds
+
+
+def print_listing() -> None:
+    """Print the table of ``listing``."""
+    print("\n| files | memory of the driver, MiB | on disk, MiB | processor time, s |")
+    print("| ---: | ---: | ---: | ---: |")
+    for which, *figures in listed():
+        print(f"| {which} | {' | '.join(f'{figure:,.0f}' for figure in figures)} |", flush=True)
 
 
 def main() -> None:
@@ -526,7 +557,7 @@ def main() -> None:
     if "waiting" in given.part:
         print_waiting(given)
     if "limits" in given.part:
-        print("| | found | bound | | why |\n| --- | ---: | --- | --- | --- |")
+        print("| | earlier versions | now | bound | | why |\n| --- | ---: | ---: | --- | --- | --- |")
         for limit in limits(given):
             print(limit, flush=True)
     if "predicted" in given.part:

@@ -23,11 +23,12 @@ from genlab.data.format.manifest import Block, Manifest, Origin, Shard
 IMAGE, BLOCK, SHARD = 24 << 10, 1 << 20, 64 << 20
 """Bytes of an image, of a block and of a shard."""
 
+FIRST_ROWS = "and the first row of each block"
 CASES = {
     "nothing but imports": "",
     "the data set": "",
     "and the blocks of one shard": "shards.index.blocks(shards.shards[len(shards.shards) // 2])",
-    "and the first row of each block": "shards.block_starts",
+    FIRST_ROWS: "shards.block_starts",
 }
 """What is done → the code that does it, after opening."""
 

@@ -66,26 +66,27 @@ class BlockIndex:
         offset = shard.schema.offset + shard.schema.bytes + np.cumsum(size) - size
         return Blocks(offset, size, page.rows[part].astype(np.int64), page.xxh3[part])
 
-    def rows(self, shards: Sequence[Shard]) -> NDArray[np.int64]:
-        """Return the rows of each block of some shards, in their order, int64 [blocks].
+    def starts(self, shards: Sequence[Shard]) -> NDArray[np.int64]:
+        """Return the first row of each block of some shards in their order, and the number of rows, int64 [blocks + 1].
 
         Raises:
             DataError: the index is missing or damaged.
         """
         if not shards or shards[0].index is None:
-            return np.array([block.rows for shard in shards for block in shard.blocks], np.int64)
+            return np.cumsum([0, *(block.rows for shard in shards for block in shard.blocks)], dtype=np.int64)
         numbers = self._numbers(shards)
         page = self._page[numbers]
         needed = np.unique(page).tolist()
         pages = dict(zip(needed, self._load(needed), strict=True))
         # Neighbouring shards of one page lie side by side in it.
         ends = np.flatnonzero((np.diff(numbers) != 1) | (np.diff(page) != 0)) + 1
-        found = []
+        found, done = np.zeros(1 + int((self._starts[numbers + 1] - self._starts[numbers]).sum()), np.int64), 1
         for run in np.split(numbers, ends):
             of_run = pages[int(self._page[run[0]])]
             first, end = self._starts[run[0]], self._starts[run[-1] + 1]
-            found.append(of_run.rows[first - of_run.start : end - of_run.start])
-        return np.concatenate(found).astype(np.int64)
+            found[done : done + end - first] = of_run.rows[first - of_run.start : end - of_run.start]
+            done += end - first
+        return np.cumsum(found, out=found)
 
     def load(self, shards: Iterable[Shard]) -> None:
         """Read what is known of the blocks of some shards, several pages at a time where they are far away.
@@ -148,9 +149,12 @@ class BlockIndex:
         if [len(batch) for batch in batches] != [part.rows for _, part in parts]:
             raise self._damaged("it has other numbers of blocks than the manifest says")
 
+        together = pa.Table.from_batches(batches).combine_chunks(pa.system_memory_pool())
+
         def column(name: str, kind: type[Scalar]) -> NDArray[Scalar]:
             # Arrow's own way to NumPy imports pandas, which takes longer than all the rest.
-            return np.concatenate([np.frombuffer(batch[name].buffers()[1], kind, len(batch)) for batch in batches])
+            values = together[name].chunk(0)
+            return np.frombuffer(values.buffers()[1], kind)[values.offset :][: len(values)]
 
         start = int(self._starts[begin])
         return _Page(start, column("rows", np.int32), column("bytes", np.int64), column("xxh3", np.uint64))

@@ -128,7 +128,7 @@ class ShardSet:
         Raises:
             DataError: the index is missing or damaged.
         """
-        return np.concatenate([[0], np.cumsum(self.index.rows(self.shards))])
+        return self.index.starts(self.shards)
 
     @staticmethod
     def open(url: str | UPath, *, threads: int = 2, cache: Cache | None = None) -> "ShardSet":

@@ -67,9 +67,9 @@ def test_what_was_written_of_any_shards_is_read_whatever_the_pages(
         assert equal(found.blocks(manifest.shards[number]), Blocks.of(written[number].blocks))
     some = rng.permutation(len(written))[: rng.integers(0, len(written) + 1)]
     for numbers in (range(len(written)), np.sort(some).tolist(), some.tolist()):
-        rows = BlockIndex(directory, manifest).rows([manifest.shards[number] for number in numbers])
-        assert rows.dtype == np.int64
-        assert rows.tolist() == [count for number in numbers for count in shards[number]]
+        starts = BlockIndex(directory, manifest).starts([manifest.shards[number] for number in numbers])
+        assert starts.dtype == np.int64
+        assert starts.tolist() == np.cumsum([0, *(count for number in numbers for count in shards[number])]).tolist()
 
 
 def test_the_index_is_plain_arrow(make_data: MakeData) -> None:
