@@ -149,6 +149,37 @@ def test_workers_share_each_epoch_and_every_batch(
         assert np.concatenate(slices).tolist() == whole[step * batch : (step + 1) * batch].tolist()
 
 
+@settings(deadline=None, max_examples=20)
+@given(seed=st.integers(0, 2**64 - 1), rows=st.integers(10**8 - 1000, 10**8 + 1000))
+def test_no_row_of_a_hundred_million_comes_twice(seed: int, rows: int) -> None:
+    places = np.unique(np.random.default_rng(seed).integers(0, rows, 50_000))
+    found = permuted(seed, 1, rows, places)
+    assert len(np.unique(found)) == len(places)
+    assert 0 <= found.min() <= found.max() < rows
+
+
+@pytest.fixture(scope="module")
+def hundred_million() -> dict[bool, WindowedOrder | None]:
+    """The two orders of 10^8 rows: of local data, and within a window of a GiB of blocks of 41 rows."""
+    return {False: None, True: WindowedOrder(np.append(np.arange(0, 10**8, 41), 10**8), 1024, 1024, fixed=True)}
+
+
+@pytest.mark.slow
+@settings(deadline=None, max_examples=6)
+@given(windowed=st.booleans(), rank=st.integers(0, 1023), step=st.integers(0, 4 * 10**8 // 2048))
+def test_one_of_1024_workers_has_its_part_of_any_step(
+    hundred_million: dict[bool, WindowedOrder | None], windowed: bool, rank: int, step: int
+) -> None:
+    order, slots = hundred_million[windowed], rank_slice(2048, rank, 1024)
+    assert slots.stop - slots.start == 2
+    alone, mine = (RowSequence(10**8, 2048, 5, part, order) for part in (slice(0, 2048), slots))
+    epoch, whole = next(alone.pieces(step * 2048, 3 * 2048))
+    same_epoch, piece = next(mine.pieces(step * 2, 3 * 2))
+    steps = min(len(whole) // 2048, len(piece) // 2)
+    assert piece[: 2 * steps].tolist() == whole[: 2048 * steps].reshape(-1, 2048)[:, slots].ravel().tolist()
+    assert epoch == same_epoch or not steps
+
+
 @settings(deadline=None, max_examples=40)
 @given(
     rows=st.integers(1, 20_000),

@@ -88,7 +88,8 @@ def test_a_job_needs_no_options_at_all_and_leaves_no_secret_behind(cluster: Clus
     answer = httpx.get(f"{cluster.address}/api/jobs/", headers={"Authorization": f"Bearer {token}"})
     assert answer.status_code == 200
     known = [log, answer.text]
-    files = [file for folder in (run, Path(cluster.state)) for file in folder.rglob("*") if file.is_file()]
+    files = [file for folder in (tmp_path, Path(cluster.state)) for file in folder.rglob("*") if file.is_file()]
+    assert any(file.name == "manifest.json" for file in files), "the data set is there"
     assert any("runtime_resources" in str(file) and file.name == "cyclegan.py" for file in files), "the upload is there"
     for secret in (key, token):
         assert not any(secret in text for text in known)
