@@ -2,6 +2,7 @@
 
 import functools
 import json
+import re
 import shlex
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from ray.autoscaler.v2.instance_manager.config import AutoscalingConfig
 from ray.autoscaler.v2.scheduler import ResourceDemandScheduler, SchedulingRequest
 from ray.autoscaler.v2.utils import ResourceRequestUtil
 
-from genlab.core import spot
+from genlab.core import spot, spot_notice
 from genlab.training.ray.driver import Node, _offered
 
 CLUSTER = Path(__file__).resolve().parents[2] / "cluster"
@@ -41,7 +42,7 @@ def prepared(cloud: str) -> dict[str, Any]:
 
 def start_commands(cloud: str, node: str) -> dict[str, str]:
     """The options of `ray start` on ``node``, and the variables before it."""
-    words = shlex.split(prepared(cloud)[f"{node}_start_ray_commands"][-1])
+    words = shlex.split(prepared(cloud)[f"{node}_start_ray_commands"][1])
     options = [word for word in words if word.startswith("--") or "=" in word]
     return {name: value for name, _, value in (option.partition("=") for option in options)}
 
@@ -68,6 +69,18 @@ def test_spot_and_other_workers_differ_in_nothing_else(cloud: str) -> None:
     assert kinds["spot"] == kinds["on_demand"]
     spot_market = {"aws": ({"MarketType": "spot"}, None), "gcp": ({}, "SPOT")}[cloud]
     assert markets == {"head": ({}, None), "spot": spot_market, "on_demand": ({}, None)}
+
+
+@pytest.mark.parametrize("cloud", CLOUDS)
+def test_on_workers_something_waits_for_the_notice_when_the_node_is_there(cloud: str) -> None:
+    node, stop, start = written(cloud)["worker_start_ray_commands"][-3:]
+    assert "ray start --address" in node
+    words = shlex.split(start)
+    assert words[words.index("-m") + 1] == spot_notice.__name__
+    assert words[:2] == ["setsid", "--fork"], "it stays when the launcher's shell ends"
+    pattern = shlex.split(stop)[2]
+    assert re.search(pattern, start), "one of an earlier start is ended"
+    assert not re.search(pattern, stop), "the shell that ends it is not"
 
 
 @pytest.mark.parametrize("cloud", CLOUDS)
