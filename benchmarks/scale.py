@@ -417,8 +417,8 @@ def limits(given: argparse.Namespace) -> Iterator[Limit]:
         yield Limit(f"reads of a block in an epoch, batch {batch}, {workers} workers", reads, 1.1, before)
     window, _, _ = read_by_all(many, 2048, 683, 2, 2048, 4)
     (before, _, _), (reads, _, _) = (read_by_all(many, 2048, 683, rule, 0, 4) for rule in (1, 2))
-    even, _, _ = read_by_all(many, 2049, 683, 2, 0, 4)
-    why = f"683 workers do not divide 2,048 rows: a batch of 2,049 has {even:.2f}, a window of 2,048 MiB {window:.2f}"
+    even, _, _ = read_by_all(many, 1366, 683, 2, 0, 4)
+    why = f"683 workers do not divide 2,048 rows: a batch of 1,366 has {even:.2f}, a window of 2,048 MiB {window:.2f}"
     yield Limit("the same, batch 2048, 683 workers", reads, 1.1, before, why=why)
     why = "a block is held for each row of the batch, beside those read ahead"
     for batch, workers, _ in FEW_WORKERS:
