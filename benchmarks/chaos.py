@@ -58,7 +58,7 @@ from genlab.training.attempts import read_records
 from genlab.training.ledger import read_ledger
 from genlab.training.ray.driver import RESIZE_SECONDS
 from genlab.training.tracking import CLOCK_FIELDS, METRICS, read_metrics
-from tests.cluster_support import TIMEOUT_SECONDS, Cluster, indexes, wait_for
+from tests.cluster_support import TIMEOUT_SECONDS, TRAIN_WORKER, TRIAL, Cluster, indexes, wait_for
 from tests.s3 import FaultProxy
 from tests.training.support import flip, truncate
 
@@ -85,15 +85,15 @@ def kill_trial(work: Work) -> None:
     os.kill(work.dice.choice(pids), signal.SIGKILL)
 
 
-def kill_raylet(work: Work) -> None:
-    """Kill the raylet of a node with a worker, and start another node when the run has ended."""
-    work.dice.choice(sorted(work.cluster.raylets().values(), key=lambda raylet: raylet.pid)).kill()
+def kill_raylet(work: Work, title: str = TRAIN_WORKER) -> None:
+    """Kill the raylet of a node with a process of this title, and start another node when the work has ended."""
+    work.dice.choice(sorted(work.cluster.raylets(title).values(), key=lambda raylet: raylet.pid)).kill()
     work.after.callback(work.cluster.start_node, f"after-{work.folder.name}")
 
 
-def drain_node(work: Work) -> None:
-    """Tell Ray that a node with a worker will be taken back, and start another when the run has ended."""
-    node = work.dice.choice(sorted(work.cluster.raylets()))
+def drain_node(work: Work, title: str = TRAIN_WORKER) -> None:
+    """Tell Ray that a node with such a process will be taken back, and start another when the work has ended."""
+    node = work.dice.choice(sorted(work.cluster.raylets(title)))
     words = ["ray", "drain-node", "--address", work.cluster.gcs, "--node-id", node, "--reason-message", "spot"]
     words += ["--reason", "DRAIN_NODE_REASON_PREEMPTION", "--deadline-remaining-seconds", "600"]
     subprocess.run(words, env=work.cluster.environment, check=True, capture_output=True, timeout=TIMEOUT_SECONDS)
@@ -422,6 +422,8 @@ FAULTS = (
     Fault("join", "a node joins a run of `--run.workers 2..4`", play_join),
     Fault("trial", "SIGKILL of the process of a sweep's trial", of_sweep(kill_trial)),
     Fault("sweep", "SIGKILL of a sweep's driver", of_sweep(kill_driver), AGAIN),
+    Fault("sweep-raylet", "SIGKILL of the raylet of a node with a trial", of_sweep(partial(kill_raylet, title=TRIAL))),
+    Fault("sweep-drain", "`ray drain-node` of a node with a trial", of_sweep(partial(drain_node, title=TRIAL))),
     Fault("head", "SIGKILL of all of the head node, which starts again", of_run(kill_head), AGAIN),
     Fault(
         "gcs", f"SIGKILL of the head's `gcs_server`, which starts after {GCS_SECONDS:.0f} s", of_run(kill_gcs, kept_gcs)
@@ -495,9 +497,9 @@ def main() -> None:
                     say(failed[-1])
             rows.append(row(fault, outcomes))
             print(f"| {' | '.join(rows[-1])} |", flush=True)
+            if given.page:
+                put_into(given.page, about, rows)
     say(f"took {(time.monotonic() - began) / 60:.0f} minutes")
-    if given.page:
-        put_into(given.page, about, rows)
     if failed:
         sys.exit("\n\n".join(["", *failed]))
 
