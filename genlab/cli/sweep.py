@@ -14,7 +14,7 @@ from genlab.core.config import override, parse
 from genlab.core.errors import ConfigError, run_command
 from genlab.core.option_text import field_texts
 from genlab.recipes.recipe import recipe_type
-from genlab.sweeps.space import Budget, load_space
+from genlab.sweeps.space import Budget, Space, load_space
 from genlab.sweeps.sweep import sweep
 
 EXAMPLE = """\
@@ -75,6 +75,15 @@ goes on where they stopped.
 """
 
 
+def _refuse_varied(space: Space, words: Sequence[str]) -> None:
+    """Refuse an option that would have no effect, as the space varies it."""
+    given = [word.partition("=")[0].removeprefix("--") for word in words if word.startswith("--")]
+    for option in given:
+        name = option.replace("-", "_").replace(".no_", ".")  # --run.no-exact is run.exact
+        if name in space.vary:
+            raise ConfigError(f"--{option}: the space varies {name}; leave the option out, or take it out of vary")
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command ``genlab sweep``.
 
@@ -91,6 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise ConfigError("give the file of a search space first: genlab sweep SPACE [OPTIONS]; --help shows one")
         own, options = divide_options(words, lambda option: option.startswith("--sweep."))
         space = load_space(path)
+        _refuse_varied(space, options)
         given = parse(SweepConfig, own, prog=f"genlab sweep {path}").sweep
         keep = space.keep if given.keep is None else given.keep
         seeds, per_gpu = given.seeds or space.seeds, given.per_gpu or space.per_gpu

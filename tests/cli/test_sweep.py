@@ -36,6 +36,19 @@ def test_what_is_no_space_is_refused(arguments: list[str], message: str, capsys:
     assert capsys.readouterr().err.startswith(f"error: {message}")
 
 
+@pytest.mark.parametrize("option", ["--model.latent-dim=4", "--run.no-exact"])
+def test_an_option_that_the_space_varies_is_refused(
+    option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    vary = {"model.latent_dim": [2, 8], "run.exact": [True, False]}
+    (tmp_path / "s.py").write_text(
+        f'from genlab.sweeps.space import Space\nSPACE = Space("vae", {vary!r}, "val/kl", "min")'
+    )
+    with pytest.raises(SystemExit):
+        main([str(tmp_path / "s.py"), "--run.batch", "8", option])
+    assert f"{option.partition('=')[0]}: the space varies" in capsys.readouterr().err
+
+
 def test_a_file_without_a_space_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "empty.py").write_text("")
     with pytest.raises(SystemExit):
