@@ -79,12 +79,17 @@ class Cluster:
             text=True,
         )
 
-    def drive(self, *arguments: str) -> subprocess.Popen[str]:
-        """Start `python ARGUMENTS` as a driver, whose folder does not go with a node as that of a job may here."""
+    def drive(self, *arguments: str, **variables: str) -> subprocess.Popen[str]:
+        """Start `python ARGUMENTS` as a driver, whose folder does not go with a node as that of a job may here.
+
+        Args:
+            arguments: a script and what it is given.
+            variables: more environment variables of the driver.
+        """
         return subprocess.Popen(
             ["python", *arguments],
             cwd=REPOSITORY,
-            env={**self.environment, "RAY_ADDRESS": self.gcs},
+            env={**self.environment, "RAY_ADDRESS": self.gcs, **variables},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

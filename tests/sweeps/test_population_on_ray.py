@@ -1,14 +1,13 @@
-"""A population whose driver is killed, on a Ray of its own."""
+"""A population whose driver is killed, on a cluster of two nodes."""
 
 import json
 from collections.abc import Callable
 from pathlib import Path
 
-import psutil
 import pyarrow.parquet as pq
 import pytest
 
-from tests.cluster_support import TIMEOUT_SECONDS, finish, reproducible, start_job, wait_for
+from tests.cluster_support import TRIAL, Cluster, finish, reproducible, wait_for
 
 SPACE = """
 from ray import tune
@@ -29,20 +28,18 @@ pytestmark = pytest.mark.cluster
 
 
 def test_a_copy_is_its_parent_bit_for_bit_and_a_population_whose_driver_is_killed_goes_on(
-    drawn: Callable[[str], Path], tmp_path: Path
+    cluster: Cluster, drawn: Callable[[str], Path], tmp_path: Path
 ) -> None:
     space, folder = tmp_path / "rates.py", tmp_path / "rates"
     space.write_text(SPACE)
     arguments = ["jobs/sweep.py", str(space), "--data.images", str(drawn("digits")), "--run.storage", str(tmp_path)]
-    job = start_job(*arguments, COLUMNS="160")
+    job = cluster.drive(*arguments, COLUMNS="160")
     wait_for("a decision", lambda: (folder / "population.json").exists())
-    started = psutil.Process(job.pid).children(recursive=True)
     job.kill()
-    _, alive = psutil.wait_procs(started, TIMEOUT_SECONDS)
-    assert not alive
+    wait_for("the end of its trials", lambda: not cluster.workers(TRIAL.partition(".")[0]))
     decided = (folder / "population.json").read_bytes()
 
-    log = finish(start_job(*arguments, COLUMNS="160"))
+    log = finish(cluster.drive(*arguments, COLUMNS="160"))
     assert (folder / "population.json").read_bytes() == decided
     [replaced] = json.loads(decided)["rungs"][0]["replaced"]
     rows = {Path(row["run"]).name: row for row in pq.read_table(folder / "results.parquet").to_pylist()}

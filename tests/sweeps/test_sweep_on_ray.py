@@ -1,17 +1,15 @@
-"""Sweeps from the command line, on a Ray of their own."""
+"""Sweeps from the command line, on a cluster of two nodes."""
 
-import contextlib
 import json
 from collections.abc import Callable
 from pathlib import Path
 
 import optuna
-import psutil
 import pytest
 
 from genlab.store import model_directory
 from genlab.training.tracking import read_metrics
-from tests.cluster_support import TIMEOUT_SECONDS, TRIAL, finish, start_job, wait_for
+from tests.cluster_support import TIMEOUT_SECONDS, TRIAL, Cluster, finish, start_job, wait_for
 from tests.sweeps.support import assert_trained_as_outside
 
 SPACE = """
@@ -32,16 +30,15 @@ pytestmark = pytest.mark.cluster
 
 
 def test_a_sweep_finds_the_best_stops_the_worst_and_goes_on_where_it_was(
-    drawn: Callable[[str], Path], tmp_path: Path
+    cluster: Cluster, drawn: Callable[[str], Path], tmp_path: Path
 ) -> None:
     space = tmp_path / "rates.py"
     space.write_text(SPACE)
     options = ["--data.images", str(drawn("digits")), "--run.epochs", "1", "--run.batch", "32"]
     place = {"COLUMNS": "120", "GENLAB_CACHE": str(tmp_path / "cache")}
-    job = start_job("jobs/sweep.py", str(space), *options, "--run.storage", str(tmp_path), **place)
+    job = cluster.drive("jobs/sweep.py", str(space), *options, "--run.storage", str(tmp_path), **place)
     wait_for("a trial's first line", lambda: [*filter(read_metrics, tmp_path.glob("rates/*/metrics.jsonl"))])
-    killed = next(process for process in psutil.Process(job.pid).children(recursive=True) if is_trial(process))
-    killed.kill()
+    cluster.workers(TRIAL)[0].kill()
     log = finish(job)
     assert log.count(": its process ended; it goes on in another") == 1
     study = optuna.load_study(study_name=None, storage=f"sqlite:///{tmp_path / 'rates' / 'optuna.sqlite3'}")
@@ -56,7 +53,7 @@ def test_a_sweep_finds_the_best_stops_the_worst_and_goes_on_where_it_was(
     told = [one for one in study.trials if one.state.is_finished() and one.values]
     assert sorted(one.values[0] for one in told) == sorted(figures), "the searcher was told all of them"
     lines = [line for line in log.splitlines() if line.startswith("trial-")]
-    assert all(line.endswith(": starts") for line in lines[:2]), "two cores train two trials of one thread at once"
+    assert all(line.endswith(": starts") for line in lines[:2]), "two nodes of a core train two trials at once"
     assert f"the best: {best['run']}/model, chosen on the split 'test:validation'" in log
     model = model_directory.load(f"{best['run']}/model")
     assert model.architecture.latent_dim == 2
@@ -66,17 +63,10 @@ def test_a_sweep_finds_the_best_stops_the_worst_and_goes_on_where_it_was(
         assert_trained_as_outside(Path(trial["run"]), tmp_path / "outside")
     command = log.split("train it for longer: genlab train vae ")[1].splitlines()[0]
     assert "--run.epochs 2" in command
-    again = finish(start_job("jobs/sweep.py", str(space), *options, "--run.storage", str(tmp_path), **place))
+    again = finish(cluster.drive("jobs/sweep.py", str(space), *options, "--run.storage", str(tmp_path), **place))
     assert "3 trials, of which 3 have ended" in again
     assert ": starts" not in again
     assert json.loads((tmp_path / "rates" / "sweep.json").read_text()) == result
-
-
-def is_trial(process: psutil.Process) -> bool:
-    """Whether a process trains a trial at this moment."""
-    with contextlib.suppress(psutil.Error):
-        return process.cmdline()[:1] == [TRIAL]
-    return False
 
 
 def test_a_wrong_name_in_a_space_is_refused_before_any_trial(tmp_path: Path) -> None:
