@@ -283,6 +283,8 @@ class SweepPage:
             "How much an option tells the best tenth of the trials from all (PED-ANOVA, Watanabe et al. 2023), as a "
             f"share of 1. Lines: the middle 95% of {DRAWS} bootstrap draws of the points."
         )
+        if any(point.stopped for point in measured):
+            caption += " Stopped trials count as they were measured then."
         return Section(title, text, (_charts(caption, drawn),))
 
     def _samples(self) -> tuple[Figure, ...]:

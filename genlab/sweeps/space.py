@@ -40,9 +40,10 @@ class Budget:
     """How much a sweep may train. The smallest of the limits that are given counts."""
 
     trials: Annotated[int, Ge(1)] | None = None
-    """Trials to train, those of all seeds. A search needs it or `images`; a grid has its own number."""
+    """Trials to train, those of all seeds. A search needs it or `images`; a larger grid is refused."""
     images: Annotated[int, Ge(1)] | None = None
-    """Images that all trials together may see."""
+    """Images that all trials together may see, each trained to its end; of a search those that are stopped count with
+    what they saw."""
     hours: Annotated[float, Gt(0)] | None = None
     """Hours after which no further trial starts; those that run are trained to their end. The same command goes on."""
 
