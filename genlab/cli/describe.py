@@ -11,7 +11,7 @@ from rich.table import Table
 
 from genlab.cli.family_options import read_options, split_options
 from genlab.core.errors import ConfigError, run_command
-from genlab.core.storage import locate
+from genlab.core.storage import exists, locate
 from genlab.models.summary import Network
 from genlab.proofs.describe import describe_config, describe_model
 from genlab.store import model_directory
@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     def command() -> None:
         options, load = read_options(DescribeOptions, arguments, PROG)
         root = locate(options.what)
-        if (root / model_directory.DESCRIPTION).exists():
+        if exists(root / model_directory.DESCRIPTION):
             if theirs := split_options(arguments)[1]:
                 raise ConfigError(f"{theirs[0]}: {root} is a trained model, which has its options; leave this one out")
             if options.side is not None:

@@ -14,7 +14,7 @@ from upath import UPath
 
 from genlab.core.config import parse
 from genlab.core.errors import ConfigError, RunError, run_command
-from genlab.core.storage import json_bytes, locate, require_absolute, sha256
+from genlab.core.storage import exists, is_folder, json_bytes, locate, require_absolute, sha256
 from genlab.core.text import counted
 from genlab.data.ingest.sources.base import list_files
 from genlab.editing.attributes import AttributeReader
@@ -173,7 +173,7 @@ def _starts(config: EditConfig, info: ModelInfo, dest: UPath, *, film: bool) -> 
     """Load the generator and what is edited, by names for files; a single one has the name ''."""
     source = locate(config.source)
     is_seed = config.source.isdecimal()
-    projected = source.suffix == ".safetensors" or (source / RECORD).exists()
+    projected = source.suffix == ".safetensors" or exists(source / RECORD)
     if config.label is not None and not is_seed:
         raise ConfigError(f"--label: only for the picture of a seed; {config.source} is none")
     allow_tf32(False)
@@ -195,12 +195,12 @@ def _starts(config: EditConfig, info: ModelInfo, dest: UPath, *, film: bool) -> 
             raise ConfigError(f"dest = {config.dest!r}: the same as the source, or in it; write to another place")
         projector = Projector(config.model, config.encoder, config.projection)
         model, weights = projector.generator, projector.weights
-        from_folder = source if source.is_dir() else source.parent
+        from_folder = source if is_folder(source) else source.parent
         depends = {**projector.settings, "source": str(from_folder), "box": config.box and list(config.box)}
         folder = dest.parent / PROJECTIONS / sha256(json_bytes(depends))[:DIGITS]
         made = project_all(projector, source, folder, box=config.box)
         files = {str(file.relative_to(folder).with_suffix("")): file for _, file in sorted(made.items())}
-        if not source.is_dir():
+        if not is_folder(source):
             files = {"": next(iter(files.values()))}
     if film and len(files) != 1:
         raise ConfigError(f"dest = {config.dest!r}: a film is of one picture; name one, or write to a folder or a PNG")

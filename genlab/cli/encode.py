@@ -10,7 +10,7 @@ import tyro
 from genlab.cli.fitting_pictures import fitting_pictures
 from genlab.cli.model_options import parse_for_model
 from genlab.core.errors import ConfigError, DataError, run_command
-from genlab.core.storage import locate
+from genlab.core.storage import exists, is_folder, locate
 from genlab.core.text import counted
 from genlab.inference.engine import Engine
 from genlab.inference.latent_files import latent_file
@@ -49,11 +49,11 @@ def encode(config: EncodeConfig, options: Mapping[str, Any]) -> None:
         DataError: the source is missing, or nothing in it could be encoded.
     """
     source, dest = locate(config.source), locate(config.dest)
-    if dest.suffix.lower() != ".json" or dest.is_dir():
+    if dest.suffix.lower() != ".json" or is_folder(dest):
         raise ConfigError(f"dest = {config.dest!r}: latent vectors are written as JSON; name it {dest.stem}.json")
     model = ModelInfo.find(config.model, "encode")
     label = model.class_number(config.label, needed=True)
-    if source.is_dir():
+    if is_folder(source):
         keys = folder_keys(source)
         engine = Engine(model.directory)
         names: list[str] = []
@@ -62,7 +62,7 @@ def encode(config: EncodeConfig, options: Mapping[str, Any]) -> None:
             names += pictures
             vectors.append(engine.encode(list(pictures.values()), label, **options))
         latents = np.concatenate(vectors)
-    elif source.is_file():
+    elif exists(source):
         engine = Engine(model.directory)
         names, latents = [source.name], engine.encode([load_fitting(source, engine)], label, **options)
     else:

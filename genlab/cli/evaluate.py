@@ -20,7 +20,7 @@ from genlab.cli.classifier_training import NO_CLASSIFIER, split_to_train_on, tra
 from genlab.cli.model_options import parse_for_model
 from genlab.core.config import from_dict
 from genlab.core.errors import ConfigError, DataError, RunError, run_command
-from genlab.core.storage import locate, write_atomic
+from genlab.core.storage import delete, is_folder, locate, write_atomic
 from genlab.data.format.shards import ShardSet
 from genlab.data.format.splits import overlap
 from genlab.evaluation.compare import settings_lines
@@ -257,11 +257,11 @@ def _require_writable(file: UPath) -> None:
     """Refuse a file that cannot be written before measuring, which takes long."""
     probe = file.with_name(f".{file.name}.probe")
     with _writing(file):
-        if file.is_dir():
+        if is_folder(file):
             raise IsADirectoryError("it is a folder")
         write_atomic(probe, b"")
         with contextlib.suppress(OSError):  # A store may take files and not give them up.
-            probe.unlink()
+            delete(probe)
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ import tyro
 
 from genlab.core.config import parse
 from genlab.core.errors import ConfigError, DataError, run_command
-from genlab.core.storage import locate
+from genlab.core.storage import exists, locate
 from genlab.data.format import manifest
 from genlab.store import model_directory
 
@@ -44,9 +44,9 @@ def export(config: ExportConfig) -> None:
         RunError: see :func:`genlab.inference.graph_export.export_graphs`.
     """
     root = locate(config.source)
-    if (root / manifest.FILE_NAME).exists():
+    if exists(root / manifest.FILE_NAME):
         _export_data(config)
-    elif any((place / model_directory.DESCRIPTION).exists() for place in (root, root / "model")):
+    elif any(exists(place / model_directory.DESCRIPTION) for place in (root, root / "model")):
         _export_model(config)
     else:
         raise DataError(

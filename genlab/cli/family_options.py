@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 from genlab.core.config import from_dict, override, parse
 from genlab.core.errors import ConfigError, RunError
 from genlab.core.families import families
-from genlab.core.storage import locate, read_json
+from genlab.core.storage import exists, locate, read_json
 from genlab.recipes.recipe import preset_values, recipe_type
 
 Options = TypeVar("Options")
@@ -101,7 +101,7 @@ def divide_options(words: Sequence[str], own: Callable[[str], bool]) -> tuple[li
 def _saved(config: str) -> tuple[str, Any]:
     place = locate(config)
     file = place if config.endswith(".json") else place / "config.json"
-    if file is not place and not file.exists():
+    if file is not place and not exists(file):
         known = ", ".join(families())
         raise RunError(f"{config}: no run and no config.json, and no recipe for family {config!r}; there are: {known}")
     saved = read_json(file)

@@ -10,7 +10,7 @@ from upath import UPath
 from genlab.cli.fitting_pictures import fitting_pictures
 from genlab.cli.model_options import parse_for_model
 from genlab.core.errors import ConfigError, DataError, run_command
-from genlab.core.storage import locate
+from genlab.core.storage import exists, is_folder, locate
 from genlab.imaging.images import encode_png
 from genlab.inference.engine import Engine
 from genlab.inference.operations import ModelInfo
@@ -54,11 +54,11 @@ def reconstruct(config: ReconstructConfig, options: Mapping[str, Any]) -> None:
         raise ConfigError(f"dest = {config.dest!r}: the same as the source; write to another place")
     model = ModelInfo.find(config.model, "reconstruct")
     label = model.class_number(config.label, needed=True)
-    if source.is_dir():
+    if is_folder(source):
         if is_file(dest, ".png") or dest.is_file():
             raise ConfigError(f"dest = {str(dest)!r}: a file; a folder of pictures needs a folder to go to")
         _reconstruct_folder(Engine(model.directory), source, dest, label, options)
-    elif source.is_file():
+    elif exists(source):
         file = dest if is_file(dest, ".png") else dest / png_name(source.name)
         engine = Engine(model.directory)
         [reconstructed] = engine.reconstruct([load_fitting(source, engine)], label, **options)

@@ -9,11 +9,7 @@ from upath import UPath
 
 from genlab.cli.model_options import parse_for_model
 from genlab.core.errors import ConfigError, DataError, run_command
-from genlab.core.storage import (
-    locate,
-    read_bytes,
-    require_absolute,
-)
+from genlab.core.storage import exists, is_folder, locate, read_bytes, require_absolute
 from genlab.data.format.manifest import FILE_NAME as MANIFEST
 from genlab.imaging.images import ImageError, encode_png
 from genlab.inference.batch_translation import on_ray
@@ -80,10 +76,10 @@ def translate(config: TranslateConfig, options: Mapping[str, Any], run: Runner =
     direction = model.direction(config.direction)
     if config.split is not None and not is_data_set(source):
         raise ConfigError(f"split = {config.split!r}: {config.source} is no data set (no {MANIFEST}); leave it out")
-    if source.is_dir():
+    if is_folder(source):
         job = Job(str(model.directory), str(source), config.split, str(dest), direction, options)
         translate_all(job, model.weights, run)
-    elif source.is_file():
+    elif exists(source):
         _translate_file(model.directory, source, dest, direction, options)
     else:
         raise DataError(f"{config.source}: no such file or folder")
@@ -92,7 +88,7 @@ def translate(config: TranslateConfig, options: Mapping[str, Any], run: Runner =
 def _translate_file(directory: UPath, source: UPath, dest: UPath, direction: str, options: Mapping[str, Any]) -> None:
     if not is_file(dest, ".png"):
         dest = dest / png_name(source.name)
-    if (dest.parent / RECORD).exists():  # the picture would pass for one of the record's
+    if exists(dest.parent / RECORD):  # the picture would pass for one of the record's
         raise ConfigError(f"dest = {str(dest)!r}: its folder holds the pictures of {RECORD}; write to another place")
     engine = Engine(directory)
     try:

@@ -31,7 +31,7 @@ from typing import Any
 from upath import UPath
 
 from genlab.core.errors import GenlabError
-from genlab.core.storage import create_exclusive, is_remote, locate, read_bytes, write_atomic
+from genlab.core.storage import create_exclusive, delete, exists, is_remote, locate, names, read_bytes, write_atomic
 
 HEARTBEAT = 5.0
 """Seconds between two writings of a lease by its holder."""
@@ -113,7 +113,7 @@ def claimed(directory: UPath, work: str, otherwise: str) -> Iterator[Claim]:
     try:
         yield claim
     finally:
-        (directory / _lock_name(work)).unlink(missing_ok=True)
+        delete(directory / _lock_name(work))
         os.close(descriptor)
 
 
@@ -172,8 +172,7 @@ def _lease(directory: UPath, claim: Claim, otherwise: str) -> Iterator[None]:
         if last is not None:
             raise _refusal(claim, "another process was faster", otherwise)
     for earlier in range(number):
-        with suppress(FileNotFoundError):
-            _lease_file(directory, work, earlier).unlink()
+        delete(_lease_file(directory, work, earlier))
     done = threading.Event()
 
     def renew() -> None:
@@ -195,8 +194,7 @@ def _lease(directory: UPath, claim: Claim, otherwise: str) -> Iterator[None]:
     finally:
         done.set()
         thread.join()
-        with suppress(FileNotFoundError):
-            _lease_file(directory, work, number).unlink()
+        delete(_lease_file(directory, work, number))
 
 
 def _watch(directory: UPath, lease: UPath, claim: Claim, otherwise: str) -> bool:
@@ -229,7 +227,7 @@ def _watch(directory: UPath, lease: UPath, claim: Claim, otherwise: str) -> bool
 
 def _current_file(directory: UPath, work: str) -> UPath | None:
     """Return the file that names the holder: the lock, else the lease that counts; ``None`` if there is neither."""
-    if not is_remote(directory) and (directory / _lock_name(work)).exists():
+    if not is_remote(directory) and exists(directory / _lock_name(work)):
         return directory / _lock_name(work)
     number = _last_number(directory, work)
     return None if number is None else _lease_file(directory, work, number)
@@ -256,7 +254,7 @@ def _holder(content: bytes) -> str:
 
 def _last_number(directory: UPath, work: str) -> int | None:
     """Return the highest number of a lease, which is the one that counts; ``None`` if there is no lease."""
-    numbers = (_lease_number(file.name, work) for file in directory.glob(f"{work}-*.lease"))
+    numbers = (_lease_number(name, work) for name in names(directory, f"{work}-"))
     return max((number for number in numbers if number is not None), default=None)
 
 

@@ -7,13 +7,14 @@ chooses between local files, S3 and other stores.
 
 import asyncio
 import contextlib
+import errno
 import gc
 import itertools
 import math
 import os
 import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from functools import cache
 from typing import Any
@@ -39,6 +40,8 @@ PARTS_AT_ONCE = 4
 CLIENT_TRIES = 15
 """Tries that botocore makes of requests that genlab does not repeat itself; together about two minutes."""
 
+DELETED_AT_ONCE = 16
+"""Requests that delete objects at the same time."""
 LISTED_AT_ONCE = 1000
 """Keys that one request lists; S3 lists no more."""
 LISTINGS = 16
@@ -173,6 +176,62 @@ def replace(path: UPath, data: bytes, tag: str) -> bool:
         return False
 
 
+def delete(path: UPath) -> None:
+    """Delete an object, if it is there.
+
+    Raises:
+        StorageError: see :func:`with_retries`.
+    """
+    store = _store(path)
+    with contextlib.suppress(FileNotFoundError):
+        with_retries(path, lambda: _request(store, "delete_object", path, READ_SECONDS))
+
+
+def delete_all(path: UPath) -> None:
+    """Delete all objects below a folder.
+
+    Raises:
+        StorageError: see :func:`with_retries`.
+    """
+    with ThreadPoolExecutor(DELETED_AT_ONCE, thread_name_prefix="genlab-delete") as pool:
+        list(pool.map(lambda found: delete(path / found[0]), walk(path)))
+
+
+def is_folder(path: UPath) -> bool:
+    """Return whether there is an object below a folder, by one request.
+
+    Raises:
+        StorageError: see :func:`with_retries`.
+    """
+    root, ask = _listing(path)
+    try:
+        return ask(Prefix=root, MaxKeys=1)["KeyCount"] > 0
+    except FileNotFoundError:  # no such bucket
+        return False
+
+
+def list_folder(path: UPath, prefix: str = "") -> dict[str, bool]:
+    """List what lies directly in a folder, of names that begin with ``prefix``: for each whether it is a folder.
+
+    Raises:
+        FileNotFoundError: at once, when there is no such object below the folder.
+        StorageError: see :func:`with_retries`.
+    """
+    root, ask = _listing(path)
+    found: dict[str, bool] = {}
+    token: dict[str, str] = {}
+    while True:
+        answer = ask(Prefix=root + prefix, Delimiter="/", **token)
+        found |= {one["Key"].removeprefix(root): False for one in answer.get("Contents", ())}
+        found |= {one["Prefix"].removeprefix(root).rstrip("/"): True for one in answer.get("CommonPrefixes", ())}
+        if not answer["IsTruncated"]:
+            break
+        token = {"ContinuationToken": answer["NextContinuationToken"]}
+    if not found:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+    return found
+
+
 def walk(path: UPath) -> Iterator[tuple[str, int]]:
     """List all objects below a folder, in any order.
 
@@ -185,13 +244,7 @@ def walk(path: UPath) -> Iterator[tuple[str, int]]:
     Raises:
         StorageError: see :func:`with_retries`.
     """
-    store = _store(path)
-    bucket, key, _ = store.split_path(path.path)
-    root = f"{key.rstrip('/')}/" if key else ""
-
-    def ask(**arguments: Any) -> dict[str, Any]:
-        listed = {"Bucket": bucket, "MaxKeys": LISTED_AT_ONCE, **arguments}
-        return with_retries(path, lambda: _call(store, "list_objects_v2", READ_SECONDS, **listed))
+    root, ask = _listing(path)
 
     def page(after: str, end: str | None) -> tuple[list[tuple[str, int]], tuple[str, str | None] | None]:
         """Return objects after a key and before the next range, and the range that is left, if there is one."""
@@ -241,6 +294,18 @@ def walk(path: UPath) -> Iterator[tuple[str, int]]:
 def ends_early(path: UPath, offset: int, length: int) -> EOFError:
     """Return the error that says that a file ends before ``offset + length``."""
     return EOFError(f"{path}: ends before byte {offset + length:,}")
+
+
+def _listing(path: UPath) -> tuple[str, Callable[..., dict[str, Any]]]:
+    """Return what the keys below a folder begin with, and the function that makes a request for a list of keys."""
+    store = _store(path)
+    bucket, key, _ = store.split_path(path.path)
+
+    def ask(**arguments: Any) -> dict[str, Any]:
+        listed = {"Bucket": bucket, "MaxKeys": LISTED_AT_ONCE, **arguments}
+        return with_retries(path, lambda: _call(store, "list_objects_v2", READ_SECONDS, **listed))
+
+    return f"{key.rstrip('/')}/" if key else "", ask
 
 
 def _put_if(path: UPath, data: bytes, **condition: str) -> bool:

@@ -2,10 +2,11 @@
 
 S3 credentials and endpoint come the usual way (``AWS_ACCESS_KEY_ID``, ``AWS_PROFILE``, ``AWS_ENDPOINT_URL``, ...).
 
-The functions here that read and write whole files and ranges, and those that list many files, outlast a store that
-answers with errors, cuts or stalls connections, or is away for a while: they repeat a request for
-:data:`genlab.core.retries.RETRY_SECONDS`. Everything else that is done with a path from :func:`locate` (other lists,
-deleting, Ray's own files) is repeated by botocore for about as long.
+The functions here that read, write, look for, list and delete files outlast a store that answers with errors, cuts or
+stalls connections, or is away for a while: they repeat a request for :data:`genlab.core.retries.RETRY_SECONDS`, and
+raise a :class:`~genlab.core.errors.StorageError` in the end. Methods of a path from :func:`locate` do neither, and on
+an object store some of them take ``[``, ``*`` and ``?`` in the path's own folders for a pattern. What else is done with
+such a path (files that are read as streams, Ray's own files) is repeated by botocore for about as long.
 """
 
 import contextlib
@@ -15,6 +16,7 @@ import io
 import json
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -86,7 +88,7 @@ def require_empty(folder: UPath) -> None:
         DataError: naming the folder.
         OSError: when ``folder`` is a file.
     """
-    if folder.exists() and next(iter(folder.iterdir()), None) is not None:
+    if names(folder):
         raise DataError(f"{folder}: is not empty; choose another folder")
 
 
@@ -136,6 +138,56 @@ def exists(path: UPath) -> bool:
     if s3.is_s3(path):
         return s3.exists(path)
     return with_retries(path, lambda: bool(path.fs.exists(path.path)))
+
+
+def is_folder(path: UPath) -> bool:
+    """Return whether ``path`` is a folder; on an object store, one with something in it. Thread-safe.
+
+    Raises:
+        StorageError: when access is denied (at once), or the store did not answer within ``RETRY_SECONDS``.
+    """
+    if not is_remote(path):
+        return Path(str(path)).is_dir()
+    if s3.is_s3(path):
+        return s3.is_folder(path)
+    return with_retries(path, lambda: bool(path.fs.isdir(path.path)))
+
+
+def list_folder(folder: UPath, prefix: str = "") -> dict[str, bool]:
+    """List what lies directly in a folder: for each name, in alphabetical order, whether it is a folder. Thread-safe.
+
+    Args:
+        folder: the folder.
+        prefix: what the names begin with; others are left out, and S3 does not send them.
+
+    Raises:
+        FileNotFoundError: at once, when there is no such folder.
+        NotADirectoryError: at once, when a local ``folder`` is a file.
+        StorageError: when access is denied (at once), or the store did not answer within ``RETRY_SECONDS``.
+    """
+    if not is_remote(folder):
+        with os.scandir(str(folder)) as entries:
+            found = {entry.name: entry.is_dir() for entry in entries}
+    elif s3.is_s3(folder):
+        found = s3.list_folder(folder, prefix)
+    else:
+        listed = with_retries(folder, lambda: folder.fs.ls(folder.path, detail=True))
+        paths = {entry["name"].strip("/"): entry["type"] == "directory" for entry in listed}
+        found = {path.rpartition("/")[2]: paths[path] for path in paths if path != folder.path.strip("/")}
+    # The folder itself may be an object; its name is empty.
+    return {name: found[name] for name in sorted(found) if name and name.startswith(prefix)}
+
+
+def names(folder: UPath, prefix: str = "") -> list[str]:
+    """List the names of what :func:`list_folder` lists; none when there is no such folder.
+
+    Raises:
+        NotADirectoryError, StorageError: under the conditions of :func:`list_folder`.
+    """
+    try:
+        return list(list_folder(folder, prefix))
+    except FileNotFoundError:
+        return []
 
 
 def walk_remote(folder: UPath) -> Iterator[tuple[str, int]]:
@@ -194,6 +246,37 @@ def create_exclusive(path: UPath, data: bytes) -> bool:
     except FileExistsError:
         return False
     return True
+
+
+def delete(path: UPath) -> None:
+    """Delete a file, if it is there; one request to an object store. Thread-safe.
+
+    Raises:
+        StorageError: when access is denied (at once), or the store did not answer within ``RETRY_SECONDS``.
+    """
+    if not is_remote(path):
+        Path(str(path)).unlink(missing_ok=True)
+    elif s3.is_s3(path):
+        s3.delete(path)
+    else:
+        with contextlib.suppress(FileNotFoundError):
+            with_retries(path, lambda: path.fs.rm_file(path.path))
+
+
+def delete_folder(folder: UPath) -> None:
+    """Delete a folder with its content, if it is there.
+
+    Raises:
+        StorageError: when access is denied (at once), or the store did not answer within ``RETRY_SECONDS``.
+    """
+    if not is_remote(folder):
+        with contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(str(folder))
+    elif s3.is_s3(folder):
+        s3.delete_all(folder)
+    else:
+        with contextlib.suppress(FileNotFoundError):
+            with_retries(folder, lambda: _delete_tree(folder))
 
 
 class AtomicFile:
@@ -281,6 +364,16 @@ def _pread(path: str, offset: int, length: int) -> bytes:
         return data
     finally:
         os.close(file)
+
+
+def _delete_tree(folder: UPath) -> None:
+    """Delete what lies below a folder, and the folder; ``rm`` of the file system would take ``[`` for a pattern."""
+    for path, info in sorted(folder.fs.find(folder.path, withdirs=True, detail=True).items(), reverse=True):
+        if info["type"] == "directory":
+            with contextlib.suppress(FileNotFoundError):  # it was there only as long as there were files in it
+                folder.fs.rmdir(path)
+        else:
+            folder.fs.rm_file(path)
 
 
 @contextlib.contextmanager

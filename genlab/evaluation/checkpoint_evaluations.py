@@ -12,7 +12,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from upath import UPath
 
 from genlab.core.errors import RunError
-from genlab.core.storage import locate, read_bytes, write_atomic
+from genlab.core.storage import is_folder, locate, read_bytes, write_atomic
 from genlab.core.text import counted
 from genlab.evaluation.evaluate import measure_pictures
 from genlab.evaluation.extractors import EfficientNetLite
@@ -104,7 +104,7 @@ def best_step(directory: UPath, measurement: str, last: int) -> int | None:
     evaluations = read_evaluations(directory)
     best = best_of(evaluations, measurement)
     last_is_evaluated = any(one.step == last for one in evaluations)
-    return best.step if best and (last_is_evaluated or not candidate_directory(directory, last).exists()) else None
+    return best.step if best and (last_is_evaluated or not is_folder(candidate_directory(directory, last))) else None
 
 
 def candidate_directory(run: str | UPath, step: int) -> UPath:

@@ -16,7 +16,7 @@ from torch import Tensor
 from upath import UPath
 
 from genlab.core.errors import RunError
-from genlab.core.storage import json_bytes, locate, read_bytes, sha256, write_atomic
+from genlab.core.storage import is_folder, json_bytes, locate, read_bytes, sha256, write_atomic
 from genlab.core.text import counted
 from genlab.metrics.intervals import Interval, mean_interval
 from genlab.store.evaluation_file import FORMAT, VERSION, evaluation_file, parse_evaluation
@@ -124,7 +124,7 @@ class Evaluation:
             GenlabError: there is none, or a file is damaged, something else, or of a newer format.
         """
         file = locate(path)
-        if file.is_dir():
+        if is_folder(file):
             file = evaluation_file(file)
         try:
             content = parse_evaluation(file, read_bytes(file))

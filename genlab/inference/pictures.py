@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 from upath import UPath
 
 from genlab.core.errors import ConfigError, DataError
-from genlab.core.storage import read_bytes, write_atomic
+from genlab.core.storage import is_folder, read_bytes, write_atomic
 from genlab.data.ingest.sources.files import Folder
 from genlab.imaging.images import ImageError, Pixels, encode_png
 from genlab.imaging.sheets import sheet
@@ -58,7 +58,7 @@ def is_file(dest: UPath, *suffixes: str) -> bool:
     Raises:
         ConfigError: it has another suffix than ``suffixes``, those of the files that can be written.
     """
-    if dest.is_dir() or not dest.suffix:
+    if is_folder(dest) or not dest.suffix:
         return False
     if dest.suffix.lower() not in suffixes:
         raise ConfigError(f"dest = {str(dest)!r}: pictures are written as PNG; name it {dest.stem}{suffixes[0]}")

@@ -12,7 +12,7 @@ from upath import UPath
 
 from genlab.core.config import describe_changes
 from genlab.core.errors import DataError
-from genlab.core.storage import create_exclusive, json_bytes, read_bytes, read_json
+from genlab.core.storage import create_exclusive, exists, is_folder, json_bytes, read_bytes, read_json
 from genlab.data.format.manifest import FILE_NAME as MANIFEST
 from genlab.data.format.shards import ShardSet
 from genlab.data.ingest.sources.base import list_files
@@ -53,8 +53,8 @@ def begin(dest: UPath, file: str, record: Mapping[str, Any], names: set[str], wo
         DataError: there are pictures of another record, or of none, or it cannot be written.
     """
     try:
-        there = names & dict(list_files(str(dest))).keys() if dest.is_dir() else set()
-        if there and not (dest / file).exists():
+        there = names & dict(list_files(str(dest))).keys() if is_folder(dest) else set()
+        if there and not exists(dest / file):
             raise DataError(
                 f"{dest}: holds {min(there)} already, and no {file} that says what it was made from; choose another "
                 "place, or delete it"
@@ -78,7 +78,7 @@ def begin(dest: UPath, file: str, record: Mapping[str, Any], names: set[str], wo
 
 def is_data_set(source: UPath) -> bool:
     """Tell whether a directory holds a data set."""
-    return (source / MANIFEST).exists()
+    return exists(source / MANIFEST)
 
 
 def open_shards(source: UPath, split: str | None) -> ShardSet:

@@ -22,7 +22,7 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from genlab.core import adam
 from genlab.core.config import override
 from genlab.core.errors import ConfigError, GenlabError
-from genlab.core.storage import locate
+from genlab.core.storage import is_folder, locate
 from genlab.proofs.compare_runs import (
     LoggedProcess,
     digest,
@@ -93,7 +93,7 @@ def verify_ddp(family: str, config: Any, *, workers: int, steps: int, storage: s
                 "run.precision": "fp32" if dtype == torch.float64 else precision,
             }
             plan = make_plan(family, override(config, changes))
-            if locate(plan.directory).exists():
+            if is_folder(locate(plan.directory)):
                 raise ConfigError(f"--storage {folder}: holds runs of an earlier verification; choose another")
             return ComparedRun(plan, world_size, dtype, dropout)
 

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from genlab.core.config import override
 from genlab.core.errors import ConfigError, RunError
-from genlab.core.storage import locate, write_atomic
+from genlab.core.storage import exists, is_folder, locate, write_atomic
 from genlab.core.text import counted
 from genlab.proofs.compare_runs import LoggedProcess, first_difference, storage_for
 from genlab.recipes.recipe import Batches, Metrics, Phase, StepContext, recipe_type
@@ -84,7 +84,7 @@ class KillSchedule:
 
     def done(self, kill: Kill) -> bool:
         """Return whether ``kill`` has taken place."""
-        return (locate(self.folder) / kill.name).exists()
+        return exists(locate(self.folder) / kill.name)
 
 
 def verify_resume(
@@ -121,7 +121,7 @@ def verify_resume(
         }
         plans = {name: override(config, {**changes, "run.name": name}) for name in ("unbroken", "killed")}
         for name in plans:
-            if (locate(folder) / name).exists():
+            if is_folder(locate(folder) / name):
                 raise ConfigError(f"--storage {folder}: holds {name!r} of an earlier verification; choose another")
         schedule = KillSchedule(_choose_kills(steps, kills, seed, workers), str(locate(folder) / "kills"))
         print(f"genlab verify-resume {family}: {steps} steps, {_where(workers)}, in {folder}", flush=True)

@@ -24,7 +24,8 @@ def report_model(run: RunRecord, model: CVAE) -> ModelReport:
 
 def _reconstructions(subject: Subject) -> Figure:
     """Show inputs of each class above their outputs."""
-    rows = {name: np.flatnonzero(subject.label == number) for number, name in enumerate(subject.names)}
+    classes = enumerate(subject.names)
+    rows = {name: subject.scattered[np.flatnonzero(subject.label == number)] for number, name in classes}
     present = dict([(name, of) for name, of in rows.items() if len(of)][:CLASS_PICTURES])
     columns = min([COLUMNS, *map(len, present.values())])
     images, names = [], list[str]()

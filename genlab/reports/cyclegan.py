@@ -43,12 +43,7 @@ SCALE = "mean |error|, range [-1, 1]"
 PANELS = (
     Panel("loss-adversarial", "adversarial", {"adversarial_ab": "a → b", "adversarial_ba": "b → a"}),
     Panel("loss-cycle", "cycle", {"cycle_a": "a → b → a", "cycle_b": "b → a → b"}, SCALE),
-    Panel(
-        "loss-identity",
-        "identity",
-        {"identity_a": "b → a of a", "identity_b": "a → b of b"},
-        "mean |error|, range [-1, 1]",
-    ),
+    Panel("loss-identity", "identity", {"identity_a": "b → a of a", "identity_b": "a → b of b"}, SCALE),
     Panel("loss-discriminator", "discriminator", {"discriminator_a": "of domain a", "discriminator_b": "of domain b"}),
 )
 

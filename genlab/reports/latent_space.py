@@ -1,5 +1,6 @@
 """Sections that the reports of VAE and conditional VAE share: the test −ELBO, reconstructions, and the latent space."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -119,11 +120,13 @@ def sections(
 
 
 def elbo(run: RunRecord) -> Section:
-    """Show the last and the lowest −ELBO of held-out images, with its parts."""
+    """Show the last −ELBO of held-out images and the lowest that is a number, with their parts."""
     lines, splits = run.test or run.val, run.held_out_splits
+    finite = [line for line in lines if math.isfinite(line["neg_elbo"])]
+    lowest = [("lowest", min(finite, key=lambda line: line["neg_elbo"]))] if finite else []
     rows = tuple(
         (name, f"{line['epoch']:.4g}", *(f"{line[metric]:.2f}" for metric in ("neg_elbo", "reconstruction", "kl")))
-        for name, line in (("last", lines[-1]), ("lowest", min(lines, key=lambda line: line["neg_elbo"])))
+        for name, line in (("last", lines[-1]), *lowest)
     )
     columns = ("", "epoch", "−ELBO", "reconstruction", "KL")
     split = splits.report if run.test else splits.choice

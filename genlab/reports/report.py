@@ -10,7 +10,7 @@ from genlab.core import config
 from genlab.core.errors import GenlabError
 from genlab.core.families import families
 from genlab.core.progress import rate_text
-from genlab.core.storage import write_atomic, write_json
+from genlab.core.storage import names, write_atomic, write_json
 from genlab.core.text import number_text
 from genlab.evaluation.checkpoint_evaluations import best_of
 from genlab.recipes.recipe import recipe_type
@@ -19,7 +19,7 @@ from genlab.reports.curves import clock_figure, evaluation_figure, loss_figure
 from genlab.reports.family import ModelReport, family_report
 from genlab.reports.ledger import loss_rows
 from genlab.reports.page import Section, Table, page, picture
-from genlab.reports.run import RunRecord, read_picture
+from genlab.reports.run import RunRecord, drawn_folders, read_picture
 from genlab.store import model_directory
 from genlab.training.ledger import read_ledger
 
@@ -176,13 +176,12 @@ def _where_chosen(run: RunRecord) -> str:
 def _last_pictures(run: RunRecord, besides: tuple[Section, ...] = ()) -> ModelReport:
     """Show the pictures that training drew last, but for those of which ``besides`` has newer ones of the same name."""
     shown = {one.name for section in besides for figure in section.figures for one in figure.pictures}
-    folder = run.directory / "figures"
-    steps = sorted(folder.glob("step-*"), key=lambda path: path.name)
-    if not steps:
+    drawn = drawn_folders(run.directory)
+    if not drawn:
         return ModelReport(())
-    step = int(steps[-1].name.removeprefix("step-"))
+    step, folder = drawn.popitem()
     figures = []
-    for file in sorted(steps[-1].glob("*.png"), key=lambda path: path.name):
+    for file in (folder / name for name in names(folder) if name.endswith(".png")):
         if file.stem not in shown:
             caption = f"{file.stem.replace('_', ' ')}, after step {step:,}."
             figures.append(picture(file.stem, caption, read_picture(file)))

@@ -1,5 +1,9 @@
 """A run read from its directory: config, data, metrics, pictures, evaluations."""
 
+import io
+import itertools
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
@@ -10,7 +14,7 @@ from PIL import Image
 from upath import UPath
 
 from genlab.core.errors import DataError, RunError
-from genlab.core.storage import locate, read_json
+from genlab.core.storage import exists, locate, names, read_bytes, read_json
 from genlab.data.format.held_out import HeldOutSplits, held_out_splits
 from genlab.data.format.shards import ShardSet
 from genlab.data.format.splits import overlap, whole_split
@@ -56,7 +60,7 @@ class RunRecord:
             RunError: when it is not a run directory, or the run has not written a metric yet.
         """
         directory = locate(run)
-        if not (directory / "config.json").exists():
+        if not exists(directory / "config.json"):
             raise RunError(f"{run}: not a run directory (no config.json); give the folder that training printed")
         content = read_json(directory / "config.json")
         lines = read_metrics(directory / METRICS)
@@ -142,7 +146,7 @@ class RunRecord:
     @cached_property
     def model_step(self) -> int | None:
         """Steps after which ``model/`` was exported; ``None`` when there is no model yet."""
-        if not (self.model_directory / model_directory.DESCRIPTION).exists():
+        if not exists(self.model_directory / model_directory.DESCRIPTION):
             return None
         return int(model_directory.describe(self.model_directory)["provenance"]["step"])
 
@@ -167,11 +171,14 @@ class RunRecord:
     def pictures(self, name: str) -> dict[str, Pixels]:
         """Read what training drew under ``name`` after up to five epochs: pictures by their titles, in order."""
         drawn = {}
-        for folder in self.directory.glob("figures/step-*"):
-            if (folder / f"{name}.png").exists():
-                epoch = int(folder.name.removeprefix("step-")) * self.epoch / self.step
-                drawn[round(epoch, 2)] = folder / f"{name}.png"
-        return {f"epoch {epoch:g}": read_picture(drawn[epoch]) for epoch in chosen_epochs(sorted(drawn))}
+        for step, folder in drawn_folders(self.directory).items():
+            if exists(folder / f"{name}.png"):
+                drawn[step * self.epoch / self.step] = folder / f"{name}.png"
+        chosen = chosen_epochs(sorted(drawn))
+        return {
+            f"epoch {title}": read_picture(drawn[epoch])
+            for epoch, title in zip(chosen, epoch_titles(chosen), strict=True)
+        }
 
     def shards(self, domain: str) -> ShardSet:
         """Open the data set of ``domain``, all splits.
@@ -224,10 +231,17 @@ class RunRecord:
         return f"held-out images (split {split!r})"
 
 
+def drawn_folders(run: UPath) -> dict[int, UPath]:
+    """Return the folders of the pictures that training drew in the directory of a run, by their steps, in order."""
+    folder = run / "figures"
+    found = (re.fullmatch(r"step-(\d+)", name) for name in names(folder))
+    steps = {int(name[1]): folder / name[0] for name in found if name}
+    return {step: steps[step] for step in sorted(steps)}
+
+
 def read_picture(file: UPath) -> Pixels:
     """Read a picture that training drew: uint8 [H, W, C]."""
-    with file.open("rb") as stream:
-        return to_pixels(Image.open(stream))
+    return to_pixels(Image.open(io.BytesIO(read_bytes(file))))
 
 
 def chosen_epochs(drawn: list[float]) -> list[float]:
@@ -239,6 +253,17 @@ def chosen_epochs(drawn: list[float]) -> list[float]:
     if not drawn:
         return []
     last = drawn[-1]
+    if last == 0:
+        return drawn
     stride = 10 if round(last) in (30, 40, 50) else last / EPOCHS
     wanted = np.arange(1, round(last / stride) + 1) * stride  # the nearest are taken
     return sorted({min(drawn, key=lambda epoch: abs(epoch - target)) for target in wanted})
+
+
+def epoch_titles(epochs: Sequence[float]) -> list[str]:
+    """Return epochs as text: with two digits after the point, or as many more as tell them from 0 and each other."""
+    rounded = (
+        [np.format_float_positional(epoch, precision=digits, trim="-") for epoch in epochs]
+        for digits in itertools.count(2)
+    )
+    return next(titles for titles in rounded if len({*titles, "0"}) == len({*epochs, 0.0}))

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from genlab.core.errors import GenlabError
+from genlab.core.storage import names
 from genlab.core.text import counted
 from genlab.data.format.splits import overlap
 from genlab.data.stream.order import evenly_spaced
@@ -174,9 +175,10 @@ def _truncation(run: RunRecord, model: StyleGAN, seed: int) -> Section:
 def _evaluations(run: RunRecord) -> list[Evaluation]:
     """Read the evaluations of the run's model that lie in its folder, evaluation.json first."""
     found = []
-    for file in sorted(run.directory.glob("evaluation*.json"), key=lambda file: (file.name != FILE_NAME, file.name)):
+    files = (name for name in names(run.directory, "evaluation") if name.endswith(".json"))
+    for name in sorted(files, key=lambda name: (name != FILE_NAME, name)):
         try:
-            found.append(Evaluation.load(file))
+            found.append(Evaluation.load(run.directory / name))
         except GenlabError:  # it may be anything
             continue
     weights = model_directory.describe(run.model_directory)["weights"]["sha256"]

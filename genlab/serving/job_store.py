@@ -32,8 +32,18 @@ from upath import UPath
 
 from genlab.core.claims import Claim, ClaimError, claimed, is_claimed
 from genlab.core.errors import GenlabError
-from genlab.core.retries import with_retries
-from genlab.core.storage import create_exclusive, exists, is_remote, json_bytes, locate, read_bytes, write_atomic
+from genlab.core.storage import (
+    create_exclusive,
+    delete,
+    delete_folder,
+    exists,
+    is_remote,
+    json_bytes,
+    locate,
+    names,
+    read_bytes,
+    write_atomic,
+)
 from genlab.serving.schema import JobState
 
 WORK = "job"
@@ -173,7 +183,7 @@ class JobStore:
             if hashed is None or create_exclusive(self._key_file(owner, hashed), _json(new)):
                 found = new
             else:
-                _unlink(self._expiry(new))
+                delete(self._expiry(new))
                 found = self._of_key(owner, hashed)
         if found is None:
             raise TooManyJobsError("the job of this idempotency key has just been deleted; submit it again")
@@ -277,7 +287,7 @@ class JobStore:
 
     def take_from_queue(self, job: Job) -> None:
         """Strike off a job that has ended."""
-        _unlink(self._queued(job))
+        delete(self._queued(job))
 
     def cancel(self, name: JobName) -> None:
         """Have a job deleted: now, or soon by the process that works on it. Needs no claim."""
@@ -286,8 +296,8 @@ class JobStore:
             write_atomic(self._folder(name) / "cancelled", b"")
             write_atomic(self._queued(job), b"")
             if self.read(name) is None:  # deleted meanwhile, perhaps before these two were written
-                _unlink(self._folder(name) / "cancelled")
-                _unlink(self._queued(job))
+                delete(self._folder(name) / "cancelled")
+                delete(self._queued(job))
                 self._remove_empty(name)
                 return
         if self.is_remote and is_claimed(self._folder(name), WORK):
@@ -299,21 +309,20 @@ class JobStore:
         """Delete all that there is of a job, its place in the queue and its expiry last."""
         job, folder = self.read(name), self._folder(name)
         if job is not None and job.key is not None:
-            _unlink(self._key_file(job.owner, job.key))
-        _unlink(folder / "job.json")
+            delete(self._key_file(job.owner, job.key))
+        delete(folder / "job.json")
         if self.is_remote:
-            with suppress(FileNotFoundError):
-                folder.fs.rm(folder.path, recursive=True)
+            delete_folder(folder)
         else:
             shutil.rmtree(str(folder), ignore_errors=True)
         if job is not None:
             self.take_from_queue(job)
-            _unlink(self._expiry(job))
+            delete(self._expiry(job))
             return
         for kind in ("queue", "expiry"):
             for seconds, one in _markers(self._root / kind):
                 if one == name:
-                    _unlink(self._root / kind / _marker(seconds, name))
+                    delete(self._root / kind / _marker(seconds, name))
 
     def _complete(self, job: Job, pictures: Sequence[bytes]) -> None:
         """Write what is not there yet of a submission."""
@@ -334,7 +343,7 @@ class JobStore:
         content = _read(self._key_file(owner, hashed))
         job = None if content is None else Job(**json.loads(content))
         if job is not None and job.expires < time.time():
-            _unlink(self._key_file(owner, hashed))
+            delete(self._key_file(owner, hashed))
             return None
         return job
 
@@ -373,13 +382,9 @@ def _read(file: UPath) -> bytes | None:
 
 def _names(folder: UPath) -> list[str]:
     """Return the names in a folder, which need not be there; none of files that are being written."""
-
-    def listed() -> list[str]:
-        return sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
-
     try:
-        return with_retries(folder, listed) if is_remote(folder) else listed()
-    except (FileNotFoundError, NotADirectoryError):
+        return [name for name in names(folder) if not name.startswith(".")]
+    except NotADirectoryError:
         return []
 
 
@@ -390,8 +395,3 @@ def _marker(seconds: float, name: JobName) -> str:
 def _markers(folder: UPath) -> list[tuple[float, JobName]]:
     found = (_MARKER.fullmatch(name) for name in _names(folder))
     return [(int(one["time"]) / 1000, JobName(one["owner"], one["id"])) for one in found if one]
-
-
-def _unlink(file: UPath) -> None:
-    with suppress(FileNotFoundError):
-        file.unlink()

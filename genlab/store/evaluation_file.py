@@ -10,7 +10,7 @@ from typing import Any
 from upath import UPath
 
 from genlab.core.errors import RunError
-from genlab.core.storage import read_bytes
+from genlab.core.storage import exists, read_bytes
 from genlab.store import model_directory
 
 FORMAT = "genlab-evaluation"
@@ -25,7 +25,7 @@ def evaluation_file(directory: UPath) -> UPath:
     It lies in the run directory, also for the run's ``model``, which holds only what was trained; for any other model
     directory it lies in that directory, since many of them may lie in one folder.
     """
-    of_run = directory.name == "model" and (directory / model_directory.DESCRIPTION).exists()
+    of_run = directory.name == "model" and exists(directory / model_directory.DESCRIPTION)
     return (directory.parent if of_run else directory) / FILE_NAME
 
 

@@ -15,7 +15,7 @@ from genlab import __version__
 from genlab.core.config import from_dict, to_dict
 from genlab.core.errors import ConfigError, RunError
 from genlab.core.option_text import field_texts, options_schema, values_text
-from genlab.core.storage import locate, read_bytes, sha256, write_atomic, write_json
+from genlab.core.storage import exists, locate, read_bytes, sha256, write_atomic, write_json
 from genlab.core.text import counted
 from genlab.data.format.manifest import LABEL, Attribute
 from genlab.data.format.splits import overlap
@@ -92,7 +92,6 @@ def save(
             recipe and their own, such as ``discriminator.head.logits.bias``.
     """
     root = locate(directory)
-    root.mkdir(parents=True, exist_ok=True)
     weights = tensor_file(model.state_dict())
     write_atomic(root / WEIGHTS, weights)
     write_atomic(root / CARD, _card(model, provenance).encode())
@@ -226,7 +225,7 @@ def find(directories: Sequence[str]) -> dict[str, UPath]:
     found: dict[str, UPath] = {}
     for directory in directories:
         root = locate(directory)
-        if not (root / DESCRIPTION).exists() and (root / "model" / DESCRIPTION).exists():
+        if not exists(root / DESCRIPTION) and exists(root / "model" / DESCRIPTION):
             root = root / "model"
         describe(root)
         name = root.parent.name if root.name == "model" else root.name

@@ -9,7 +9,6 @@ such as ``NAME@prod`` stands for (:mod:`genlab.store.aliases`).
 import contextlib
 import dataclasses
 import json
-import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -19,8 +18,7 @@ from upath import UPath
 
 from genlab.core.claims import claimed
 from genlab.core.errors import ConfigError, RunError
-from genlab.core.retries import with_retries
-from genlab.core.storage import exists, is_remote, locate, read_bytes, sha256, write_atomic, write_json
+from genlab.core.storage import exists, is_remote, list_folder, locate, read_bytes, sha256, write_atomic, write_json
 from genlab.store import model_directory
 from genlab.store.aliases import FEWEST_DIGITS, FILE_NAME, VERSION_DIGITS, Aliases
 from genlab.store.directions import FILE_NAME as DIRECTIONS
@@ -143,7 +141,7 @@ class ModelStore:
             StorageError: the storage cannot be reached.
         """
         try:
-            there = _entries(self.root)
+            there = list_folder(self.root)
         except (FileNotFoundError, NotADirectoryError):
             raise RunError(f"{self.root}: no such folder of models") from None
         aliases = Aliases.read(self.root) if there.get(FILE_NAME) is False else Aliases()
@@ -222,7 +220,7 @@ class ModelStore:
         folder = self.root / name
         versions, faults = dict[str, ModelVersion](), dict[str, str]()
         try:
-            there = _entries(folder)
+            there = list_folder(folder)
         except (FileNotFoundError, NotADirectoryError):
             return versions, faults
         except PermissionError as error:
@@ -288,17 +286,6 @@ def _candidates(folder: UPath, there: Mapping[str, bool]) -> Iterator[tuple[str,
     for name, is_folder in there.items():
         if is_folder and _VERSION.fullmatch(name):
             yield name, folder / name
-
-
-def _entries(folder: UPath) -> dict[str, bool]:
-    """List a folder by one request: for each name, in alphabetical order, whether it is a folder."""
-    if is_remote(folder):
-        listed = with_retries(folder, lambda: folder.fs.ls(folder.path, detail=True))
-        found = {entry["name"].rstrip("/").rpartition("/")[2]: entry["type"] == "directory" for entry in listed}
-    else:
-        with os.scandir(str(folder)) as entries:
-            found = {entry.name: entry.is_dir() for entry in entries}
-    return {name: found[name] for name in sorted(found) if name}  # without the folder itself, which may be an object
 
 
 def _named(names: Iterable[str]) -> str:

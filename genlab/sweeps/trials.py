@@ -11,7 +11,7 @@ from upath import UPath
 
 from genlab.core.config import flatten, override, to_dict
 from genlab.core.errors import ConfigError, RunError
-from genlab.core.storage import exists, locate, read_json, write_json
+from genlab.core.storage import exists, is_folder, locate, read_json, write_json
 from genlab.core.text import counted
 from genlab.store import model_directory
 from genlab.sweeps.space import Space
@@ -303,10 +303,10 @@ def _plan(space: Space, config: Any, name: str, earlier_names: Sequence[str], fo
     It fits if it was started with the same config and data, and choices are made on the same rows of them.
     """
     plan = plan_run(space, config, folder, name)
-    if (folder / name).exists():
+    if is_folder(folder / name):
         return plan
     for earlier_name in (one.replace("/", "_") for one in earlier_names):
-        if len(earlier_name.encode()) > LONGEST_NAME or not (folder / earlier_name / "config.json").exists():
+        if len(earlier_name.encode()) > LONGEST_NAME or not exists(folder / earlier_name / "config.json"):
             continue
         earlier = plan_run(space, config, folder, earlier_name)
         try:
@@ -379,7 +379,7 @@ def result_of(trial: Trial) -> dict[str, float] | None:
     """
     directory = locate(trial.plan.directory)
     step = ended_step(trial.plan)
-    if step is None or not (directory / "report.html").exists():
+    if step is None or not exists(directory / "report.html"):
         return None
     if step > trial.plan.steps:
         raise RunError(
@@ -387,7 +387,7 @@ def result_of(trial: Trial) -> dict[str, float] | None:
             "cannot be compared; give the sweep another --run.name"
         )
     metrics: dict[str, float] = dict(model_directory.describe(directory / "model")["provenance"]["metrics"])
-    if (directory / "scores.json").exists():
+    if exists(directory / "scores.json"):
         scores = flatten(read_json(directory / "scores.json"))
         metrics |= {f"score/{name}": one for name, one in scores.items() if isinstance(one, int | float)}
     return metrics

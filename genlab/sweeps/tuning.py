@@ -19,7 +19,7 @@ from upath import UPath
 from genlab.core.claims import ClaimError
 from genlab.core.config import override
 from genlab.core.errors import ClusterError, GenlabError, StorageError, StorageTimeoutError
-from genlab.core.storage import locate
+from genlab.core.storage import delete_folder, locate
 from genlab.core.text import counted
 from genlab.reports.report import make_report
 from genlab.sweeps.hparams import write_hyperparameters
@@ -90,8 +90,7 @@ def run_trials(source: Source, space: Space, config: Any, folder: UPath, callbac
         ClusterError: when a trial does not fit on the cluster.
     """
     os.environ.update(SETTINGS)
-    if (state := folder / TUNES_FOLDER).exists():
-        state.fs.rm(state.path, recursive=True)
+    delete_folder(folder / TUNES_FOLDER)
     threads, together = side_by_side(config.run, source.most, space.per_gpu)
     at_once = counted(min(together, source.left), "trial")
     print(f"{at_once} at a time, {counted(threads, 'thread')} a worker", flush=True)

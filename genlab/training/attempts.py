@@ -20,7 +20,7 @@ from upath import UPath
 
 from genlab.core.claims import Claim
 from genlab.core.errors import RunError
-from genlab.core.storage import create_exclusive, exists, json_bytes, read_bytes, write_json
+from genlab.core.storage import create_exclusive, exists, json_bytes, names, read_bytes, write_json
 
 FOLDER = "attempts"
 
@@ -108,9 +108,8 @@ def _file(directory: UPath, number: int) -> UPath:
 
 
 def _numbers(directory: UPath) -> list[int]:
-    folder = directory / FOLDER
-    names = (re.fullmatch(r"(\d{5,})\.json", file.name) for file in folder.iterdir()) if folder.exists() else ()
-    return [int(name[1]) for name in names if name]
+    found = (re.fullmatch(r"(\d{5,})\.json", name) for name in names(directory / FOLDER))
+    return [int(name[1]) for name in found if name]
 
 
 def _record(directory: UPath, number: int) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from torch import Tensor
 from upath import UPath
 
 from genlab.core.errors import ConfigError, RunError
-from genlab.core.storage import locate, read_bytes, read_json, require_absolute
+from genlab.core.storage import exists, locate, read_bytes, read_json, require_absolute
 from genlab.core.text import counted
 from genlab.recipes.recipe import Recipe
 from genlab.store import model_directory
@@ -66,13 +66,13 @@ def find_beginning(url: str, family: str) -> Beginning:
     require_absolute("run.init", url)
     root = locate(url)
     # Models of other programs have a config.json, too.
-    config = read_json(root / "config.json") if (root / "config.json").exists() else {}
+    config = read_json(root / "config.json") if exists(root / "config.json") else {}
     if "family" in config:
         found, steps = config["family"], Checkpoints(root / "checkpoints", keep=1).steps()
         if not steps:
             raise ConfigError(f"run.init = {url!r}: this run has no checkpoint yet")
         beginning = Beginning(str(root), steps[-1], "", config.get("init", {}).get("license", ""))
-    elif (root / model_directory.DESCRIPTION).exists():
+    elif exists(root / model_directory.DESCRIPTION):
         description = model_directory.describe(root)
         found, provenance = description["family"], description["provenance"]
         beginning = Beginning(
@@ -153,5 +153,5 @@ def beginning_at(directory: UPath, url: str | None, family: str) -> Beginning | 
     if url is None:
         return None
     file = directory / "config.json"
-    recorded = read_json(file).get("init") if file.exists() else None
+    recorded = read_json(file).get("init") if exists(file) else None
     return Beginning(**recorded) if recorded else find_beginning(url, family)

@@ -10,7 +10,7 @@ from typing import Any
 
 from upath import UPath
 
-from genlab.core.storage import locate
+from genlab.core.storage import delete_folder, exists, locate, names
 from genlab.evaluation.checkpoint_evaluations import (
     CheckpointEvaluation,
     best_of,
@@ -25,7 +25,6 @@ from genlab.recipes.recipe import recipe_type
 from genlab.store import model_directory
 from genlab.store.probes import Probes, make
 from genlab.training.attempts import Attempt, begin_attempt
-from genlab.training.checkpoints import remove_folder
 from genlab.training.plan import Plan
 from genlab.training.session import ChildCall, Session
 from genlab.training.tracking import Tracker
@@ -76,13 +75,13 @@ class Candidates:
         self._evaluations = read_evaluations(self._directory)
         unmeasured = []
         for step, folder in _candidates(self._directory).items():
-            complete = (folder / model_directory.DESCRIPTION).exists()
+            complete = exists(folder / model_directory.DESCRIPTION)
             evaluation = self._evaluation(folder) if complete else None
             if complete and step <= done and evaluation is None:
                 unmeasured.append(folder)
             elif evaluation is None:
                 attempt.require_last()
-                remove_folder(folder)
+                delete_folder(folder)
         self._delete_all_but_best()
         self._measured.extend(self._measurer.submit(self._measure, folder) for folder in unmeasured)
 
@@ -207,7 +206,7 @@ class Candidates:
                 then = "it is left out" if again else "it is tried once more in the end"
                 self._session.say(f"the checkpoint of step {step} could not be evaluated; {then}: {failure}")
                 if again:
-                    remove_folder(folder)
+                    delete_folder(folder)
 
     def _results(self, folder: UPath) -> dict[str, float]:
         """Measure the best candidate on the rows that results are reported on, if they are not those of the choice.
@@ -250,7 +249,7 @@ class Candidates:
         for step, folder in _candidates(self._directory).items():
             if step in measured and best is not None and step != best.step:
                 self._attempt.require_last()
-                remove_folder(folder)
+                delete_folder(folder)
 
     def _rank_text(self, evaluation: CheckpointEvaluation) -> str:
         """Return the measurement that candidates are ranked by, with its name."""
@@ -291,6 +290,5 @@ def _provenance_and_weights(folder: UPath) -> tuple[dict[str, Any], str]:
 
 def _candidates(run: UPath) -> dict[int, UPath]:
     """Return the folders of candidates by step, also those whose write a crash cut short."""
-    folder = run / "candidates"
-    names = (re.fullmatch(r"step-(\d{8,})", path.name) for path in folder.iterdir()) if folder.exists() else ()
-    return {step: candidate_directory(run, step) for step in sorted(int(name[1]) for name in names if name)}
+    found = (re.fullmatch(r"step-(\d{8,})", name) for name in names(run / "candidates"))
+    return {step: candidate_directory(run, step) for step in sorted(int(name[1]) for name in found if name)}

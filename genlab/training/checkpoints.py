@@ -19,7 +19,19 @@ from upath import UPath
 
 from genlab import __version__
 from genlab.core.errors import GenlabError, RunError, StorageError
-from genlab.core.storage import create_exclusive, is_remote, json_bytes, read_bytes, read_json, write_atomic, write_json
+from genlab.core.storage import (
+    create_exclusive,
+    delete,
+    delete_folder,
+    exists,
+    is_remote,
+    json_bytes,
+    names,
+    read_bytes,
+    read_json,
+    write_atomic,
+    write_json,
+)
 from genlab.store.tensor_file import TensorFile, layout_of
 from genlab.training.attempts import Attempt
 
@@ -106,7 +118,6 @@ class Checkpoints:
         if self._kept is None:
             self._kept = self.steps()
         folder = self._folder(step)
-        folder.mkdir(parents=True, exist_ok=True)
         number = self._attempt.number if self._attempt else 0
         file = folder / f"state-{number:05d}.safetensors"
         write_atomic(file, state)
@@ -131,7 +142,7 @@ class Checkpoints:
 
     def steps(self) -> list[int]:
         """Return the steps of the complete checkpoints, which are those with an index, oldest first."""
-        return sorted(step for step, folder in self._folders().items() if (folder / INDEX).exists())
+        return sorted(step for step, folder in self._folders().items() if exists(folder / INDEX))
 
     def newest(self) -> tuple[int, dict[str, Tensor], list[str]]:
         """Read the newest checkpoint that is complete and undamaged. Rank 0 calls it when a run starts.
@@ -149,7 +160,7 @@ class Checkpoints:
         """
         # All that is found while this attempt is the last is older than it: a later one will name its files otherwise.
         complete = self.steps()
-        torn = {folder: list(folder.iterdir()) for step, folder in self._folders().items() if step not in complete}
+        torn = {folder: names(folder) for step, folder in self._folders().items() if step not in complete}
         uploads, messages = _unfinished_uploads(self.directory.parent)
         self._require_last_attempt()
         messages += _abort(self.directory.parent, uploads)
@@ -185,7 +196,7 @@ class Checkpoints:
         for step in earlier:
             self._delete(step)
         write_json(self._folder(last) / INDEX, self._index(last) | {"files": {}})
-        _remove(self._folder(last), [file for file in self._folder(last).iterdir() if file.name != INDEX])
+        _remove(self._folder(last), [name for name in names(self._folder(last)) if name != INDEX])
 
     def _is_released(self, step: int) -> bool:
         try:
@@ -250,28 +261,25 @@ class Checkpoints:
     def _set_aside(self, step: int) -> None:
         folder = self._folder(step)
         if is_remote(folder):
-            (folder / INDEX).unlink()
+            delete(folder / INDEX)
             return
         aside = folder.with_name(f"damaged-{folder.name}")
-        if aside.exists():
-            remove_folder(aside)
+        delete_folder(aside)
         folder.rename(aside)
 
     def _delete(self, step: int) -> None:
         """Delete a checkpoint, its index first: without it the rest does not count as a checkpoint."""
         folder = self._folder(step)
-        files = [file for file in folder.iterdir() if file.name != INDEX] if folder.exists() else []
+        files = [name for name in names(folder) if name != INDEX]
         self._require_last_attempt()
-        _remove(folder, [folder / INDEX, *files])
+        _remove(folder, [INDEX, *files])
 
     def _folder(self, step: int) -> UPath:
         return self.directory / f"step-{step:08d}"
 
     def _folders(self) -> dict[int, UPath]:
-        if not self.directory.exists():
-            return {}
-        names = (re.fullmatch(r"step-(\d{8,})", folder.name) for folder in self.directory.iterdir())
-        return {step: self._folder(step) for step in sorted(int(name[1]) for name in names if name)}
+        found = (re.fullmatch(r"step-(\d{8,})", name) for name in names(self.directory))
+        return {step: self._folder(step) for step in sorted(int(name[1]) for name in found if name)}
 
 
 def _unfinished_uploads(run: UPath) -> tuple[list[dict[str, str]], list[str]]:
@@ -319,16 +327,10 @@ def _not_swept(run: UPath) -> str:
     )
 
 
-def _remove(folder: UPath, files: list[UPath]) -> None:
-    """Delete these files of a folder, and the folder if nothing else is in it."""
+def _remove(folder: UPath, files: list[str]) -> None:
+    """Delete the files of these names in a folder, and the folder if nothing else is in it."""
     for file in files:
-        file.unlink(missing_ok=True)
+        delete(folder / file)
     if not is_remote(folder):
         with contextlib.suppress(OSError):
             folder.rmdir()
-
-
-def remove_folder(folder: UPath) -> None:
-    """Delete a folder with its content, if it is there."""
-    with contextlib.suppress(FileNotFoundError):  # An earlier request may have deleted it and its answer been lost.
-        folder.fs.rm(folder.path, recursive=True)

@@ -18,7 +18,7 @@ from genlab import __version__
 from genlab.core.claims import Claim, claimed, is_claim_file
 from genlab.core.config import differences, from_dict, to_dict, validate
 from genlab.core.errors import ConfigError, DataError, RunError
-from genlab.core.storage import exists, is_remote, locate, read_json, require_absolute, write_json
+from genlab.core.storage import exists, is_remote, locate, names, read_json, require_absolute, write_json
 from genlab.data.format.held_out import HeldOutSplits, held_out_splits
 from genlab.data.format.manifest import FILE_NAME as MANIFEST
 from genlab.data.format.shards import ShardSet
@@ -251,7 +251,7 @@ def make_plan(family: str, config: Any, *, sealed: bool = False, branch: Branch 
     recipe = build_on_meta(family, config, infos)
     group = recipe.group
     init = beginning_at(root / name, run.init, family)
-    if init is not None and not (root / name / "config.json").exists():
+    if init is not None and not exists(root / name / "config.json"):
         state_of_beginning(init, recipe)  # raises for another architecture
     for domain, info in infos.items():
         if run.batch > info.rows:
@@ -405,7 +405,7 @@ def _held_out(config: Any, domains: Mapping[str, DomainPlan], begun: Mapping[str
 def _ingest_synthetic(source: str, storage: UPath) -> str:
     """Ingest a ``synthetic:`` source into the runs folder, unless it is there; return the data set's URL."""
     destination = storage / SYNTHETIC_FOLDER / source.removeprefix(SYNTHETIC)
-    if not (destination / MANIFEST).exists():
+    if not exists(destination / MANIFEST):
         ingest(IngestConfig(source=source, dest=str(destination), test_fraction=TEST_FRACTION))
     return str(destination)
 
@@ -437,10 +437,10 @@ def earlier_config(plan: Plan) -> dict[str, Any] | None:
     """
     directory = locate(plan.directory)
     file = directory / "config.json"
-    if not file.exists():
+    if not exists(file):
         # Some files do not count: a run that was killed while it wrote its config.json leaves a hidden part of one.
-        names = [file.name for file in directory.iterdir()] if not is_remote(directory) and directory.exists() else []
-        if any(name[0] != "." and not is_claim_file(name, WORK) for name in names):
+        there = [] if is_remote(directory) else names(directory)
+        if any(name[0] != "." and not is_claim_file(name, WORK) for name in there):
             raise RunError(f"{directory} holds something else than a run; choose another run.name")
         return None
     found: dict[str, Any] = read_json(file)

@@ -7,6 +7,7 @@ So the lines of a run are the parts of the last attempt that has a part 0, and n
 take from them. When a run is finished they are joined in ``metrics.jsonl``. :func:`read_metrics` reads either.
 """
 
+import fnmatch
 import json
 import os
 import re
@@ -18,7 +19,7 @@ from typing import Any, Protocol
 
 from upath import UPath
 
-from genlab.core.storage import is_remote, read_bytes, write_atomic
+from genlab.core.storage import delete, is_remote, names, read_bytes, write_atomic
 from genlab.training import event_file
 from genlab.training.attempts import Attempt
 
@@ -76,9 +77,9 @@ def open_run_files(directory: UPath, step: int, without: str, attempt: Attempt |
     lines = [json.dumps(line) for line in read_metrics(directory / METRICS) if line["step"] <= step]
     _require_last(attempt)
     folder = directory / TENSORBOARD
-    for partial in folder.glob(f".{event_file.PATTERN}.partial"):
-        partial.unlink()  # left when a process was killed while it rewound; TensorBoard would read it
-    names = sorted(file.name for file in folder.glob(event_file.PATTERN))
+    there = names(folder)
+    for partial in fnmatch.filter(there, f".{event_file.PATTERN}.partial"):
+        delete(folder / partial)  # left when a process was killed while it rewound; TensorBoard would read it
     files: RunFiles = (
         _StoreFiles(directory, lines, attempt)
         if is_remote(directory)
@@ -94,7 +95,7 @@ def open_run_files(directory: UPath, step: int, without: str, attempt: Attempt |
             write_atomic(folder / name, after)
 
     with ThreadPoolExecutor(READERS if is_remote(directory) else 1, thread_name_prefix="rewind") as readers:
-        list(readers.map(rewind, names))
+        list(readers.map(rewind, fnmatch.filter(there, event_file.PATTERN)))
     files.event(event_file.header() + (event_file.resumption(step) if step else b""))
     return files, lines
 
@@ -131,8 +132,8 @@ def _content(file: UPath) -> bytes:
 
 def _parts(folder: UPath) -> list[tuple[int, int]]:
     """Return attempt and number of the parts in ``folder``, in this order."""
-    names = (re.fullmatch(r"(\d+)-(\d+)\.jsonl", file.name) for file in folder.iterdir()) if folder.exists() else ()
-    return sorted((int(name[1]), int(name[2])) for name in names if name)
+    found = (re.fullmatch(r"(\d+)-(\d+)\.jsonl", name) for name in names(folder))
+    return sorted((int(name[1]), int(name[2])) for name in found if name)
 
 
 def _part(folder: UPath, attempt: int, number: int) -> UPath:
@@ -210,7 +211,7 @@ class _StoreFiles:
         self._error: Exception | None = None
         write_atomic(_part(directory / PARTS, self._number, 0), _text(lines))
         _delete_parts(directory / PARTS, self._number)
-        (directory / METRICS).unlink(missing_ok=True)
+        delete(directory / METRICS)
 
     def line(self, line: str) -> None:
         with self._lock:
@@ -278,6 +279,6 @@ def _delete_parts(folder: UPath, attempt: int | None) -> None:
     """Delete the parts of attempts before ``attempt``; with ``None``, all."""
     for part in _parts(folder):
         if attempt is None or part[0] < attempt:
-            _part(folder, *part).unlink(missing_ok=True)
+            delete(_part(folder, *part))
     if attempt is None and not is_remote(folder) and folder.exists():
         folder.rmdir()

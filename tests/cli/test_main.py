@@ -1,13 +1,17 @@
 """The command line: what there is, what each command takes, and how a mistake ends."""
 
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from s3fs import S3FileSystem
 
 from genlab import __version__
 from genlab.cli import main as cli
+from tests.s3 import SETTINGS
 
 LOADED = """
 import sys
@@ -56,6 +60,24 @@ def test_an_unknown_command_is_refused_with_those_there_are(
     assert printed.out == ""
     assert "error: ingst: no such command; did you mean ingest?" in printed.err
     assert "  ingest " in printed.err
+
+
+@pytest.mark.parametrize(
+    "command", ["report", "ledger", "plan-checkpoints", "describe", "export", "sample", "evaluate"]
+)
+def test_a_store_that_knows_nobody_ends_in_one_message(
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    for name, value in SETTINGS.items():
+        monkeypatch.setenv(name, value)
+    S3FileSystem.clear_instance_cache()
+    more = {"export": ["out"], "sample": ["out.png"]}.get(command, [])
+    assert run(monkeypatch, command, "s3://bucket/runs/digits", *more) == 2
+    printed = capsys.readouterr().err
+    assert re.search("error: s3://bucket/runs/digits.*: no request was made .*credentials", printed)
+    S3FileSystem.clear_instance_cache()
 
 
 @pytest.mark.parametrize("command", cli.COMMANDS)

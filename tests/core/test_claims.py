@@ -17,13 +17,13 @@ from genlab.core.storage import locate, read_bytes, write_atomic
 from tests.s3 import Bucket, FaultProxy, hurry
 
 FORK = multiprocessing.get_context("fork")
-PLACES = ["disk", "memory"]
+PLACES = {"disk": "{}/place", "memory": "memory://{}/place", "a pattern": "memory://{}/place[1]*?"}
 
 
 @pytest.fixture
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """A folder with a file in it: on a disk, which has locks, or in a store that has none."""
-    url = str(tmp_path / "place") if request.param == "disk" else f"memory://bucket-{secrets.token_hex(8)}/place"
+    """A folder with a file in it: on a disk, which has locks, or in a store that has none, under either name."""
+    url = PLACES[request.param].format(tmp_path if request.param == "disk" else f"bucket-{secrets.token_hex(8)}")
     write_atomic(locate(url) / "neighbour", b"")
     return url
 

@@ -8,7 +8,18 @@ import pytest
 from s3fs import S3FileSystem
 
 from genlab.core.errors import StorageError, StorageTimeoutError
-from genlab.core.storage import create_exclusive, locate, read_bytes, read_range, write_atomic
+from genlab.core.storage import (
+    create_exclusive,
+    delete,
+    delete_folder,
+    exists,
+    is_folder,
+    locate,
+    names,
+    read_bytes,
+    read_range,
+    write_atomic,
+)
 from tests.s3 import CREDENTIALS, READ_FAULTS, WRITE_FAULTS, Bucket, FaultProxy, hurry
 
 
@@ -67,6 +78,11 @@ def test_retries_end_with_one_message(s3: Bucket, fault_proxy: FaultProxy, monke
         lambda: read_bytes(file),
         lambda: write_atomic(file, b"new"),
         lambda: create_exclusive(file, b"new"),
+        lambda: exists(file),
+        lambda: is_folder(file),
+        lambda: names(file),
+        lambda: delete(file),
+        lambda: delete_folder(file),
     ]
     for call in calls:
         with pytest.raises(
@@ -74,8 +90,9 @@ def test_retries_end_with_one_message(s3: Bucket, fault_proxy: FaultProxy, monke
         ):
             call()
     fault_proxy.away()
-    with pytest.raises(StorageTimeoutError, match=rf"{file}: gave up .*Could not connect") as error:
-        read_range(file, 0, 4)
+    for call in (lambda: read_range(file, 0, 4), lambda: names(file)):
+        with pytest.raises(StorageTimeoutError, match=rf"{file}: gave up .*Could not connect") as error:
+            call()
     assert not any(secret in str(error.value) for secret in CREDENTIALS.values())
 
 
@@ -84,14 +101,16 @@ def test_what_will_not_pass_is_said_at_once(
 ) -> None:
     fault_proxy.plan(rate=1, kinds=["denied"], seed=0)
     file = locate(s3.url) / "file"
-    for call in (lambda: read_range(file, 0, 4), lambda: write_atomic(file, b"new")):
+    for call in (lambda: read_range(file, 0, 4), lambda: write_atomic(file, b"new"), lambda: names(file)):
         with pytest.raises(StorageError, match=rf"{file}: access denied") as error:
             call()
         assert not any(secret in str(error.value) for secret in CREDENTIALS.values())
-    assert fault_proxy.traffic().count() == 2
+    assert fault_proxy.traffic().count() == 3
     for name in CREDENTIALS:
         monkeypatch.delenv(name)
     S3FileSystem.clear_instance_cache()
-    with pytest.raises(StorageError, match=rf"{file}: .*credentials.*AWS_ACCESS_KEY_ID"):
-        read_range(file, 0, 4)
+    asks: list[Callable[[], object]] = [lambda: read_bytes(file), lambda: exists(file), lambda: names(file)]
+    for ask in asks:
+        with pytest.raises(StorageError, match=rf"{file}: .*credentials.*AWS_ACCESS_KEY_ID"):
+            ask()
     S3FileSystem.clear_instance_cache()

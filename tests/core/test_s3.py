@@ -16,8 +16,11 @@ from genlab.core import s3 as s3_requests
 from genlab.core.storage import (
     AtomicFile,
     create_exclusive,
+    is_folder,
     json_bytes,
+    list_folder,
     locate,
+    names,
     read_bytes,
     read_json,
     read_range,
@@ -70,6 +73,16 @@ def test_a_list_has_each_object_once_however_it_is_divided(
     assert sorted(walk_remote(locate(f"{s3.url}/photos"))) == sorted((name, size) for size, name in enumerate(names))
     assert keys < len(names) or fault_proxy.traffic().count("GET") == before + 1
     assert len(list(walk_remote(locate(s3.url)))) == len(names) + 2
+
+
+def test_a_folder_of_more_names_than_one_request_lists(s3: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(s3_requests, "LISTED_AT_ONCE", 2)
+    for name in ("a", "b/1", "b/2", "b/3", "c/d/1", "e"):
+        write_atomic(locate(f"{s3.url}/runs/{name}"), b"")
+    locate(s3.url).fs.call_s3("put_object", Bucket=s3.name, Key="runs/")  # a folder, as consoles make it
+    assert list_folder(locate(f"{s3.url}/runs")) == {"a": False, "b": True, "c": True, "e": False}
+    assert names(locate("s3://no-such-bucket/runs")) == []
+    assert not is_folder(locate("s3://no-such-bucket/runs"))
 
 
 @pytest.mark.slow

@@ -17,9 +17,14 @@ from genlab.core.storage import (
     JOB_ENV,
     AtomicFile,
     create_exclusive,
+    delete,
+    delete_folder,
+    is_folder,
     is_remote,
     json_bytes,
+    list_folder,
     locate,
+    names,
     read_bytes,
     read_json,
     read_range,
@@ -81,6 +86,30 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path, monkeypatch: pyt
     with pytest.raises(OSError, match="no space left"):
         write_atomic(file, b"half of it")
     assert file.read_bytes() == b"newer"
+
+
+def test_folders_are_listed_and_deleted_whatever_their_names_are(storage_folder: UPath) -> None:
+    """``[``, ``*`` and ``?`` in the name of a run are no pattern, which others would match."""
+    for run in ("run[1]", "run*", "run1"):
+        for file in ("a.json", "step-1/a.png", "step-2/deep/b.png"):
+            write_atomic(storage_folder / run / file, b"x")
+    assert names(storage_folder) == ["run*", "run1", "run[1]"]
+    assert list_folder(storage_folder / "run[1]") == {"a.json": False, "step-1": True, "step-2": True}
+    assert names(storage_folder / "run[1]", "step-") == ["step-1", "step-2"]
+    assert names(storage_folder / "run[1]", "other") == names(storage_folder / "none") == []
+    with pytest.raises(FileNotFoundError, match="none"):
+        list_folder(storage_folder / "none")
+    assert is_folder(storage_folder / "run[1]" / "step-2")
+    assert not is_folder(storage_folder / "run[1]" / "a.json")
+    assert not is_folder(storage_folder / "run")
+    delete(storage_folder / "run[1]" / "a.json")
+    delete(storage_folder / "run[1]" / "a.json")
+    assert names(storage_folder / "run[1]") == ["step-1", "step-2"]
+    for _ in range(2):
+        delete_folder(storage_folder / "run[1]")
+        delete_folder(storage_folder / "run*")
+    assert names(storage_folder) == ["run1"]
+    assert names(storage_folder / "run1") == ["a.json", "step-1", "step-2"]
 
 
 @pytest.mark.parametrize("url", ["{}", "memory://test-storage"])

@@ -1,7 +1,10 @@
 """The reports of tiny VAE and CVAE runs: each picture, cut out again, is what its caption says."""
 
+import dataclasses
 import json
+import math
 import re
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +14,20 @@ import torch
 from PIL import Image
 
 from genlab.core.config import override
+from genlab.core.storage import locate
 from genlab.data.format.shards import ShardSet
+from genlab.data.ingest.attributes import FOLDER
 from genlab.data.ingest.ingest import IngestConfig, ingest
 from genlab.imaging.images import Pixels
 from genlab.imaging.latent_plane import prior_quantiles
-from genlab.models.cvae import CVAE
+from genlab.models.cvae import CVAE, CVAEArchitecture
 from genlab.models.latent_model import LatentModel
 from genlab.recipes.recipe import recipe_type
+from genlab.reports import cvae as cvae_report
+from genlab.reports import latent_space
+from genlab.reports.latent_space import Subject
 from genlab.reports.report import make_report
-from genlab.reports.run import chosen_epochs
+from genlab.reports.run import RunRecord, chosen_epochs, epoch_titles
 from genlab.store import model_directory
 from genlab.training.launch import launch
 
@@ -91,6 +99,41 @@ def caption_of(run: Path, name: str) -> str:
     return found[1]
 
 
+@pytest.fixture
+def record() -> RunRecord:
+    """A run of which nothing was read but its splits."""
+    splits = {"choice": None, "report": "test"}
+    return RunRecord(locate("memory://run"), "vae", {}, {}, [], [], [], recorded_splits=splits)
+
+
+def test_more_images_than_are_drawn_are_shown_under_their_own_classes(
+    tmp_path: Path, record: RunRecord, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows that are stored class by class, of which every fourth is drawn."""
+    for number in range(3):
+        (tmp_path / "photos" / f"class-{number}").mkdir(parents=True)
+        grey = Image.new("L", (12, 12), 50 * (number + 1))
+        for row in range(8):
+            grey.save(tmp_path / "photos" / f"class-{number}" / f"{row}.png")
+    ingest(IngestConfig(str(tmp_path / "photos"), str(tmp_path / "data"), label=FOLDER))
+    monkeypatch.setattr(latent_space, "SCATTERED_IMAGES", 6)
+    model = CVAE((12, 12, 3), CVAEArchitecture(channels=(4,), hidden=8, classes=3))
+    figure = cvae_report._reconstructions(Subject(record, model, "images", ShardSet.open(str(tmp_path / "data"))))
+    sheet = np.asarray(Image.open(BytesIO(figure.pictures[0].png)))
+    assert figure.pictures[0].rows == ("class-0", "", "class-1", "", "class-2", "")
+    assert [sheet[2 + 28 * number :, 2:][:12, :12, 0].mean() for number in range(3)] == [50, 100, 150]
+    assert [sheet[2 + 28 * number :, 16:][:12, :12, 0].mean() for number in range(3)] == [50, 100, 150]
+
+
+def test_the_lowest_elbo_is_a_number(record: RunRecord) -> None:
+    values = (math.nan, 120.0, 90.0, math.inf)
+    lines = [{"epoch": 1 + n, "neg_elbo": one, "reconstruction": 1.0, "kl": 2.0} for n, one in enumerate(values)]
+    shown = latent_space.elbo(dataclasses.replace(record, test=lines)).tables[0].rows
+    assert [row[:3] for row in shown] == [("last", "4", "inf"), ("lowest", "3", "90.00")]
+    shown = latent_space.elbo(dataclasses.replace(record, test=lines[:1])).tables[0].rows
+    assert [row[:3] for row in shown] == [("last", "1", "nan")]
+
+
 @pytest.mark.slow
 def test_the_vaes_pictures_and_its_elbo(run_of_vae: Path) -> None:
     epochs = {"reconstructions-epoch-1.05", "reconstructions-epoch-2.1"}
@@ -124,7 +167,16 @@ def test_up_to_five_epochs_are_chosen() -> None:
     assert chosen_epochs(each[:15]) == [3, 6, 9, 12, 15]
     assert chosen_epochs(each[:3]) == [1, 2, 3]
     assert chosen_epochs([0.5]) == [0.5]
+    assert chosen_epochs([0.0001 * epoch for epoch in each[:10]]) == pytest.approx([2e-4, 4e-4, 6e-4, 8e-4, 1e-3])
+    assert chosen_epochs([0.0]) == [0.0]
     assert chosen_epochs([]) == []
+
+
+def test_the_titles_of_epochs_tell_them_apart() -> None:
+    assert epoch_titles([1.0526, 2.1053, 10, 100]) == ["1.05", "2.11", "10", "100"]
+    assert epoch_titles([0.0034]) == ["0.003"]
+    assert epoch_titles([0.0, 0.00012, 12_345.001, 12_345.002]) == ["0", "0.0001", "12345.001", "12345.002"]
+    assert epoch_titles([]) == []
 
 
 @pytest.mark.slow

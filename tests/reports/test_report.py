@@ -19,7 +19,7 @@ from PIL import Image
 from genlab.cli.report import main
 from genlab.core.config import flatten
 from genlab.core.errors import DataError, RunError
-from genlab.core.storage import locate
+from genlab.core.storage import locate, write_atomic
 from genlab.data.format.shards import ShardSet
 from genlab.data.ingest.ingest import IngestConfig, ingest
 from genlab.data.ingest.sources.synthetic import counterparts
@@ -32,7 +32,7 @@ from genlab.recipes.vae import VAEConfig
 from genlab.reports.curves import loss_figure
 from genlab.reports.cyclegan import PANELS
 from genlab.reports.family import family_report
-from genlab.reports.report import make_report
+from genlab.reports.report import _last_pictures, make_report
 from genlab.reports.run import RunRecord
 from genlab.store import model_directory
 from genlab.training.launch import launch
@@ -181,6 +181,21 @@ def test_the_same_rows_are_shown_as_training_drew_them(direction: str, cyclegan:
         images = shown[..., 3] == 255
         assert images.mean() > 0.8
         np.testing.assert_array_equal(shown[images, :3], drawn[images])
+
+
+def test_pictures_of_steps_close_to_each_other_have_titles_of_their_own(copy: Path) -> None:
+    """As in a run that ended soon, of a large data set; its name is no pattern in an object store."""
+    remote = locate("memory://runs/tiny[1]")
+    for file in (file for file in copy.rglob("*") if file.is_file()):
+        write_atomic(remote / file.relative_to(copy).as_posix(), file.read_bytes())
+    run = RunRecord.read(remote)
+    run = dataclasses.replace(run, train=[*run.train[:-1], run.train[-1] | {"epoch": 0.004}])
+    shown = run.pictures("a_to_b")
+    assert list(shown) == ["epoch 0.002", "epoch 0.004"]
+    for pixels, step in zip(shown.values(), (2, 4), strict=True):
+        drawn = Image.open(copy / "figures" / f"step-{step:08d}" / "a_to_b.png")
+        np.testing.assert_array_equal(pixels, np.asarray(drawn))
+    assert [picture.name for picture in _last_pictures(run).sections[0].figures[0].pictures] == ["a_to_b"]
 
 
 def test_losses_that_were_not_computed_have_no_panel(cyclegan: Path) -> None:

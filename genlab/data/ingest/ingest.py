@@ -10,6 +10,7 @@ which asks for such a change, it is accepted, and the shards that it does not co
 """
 
 import dataclasses
+import fnmatch
 import hashlib
 import itertools
 import json
@@ -28,7 +29,7 @@ from upath import UPath
 from genlab.core import config as configs
 from genlab.core.claims import ClaimLostError, claimed, is_claimed
 from genlab.core.errors import ConfigError, DataError, GenlabError
-from genlab.core.storage import locate, read_bytes, require_absolute, sha256, write_json
+from genlab.core.storage import delete, exists, locate, names, read_bytes, require_absolute, sha256, write_json
 from genlab.data.format.index import IndexWriter
 from genlab.data.format.manifest import FILE_NAME, Attribute, IndexFile, Manifest, Origin, Shard, Skipped
 from genlab.data.format.splits import SPLITS, TEST, TRAIN, VALIDATION
@@ -177,7 +178,7 @@ def ingest(
     """
     require_absolute("dest", config.dest)
     dest = locate(config.dest)
-    if (dest / FILE_NAME).exists() and not ((dest / SPECIFICATION).exists() or is_claimed(dest, WORK)):
+    if exists(dest / FILE_NAME) and not (exists(dest / SPECIFICATION) or is_claimed(dest, WORK)):
         raise _occupied(dest)
     _check_options(config)
     source = open_source(
@@ -215,7 +216,7 @@ def ingest(
     specification = _specification(config, source, listing)
     with _writing(dest), claimed(dest, WORK, "choose another place") as claim:
         # Checked again, for another process may have finished it in the meantime.
-        if (dest / FILE_NAME).exists():
+        if exists(dest / FILE_NAME):
             if _read_specification(dest)[0] != specification:
                 raise _occupied(dest)
             manifest = Manifest.load(dest)
@@ -239,7 +240,7 @@ def ingest(
                 raise
             except GenlabError:
                 # The error asks for another source or other options, which the next ingest must not refuse.
-                (dest / SPECIFICATION).unlink(missing_ok=True)
+                delete(dest / SPECIFICATION)
                 raise
             claim.require()
             manifest = _manifest(config, source, image_format, label_names, columns.skipped, results, *index.save(dest))
@@ -399,12 +400,14 @@ def _begin(dest: UPath, specification: dict[str, Any], tasks: ShardTasks) -> Non
     write_json(dest / SPECIFICATION, specification)
     mine = {name for path in tasks.paths for name in (path, record_path(path))}
     patterns = ("shard-[0-9]*.arrow", "shard-[0-9]*.json", ".*.partial")
-    _clear(dest, [str(file) for pattern in patterns for file in dest.glob(pattern) if str(file) not in mine])
+    there = names(dest)
+    files = (str(dest / name) for pattern in patterns for name in fnmatch.filter(there, pattern))
+    _clear(dest, [file for file in files if file not in mine])
 
 
 def _clear(dest: UPath, files: Iterable[str]) -> None:
     for file in files:
-        locate(file).unlink(missing_ok=True)
+        delete(locate(file))
 
 
 def _check_options(config: IngestConfig) -> None:

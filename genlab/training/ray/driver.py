@@ -30,7 +30,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from genlab.core.claims import Claim
 from genlab.core.errors import ClusterError, GenlabError, RunError, StorageTimeoutError
-from genlab.core.storage import is_remote, locate
+from genlab.core.storage import delete_folder, is_remote, locate
 from genlab.core.text import counted
 from genlab.recipes.options import Run
 from genlab.recipes.workers import least_of
@@ -419,8 +419,7 @@ def _run_config(plan: "Plan", callbacks: list[Any], failure_config: FailureConfi
     storage = locate(plan.directory) / RAY_STATE
     if plan.claim:
         plan.claim.require()
-    if storage.exists():
-        storage.fs.rm(storage.path, recursive=True)
+    delete_folder(storage)
     filesystem = pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(storage.fs)) if is_remote(storage) else None
     return RunConfig(
         name=secrets.token_hex(4),

@@ -7,10 +7,11 @@ columns, share; ``idx`` (MNIST), ``tfrecord``, ``webdataset`` and ``synthetic`` 
 
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import PurePosixPath
 
 from genlab.core.errors import ConfigError, DataError
-from genlab.core.storage import locate, require_absolute
-from genlab.data.ingest.sources.base import Entry, Load, Sample, Source
+from genlab.core.storage import exists, is_folder, locate, names, require_absolute
+from genlab.data.ingest.sources.base import Entry, Load, Sample, Source, list_files
 from genlab.data.ingest.sources.columns import Table
 from genlab.data.ingest.sources.files import Folder, Zip, is_image
 from genlab.data.ingest.sources.huggingface import HuggingFace, is_saved
@@ -83,7 +84,7 @@ def _split(text: str) -> tuple[str | None, str]:
     match = re.match(r"([a-z][\w+.-]*):(?!//)", text, re.IGNORECASE)
     if match and match[1] in _SCHEMES:
         return match[1], text[match.end() :]
-    if match and not locate(text).exists():
+    if match and not exists(locate(text)):
         raise DataError(f"{text}: unknown scheme {match[1]}; there are: {', '.join(_SCHEMES)}")
     return None, text
 
@@ -91,18 +92,18 @@ def _split(text: str) -> tuple[str | None, str]:
 def _recognise(path: str) -> str:
     root = locate(path)
     kinds: set[str] = set()
-    if root.is_file():
-        kinds = _containers([root.name]) | ({Zip.kind} if root.suffix.lower() == ".zip" else set())
-    elif root.is_dir():
-        names = [child.name for child in root.iterdir()]
-        kinds = _containers(names)
-        if is_saved(names):
+    if is_folder(root):
+        there = names(root)
+        kinds = _containers(there)
+        if is_saved(there):
             kinds = {HuggingFace.kind}
         elif not kinds:
-            for child in root.rglob("*"):
-                if is_image(str(child)):
+            for name, _ in list_files(path):
+                if is_image(name):
                     return Folder.kind
-                kinds |= _containers([child.name]) - {Mnist.kind}
+                kinds |= _containers([PurePosixPath(name).name]) - {Mnist.kind}
+    elif exists(root):
+        kinds = _containers([root.name]) | ({Zip.kind} if root.suffix.lower() == ".zip" else set())
     else:
         raise DataError(f"{path}: no such file or directory")
     if len(kinds) == 1:

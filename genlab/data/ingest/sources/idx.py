@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from upath import UPath
 
 from genlab.core.errors import DataError
-from genlab.core.storage import locate, read_bytes
+from genlab.core.storage import is_folder, locate, names, read_bytes
 from genlab.core.text import counted
 from genlab.data.ingest.sources.base import Entry, Load, Sample, Source
 
@@ -73,13 +73,13 @@ class Mnist(Source):
     def _halves(self) -> dict[str, dict[str, UPath]]:
         """Return half → content → file, for each half that is there."""
         directory = locate(self.path)
-        if not directory.is_dir():
+        if not is_folder(directory):
             raise DataError(f"{self.path}: no such directory")
-        names = sorted(file.name for file in directory.iterdir())
+        there = names(directory)
         halves: dict[str, dict[str, UPath]] = {}
         for half in _SPLITS:
             files = {
-                content: directory / name for content in _CONTENTS for name in idx_names(half, content) if name in names
+                content: directory / name for content in _CONTENTS for name in idx_names(half, content) if name in there
             }
             if files:
                 halves[half] = files
