@@ -16,7 +16,7 @@ from genlab.imaging.images import encode_png
 from genlab.inference.engine import Engine
 from genlab.inference.latent_files import read_latents
 from genlab.inference.operations import ModelInfo
-from genlab.inference.pictures import encode_sheet, is_file, png_name, save
+from genlab.inference.pictures import encode_sheet, meant_as_file, png_name, save
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def decode(config: DecodeConfig, options: Mapping[str, Any]) -> None:
     model = ModelInfo.find(config.model, "decode")
     label = model.class_number(config.label, needed=True)
     source, dest = locate(config.source), locate(config.dest)
-    one_file = is_file(dest, ".png")
+    one_file = meant_as_file(dest, ".png")
     latents, pictures = read_latents(source)
     files = [] if one_file else _file_names(source, pictures or [f"{number:05d}" for number in range(len(latents))])
     images = Engine(model.directory).decode(latents, label, **options)

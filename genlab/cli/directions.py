@@ -16,6 +16,7 @@ from genlab.cli.classifier_training import split_to_train_on, trained_classifier
 from genlab.core.config import parse
 from genlab.core.errors import ConfigError, DataError, RunError, run_command
 from genlab.core.seeds import derived_seed
+from genlab.core.storage import writing
 from genlab.core.text import counted
 from genlab.data.format.shards import ShardSet
 from genlab.data.format.splits import overlap
@@ -117,10 +118,8 @@ def run_directions(config: DirectionsConfig) -> tuple[Directions, UPath]:
     reader = Reader(str(place), trained.weights, shards.checksum, config.split, len(held_out), columns, errors)
     directions = find_directions(model, read, read.of_images, read.axes, config.samples, config.seed, network)
     found = Directions(description["weights"]["sha256"], reader, config.samples, config.seed, directions, scale)
-    try:
+    with writing(directory):
         return found, found.save(directory)
-    except OSError as error:
-        raise DataError(f"{directory}: cannot be written ({error.strerror or error})") from None
 
 
 def _identity_scale(network: FaceNetwork, shards: ShardSet) -> IdentityScale:

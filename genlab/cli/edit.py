@@ -28,7 +28,7 @@ from genlab.imaging.images import Pixels, encode_film, encode_png
 from genlab.imaging.sheets import sheet
 from genlab.inference.engine import best_device
 from genlab.inference.operations import ModelInfo
-from genlab.inference.pictures import is_file, save
+from genlab.inference.pictures import meant_as_file, require_elsewhere, save
 from genlab.models.precision import allow_tf32
 from genlab.models.stylegan import StyleGAN
 from genlab.store import model_directory
@@ -105,7 +105,7 @@ def edit_pictures(config: EditConfig) -> None:
             require_absolute(option, url)
     info = ModelInfo.find(config.model, "sample")
     dest = locate(config.dest)
-    suffix = dest.suffix.lower() if is_file(dest, ".png", ".gif") else ""
+    suffix = dest.suffix.lower() if meant_as_file(dest, ".png", ".gif") else ""
     found = load_directions(info.directory, model_directory.describe(info.directory))
     direction = found.find(name, config.method)
     asked = _asked_amount(config)
@@ -191,8 +191,7 @@ def _starts(config: EditConfig, info: ModelInfo, dest: UPath, *, film: bool) -> 
             files = {name.removesuffix(".safetensors"): source / name for name in names}
     else:
         require_box(config.box)
-        if dest == source or source in dest.parents:
-            raise ConfigError(f"dest = {config.dest!r}: the same as the source, or in it; write to another place")
+        require_elsewhere(config.dest, config.source)
         projector = Projector(config.model, config.encoder, config.projection)
         model, weights = projector.generator, projector.weights
         from_folder = source if is_folder(source) else source.parent

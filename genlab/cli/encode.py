@@ -10,7 +10,7 @@ import tyro
 from genlab.cli.fitting_pictures import fitting_pictures
 from genlab.cli.model_options import parse_for_model
 from genlab.core.errors import ConfigError, DataError, run_command
-from genlab.core.storage import exists, is_folder, locate
+from genlab.core.storage import is_file, is_folder, locate
 from genlab.core.text import counted
 from genlab.inference.engine import Engine
 from genlab.inference.latent_files import latent_file
@@ -62,7 +62,7 @@ def encode(config: EncodeConfig, options: Mapping[str, Any]) -> None:
             names += pictures
             vectors.append(engine.encode(list(pictures.values()), label, **options))
         latents = np.concatenate(vectors)
-    elif exists(source):
+    elif is_file(source):
         engine = Engine(model.directory)
         names, latents = [source.name], engine.encode([load_fitting(source, engine)], label, **options)
     else:

@@ -6,7 +6,7 @@ classifier where one is needed and there is none.
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import tyro
@@ -20,7 +20,7 @@ from genlab.cli.classifier_training import NO_CLASSIFIER, split_to_train_on, tra
 from genlab.cli.model_options import parse_for_model
 from genlab.core.config import from_dict
 from genlab.core.errors import ConfigError, DataError, RunError, run_command
-from genlab.core.storage import delete, is_folder, locate, write_atomic
+from genlab.core.storage import delete, is_folder, locate, write_atomic, writing
 from genlab.data.format.shards import ShardSet
 from genlab.data.format.splits import overlap
 from genlab.evaluation.compare import settings_lines
@@ -48,6 +48,7 @@ from genlab.recipes.options import Data
 from genlab.store import model_directory
 from genlab.store.evaluation_file import evaluation_file
 
+ANOTHER = "name another with --output"
 SHOWN = 32
 """Samples in the picture of samples and their nearest training images."""
 
@@ -143,7 +144,7 @@ def run_evaluation(config: EvaluateConfig, sampling: Mapping[str, Any] | None = 
     )
     if evaluation.model["weights"] != description["weights"]["sha256"]:
         raise RunError(f"{directory}: was replaced by another model while it was measured; evaluate it again")
-    with _writing(file):
+    with writing(file, ANOTHER):
         evaluation.save(file)
         if training is not None and isinstance(model, Sampler):
             label = classes_to_sample(domains["images"], SHOWN, config.seed) if model.classes else None
@@ -256,20 +257,12 @@ def show(evaluation: Evaluation) -> None:
 def _require_writable(file: UPath) -> None:
     """Refuse a file that cannot be written before measuring, which takes long."""
     probe = file.with_name(f".{file.name}.probe")
-    with _writing(file):
+    with writing(file, ANOTHER):
         if is_folder(file):
             raise IsADirectoryError("it is a folder")
         write_atomic(probe, b"")
         with contextlib.suppress(OSError):  # A store may take files and not give them up.
             delete(probe)
-
-
-@contextlib.contextmanager
-def _writing(file: UPath) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise DataError(f"{file}: cannot be written ({error.strerror or error}); name another with --output") from None
 
 
 def _classifier(

@@ -14,7 +14,7 @@ from rich.text import Text
 from genlab.core import config as configs
 from genlab.core.errors import run_command
 from genlab.core.progress import progress
-from genlab.core.storage import locate, write_atomic
+from genlab.core.storage import locate, write_atomic, writing
 from genlab.core.text import counted
 from genlab.data.format.manifest import Attribute, Manifest
 from genlab.data.format.shards import ShardSet
@@ -97,7 +97,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print("every checksum matches")
         if config.grid:
             file = locate(config.grid)
-            write_atomic(file, encode_png(draw_grid(chosen)))
+            grid = encode_png(draw_grid(chosen))
+            with writing(file):
+                write_atomic(file, grid)
             print(f"drawn: {file}")
 
     run_command(command)

@@ -14,7 +14,7 @@ from genlab.core.storage import locate
 from genlab.imaging.images import encode_film, encode_png
 from genlab.inference.engine import Engine
 from genlab.inference.operations import ModelInfo
-from genlab.inference.pictures import encode_sheet, is_file, load_fitting, save
+from genlab.inference.pictures import encode_sheet, load_fitting, meant_as_file, save
 
 FRAME = 80
 """Milliseconds that an animation shows each image."""
@@ -57,7 +57,7 @@ def interpolate(config: InterpolateConfig, options: Mapping[str, Any]) -> None:
     model = ModelInfo.find(config.model, "interpolate_draws" if config.seeds else "interpolate")
     label = model.class_number(config.label, needed=True)
     dest = locate(out)
-    one_file = is_file(dest, ".png", ".gif")
+    one_file = meant_as_file(dest, ".png", ".gif")
     engine = Engine(model.directory)
     if config.seeds:
         images = engine.interpolate_draws(config.seeds, label, **options)

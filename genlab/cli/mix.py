@@ -14,7 +14,7 @@ from genlab.core.text import counted
 from genlab.imaging.images import encode_png
 from genlab.inference.engine import Engine
 from genlab.inference.operations import ModelInfo
-from genlab.inference.pictures import encode_sheet, is_file, save
+from genlab.inference.pictures import encode_sheet, meant_as_file, save
 
 Seed = Annotated[int, Interval(ge=0, lt=2**63)]
 
@@ -55,7 +55,7 @@ def mix(config: MixConfig, options: Mapping[str, Any]) -> None:
     model = ModelInfo.find(config.model, "mix_styles")
     label = model.class_number(config.label, needed=True)
     dest = locate(config.dest)
-    one_file = is_file(dest, ".png")
+    one_file = meant_as_file(dest, ".png")
     grid = Engine(model.directory).mix_styles(config.rows, config.columns, label, **options)
     if one_file:
         save(dest, encode_sheet(grid.reshape(-1, *model.image_shape), columns=grid.shape[1]))

@@ -11,7 +11,7 @@ from rich.console import Console
 from genlab.cli.rows import print_rows
 from genlab.core.config import parse
 from genlab.core.errors import ConfigError, run_command
-from genlab.core.storage import locate
+from genlab.reports.run import run_directory
 from genlab.training.checkpoint_interval import Costs, best_interval, simulate
 from genlab.training.ledger import Ledger, read_ledger
 
@@ -53,8 +53,9 @@ def show_plan(config: PlanCheckpointsConfig) -> None:
 
     Raises:
         ConfigError: something is neither given nor in the run's ledger.
+        RunError: RUN is not a run directory.
     """
-    ledger = read_ledger(locate(config.run)) if config.run else Ledger(())
+    ledger = read_ledger(run_directory(config.run)) if config.run else Ledger(())
     between, noticed = ledger.seconds_between_losses, config.noticed
     if noticed is None:
         noticed = ledger.noticed or 0.0

@@ -9,9 +9,10 @@ from annotated_types import Ge
 
 from genlab.core.config import parse
 from genlab.core.errors import ConfigError, run_command
-from genlab.core.storage import locate, require_absolute
+from genlab.core.storage import is_file, locate, require_absolute
 from genlab.editing.projection import ProjectionOptions
 from genlab.editing.projection_files import Projector, project_all, require_box
+from genlab.inference.pictures import require_elsewhere
 
 
 @dataclass(frozen=True)
@@ -64,9 +65,8 @@ def project_pictures(config: ProjectConfig) -> None:
         if (url := getattr(config, option)) is not None:
             require_absolute(option, url)
     source, dest = locate(config.source), locate(config.dest)
-    if dest == source or source in dest.parents:
-        raise ConfigError(f"dest = {config.dest!r}: the same as the source, or in it; write to another place")
-    if dest.is_file() or dest.suffix.lower() == ".png":
+    require_elsewhere(config.dest, config.source)
+    if is_file(dest) or dest.suffix.lower() == ".png":
         raise ConfigError(f"dest = {config.dest!r}: a folder is needed, for several files")
     require_box(config.box)
     options = ProjectionOptions(**{field.name: getattr(config, field.name) for field in fields(ProjectionOptions)})

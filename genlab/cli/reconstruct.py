@@ -10,11 +10,11 @@ from upath import UPath
 from genlab.cli.fitting_pictures import fitting_pictures
 from genlab.cli.model_options import parse_for_model
 from genlab.core.errors import ConfigError, DataError, run_command
-from genlab.core.storage import exists, is_folder, locate
+from genlab.core.storage import is_file, is_folder, locate
 from genlab.imaging.images import encode_png
 from genlab.inference.engine import Engine
 from genlab.inference.operations import ModelInfo
-from genlab.inference.pictures import folder_keys, is_file, load_fitting, png_name, save
+from genlab.inference.pictures import folder_keys, load_fitting, meant_as_file, png_name, require_elsewhere, save
 
 
 @dataclass(frozen=True)
@@ -50,16 +50,15 @@ def reconstruct(config: ReconstructConfig, options: Mapping[str, Any]) -> None:
         DataError: the source is missing, or nothing in it could be reconstructed.
     """
     source, dest = locate(config.source), locate(config.dest)
-    if dest == source:
-        raise ConfigError(f"dest = {config.dest!r}: the same as the source; write to another place")
+    require_elsewhere(config.dest, config.source)
     model = ModelInfo.find(config.model, "reconstruct")
     label = model.class_number(config.label, needed=True)
     if is_folder(source):
-        if is_file(dest, ".png") or dest.is_file():
+        if meant_as_file(dest, ".png") or is_file(dest):
             raise ConfigError(f"dest = {str(dest)!r}: a file; a folder of pictures needs a folder to go to")
         _reconstruct_folder(Engine(model.directory), source, dest, label, options)
-    elif exists(source):
-        file = dest if is_file(dest, ".png") else dest / png_name(source.name)
+    elif is_file(source):
+        file = dest if meant_as_file(dest, ".png") else dest / png_name(source.name)
         engine = Engine(model.directory)
         [reconstructed] = engine.reconstruct([load_fitting(source, engine)], label, **options)
         save(file, encode_png(reconstructed))

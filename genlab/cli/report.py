@@ -5,11 +5,11 @@ from collections.abc import Sequence
 
 import tyro
 from rich.console import Console
-from rich.table import Table as RichTable
 
+from genlab.cli.rows import print_rows
 from genlab.core import config
 from genlab.core.errors import run_command
-from genlab.reports.page import Table
+from genlab.core.storage import writing
 from genlab.reports.report import compose, write
 
 
@@ -27,21 +27,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     def command() -> None:
         options = config.parse(ReportConfig, arguments, prog="genlab report")
         report = compose(options.run)
-        file = write(report)
+        with writing(report.run.directory):
+            file = write(report)
         console = Console(soft_wrap=True, highlight=False)
         for note in report.notes:
             console.print(note, markup=False)
         for table in (table for section in report.model_report.sections for table in section.tables):
-            console.print(_terminal(table))
+            console.print(table.caption, markup=False)
+            print_rows(console, [table.columns, *table.rows], numbers=table.numbers)
         console.print(f"report: {file}", markup=False)
 
     run_command(command)
-
-
-def _terminal(table: Table) -> RichTable:
-    drawn = RichTable(title=table.caption, title_justify="left")
-    for number, column in enumerate(table.columns):
-        drawn.add_column(column, justify="right" if number and table.numbers else "left")
-    for row in table.rows:
-        drawn.add_row(*row)
-    return drawn

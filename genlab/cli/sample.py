@@ -16,7 +16,7 @@ from genlab.core.text import counted
 from genlab.imaging.images import Pixels, encode_png
 from genlab.inference.engine import Engine
 from genlab.inference.operations import ModelInfo
-from genlab.inference.pictures import encode_sheet, is_file, save
+from genlab.inference.pictures import encode_sheet, meant_as_file, save
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def sample(config: SampleConfig, options: Mapping[str, Any]) -> None:
     model = ModelInfo.find(config.model, "sample")
     label = model.class_number(config.label)
     dest = locate(config.dest)
-    one_file = is_file(dest, ".png")
+    one_file = meant_as_file(dest, ".png")
     images = Engine(model.directory).sample(config.count, config.seed, label, **options)
     if one_file:
         in_turn = label is None and 0 < len(model.classes) <= config.count

@@ -19,7 +19,7 @@ from genlab.core.errors import ConfigError, RunError, run_command
 from genlab.core.extras import require_extra
 from genlab.serving.limits import Limits
 from genlab.serving.line_log import LineLog
-from genlab.serving.settings import TLS, Access, Settings, check_certificate, check_exposure
+from genlab.serving.settings import TLS, Access, Settings, bracketed, check_certificate, check_exposure
 
 if TYPE_CHECKING:
     from genlab.serving.library import Library
@@ -106,7 +106,7 @@ def serve_models(config: ServeConfig) -> None:
     )
     scheme = "http" if config.tls.certificate is None else "https"
     freeze_modules()
-    print(f"serving at {scheme}://{config.host}:{config.port} until interrupted (Ctrl-C)", flush=True)
+    print(f"serving at {scheme}://{bracketed(config.host)}:{config.port} until interrupted (Ctrl-C)", flush=True)
     # uvicorn ends by the signal that it was sent, when all that was asked before is answered.
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
@@ -137,6 +137,9 @@ def _log() -> Iterator[None]:
 def _check_free(host: str, port: int) -> None:
     """Refuse an address that is taken or not this machine's, before anything is loaded."""
     try:
-        socket.create_server((host, port)).close()
+        # uvicorn listens on all addresses of the host.
+        found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        for family, _, _, _, address in found:
+            socket.create_server(address, family=family).close()
     except OSError as error:
         raise ConfigError(f"--host {host} --port {port}: {error.strerror}; choose another") from None

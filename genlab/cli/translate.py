@@ -9,13 +9,13 @@ from upath import UPath
 
 from genlab.cli.model_options import parse_for_model
 from genlab.core.errors import ConfigError, DataError, run_command
-from genlab.core.storage import exists, is_folder, locate, read_bytes, require_absolute
+from genlab.core.storage import exists, is_file, is_folder, locate, read_bytes, require_absolute
 from genlab.data.format.manifest import FILE_NAME as MANIFEST
 from genlab.imaging.images import ImageError, encode_png
 from genlab.inference.batch_translation import on_ray
 from genlab.inference.engine import Engine
 from genlab.inference.operations import ModelInfo
-from genlab.inference.pictures import is_file, png_name, save
+from genlab.inference.pictures import meant_as_file, png_name, require_elsewhere, save
 from genlab.inference.sources import is_data_set
 from genlab.inference.translation import RECORD, Job, Runner, translate_all
 
@@ -70,8 +70,7 @@ def translate(config: TranslateConfig, options: Mapping[str, Any], run: Runner =
     for option, url in (("model", config.model), ("source", config.source), ("dest", config.dest)):
         require_absolute(option, url)
     source, dest = locate(config.source), locate(config.dest)
-    if dest == source or source in dest.parents:
-        raise ConfigError(f"dest = {config.dest!r}: the same as the source, or in it; write to another place")
+    require_elsewhere(config.dest, config.source)
     model = ModelInfo.find(config.model, "translate")
     direction = model.direction(config.direction)
     if config.split is not None and not is_data_set(source):
@@ -79,14 +78,14 @@ def translate(config: TranslateConfig, options: Mapping[str, Any], run: Runner =
     if is_folder(source):
         job = Job(str(model.directory), str(source), config.split, str(dest), direction, options)
         translate_all(job, model.weights, run)
-    elif exists(source):
+    elif is_file(source):
         _translate_file(model.directory, source, dest, direction, options)
     else:
         raise DataError(f"{config.source}: no such file or folder")
 
 
 def _translate_file(directory: UPath, source: UPath, dest: UPath, direction: str, options: Mapping[str, Any]) -> None:
-    if not is_file(dest, ".png"):
+    if not meant_as_file(dest, ".png"):
         dest = dest / png_name(source.name)
     if exists(dest.parent / RECORD):  # the picture would pass for one of the record's
         raise ConfigError(f"dest = {str(dest)!r}: its folder holds the pictures of {RECORD}; write to another place")

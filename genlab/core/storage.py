@@ -92,6 +92,24 @@ def require_empty(folder: UPath) -> None:
         raise DataError(f"{folder}: is not empty; choose another folder")
 
 
+@contextlib.contextmanager
+def writing(place: UPath, otherwise: str = "") -> Iterator[None]:
+    """Name the file or folder that is written to where it cannot be, as on a full disk.
+
+    Args:
+        place: the file or folder.
+        otherwise: what a user may do about it, for the message.
+
+    Raises:
+        DataError: in place of an OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        advice = f"; {otherwise}" if otherwise else ""
+        raise DataError(f"{place}: cannot be written ({error.strerror or error}){advice}") from None
+
+
 def read_range(path: UPath, offset: int, length: int) -> bytes:
     """Read the ``length`` bytes of a file that begin at ``offset``; one request to an object store. Thread-safe.
 
@@ -138,6 +156,19 @@ def exists(path: UPath) -> bool:
     if s3.is_s3(path):
         return s3.exists(path)
     return with_retries(path, lambda: bool(path.fs.exists(path.path)))
+
+
+def is_file(path: UPath) -> bool:
+    """Return whether ``path`` is a file, and no folder; one request to an object store. Thread-safe.
+
+    Raises:
+        StorageError: when access is denied (at once), or the store did not answer within ``RETRY_SECONDS``.
+    """
+    if not is_remote(path):
+        return Path(str(path)).is_file()
+    if s3.is_s3(path):
+        return s3.exists(path)
+    return with_retries(path, lambda: bool(path.fs.isfile(path.path)))
 
 
 def is_folder(path: UPath) -> bool:

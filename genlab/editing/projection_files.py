@@ -21,7 +21,16 @@ from genlab.core.config import to_dict
 from genlab.core.errors import ConfigError, DataError
 from genlab.core.progress import progress
 from genlab.core.seeds import derived_seed
-from genlab.core.storage import exists, is_folder, json_bytes, read_bytes, read_json, sha256, write_atomic, write_json
+from genlab.core.storage import (
+    is_file,
+    is_folder,
+    json_bytes,
+    read_bytes,
+    read_json,
+    sha256,
+    write_atomic,
+    write_json,
+)
 from genlab.core.text import counted
 from genlab.data.format.splits import overlap
 from genlab.data.stream.order import permutation
@@ -370,7 +379,7 @@ def _pictures(
             raise ConfigError(f"{option} = {value!r}: {source} is no data set; leave it out")
     if is_folder(source):
         return folder_pictures(source), source, None
-    if exists(source):
+    if is_file(source):
         return [Picture(source.name, 0, png_name(source.name))], source.parent, None
     raise DataError(f"{source}: no such file or folder")
 

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 from torch.export import Dim, ExportedProgram
 
-from genlab.core.errors import DataError, RunError
+from genlab.core.errors import RunError
 from genlab.core.extras import EXTRAS, require_extra
-from genlab.core.storage import locate, require_empty, sha256, write_atomic, write_json
+from genlab.core.storage import locate, require_empty, sha256, write_atomic, write_json, writing
 from genlab.models.graph import Graph, TensorSpec
 from genlab.store import model_directory
 
@@ -63,7 +63,7 @@ def export_graphs(url: str, dest: str, to: Format) -> list[str]:
     directory = model_directory.find_one(url)
     description = model_directory.describe(directory)
     folder = locate(dest)
-    try:
+    with writing(folder):
         require_empty(folder)
         graphs = model_directory.load(directory).graphs()
         if not graphs:
@@ -84,8 +84,6 @@ def export_graphs(url: str, dest: str, to: Format) -> list[str]:
                 "versions": {name: version(name) for name in ("genlab", "torch", *PACKAGES[to])},
             },
         )
-    except OSError as error:
-        raise DataError(f"{folder}: cannot be written ({error.strerror or error})") from None
     return [_say(file, one) for file, one in exported.items()]
 
 

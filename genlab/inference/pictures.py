@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 from upath import UPath
 
 from genlab.core.errors import ConfigError, DataError
-from genlab.core.storage import is_folder, read_bytes, write_atomic
+from genlab.core.storage import is_folder, locate, read_bytes, write_atomic, writing
 from genlab.data.ingest.sources.files import Folder
 from genlab.imaging.images import ImageError, Pixels, encode_png
 from genlab.imaging.sheets import sheet
@@ -34,10 +34,8 @@ def save(file: UPath, png: bytes) -> None:
     Raises:
         DataError: it cannot be written.
     """
-    try:
+    with writing(file):
         write_atomic(file, png)
-    except OSError as error:
-        raise DataError(f"{error.filename or file}: {error.strerror or error}") from None
 
 
 def encode_sheet(images: Pixels, columns: int | None = None) -> bytes:
@@ -52,7 +50,7 @@ def png_name(key: str) -> str:
     return str(PurePosixPath(key).with_suffix(".png"))
 
 
-def is_file(dest: UPath, *suffixes: str) -> bool:
+def meant_as_file(dest: UPath, *suffixes: str) -> bool:
     """Tell whether ``dest`` is meant as a file, by its suffix, and not as a folder.
 
     Raises:
@@ -63,6 +61,17 @@ def is_file(dest: UPath, *suffixes: str) -> bool:
     if dest.suffix.lower() not in suffixes:
         raise ConfigError(f"dest = {str(dest)!r}: pictures are written as PNG; name it {dest.stem}{suffixes[0]}")
     return True
+
+
+def require_elsewhere(dest: str, source: str) -> None:
+    """Refuse a destination that is the source or in it, where the same command would find it a second time.
+
+    Raises:
+        ConfigError: naming the destination.
+    """
+    place, root = locate(dest), locate(source)
+    if place == root or root in place.parents:
+        raise ConfigError(f"dest = {dest!r}: the same as the source, or in it; write to another place")
 
 
 def folder_keys(source: UPath) -> list[str]:

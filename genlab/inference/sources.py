@@ -12,7 +12,7 @@ from upath import UPath
 
 from genlab.core.config import describe_changes
 from genlab.core.errors import DataError
-from genlab.core.storage import create_exclusive, exists, is_folder, json_bytes, read_bytes, read_json
+from genlab.core.storage import create_exclusive, exists, is_folder, json_bytes, read_bytes, read_json, writing
 from genlab.data.format.manifest import FILE_NAME as MANIFEST
 from genlab.data.format.shards import ShardSet
 from genlab.data.ingest.sources.base import list_files
@@ -52,7 +52,7 @@ def begin(dest: UPath, file: str, record: Mapping[str, Any], names: set[str], wo
     Raises:
         DataError: there are pictures of another record, or of none, or it cannot be written.
     """
-    try:
+    with writing(dest):
         there = names & dict(list_files(str(dest))).keys() if is_folder(dest) else set()
         if there and not exists(dest / file):
             raise DataError(
@@ -60,8 +60,6 @@ def begin(dest: UPath, file: str, record: Mapping[str, Any], names: set[str], wo
                 "place, or delete it"
             )
         create_exclusive(dest / file, json_bytes(record))
-    except OSError as error:
-        raise DataError(f"{dest}: cannot be written ({error.strerror or error})") from None
     found = read_json(dest / file)
     if found != record:
         differing = describe_changes(found if isinstance(found, dict) else {}, record)

@@ -14,7 +14,7 @@ import torch
 
 from genlab.core.errors import ConfigError, DataError, StorageError
 from genlab.core.progress import progress
-from genlab.core.storage import locate, write_atomic
+from genlab.core.storage import is_file, locate, write_atomic
 from genlab.data.format.shards import ShardSet
 from genlab.imaging.images import encode_png
 from genlab.imaging.value_range import range_text
@@ -147,7 +147,7 @@ def translate_all(job: Job, weights: str, run: Runner) -> None:
         StorageError: a store cannot be reached, or a folder cannot be written, on the way.
     """
     source, dest = locate(job.source), locate(job.dest)
-    if dest.is_file():
+    if is_file(dest):
         raise ConfigError(f"dest = {job.dest!r}: a file; a folder of pictures needs a folder to go to")
     model_directory.load(job.model)  # a model that cannot be loaded is refused here, not by each process
     shards = open_shards(source, job.split) if is_data_set(source) else None

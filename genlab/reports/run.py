@@ -59,9 +59,7 @@ class RunRecord:
         Raises:
             RunError: when it is not a run directory, or the run has not written a metric yet.
         """
-        directory = locate(run)
-        if not exists(directory / "config.json"):
-            raise RunError(f"{run}: not a run directory (no config.json); give the folder that training printed")
+        directory = run_directory(run)
         content = read_json(directory / "config.json")
         lines = read_metrics(directory / METRICS)
         train = [line for line in lines if line["kind"] == "train"]
@@ -229,6 +227,18 @@ class RunRecord:
         if whole_split(split) == self.config["data"]["split"]:
             return f"training images (split {split!r}, for none are held out)"
         return f"held-out images (split {split!r})"
+
+
+def run_directory(run: str | UPath) -> UPath:
+    """Return the directory of ``run``, a local path or a URL.
+
+    Raises:
+        RunError: it is not a run directory.
+    """
+    directory = locate(run)
+    if not exists(directory / "config.json"):
+        raise RunError(f"{run}: not a run directory (no config.json); give the folder that training printed")
+    return directory
 
 
 def drawn_folders(run: UPath) -> dict[int, UPath]:

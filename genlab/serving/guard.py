@@ -23,7 +23,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from genlab.core.errors import ConfigError
 from genlab.serving.problems import Problem
-from genlab.serving.settings import LOOPBACK, Access
+from genlab.serving.settings import LOOPBACK, Access, bracketed
 from genlab.serving.tokens import TokenFile
 
 LIVENESS = ("/livez", "/readyz")
@@ -88,7 +88,7 @@ class Guard:
         self._origins = frozenset(map(_valid_origin, access.origins))
         everywhere = bound in ("", "0.0.0.0", "::", "[::]")
         names = [*LOOPBACK, *access.hosts, *(origin.partition("://")[2] for origin in self._public)]
-        names += [socket.gethostname()] if everywhere else [_bracketed(bound)]
+        names += [socket.gethostname()] if everywhere else [bracketed(bound)]
         self._names = frozenset(map(_valid_name, names))
         self._any_address = everywhere
 
@@ -242,13 +242,8 @@ def _is_address(name: str) -> bool:
     return True
 
 
-def _bracketed(host: str) -> str:
-    """Return an address of IPv6 as it stands in a URL, and anything else as it is."""
-    return f"[{host}]" if host.count(":") > 1 and not host.startswith("[") else host
-
-
 def _valid_name(name: str) -> str:
-    found = host_name(_bracketed(name).encode())
+    found = host_name(bracketed(name).encode())
     if found is None:
         raise ConfigError(f"hosts: {name!r} is no name of a host")
     return found

@@ -67,6 +67,11 @@ class TLS:
     """PEM file of its private key; by default it stands in the certificate's file."""
 
 
+def bracketed(host: str) -> str:
+    """Return an address of IPv6 as it stands in a URL, and anything else as it is."""
+    return f"[{host}]" if host.count(":") > 1 and not host.startswith("[") else host
+
+
 def check_exposure(host: str, access: Access, tls: bool) -> None:
     """Refuse to listen beyond loopback without tokens, or with tokens in clear, unless that was asked for.
 

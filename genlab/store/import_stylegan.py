@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from genlab.core.config import to_dict
-from genlab.core.errors import DataError, RunError
-from genlab.core.storage import locate, read_bytes, require_empty
+from genlab.core.errors import RunError
+from genlab.core.storage import locate, read_bytes, require_empty, writing
 from genlab.models.equalized import ROOT_2, SLOPE
 from genlab.models.noise import Noise
 from genlab.models.stylegan import (
@@ -60,11 +60,9 @@ def import_stylegan(dest: str, file: str, license: str) -> str:
     folder = locate(dest)
     imported = model_directory.Provenance(run=file, step=0, images=0, data={}, config={}, metrics={}, license=license)
     more = {} if judge is None else {f"discriminator.{name}": one for name, one in judge.state_dict().items()}
-    try:
+    with writing(folder):
         require_empty(folder)
         model_directory.save(folder, model, imported, training=more)
-    except OSError as error:
-        raise DataError(f"{folder}: cannot be written ({error.strerror or error})") from None
     height, width, channels = model.image_shape
     beside = "with its discriminator" if judge else f"without a discriminator, as the file {reason}"
     options = " ".join(_options(model.architecture, judge))

@@ -9,8 +9,8 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from genlab.core.errors import ConfigError, DataError, RunError
-from genlab.core.storage import locate, read_bytes, require_empty
+from genlab.core.errors import ConfigError, RunError
+from genlab.core.storage import locate, read_bytes, require_empty, writing
 from genlab.models.cyclegan import BLOCKS, CycleGAN, CycleGANArchitecture, Direction
 from genlab.store import model_directory
 from genlab.store.safe_pickle import UnsafeError, read_torch
@@ -60,11 +60,9 @@ def import_weights(dest: str, files: Mapping[Direction, str], size: int, license
     imported = model_directory.Provenance(
         run=", ".join(files.values()), step=0, images=0, data={}, config={}, metrics={}, license=license
     )
-    try:
+    with writing(folder):
         require_empty(folder)
         model_directory.save(folder, model, imported)
-    except OSError as error:
-        raise DataError(f"{folder}: cannot be written ({error.strerror or error})") from None
     directions = "both directions" if len(files) > 1 else f"{', '.join(files)} alone"
     return f"{_say(channels, architecture)}, {directions}"
 

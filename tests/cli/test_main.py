@@ -11,6 +11,7 @@ from s3fs import S3FileSystem
 
 from genlab import __version__
 from genlab.cli import main as cli
+from genlab.data.ingest.ingest import IngestConfig, ingest
 from tests.s3 import SETTINGS
 
 LOADED = """
@@ -80,6 +81,16 @@ def test_a_store_that_knows_nobody_ends_in_one_message(
     S3FileSystem.clear_instance_cache()
 
 
+def test_a_picture_of_a_data_set_that_cannot_be_written_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ingest(IngestConfig("synthetic:digits", str(tmp_path / "data"), count=4))
+    (tmp_path / "file").touch()
+    grid = tmp_path / "file" / "grid.png"
+    assert run(monkeypatch, "inspect", str(tmp_path / "data"), "--grid", str(grid)) == 2
+    assert f"error: {grid}: cannot be written (" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("command", cli.COMMANDS)
 def test_each_command_explains_itself_by_its_name(
     command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -96,6 +107,7 @@ def test_each_command_explains_itself_by_its_name(
         (["inspect", "{tmp}/nothing"], "{tmp}/nothing: not a data set"),
         (["export", "{tmp}/nothing", "{tmp}/out"], "{tmp}/nothing: neither a data set"),
         (["report", "{tmp}/nothing"], "{tmp}/nothing"),
+        (["plan-checkpoints", "{tmp}/nothing"], "{tmp}/nothing: not a run directory (no config.json)"),
         (["describe", "{tmp}/nothing"], "{tmp}/nothing"),
         (["evaluate", "{tmp}/nothing"], "{tmp}/nothing"),
         (["compare", "{tmp}/nothing", "{tmp}/out"], "{tmp}/nothing: no such file"),

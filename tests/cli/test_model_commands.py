@@ -308,6 +308,9 @@ def test_what_cannot_be_done_is_said_in_one_message(
     assert "out.jpg" in said(sample, digits, tmp_path / "out.jpg")
     assert "the same as the source" in said(reconstruct, digits, one, one)
     assert "a folder of pictures needs a folder to go to" in said(reconstruct, digits, large.parent, out)
+    within = large.parent / "out"
+    assert "the same as the source, or in it" in said(reconstruct, digits, large.parent, within)
+    assert not within.exists()
     assert "count" in said(sample, digits, out, "--count", "0")
     assert "not a model directory" in said(sample, tmp_path, out)
     assert not out.exists()

@@ -9,6 +9,7 @@ from base64 import b64decode
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,7 @@ from genlab.recipes.vae import VAEConfig
 from genlab.reports.curves import loss_figure
 from genlab.reports.cyclegan import PANELS
 from genlab.reports.family import family_report
+from genlab.reports.page import Section, Table
 from genlab.reports.report import _last_pictures, make_report
 from genlab.reports.run import RunRecord
 from genlab.store import model_directory
@@ -333,6 +335,32 @@ def test_the_command_reports_a_remote_run_in_its_place(cyclegan: Path, capsys: p
     grid = Path("figures", "report", "a_to_b.png")
     assert (remote / grid.as_posix()).read_bytes() == (cyclegan / grid).read_bytes()
     assert "Translation score" in (remote / "report.html").read_text()
+
+
+def test_names_of_classes_are_printed_as_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Though a terminal would take them for its own markup."""
+    table = Table("Of [red] ones", ("class", "[b]"), (("[dog] small", "1"), ("a [/b]", "2")))
+    report = SimpleNamespace(
+        run=SimpleNamespace(directory=locate(tmp_path)),
+        notes=("see [/] there",),
+        model_report=SimpleNamespace(sections=(Section("Classes", tables=(table,)),)),
+    )
+    monkeypatch.setattr("genlab.cli.report.compose", lambda run: report)
+    monkeypatch.setattr("genlab.cli.report.write", lambda report: report.run.directory / "report.html")
+    main([str(tmp_path)])
+    printed = capsys.readouterr().out
+    for text in ("Of [red] ones", "[b]", "[dog] small", "a [/b]", "see [/] there"):
+        assert text in printed
+
+
+def test_a_run_that_cannot_be_written_to_is_named(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (copy / "figures" / "report").touch()
+    with pytest.raises(SystemExit) as ended:
+        main([str(copy)])
+    assert ended.value.code == 2
+    assert f"error: {copy}: cannot be written (" in capsys.readouterr().err
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

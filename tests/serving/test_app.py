@@ -23,7 +23,7 @@ from ray.serve._private import api as _private_api
 from ray.serve.schema import ServeDeploySchema
 
 from genlab.cli.serve import ServeConfig, serve_models
-from genlab.core.errors import GenlabError
+from genlab.core.errors import ConfigError, GenlabError
 from genlab.core.ray_cluster import connected
 from genlab.serving.app import ServeArguments, build
 from genlab.serving.settings import TLS
@@ -163,6 +163,19 @@ def truncated() -> bytes:
     file = io.BytesIO()
     Image.effect_noise((64, 64), 50).convert("RGB").save(file, "JPEG")
     return file.getvalue()[:-200]
+
+
+def test_an_address_of_ipv6_is_listened_on(
+    model_runs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("uvicorn.Server.run", lambda server: None)
+    with socket.create_server(("::1", 0), family=socket.AF_INET6) as other:
+        port = other.getsockname()[1]
+        config = ServeConfig(models=(str(model_runs / "digits"),), host="::1", port=port)
+        with pytest.raises(ConfigError, match=f"--host ::1 --port {port}: .*in use"):
+            serve_models(config)
+    serve_models(config)
+    assert f"serving at http://[::1]:{port} until" in capsys.readouterr().out
 
 
 @pytest.mark.slow

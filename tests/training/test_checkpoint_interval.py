@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from genlab.cli.plan_checkpoints import PlanCheckpointsConfig, show_plan
-from genlab.core.errors import ConfigError
+from genlab.core.errors import ConfigError, RunError
 from genlab.training.checkpoint_interval import Costs, best_interval, simulate
 
 
@@ -36,6 +36,9 @@ def test_a_checkpoint_that_costs_more_than_an_interruption_is_written_once_in_th
 
 
 def test_what_is_neither_given_nor_measured_is_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(RunError, match="not a run directory"):
+        show_plan(PlanCheckpointsConfig(str(tmp_path)))
+    (tmp_path / "config.json").write_text("{}")
     with pytest.raises(ConfigError, match="--hours-between: give it, or a RUN"):
         show_plan(PlanCheckpointsConfig(str(tmp_path)))
     show_plan(PlanCheckpointsConfig(hours_between=2, checkpoint_seconds=4, restart_seconds=60, step_seconds=0.5))

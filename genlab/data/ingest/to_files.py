@@ -15,9 +15,8 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from upath import UPath
 
-from genlab.core.errors import DataError
 from genlab.core.progress import progress
-from genlab.core.storage import is_remote, locate, require_absolute, require_empty, write_atomic
+from genlab.core.storage import is_remote, locate, require_absolute, require_empty, write_atomic, writing
 from genlab.data.format.manifest import Attribute, Manifest
 from genlab.data.format.shards import ShardSet
 from genlab.data.ingest.attributes import FILE_COLUMN, KEY_COLUMN, SPLIT_COLUMN, csv_header, csv_value
@@ -54,12 +53,10 @@ def export_files(data: str, folder: str, split: str | None = None) -> Manifest:
     shards, root = ShardSet.open(data), locate(folder)
     if split:
         shards = shards.split(split)
-    try:
+    with writing(root):
         require_empty(root)
         names = _write_images(shards, root)
         write_atomic(root / TABLE, _table(shards, names).encode())
-    except OSError as error:
-        raise DataError(f"{root}: cannot be written ({error.strerror or error})") from None
     return shards.manifest
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 
 from genlab.core.errors import ConfigError, DataError
-from genlab.core.storage import exists, is_folder, locate, names, require_absolute
+from genlab.core.storage import exists, is_file, is_folder, locate, names, require_absolute
 from genlab.data.ingest.sources.base import Entry, Load, Sample, Source, list_files
 from genlab.data.ingest.sources.columns import Table
 from genlab.data.ingest.sources.files import Folder, Zip, is_image
@@ -102,7 +102,7 @@ def _recognise(path: str) -> str:
                 if is_image(name):
                     return Folder.kind
                 kinds |= _containers([PurePosixPath(name).name]) - {Mnist.kind}
-    elif exists(root):
+    elif is_file(root):
         kinds = _containers([root.name]) | ({Zip.kind} if root.suffix.lower() == ".zip" else set())
     else:
         raise DataError(f"{path}: no such file or directory")

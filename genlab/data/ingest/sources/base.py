@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any, ClassVar
 
 from genlab.core.errors import DataError
-from genlab.core.storage import exists, is_folder, is_remote, locate, walk_remote
+from genlab.core.storage import is_file, is_folder, is_remote, locate, walk_remote
 from genlab.data.format.manifest import Attribute
 from genlab.imaging.images import ImageError, Pixels
 
@@ -235,7 +235,7 @@ def container_files(path: str, suffixes: tuple[str, ...]) -> dict[str, tuple[str
         DataError: there is no such file.
     """
     root = locate(path)
-    if not is_folder(root) and exists(root):
+    if is_file(root):
         return {str(root): (root.stem, "train")}
     names = sorted(name for name, _ in list_files(path) if name.lower().endswith(suffixes))
     if not names:

@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from genlab.core.errors import DataError
-from genlab.core.storage import exists, is_remote, locate, read_bytes
+from genlab.core.storage import is_file, is_remote, locate, read_bytes
 from genlab.data.format.manifest import Attribute
 from genlab.data.ingest.sources.base import Entry, Load, Sample
 from genlab.data.ingest.sources.columns import Table, image_bytes
@@ -84,7 +84,7 @@ class HuggingFace(Table):
     def _files(self) -> dict[str, list[str]]:
         """Return the Arrow files of each split, in order."""
         root = locate(self.path)
-        if exists(root / SPLITS):
+        if is_file(root / SPLITS):
             splits = _read(f"{root / SPLITS}", "splits")
             others = [str(split) for split in splits if split not in ("train", "test")]
             if others:

@@ -14,7 +14,7 @@ from pathlib import PurePosixPath
 import google_crc32c
 
 from genlab.core.errors import DataError
-from genlab.core.storage import exists, is_folder, is_remote, locate
+from genlab.core.storage import is_file, is_remote, locate
 from genlab.data.ingest.sources.base import Entry, Load, Sample, Source, list_files, open_range_reader
 from genlab.imaging.images import ImageError
 
@@ -71,7 +71,7 @@ class TFRecord(Source):
 
     def _files(self) -> list[str]:
         path = locate(self.path)
-        if not is_folder(path) and exists(path):
+        if is_file(path):
             return [str(path)]
         names = sorted(name for name, _ in list_files(self.path) if is_tfrecord(name))
         if not names:
