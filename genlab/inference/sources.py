@@ -53,7 +53,8 @@ def begin(dest: UPath, file: str, record: Mapping[str, Any], names: set[str], wo
         DataError: there are pictures of another record, or of none, or it cannot be written.
     """
     with writing(dest):
-        there = names & dict(list_files(str(dest))).keys() if is_folder(dest) else set()
+        files = dict(list_files(str(dest))).keys() if is_folder(dest) else set()
+        there = names & files
         if there and not exists(dest / file):
             raise DataError(
                 f"{dest}: holds {min(there)} already, and no {file} that says what it was made from; choose another "
@@ -63,7 +64,7 @@ def begin(dest: UPath, file: str, record: Mapping[str, Any], names: set[str], wo
     found = read_json(dest / file)
     if found != record:
         differing = describe_changes(found if isinstance(found, dict) else {}, record)
-        if not there:
+        if files <= {file}:
             raise DataError(
                 f"{dest / file}: of another {work} that was begun here, without any picture yet ({differing}); delete "
                 "it, or choose another place"
