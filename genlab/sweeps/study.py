@@ -31,7 +31,7 @@ from upath import UPath
 from genlab.core.config import flatten
 from genlab.core.errors import ConfigError, DataError, StorageError
 from genlab.core.seeds import derived_seed
-from genlab.core.storage import cache_folder, exists, read_bytes, read_json, sha256, write_atomic
+from genlab.core.storage import cache_folder, exists, names, read_bytes, read_json, sha256, write_atomic
 from genlab.core.text import counted
 from genlab.sweeps.space import Asha, Median, Space, When, bounds
 from genlab.sweeps.trials import PREFIX, Trial, config_of, plan_trial, result_of, stopped_images, trial_name
@@ -256,8 +256,8 @@ class Study:
         """Yield the points of the runs in the folder that lie in the space, and say how many do not."""
         found = []
         first, outside = self._config.run.seed, 0
-        for directory in self._folder.iterdir() if self._folder.exists() else ():
-            if directory.name.startswith(PREFIX) and exists(directory / "config.json"):
+        for directory in (self._folder / name for name in names(self._folder, PREFIX)):
+            if exists(directory / "config.json"):
                 content = read_json(directory / "config.json")
                 options = flatten(content["config"])
                 points = [

@@ -16,7 +16,7 @@ from upath import UPath
 from genlab.core.claims import claimed
 from genlab.core.errors import ConfigError, RunError
 from genlab.core.ray_cluster import connected
-from genlab.core.storage import exists, locate, read_json, require_absolute, write_json
+from genlab.core.storage import exists, locate, names, read_json, require_absolute, write_json
 from genlab.core.text import counted
 from genlab.evaluation.measurements import Measurement
 from genlab.store import model_directory
@@ -145,8 +145,7 @@ def sweep(space: Space, config: Any, name: str) -> list[PointResult]:
 def _outside(folder: UPath, trials: Sequence[Trial]) -> int:
     """Return how many runs of trials lie in the folder that are none of ``trials``."""
     known = {trial.name for trial in trials}
-    names = [run.name for run in folder.iterdir()] if folder.exists() else []
-    return sum(name.startswith(PREFIX) and name not in known for name in names)
+    return sum(name not in known for name in names(folder, PREFIX))
 
 
 def _samples(space: Space) -> Space:
